@@ -1,0 +1,34 @@
+# make train: set up and train. make test: set up, lint, check types, run the tests.
+PYTHON ?= python3
+EXTRAS ?= dev,box2d,mujoco
+VENV := .venv
+comma := ,
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+SEED ?= 1
+RUN_DIR ?= runs/CartPole-v1/make-train-$(shell date +%Y%m%d-%H%M%S)-$(SEED)
+
+.PHONY: train test lint setup clean
+
+train: setup
+	$(BIN)/esper ppo --env CartPole-v1 --lr-warmup-frac 0.05 --lr-decay cosine --seed $(SEED) --run-dir $(RUN_DIR)
+	$(BIN)/esper evaluate $(RUN_DIR) --episodes 20
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Installs again only when the declared dependencies or the chosen extras have changed.
+setup: $(STAMP)-$(subst $(comma),-,$(EXTRAS))
+
+$(STAMP)-%: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)
