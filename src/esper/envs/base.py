@@ -1,0 +1,71 @@
+"""What a learner sees of an environment: its sizes, and batched steps. Imports numpy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float32]
+BoolArray: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscreteActions:
+    """One of `n` choices, numbered from 0."""
+
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinuousActions:
+    """A vector of `size` numbers; the environment clips what lies outside its bounds."""
+
+    size: int
+
+
+Actions: TypeAlias = DiscreteActions | ContinuousActions
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvSpec:
+    """Sizes of a vectorized environment: `num_envs` copies, observations as vectors of `observation_size`."""
+
+    num_envs: int
+    observation_size: int
+    actions: Actions
+
+
+class Step(NamedTuple):
+    """One step of all N copies.
+
+    `obs` [N, D] is what to act on next. A copy that is `terminated` or `truncated` has its episode's last observation
+    in `final_obs` [N, D] (None when no episode ended). `ignored` [N] marks copies that used the step to reset: their
+    action had no effect, and the transition says nothing about the task (None when there are none).
+    """
+
+    obs: FloatArray
+    reward: NDArray[np.float64]
+    terminated: BoolArray
+    truncated: BoolArray
+    final_obs: FloatArray | None
+    ignored: BoolArray | None
+
+
+class VectorEnv(Protocol):
+    """Copies of an environment stepped together on the host; episodes restart by themselves."""
+
+    @property
+    def spec(self) -> EnvSpec: ...
+
+    def reset(self, seed: int) -> FloatArray:
+        """Start every copy afresh from `seed`; returns observations [N, D]."""
+        ...
+
+    def step(self, actions: NDArray[np.generic]) -> Step:
+        """Actions are int64 [N] or float32 [N, A]. The returned arrays may be overwritten by the next call."""
+        ...
+
+    def close(self) -> None: ...

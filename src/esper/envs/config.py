@@ -1,0 +1,26 @@
+"""The settings of an environment, free of gymnasium so that the command line answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from esper.options import check_options, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvConfig:
+    """Which environment, and how copies of it are stepped together."""
+
+    group: ClassVar[str] = "environment"
+
+    env: str = option("CartPole-v1", "Gymnasium environment id")
+    env_kwargs: dict[str, Any] = option({}, 'arguments of the environment as JSON, as {"continuous": true}')
+    vector: Literal["auto", "native", "sync", "async"] = option(
+        "auto",
+        "how copies are stepped: the environment's own vector version, one after the other, or one process each; "
+        "auto: native where there is one, else sync",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)

@@ -1,0 +1,32 @@
+"""Generalised advantage estimation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def compute_gae(
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns, each [T, N] (Schulman et al. 2016, arXiv 1506.02438, eq. 16).
+
+    All inputs are [T, N], floats but for the two bool masks. `next_values[t]` is the value of the state that step t led
+    to: the final observation where an episode was cut by `truncated`, not the reset one. Termination has no value
+    after it; both masks stop the recursion.
+    """
+    continues = (~terminated).to(values.dtype)
+    deltas = rewards + gamma * continues * next_values - values
+    decays = gamma * gae_lambda * (~(terminated | truncated)).to(values.dtype)
+    advantages = torch.empty_like(deltas)
+    last = torch.zeros_like(deltas[0])
+    for step in range(len(deltas) - 1, -1, -1):
+        last = torch.addcmul(deltas[step], decays[step], last, out=advantages[step])
+    return advantages, advantages + values

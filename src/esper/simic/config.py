@@ -1,0 +1,145 @@
+"""The settings of the PPO learner, free of torch so that the command line answers at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from esper.options import Bounds, ConfigError, check_options, option, section
+from esper.simic.schedules import CoefficientConfig, ScheduleConfig, make_schedule
+
+_POSITIVE = Bounds(above=0)
+_COUNT = Bounds(minimum=1)
+_UNIT = Bounds(minimum=0, maximum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Actor and critic: multilayer perceptrons, apart unless `shared_trunk`."""
+
+    group: ClassVar[str] = "network"
+
+    hidden_sizes: tuple[int, ...] = option((64, 64), "widths of the hidden layers", bounds=_COUNT)
+    activation: Literal["tanh", "relu"] = option("tanh", "activation of the hidden layers")
+    shared_trunk: bool = option(False, "one trunk for policy and value; its rate is set by shared_lr")
+    log_std_init: float = option(0.0, "initial log standard deviation of continuous actions", bounds=Bounds())
+    normalize_observations: bool = option(False, "scale observations by their running mean and deviation")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.shared_trunk and not self.hidden_sizes:
+            raise ConfigError("shared_trunk", True, "needs at least one hidden layer to share; hidden_sizes is empty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """Where and how the learner computes."""
+
+    group: ClassVar[str] = "run"
+
+    device: str = option("cpu", "torch device of networks and updates, as cpu or cuda")
+    compile: Literal["auto", "on", "off"] = option(
+        "auto", "torch.compile the update; auto: where a compiler is found and the run is long enough to gain"
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Everything that decides what PPO computes (Schulman et al. 2017, arXiv 1707.06347).
+
+    Derived sizes: `batch_size` transitions per rollout, `minibatch_size`, `total_updates`.
+    """
+
+    group: ClassVar[str] = "ppo"
+
+    total_timesteps: int = option(500_000, "environment steps, all environments together", bounds=_COUNT)
+    num_envs: int = option(8, "environments stepped together", bounds=_COUNT)
+    num_steps: int = option(128, "steps per environment in a rollout", bounds=_COUNT)
+    update_epochs: int = option(4, "passes over a rollout", bounds=_COUNT)
+    num_minibatches: int = option(4, "minibatches per pass; divides num_envs * num_steps", bounds=_COUNT)
+    gamma: float = option(0.99, "discount factor", bounds=_UNIT)
+    gae_lambda: float = option(0.95, "GAE: weight of longer returns", bounds=_UNIT)
+    value_coef: float = option(0.5, "weight of the value loss", bounds=Bounds(minimum=0))
+    value_clip_coef: float | None = option(
+        None, "keep new values within this distance of the old ones in the value loss", bounds=_POSITIVE
+    )
+    normalize_advantages: bool = option(True, "standardise advantages in every minibatch")
+    normalize_rewards: bool = option(False, "divide rewards by the running deviation of the discounted return")
+    max_grad_norm: float | None = option(0.5, "clip the global gradient norm at this", bounds=_POSITIVE)
+    target_kl: float | None = option(
+        None, "end an update at the first minibatch whose approx_kl exceeds this", bounds=_POSITIVE
+    )
+    adam_eps: float = option(1e-5, "Adam epsilon", bounds=_POSITIVE)
+    policy_lr: ScheduleConfig = section(ScheduleConfig(), group="learning rates")
+    value_lr: ScheduleConfig = section(ScheduleConfig(), group="learning rates")
+    shared_lr: Literal["policy", "value", "min"] = option(
+        "policy", "whose rate a shared trunk follows", group="learning rates"
+    )
+    clip_coef: CoefficientConfig = section(
+        CoefficientConfig(peak=0.2), group="loss coefficients", help="how far from 1 the ratio still gains"
+    )
+    entropy_coef: CoefficientConfig = section(
+        CoefficientConfig(peak=0.0), group="loss coefficients", help="weight of the entropy bonus"
+    )
+    network: NetworkConfig = section(NetworkConfig())
+    runtime: RuntimeConfig = section(RuntimeConfig())
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.clip_coef.peak == 0:
+            raise ConfigError("clip_coef", 0.0, "must be greater than 0: at 0 the policy could not move")
+        if self.batch_size % self.num_minibatches:
+            near = min(_divisors(self.batch_size), key=lambda n: (abs(n - self.num_minibatches), n))
+            raise ConfigError(
+                "num_minibatches",
+                self.num_minibatches,
+                f"must divide num_envs * num_steps = {self.num_envs} * {self.num_steps} = {self.batch_size}; "
+                f"the nearest that does is {near}",
+            )
+        if self.normalize_advantages and self.minibatch_size < 2:
+            raise ConfigError(
+                "normalize_advantages", True, "needs minibatches of at least 2 transitions; raise num_steps or num_envs"
+            )
+        for name in ("policy_lr", "value_lr", "clip_coef", "entropy_coef"):
+            self._check_schedule(name)
+
+    def _check_schedule(self, name: str) -> None:
+        try:
+            make_schedule(getattr(self, name), self.total_updates)
+        except ConfigError as error:
+            suffix = "" if error.name == "peak" else f"_{error.name}"
+            raise ConfigError(name + suffix, error.value, error.allowed) from None
+
+    @property
+    def batch_size(self) -> int:
+        return self.num_envs * self.num_steps
+
+    @property
+    def minibatch_size(self) -> int:
+        return self.batch_size // self.num_minibatches
+
+    @property
+    def total_updates(self) -> int:
+        return -(-self.total_timesteps // self.batch_size)
+
+    @property
+    def minibatch_steps(self) -> int:
+        """Optimizer steps of the whole run, when no update is cut short."""
+        return self.total_updates * self.update_epochs * self.num_minibatches
+
+    def without_lr_schedules(self) -> PPOConfig:
+        """The same with both learning rates constant at their base rates."""
+        return dataclasses.replace(
+            self,
+            policy_lr=ScheduleConfig(peak=self.policy_lr.peak),
+            value_lr=ScheduleConfig(peak=self.value_lr.peak),
+        )
+
+
+def _divisors(number: int) -> list[int]:
+    small = [n for n in range(1, int(number**0.5) + 1) if number % n == 0]
+    return small + [number // n for n in small]

@@ -1,0 +1,86 @@
+"""The PPO loss, a pure function of one minibatch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from esper.simic.config import PPOConfig
+from esper.simic.networks import Evaluation
+
+
+class Minibatch(NamedTuple):
+    """Transitions [B, ...]: what was seen and done, and what the old network said of it."""
+
+    obs: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+class Coefficients(NamedTuple):
+    """0-d tensors, so that a schedule can change them without recompiling."""
+
+    clip: Tensor
+    entropy: Tensor
+
+
+class LossMetrics(NamedTuple):
+    """0-d tensors about one minibatch. `ratio_deviation_sq` is the mean of (ratio - 1)^2."""
+
+    loss: Tensor
+    policy_loss: Tensor
+    value_loss: Tensor
+    entropy: Tensor
+    approx_kl: Tensor
+    clip_fraction: Tensor
+    ratio_mean: Tensor
+    ratio_deviation_sq: Tensor
+    ratio_min: Tensor
+    ratio_max: Tensor
+
+
+def ppo_loss(
+    evaluation: Evaluation, minibatch: Minibatch, coefficients: Coefficients, config: PPOConfig
+) -> tuple[Tensor, LossMetrics]:
+    """Clipped objective, value loss and entropy bonus (Schulman et al. 2017, arXiv 1707.06347, eq. 7 and 9).
+
+    `value_loss` is half the mean squared error. `approx_kl` is the estimator E[(r - 1) - log r], unbiased and never
+    negative (Schulman 2020, "Approximating KL divergence", k3).
+    """
+    advantages = minibatch.advantages
+    if config.normalize_advantages:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    log_ratio = evaluation.log_prob - minibatch.log_probs
+    ratio = log_ratio.exp()
+    deviation = ratio - 1
+    clipped = deviation.clamp(-coefficients.clip, coefficients.clip) + 1
+    policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
+    value_loss = _value_loss(evaluation.value, minibatch, config.value_clip_coef)
+    entropy = evaluation.entropy.mean()
+    loss = policy_loss + config.value_coef * value_loss - coefficients.entropy * entropy
+    metrics = LossMetrics(
+        loss=loss,
+        policy_loss=policy_loss,
+        value_loss=value_loss,
+        entropy=entropy,
+        approx_kl=(deviation - log_ratio).mean(),
+        clip_fraction=(deviation.abs() > coefficients.clip).float().mean(),
+        ratio_mean=ratio.mean(),
+        ratio_deviation_sq=(deviation * deviation).mean(),
+        ratio_min=ratio.min(),
+        ratio_max=ratio.max(),
+    )
+    return loss, LossMetrics(*(metric.detach() for metric in metrics))
+
+
+def _value_loss(values: Tensor, minibatch: Minibatch, clip: float | None) -> Tensor:
+    errors = (values - minibatch.returns) ** 2
+    if clip is not None:
+        near = minibatch.values + (values - minibatch.values).clamp(-clip, clip)
+        errors = torch.max(errors, (near - minibatch.returns) ** 2)
+    return 0.5 * errors.mean()

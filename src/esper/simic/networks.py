@@ -1,0 +1,115 @@
+"""The actor-critic network."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from esper.envs.base import Actions, DiscreteActions
+from esper.simic.config import NetworkConfig
+from esper.simic.distributions import Categorical, DiagGaussian, Distribution
+from esper.simic.normalization import ObservationNormalizer
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class Evaluation(NamedTuple):
+    """What the loss needs of the network, each [B]."""
+
+    log_prob: Tensor
+    entropy: Tensor
+    value: Tensor
+
+
+class ActorCritic(nn.Module):
+    """Policy and value function over vector observations.
+
+    `trunk` is empty unless shared. Methods take observations already normalized by `normalize`, so that a rollout is
+    normalized once and not in every minibatch.
+    """
+
+    def __init__(
+        self, observation_size: int, actions: Actions, config: NetworkConfig, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        discrete = isinstance(actions, DiscreteActions)
+        self.action_size = actions.n if isinstance(actions, DiscreteActions) else actions.size
+        self.normalizer = ObservationNormalizer((observation_size,)) if config.normalize_observations else None
+        shared = config.hidden_sizes if config.shared_trunk else ()
+        own = () if config.shared_trunk else config.hidden_sizes
+        width = shared[-1] if shared else observation_size
+        activation = _ACTIVATIONS[config.activation]
+        self.trunk = _mlp((observation_size, *shared), activation)
+        self.actor = _mlp((width, *own), activation, self.action_size)
+        self.critic = _mlp((width, *own), activation, 1)
+        self.log_std = None if discrete else nn.Parameter(torch.full((self.action_size,), config.log_std_init))
+        self._initialize(generator)
+
+    def _initialize(self, generator: torch.Generator | None) -> None:
+        """Orthogonal, with a small policy head so that the first policy is near uniform (Andrychowicz et al. 2021)."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.orthogonal_(layer.weight, math.sqrt(2), generator=generator)
+                nn.init.zeros_(layer.bias)
+        for head, gain in ((self.actor[-1], 0.01), (self.critic[-1], 1.0)):
+            assert isinstance(head, nn.Linear)
+            nn.init.orthogonal_(head.weight, gain, generator=generator)
+
+    def normalize(self, obs: Tensor) -> Tensor:
+        return obs if self.normalizer is None else self.normalizer(obs)
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """[*shape, A]: noise that `act` turns into actions."""
+        distribution = Categorical if self.log_std is None else DiagGaussian
+        return distribution.noise((*shape, self.action_size), generator)
+
+    def policy(self, obs: Tensor) -> Distribution:
+        return self._head(self.trunk(obs))
+
+    def value(self, obs: Tensor) -> Tensor:
+        return self.critic(self.trunk(obs)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Actions for raw observations [N, D]: sampled by `noise`, or the most likely ones without it."""
+        policy = self.policy(self.normalize(obs))
+        return policy.mode() if noise is None else policy.sample(noise)
+
+    def forward(self, obs: Tensor, actions: Tensor) -> Evaluation:
+        features = self.trunk(obs)
+        policy = self._head(features)
+        return Evaluation(policy.log_prob(actions), policy.entropy(), self.critic(features).squeeze(-1))
+
+    def _head(self, features: Tensor) -> Distribution:
+        output = self.actor(features)
+        return Categorical(output) if self.log_std is None else DiagGaussian(output, self.log_std)
+
+    def policy_parameters(self) -> dict[str, nn.Parameter]:
+        return self._parameters_below("actor", "log_std")
+
+    def value_parameters(self) -> dict[str, nn.Parameter]:
+        return self._parameters_below("critic")
+
+    def shared_parameters(self) -> dict[str, nn.Parameter]:
+        return self._parameters_below("trunk")
+
+    def _parameters_below(self, *roots: str) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.named_parameters() if name.split(".")[0] in roots}
+
+
+def _linear(before: int, after: int) -> nn.Module:
+    # Its own initialisation would draw from torch's global generator, and be overwritten.
+    return nn.utils.skip_init(nn.Linear, before, after)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _mlp(sizes: Sequence[int], activation: type[nn.Module], output: int | None = None) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(sizes):
+        layers += [_linear(before, after), activation()]
+    if output is not None:
+        layers.append(_linear(sizes[-1], output))
+    return nn.Sequential(*layers)

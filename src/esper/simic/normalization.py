@@ -1,0 +1,69 @@
+"""Running statistics, as module buffers so that no checkpoint can forget them. They change only by `update`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_EPSILON = 1e-8
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance of everything seen, in float64 (Chan et al. 1979, parallel update)."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def update(self, batch: Tensor) -> None:
+        """Take in `batch` [M, *shape]."""
+        batch = batch.double()
+        rows = batch.shape[0]
+        var, mean = torch.var_mean(batch, dim=0, correction=0)
+        total = self.count + rows
+        delta = mean - self.mean
+        # Before the first batch the count is 0, so the initial variance of 1 has no weight.
+        spread = self.var * self.count + var * rows + delta * delta * self.count * rows / total
+        self.mean.add_(delta * (rows / total))
+        self.var.copy_(spread / total)
+        self.count.copy_(total)
+
+    def deviation(self) -> Tensor:
+        """float32 standard deviation, kept off 0."""
+        return (self.var + _EPSILON).sqrt().float()
+
+
+class ObservationNormalizer(RunningMoments):
+    """Scales observations [..., D] to zero mean and unit deviation, clipped at `limit`."""
+
+    limit = 10.0
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return ((obs - self.mean.float()) / self.deviation()).clamp(-self.limit, self.limit)
+
+
+class RewardScaler(RunningMoments):
+    """Divides rewards by the running deviation of the discounted return (Engstrom et al. 2020, arXiv 2005.12729)."""
+
+    limit = 10.0
+    discounted: Tensor
+
+    def __init__(self, num_envs: int, gamma: float) -> None:
+        super().__init__(())
+        self.gamma = gamma
+        self.register_buffer("discounted", torch.zeros(num_envs, dtype=torch.float64))
+
+    def forward(self, rewards: Tensor, done: Tensor) -> Tensor:
+        """Take in a rollout's `rewards` and `done` [T, N], then scale the rewards by the new deviation."""
+        discounted = torch.empty_like(rewards, dtype=torch.float64)
+        for step, (reward, ended) in enumerate(zip(rewards.double(), done, strict=True)):
+            discounted[step] = self.discounted.mul_(self.gamma).add_(reward)
+            self.discounted.masked_fill_(ended, 0.0)
+        self.update(discounted.flatten())
+        return (rewards / self.deviation()).clamp(-self.limit, self.limit)

@@ -1,0 +1,146 @@
+"""Adam over named parameter groups, each with its own learning rate in a 0-d tensor.
+
+A group keeps its parameters, and Adam's moments for them, in one flat vector each; the module's parameters are views
+into it. One vector means one fused kernel per group, a gradient norm in one reduction, and an update that is undone by
+one copy. Rates are written in place and never replaced, so a compiled or captured graph always sees the current one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+BETA1, BETA2 = 0.9, 0.999
+
+
+class AdamState(NamedTuple):
+    """The tensors Adam works on; one entry per group, but for the shared `step` count."""
+
+    parameters: tuple[Tensor, ...]
+    exp_avg: tuple[Tensor, ...]
+    exp_avg_sq: tuple[Tensor, ...]
+    step: Tensor
+
+    def clone(self) -> AdamState:
+        parameters, exp_avg, exp_avg_sq = (
+            tuple(tensor.clone() for tensor in field) for field in (self.parameters, self.exp_avg, self.exp_avg_sq)
+        )
+        return AdamState(parameters, exp_avg, exp_avg_sq, self.step.clone())
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (*self.parameters, *self.exp_avg, *self.exp_avg_sq, self.step)
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980) for `groups` of named parameters of `module`.
+
+    Raises:
+        ValueError: naming a trainable parameter that is in no group, or in two.
+    """
+
+    def __init__(self, module: nn.Module, groups: Mapping[str, Mapping[str, nn.Parameter]], *, eps: float) -> None:
+        _check_membership(module, groups)
+        self.group_names = tuple(groups)
+        self.eps = eps
+        self._layout = tuple(
+            tuple((name, parameter.shape) for name, parameter in group.items()) for group in groups.values()
+        )
+        flats = tuple(_flatten_in_place(group) for group in groups.values())
+        zeros = tuple(torch.zeros_like(flat) for flat in flats)
+        device = flats[0].device
+        self.state = AdamState(flats, zeros, tuple(map(torch.zeros_like, zeros)), torch.zeros((), device=device))
+        self.learning_rates = tuple(torch.zeros((), device=device) for _ in groups)
+
+    def set_learning_rates(self, rates: Mapping[str, float]) -> None:
+        """Write each group's rate into its tensor, in place."""
+        for name, tensor in zip(self.group_names, self.learning_rates, strict=True):
+            tensor.fill_(rates[name])
+
+    def views(self, flats: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """The named parameters that flat vectors `flats` hold, for `torch.func.functional_call`."""
+        named: dict[str, Tensor] = {}
+        for flat, layout in zip(flats, self._layout, strict=True):
+            pieces = torch.split(flat, [shape.numel() for _, shape in layout])
+            named.update((name, piece.view(shape)) for (name, shape), piece in zip(layout, pieces, strict=True))
+        return named
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of the moments, the step count and the rates; the parameters are the module's to save."""
+        return {
+            "exp_avg": {name: t.clone() for name, t in zip(self.group_names, self.state.exp_avg, strict=True)},
+            "exp_avg_sq": {name: t.clone() for name, t in zip(self.group_names, self.state.exp_avg_sq, strict=True)},
+            "learning_rate": {name: t.clone() for name, t in zip(self.group_names, self.learning_rates, strict=True)},
+            "step": self.state.step.clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy `state` into the tensors that are here: none is replaced, so a compiled update goes on using them."""
+        for key, tensors in (
+            ("exp_avg", self.state.exp_avg),
+            ("exp_avg_sq", self.state.exp_avg_sq),
+            ("learning_rate", self.learning_rates),
+        ):
+            if set(state[key]) != set(self.group_names):
+                raise ValueError(f"{key} has groups {sorted(state[key])}; this optimizer has {list(self.group_names)}")
+            for name, tensor in zip(self.group_names, tensors, strict=True):
+                _copy_same_shape(tensor, state[key][name], f"{key} of group {name}")
+        _copy_same_shape(self.state.step, state["step"], "step")
+
+
+def adam_step(
+    state: AdamState, gradients: tuple[Tensor, ...], learning_rates: tuple[Tensor, ...], enabled: Tensor, eps: float
+) -> None:
+    """One step in place; where `enabled` (0-d, 0 or 1) is 0 nothing changes, without the host knowing."""
+    state.step.add_(enabled)
+    # 1 - beta^step in float32 loses digits to cancellation at small steps; expm1 does not. A disabled first step
+    # divides by 0, but its result is multiplied by enabled = 0 through `where`.
+    correction1 = -torch.expm1(state.step * math.log(BETA1))
+    correction2_sqrt = (-torch.expm1(state.step * math.log(BETA2))).sqrt()
+    on = enabled > 0
+    for parameters, exp_avg, exp_avg_sq, gradient, learning_rate in zip(
+        state.parameters, state.exp_avg, state.exp_avg_sq, gradients, learning_rates, strict=True
+    ):
+        new_avg = torch.lerp(exp_avg, gradient, 1 - BETA1)
+        new_avg_sq = torch.lerp(exp_avg_sq, gradient * gradient, 1 - BETA2)
+        denominator = new_avg_sq.sqrt() / correction2_sqrt + eps
+        new_parameters = parameters - (learning_rate / correction1) * (new_avg / denominator)
+        parameters.copy_(torch.where(on, new_parameters, parameters))
+        exp_avg.copy_(torch.where(on, new_avg, exp_avg))
+        exp_avg_sq.copy_(torch.where(on, new_avg_sq, exp_avg_sq))
+
+
+def restore_unless(condition: Tensor, state: AdamState, backup: AdamState) -> None:
+    """Put `backup` back into `state` unless `condition` (0-d bool) holds; decided on the device."""
+    for tensor, saved in zip(state.tensors(), backup.tensors(), strict=True):
+        tensor.copy_(torch.where(condition, tensor, saved))
+
+
+def _flatten_in_place(group: Mapping[str, nn.Parameter]) -> Tensor:
+    """One vector with all parameters of `group`, which become views into it."""
+    flat = torch.cat([parameter.detach().reshape(-1) for parameter in group.values()])
+    pieces = torch.split(flat, [parameter.numel() for parameter in group.values()])
+    for parameter, piece in zip(group.values(), pieces, strict=True):
+        parameter.data = piece.view(parameter.shape)
+    return flat
+
+
+def _check_membership(module: nn.Module, groups: Mapping[str, Mapping[str, nn.Parameter]]) -> None:
+    trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    owners: dict[str, list[str]] = {name: [] for name in trainable}
+    for group, parameters in groups.items():
+        for name in parameters:
+            owners.setdefault(name, []).append(group)
+    for name, groups_of_it in owners.items():
+        if len(groups_of_it) != 1:
+            where = " and ".join(groups_of_it) or "no group"
+            raise ValueError(f"parameter {name} is in {where}; every trainable parameter must be in exactly one group")
+
+
+def _copy_same_shape(target: Tensor, source: Tensor, what: str) -> None:
+    if source.shape != target.shape:
+        raise ValueError(f"{what} has shape {list(source.shape)}; expected {list(target.shape)}")
+    target.copy_(source)

@@ -1,0 +1,133 @@
+"""The events of a run. One declaration gives the JSONL record, the TensorBoard tags and the columns of plots.
+
+A value that was not computed is None and left out of the record, never 0; so is one that is not finite, a number that
+JSON does not have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+# Fields that differ between two runs with the same seed.
+TIME_FIELDS = frozenset({"time", "seconds", "steps_per_second"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted:
+    """`schedules` holds each resolved schedule: its base rate, floor, and where its parts begin, in updates."""
+
+    config: Mapping[str, Any]
+    seed: int
+    total_updates: int
+    schedules: Mapping[str, Mapping[str, float | int | str | None]]
+    lr_schedule_switch: Literal["on", "off"]
+    compiled: bool
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateCompleted:
+    """One PPO update. `update` is its index (the clock of the schedules), `env_steps` counts all environments.
+
+    `lr`, `lr_phase` and `grad_norm` (before clipping) are by parameter group. Losses, `entropy`, `approx_kl`,
+    `clip_fraction` and the importance `ratio` are over all minibatches optimised; `value_loss` is half the mean
+    squared error. The `episode` fields are over the episodes that ended in this rollout, in the environment's rewards.
+    """
+
+    update: int
+    env_steps: int
+    lr: Mapping[str, float]
+    lr_phase: Mapping[str, str]
+    clip_coef: float
+    entropy_coef: float
+    optimizer_steps: int
+    loss: float
+    policy_loss: float
+    value_loss: float
+    entropy: float
+    approx_kl: float
+    clip_fraction: float
+    ratio_mean: float
+    ratio_std: float
+    ratio_min: float
+    ratio_max: float
+    grad_norm: Mapping[str, float]
+    explained_variance: float | None
+    episodes: int
+    episode_return_mean: float | None
+    episode_return_std: float | None
+    episode_return_min: float | None
+    episode_return_max: float | None
+    episode_length_mean: float | None
+    steps_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSkipped:
+    """An update without an optimizer step, or undone; parameters and clock are as before it."""
+
+    update: int
+    env_steps: int
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished:
+    """How the run ended; `seconds` is from the first rollout to the last update."""
+
+    status: Literal["completed", "interrupted"]
+    updates: int
+    env_steps: int
+    episodes: int
+    seconds: float
+
+
+Event: TypeAlias = RunStarted | UpdateCompleted | UpdateSkipped | RunFinished
+
+
+class Sink(Protocol):
+    """Takes the events of one run."""
+
+    def emit(self, event: Event) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def event_name(event: Event) -> str:
+    """`update_completed` for `UpdateCompleted`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+
+
+def to_record(event: Event) -> dict[str, Any]:
+    """`event` as one flat JSON object: mappings by group become `lr/policy`; None and non-finite are left out."""
+    record: dict[str, Any] = {"event": event_name(event)}
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        if isinstance(event, UpdateCompleted) and isinstance(value, Mapping):
+            record.update((f"{field.name}/{group}", item) for group, item in value.items())
+        elif value is not None and not (isinstance(value, float) and not math.isfinite(value)):
+            record[field.name] = value
+    return record
+
+
+def episode_fields(returns: Sequence[float], lengths: Sequence[int]) -> dict[str, Any]:
+    """The `episode` fields of `UpdateCompleted`."""
+    if not returns:
+        names = ("return_mean", "return_std", "return_min", "return_max", "length_mean")
+        return {"episodes": 0, **{f"episode_{name}": None for name in names}}
+    mean = statistics.fmean(returns)
+    return {
+        "episodes": len(returns),
+        "episode_return_mean": mean,
+        # statistics.pstdev fails on a return that is not finite.
+        "episode_return_std": math.sqrt(statistics.fmean((value - mean) ** 2 for value in returns)),
+        "episode_return_min": min(returns),
+        "episode_return_max": max(returns),
+        "episode_length_mean": statistics.fmean(lengths),
+    }

@@ -1,0 +1,85 @@
+"""PPO solves environments whose answers are known."""
+
+import pytest
+import torch
+
+import probes
+from esper.simic import CoefficientConfig, NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig
+from esper.simic import train_ppo_vectorized as train
+
+GAMMA = 0.9
+
+
+def trained(env: probes.Probe, *, updates: int = 60, **changes: object) -> PPOAgent:
+    rate = ScheduleConfig(peak=1e-2, warmup_steps=2, decay="linear", min_ratio=0.05)
+    settings: dict[str, object] = {
+        "num_envs": probes.NUM_ENVS,
+        "num_steps": 16,
+        "num_minibatches": 2,
+        "total_timesteps": updates * probes.NUM_ENVS * 16,
+        "gamma": GAMMA,
+        "policy_lr": rate,
+        "value_lr": rate,
+        "max_grad_norm": None,
+        "network": NetworkConfig(hidden_sizes=(16,)),
+        "runtime": RuntimeConfig(compile="off"),
+    }
+    agent = PPOAgent(PPOConfig(**(settings | changes)), env.spec, seed=3)  # type: ignore[arg-type]
+    train(agent, env)
+    return agent
+
+
+def value(agent: PPOAgent, obs: float) -> float:
+    with torch.no_grad():
+        return agent.network.value(agent.network.normalize(torch.tensor([[obs]]))).item()
+
+
+def best_action(agent: PPOAgent, obs: float) -> float:
+    with torch.no_grad():
+        return agent.network.act(torch.tensor([[obs]])).item()
+
+
+def test_constant_reward_is_the_value() -> None:
+    assert value(trained(probes.ConstantReward()), 0.0) == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("shared_trunk", [False, True])
+def test_value_depends_on_the_observation(shared_trunk: bool) -> None:
+    network = NetworkConfig(hidden_sizes=(16,), shared_trunk=shared_trunk)
+    agent = trained(probes.RewardByObservation(), network=network)
+    assert [value(agent, obs) for obs in (-1.0, 1.0)] == pytest.approx([-1.0, 1.0], abs=0.05)
+
+
+def test_a_later_reward_is_discounted_once() -> None:
+    agent = trained(probes.DelayedReward())
+    assert value(agent, 1.0) == pytest.approx(1.0, abs=0.03)
+    assert value(agent, 0.0) == pytest.approx(GAMMA, abs=0.03)
+
+
+def test_the_rewarded_action_is_found() -> None:
+    agent = trained(probes.RewardByAction())
+    probabilities = agent.network.policy(torch.zeros(1, 1)).logits.softmax(-1)
+    assert probabilities[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_right_action_depends_on_the_observation(normalize: bool) -> None:
+    network = NetworkConfig(hidden_sizes=(16,), normalize_observations=normalize)
+    agent = trained(probes.RewardByActionAndObservation(), network=network)
+    assert [best_action(agent, obs) for obs in (-1.0, 1.0)] == [0, 1]
+    assert value(agent, 1.0) > 0.9
+
+
+def test_a_continuous_action_is_found() -> None:
+    agent = trained(probes.RewardByContinuousAction(), updates=100, entropy_coef=CoefficientConfig(peak=0.0))
+    assert best_action(agent, 0.0) == pytest.approx(0.5, abs=0.1)
+    assert agent.network.log_std is not None
+    assert agent.network.log_std.exp().item() < 0.5
+
+
+def test_truncation_is_no_end_of_rewards() -> None:
+    agent = trained(probes.EndlessReward(), updates=150)
+    # V(1) = 1 / (1 - 0.9) = 10 and V(0) = 0.9 * 10. Taken for a termination, V(1) would be at most
+    # 1 + 0.9 + 0.9^2 + 0.9^3 = 3.4; with the value of the reset observation at the cut, about 8.2.
+    assert value(agent, 1.0) == pytest.approx(10.0, abs=0.5)
+    assert value(agent, 0.0) == pytest.approx(9.0, abs=0.5)

@@ -1,0 +1,126 @@
+"""Environments with known answers: when one fails, its name says which part is broken."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, FloatArray, Step
+
+NUM_ENVS = 8
+
+
+class Probe:
+    """Copies with observations of one number. A subclass says what a step gives."""
+
+    actions: Actions = DiscreteActions(n=2)
+
+    def __init__(self) -> None:
+        self.spec = EnvSpec(num_envs=NUM_ENVS, observation_size=1, actions=self.actions)
+        self._rng = np.random.default_rng(0)
+        self._obs = self.start()
+
+    def reset(self, seed: int) -> FloatArray:
+        self._rng = np.random.default_rng(seed)
+        self._obs = self.start()
+        return self._obs
+
+    def step(self, actions: NDArray[np.generic]) -> Step:
+        reward, final_obs, terminated, truncated = self.outcome(self._obs[:, 0], np.asarray(actions))
+        done = terminated | truncated
+        self._obs = np.where(done[:, None], self.start(), final_obs).astype(np.float32)
+        return Step(self._obs, reward, terminated, truncated, final_obs if done.any() else None, None)
+
+    def close(self) -> None: ...
+
+    def snapshot(self) -> tuple[dict, FloatArray]:
+        """Where the environment stands."""
+        return self._rng.bit_generator.state, self._obs.copy()
+
+    def restore(self, snapshot: tuple[dict, FloatArray]) -> None:
+        """Go back to a snapshot; the next reset gives its observation instead of a new one."""
+        self._rng.bit_generator.state, self._obs = snapshot
+        self.reset = lambda seed: self._obs  # type: ignore[method-assign]
+
+    def start(self) -> FloatArray:
+        """First observations [N, 1]."""
+        return np.zeros((NUM_ENVS, 1), dtype=np.float32)
+
+    def outcome(
+        self, obs: NDArray[np.float32], actions: NDArray[np.generic]
+    ) -> tuple[NDArray[np.float64], FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Reward, next (or final) observations [N, 1], terminated and truncated, each for all copies."""
+        raise NotImplementedError
+
+    def one_step(self, reward):
+        """An episode of one step with this reward."""
+        yes = np.ones(NUM_ENVS, dtype=np.bool_)
+        return reward.astype(np.float64), np.zeros((NUM_ENVS, 1), dtype=np.float32), yes, ~yes
+
+
+class ConstantReward(Probe):
+    """One step, reward 1: V = 1."""
+
+    def outcome(self, obs, actions):
+        return self.one_step(np.ones(NUM_ENVS))
+
+
+class RewardByObservation(Probe):
+    """One step, reward = observation, -1 or 1: V(o) = o."""
+
+    def start(self):
+        return self._rng.choice([-1.0, 1.0], size=(NUM_ENVS, 1)).astype(np.float32)
+
+    def outcome(self, obs, actions):
+        return self.one_step(obs)
+
+
+class DelayedReward(Probe):
+    """Observation 0, then 1, then the end with reward 1: V(1) = 1, V(0) = gamma."""
+
+    def outcome(self, obs, actions):
+        second = obs == 1
+        return second.astype(np.float64), np.ones((NUM_ENVS, 1), dtype=np.float32), second, np.zeros_like(second)
+
+
+class RewardByAction(Probe):
+    """One step, action 1 is right."""
+
+    def outcome(self, obs, actions):
+        return self.one_step(np.where(actions == 1, 1.0, -1.0))
+
+
+class RewardByActionAndObservation(RewardByObservation):
+    """One step, the right action is the sign of the observation."""
+
+    def outcome(self, obs, actions):
+        return self.one_step(np.where((actions == 1) == (obs > 0), 1.0, -1.0))
+
+
+class RewardByContinuousAction(Probe):
+    """One step, the nearer to 0.5 the better."""
+
+    actions = ContinuousActions(size=1)
+
+    def outcome(self, obs, actions):
+        return self.one_step(-((actions[:, 0] - 0.5) ** 2))
+
+
+class EndlessReward(Probe):
+    """Reward 1 at every step but the first, cut every few steps without a termination: V(1) = 1 / (1 - gamma).
+
+    The first observation is 0 and the others are 1, so V(0) = gamma * V(1): a value taken at the cut from the reset
+    observation instead of the final one is too small.
+    """
+
+    length = 5
+
+    def __init__(self) -> None:
+        self._age = np.arange(NUM_ENVS) % self.length
+        super().__init__()
+
+    def outcome(self, obs, actions):
+        self._age += 1
+        truncated = self._age >= self.length
+        self._age[truncated] = 0
+        return obs.astype(np.float64), np.ones((NUM_ENVS, 1), dtype=np.float32), np.zeros_like(truncated), truncated

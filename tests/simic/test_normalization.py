@@ -1,0 +1,44 @@
+"""Running statistics against statistics of everything at once."""
+
+import pytest
+import torch
+
+from esper.simic.normalization import ObservationNormalizer, RewardScaler
+
+
+def test_moments_over_batches_are_moments_of_all() -> None:
+    rows = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)) * 5 + 1000
+    normalizer = ObservationNormalizer((3,))
+    for batch in rows.split([1, 40, 59]):
+        normalizer.update(batch)
+    torch.testing.assert_close(normalizer.mean, rows.double().mean(0))
+    torch.testing.assert_close(normalizer.var, rows.double().var(0, correction=0))
+    assert normalizer.count.item() == 100
+
+
+def test_normalizing_changes_no_statistics() -> None:
+    normalizer = ObservationNormalizer((1,))
+    normalizer.update(torch.tensor([[1.0], [3.0]]))
+    before = {name: tensor.clone() for name, tensor in normalizer.state_dict().items()}
+    # Mean 2, deviation 1.
+    assert normalizer(torch.tensor([[4.0], [-100.0]])).flatten().tolist() == pytest.approx([2.0, -10.0], abs=1e-6)
+    assert all(before[name].equal(tensor) for name, tensor in normalizer.state_dict().items())
+
+
+def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None:
+    scaler = RewardScaler(num_envs=1, gamma=0.5)
+    rewards = torch.tensor([[1.0], [1.0], [1.0]])
+    done = torch.tensor([[False], [True], [False]])
+    # Discounted returns so far: 1, 1.5, then afresh 1. Mean 7/6, variance (1 + 2.25 + 1)/3 - 49/36 = 1/18.
+    scaled = scaler(rewards, done)
+    assert scaler.var.item() == pytest.approx(1 / 18)
+    assert scaled.flatten().tolist() == pytest.approx([18**0.5] * 3, rel=1e-5)
+
+
+def test_the_discounted_return_goes_on_in_the_next_rollout() -> None:
+    whole, halves = RewardScaler(1, 0.9), RewardScaler(1, 0.9)
+    rewards, done = torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.zeros(4, 1, dtype=torch.bool)
+    whole(rewards, done)
+    halves(rewards[:2], done[:2])
+    halves(rewards[2:], done[2:])
+    torch.testing.assert_close(whole.var, halves.var)

@@ -1,0 +1,213 @@
+"""The agent: its clock, its rates, its state."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import probes
+from esper.options import ConfigError
+from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig, make_schedule
+from esper.simic import train_ppo_vectorized as train
+from esper.simic.config import CoefficientConfig
+from esper.simic.seeding import host_generator, integer_seed
+from esper.telemetry.events import UpdateCompleted, to_record
+
+POLICY = ScheduleConfig(peak=3e-3, delay=2, warmup_steps=3, decay="cosine", min_ratio=0.1)
+VALUE = ScheduleConfig(peak=1e-3, warmup_frac=0.2, decay="linear")
+UPDATES = 20
+
+
+def config(**changes: object) -> PPOConfig:
+    settings: dict[str, object] = {
+        "num_envs": probes.NUM_ENVS,
+        "num_steps": 4,
+        "update_epochs": 1,
+        "num_minibatches": 2,
+        # One step too few for a whole last rollout: the number of updates is rounded up.
+        "total_timesteps": UPDATES * probes.NUM_ENVS * 4 - 1,
+        "policy_lr": POLICY,
+        "value_lr": VALUE,
+        "network": NetworkConfig(hidden_sizes=(8,)),
+        "runtime": RuntimeConfig(compile="off"),
+    }
+    return PPOConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def run(agent: PPOAgent, env: probes.Probe | None = None) -> list[UpdateCompleted]:
+    events: list[UpdateCompleted] = []
+    train(agent, env or probes.RewardByObservation(), on_event=events.append)  # type: ignore[arg-type]
+    return events
+
+
+def agent_for(settings: PPOConfig, seed: int = 1) -> PPOAgent:
+    return PPOAgent(settings, probes.RewardByObservation().spec, seed=seed)
+
+
+class TestRates:
+    def test_traces_equal_the_schedules_at_every_update_for_each_component(self) -> None:
+        events = run(agent_for(config()))
+        policy, value = make_schedule(POLICY, UPDATES), make_schedule(VALUE, UPDATES)
+        assert [event.update for event in events] == list(range(UPDATES))
+        assert [event.lr for event in events] == [{"policy": policy(u), "value": value(u)} for u in range(UPDATES)]
+        assert [event.lr_phase["policy"] for event in events] == [policy.phase(u) for u in range(UPDATES)]
+
+    def test_the_optimizer_has_the_rate_that_is_reported(self) -> None:
+        agent = agent_for(config())
+        for event in run(agent):
+            reported = torch.tensor([event.lr["policy"], event.lr["value"]])
+        assert torch.stack(agent.optimizer.learning_rates).equal(reported)
+
+    def test_delay_moves_the_critic_and_leaves_the_policy_exactly_where_it_was(self) -> None:
+        agent = agent_for(config(total_timesteps=64, policy_lr=ScheduleConfig(peak=1.0, delay=1)))
+        policy, value = (flat.clone() for flat in agent.optimizer.state.parameters)
+        moved = []
+        train(agent, probes.RewardByObservation(), on_event=lambda e: moved.append(self._moved(agent, policy, value)))
+        assert moved == [(False, True), (True, True)]
+
+    @staticmethod
+    def _moved(agent: PPOAgent, policy: torch.Tensor, value: torch.Tensor) -> tuple[bool, bool]:
+        now = agent.optimizer.state.parameters
+        return (not now[0].equal(policy), not now[1].equal(value))
+
+    @pytest.mark.parametrize(
+        ("owner", "expected"), [("policy", [0.0, 0.003]), ("value", [0.002, 0.002]), ("min", [0.0, 0.002])]
+    )
+    def test_a_shared_trunk_follows_its_owner(self, owner: str, expected: list[float]) -> None:
+        settings = config(
+            policy_lr=ScheduleConfig(peak=0.003, delay=1),
+            value_lr=ScheduleConfig(peak=0.002),
+            shared_lr=owner,
+            network=NetworkConfig(hidden_sizes=(8,), shared_trunk=True),
+        )
+        events = run(agent_for(settings))
+        assert [event.lr["shared"] for event in events[:2]] == expected
+
+    def test_coefficients_follow_their_schedules(self) -> None:
+        linear = {"decay": "linear", "min_ratio": 0.5}
+        settings = config(
+            clip_coef=CoefficientConfig(peak=0.2, **linear), entropy_coef=CoefficientConfig(peak=0.01, **linear)
+        )
+        events = run(agent_for(settings))
+        # Halfway in time is three quarters of the way from half to all.
+        assert events[10].clip_coef == pytest.approx(0.15)
+        assert events[10].entropy_coef == pytest.approx(0.0075)
+
+    def test_past_the_horizon_the_rate_stays_at_the_floor(self) -> None:
+        agent = agent_for(config())
+        run(agent)
+        assert run(agent)[-1].lr == pytest.approx({"policy": 3e-4, "value": 0.0})
+        assert agent.train_steps == 2 * UPDATES
+
+    def test_constant_schedules_leave_a_run_bit_identical_to_one_that_never_touches_its_rates(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        constant = {"policy_lr": ScheduleConfig(peak=3e-3), "value_lr": ScheduleConfig(peak=1e-3)}
+        scheduled, untouched = agent_for(config(**constant)), agent_for(config(**constant))
+        run(scheduled)
+        untouched.optimizer.set_learning_rates({"policy": 3e-3, "value": 1e-3})
+        monkeypatch.setattr(untouched.optimizer, "set_learning_rates", lambda rates: None)
+        run(untouched)
+        pairs = zip(scheduled.optimizer.state.tensors(), untouched.optimizer.state.tensors(), strict=True)
+        assert all(a.equal(b) for a, b in pairs)
+
+
+class TestSwitch:
+    def test_off_makes_both_rates_constant_at_their_base(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ESPER_LR_SCHEDULE", "off")
+        agent = agent_for(config())
+        events = run(agent)
+        assert not agent.lr_schedules_on
+        assert all(event.lr == {"policy": 3e-3, "value": 1e-3} for event in events)
+        assert all(event.lr_phase == {"policy": "constant", "value": "constant"} for event in events)
+
+    def test_another_value_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ESPER_LR_SCHEDULE", "maybe")
+        with pytest.raises(ConfigError, match="must be on or off"):
+            agent_for(config())
+
+
+class TestState:
+    @pytest.mark.parametrize("stop", [1, 2, 7])
+    def test_a_run_cut_in_two_ends_where_the_whole_run_ends(self, stop: int) -> None:
+        settings = config(normalize_rewards=True, network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True))
+        whole = agent_for(settings)
+        states, events = [], []
+        env = probes.RewardByObservation()
+        train(whole, env, on_event=lambda e: (events.append(e), states.append((whole.state_dict(), env.snapshot()))))
+        resumed = agent_for(settings, seed=99)
+        state, env_state = states[stop - 1]
+        resumed.load_state_dict(state)
+        env.restore(env_state)
+        again: list[UpdateCompleted] = []
+        train(resumed, env, on_event=again.append)  # type: ignore[arg-type]
+        assert [e.lr for e in again[: UPDATES - stop]] == [e.lr for e in events[stop:]]
+        assert [comparable(e) for e in again[: UPDATES - stop]] == [comparable(e) for e in events[stop:]]
+
+    def test_two_runs_with_a_seed_are_identical_and_another_seed_is_not(self) -> None:
+        first, second, other = agent_for(config()), agent_for(config()), agent_for(config(), seed=2)
+        records = [[comparable(event) for event in run(agent)] for agent in (first, second, other)]
+        assert records[0] == records[1]
+        assert records[0] != records[2]
+        pairs = zip(first.optimizer.state.tensors(), second.optimizer.state.tensors(), strict=True)
+        assert all(a.equal(b) for a, b in pairs)
+
+    def test_making_and_training_an_agent_leaves_torchs_own_generator_alone(self) -> None:
+        before = torch.get_rng_state()
+        run(agent_for(config()))
+        assert torch.get_rng_state().equal(before)
+
+
+def comparable(event: UpdateCompleted) -> dict[str, object]:
+    record = to_record(event)
+    for name in ("steps_per_second", "env_steps"):
+        record.pop(name)
+    return record
+
+
+class TestInitialization:
+    def test_is_orthogonal_with_a_small_policy_head(self) -> None:
+        agent = agent_for(config(network=NetworkConfig(hidden_sizes=(8, 8))))
+        hidden, head = agent.network.actor[2].weight, agent.network.actor[-1].weight
+        torch.testing.assert_close(hidden @ hidden.T, 2 * torch.eye(8))
+        torch.testing.assert_close(head @ head.T, 1e-4 * torch.eye(2), atol=1e-9, rtol=1e-4)
+        assert agent.network.actor[2].bias.eq(0).all()
+
+
+class TestSeeding:
+    def test_uses_have_streams_of_their_own(self) -> None:
+        draws = {use: host_generator(1, use).integers(2**60) for use in ("init", "actions", "env", "minibatches")}
+        assert len(set(draws.values())) == 4
+        assert integer_seed(1, "env") == integer_seed(1, "env") != integer_seed(2, "env")
+
+
+class TestBadInput:
+    def test_another_number_of_environments(self) -> None:
+        with pytest.raises(ConfigError, match="num_envs = 4: must equal the environment's 8"):
+            agent_for(config(num_envs=4))
+
+    def test_a_device_that_is_not_there(self) -> None:
+        with pytest.raises(ConfigError, match="device = gpu"):
+            agent_for(config(runtime=RuntimeConfig(device="gpu")))
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"num_minibatches": 3}, r"must divide num_envs \* num_steps = 8 \* 4 = 32; the nearest that does is 2"),
+            ({"num_minibatches": 32}, "minibatches of at least 2"),
+            ({"num_steps": 0}, "num_steps = 0: must be at least 1"),
+            ({"gamma": 1.5}, "gamma = 1.5: must be at least 0 and at most 1"),
+            ({"max_grad_norm": 0.0}, "max_grad_norm = 0: must be greater than 0"),
+            ({"clip_coef": CoefficientConfig(peak=0.0)}, "clip_coef = 0: must be greater than 0"),
+            ({"policy_lr": ScheduleConfig(warmup_steps=20)}, "policy_lr_warmup_steps = 20: warmup"),
+            ({"value_lr": ScheduleConfig(decay="wsd", decay_frac=1.0, warmup_steps=1)}, "value_lr_decay_frac = 1"),
+            ({"shared_lr": "both"}, "shared_lr = both: must be one of policy, value, min"),
+        ],
+    )
+    def test_is_refused_by_name(self, changes: dict[str, object], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            config(**changes)
+
+    def test_a_shared_trunk_without_layers(self) -> None:
+        with pytest.raises(ConfigError, match="needs at least one hidden layer"):
+            NetworkConfig(shared_trunk=True, hidden_sizes=())

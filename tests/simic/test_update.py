@@ -1,0 +1,266 @@
+"""The optimisation phase: no recompilation, no host read, early stop and undo decided on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import probes
+from esper.options import ConfigError
+from esper.simic import update as update_module
+from esper.simic.collect import Collector
+from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
+from esper.simic.losses import Minibatch
+from esper.simic.ppo import PPOAgent
+from esper.simic.rollout import Rollout
+from esper.simic.schedules import CoefficientConfig, ScheduleConfig
+from esper.simic.vectorized import _event
+from esper.telemetry.events import UpdateSkipped
+
+WARMUP_COSINE = ScheduleConfig(peak=3e-3, warmup_steps=20, decay="cosine")
+
+
+def make_agent(**changes: object) -> PPOAgent:
+    settings: dict[str, object] = {
+        "num_envs": probes.NUM_ENVS,
+        "num_steps": 8,
+        "update_epochs": 2,
+        "num_minibatches": 2,
+        "total_timesteps": 600 * probes.NUM_ENVS * 8,
+        "policy_lr": WARMUP_COSINE,
+        "value_lr": ScheduleConfig(peak=1e-3, decay="linear", min_ratio=0.1),
+        "network": NetworkConfig(hidden_sizes=(8,)),
+        "runtime": RuntimeConfig(compile="off"),
+    }
+    spec = probes.RewardByActionAndObservation().spec
+    return PPOAgent(PPOConfig(**(settings | changes)), spec, seed=1)  # type: ignore[arg-type]
+
+
+def collected(agent: PPOAgent) -> Rollout:
+    rollout = agent.allocate_rollout()
+    Collector(probes.RewardByActionAndObservation(), 0).collect(agent.network, rollout, agent.generators["actions"])
+    return rollout
+
+
+def snapshot(agent: PPOAgent) -> list[Tensor]:
+    return [tensor.clone() for tensor in agent.optimizer.state.tensors()]
+
+
+def same(before: list[Tensor], agent: PPOAgent) -> bool:
+    return all(a.equal(b) for a, b in zip(before, agent.optimizer.state.tensors(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def compiled() -> PPOAgent:
+    """Compiled once for this module: it takes long."""
+    return make_agent(
+        runtime=RuntimeConfig(compile="on"),
+        clip_coef=CoefficientConfig(peak=0.2, decay="linear", min_ratio=0.5),
+        entropy_coef=CoefficientConfig(peak=0.01, decay="linear"),
+    )
+
+
+class TestCompiled:
+    def test_equals_the_uncompiled_update(self, compiled: PPOAgent) -> None:
+        eager = make_agent(clip_coef=compiled.config.clip_coef, entropy_coef=compiled.config.entropy_coef)
+        eager.load_state_dict(compiled.state_dict())
+        rollout = collected(eager)
+        ours, theirs = compiled.update(rollout), eager.update(rollout)
+        assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-3, abs=1e-5)
+        for a, b in zip(compiled.optimizer.state.parameters, eager.optimizer.state.parameters, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+    def test_500_updates_with_all_rates_changing_compile_one_graph(self, compiled: PPOAgent) -> None:
+        rollout = collected(compiled)
+        compiled.update(rollout)
+        counters.clear()
+        seen = set()
+        for update in range(500):
+            # Rows that are replaced because an environment spent the step on a reset must not matter either.
+            rollout.ignored[0, :] = update % 2 == 1
+            result = compiled.update(rollout)
+            seen.add(tuple(result.rates.learning_rates.values()))
+        assert len(seen) == 500
+        assert not counters["stats"]
+        assert not counters["recompiles"]
+
+    def test_a_load_is_seen_by_the_graph_that_is_there(self, compiled: PPOAgent) -> None:
+        rollout = collected(compiled)
+        state = compiled.state_dict()
+        rates = compiled.optimizer.learning_rates
+        first = compiled.update(rollout)
+        after_first = snapshot(compiled)
+        for _ in range(20):
+            compiled.update(rollout)
+        counters.clear()
+        compiled.load_state_dict(state)
+        again = compiled.update(rollout)
+        assert again.rates == first.rates
+        assert same(after_first, compiled)
+        assert all(a is b for a, b in zip(rates, compiled.optimizer.learning_rates, strict=True))
+        assert not counters["stats"]
+
+
+class HostReads(TorchDispatchMode):
+    """Counts operations that bring a tensor's value to the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def host_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What reads a value on the host: scalars by dispatch, whole tensors by the methods that do so."""
+    with HostReads() as mode:
+        for name in ("tolist", "numpy", "cpu", "__array__"):
+            original = getattr(Tensor, name)
+
+            def watched(self, *args, _name=name, _original=original, **kwargs):
+                mode.seen.append(_name)
+                return _original(self, *args, **kwargs)
+
+            monkeypatch.setattr(Tensor, name, watched)
+        yield mode.seen
+
+
+class TestHostReads:
+    @pytest.mark.parametrize("target_kl", [None, 1e-6])
+    def test_one_for_a_whole_update(self, host_reads: list[str], target_kl: float | None) -> None:
+        agent = make_agent(target_kl=target_kl)
+        rollout = collected(agent)
+        host_reads.clear()
+        agent.update(rollout)
+        assert host_reads == ["tolist"]
+
+    def test_the_count_sees_an_item(self, host_reads: list[str]) -> None:
+        host_reads.clear()
+        if torch.ones(()) > 0:
+            torch.ones(2).sum().item()
+        assert len(host_reads) == 2
+
+
+class TestEarlyStop:
+    def test_ends_at_the_first_minibatch_over_the_target_and_ticks_once(self) -> None:
+        agent = make_agent(target_kl=1e-9, policy_lr=ScheduleConfig(peak=1e-2))
+        result = agent.update(collected(agent))
+        # The first minibatch has the policy that collected: no divergence. The second sees the first step.
+        assert result.optimizer_steps == 1
+        assert agent.train_steps == 1
+        assert agent.optimizer.state.step.item() == 1
+
+    def test_over_the_target_before_any_step_is_a_skipped_update(self) -> None:
+        agent = make_agent(target_kl=1e-3)
+        rollout = collected(agent)
+        prepare = agent._prepare
+
+        def with_other_log_probs(rollout: Rollout) -> Minibatch:
+            batch = prepare(rollout)
+            return batch._replace(log_probs=batch.log_probs - 1.0)
+
+        agent._prepare = with_other_log_probs  # type: ignore[method-assign]
+        before = snapshot(agent)
+        result = agent.update(rollout)
+        assert (result.finite, result.optimizer_steps, agent.train_steps) == (True, 0, 0)
+        assert same(before, agent)
+        skipped = _event(agent, result, [], 1, 1.0)
+        assert isinstance(skipped, UpdateSkipped)
+        assert "target_kl" in skipped.cause
+
+    def test_does_not_end_below_the_target(self) -> None:
+        agent = make_agent(target_kl=10.0)
+        assert agent.update(collected(agent)).optimizer_steps == 4
+
+
+class TestNonFinite:
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_undoes_the_whole_update_and_stops_the_clock(self, bad: float) -> None:
+        normalizing = NetworkConfig(hidden_sizes=(8,), normalize_observations=True)
+        agent = make_agent(normalize_rewards=True, network=normalizing)
+        rollout = collected(agent)
+        agent.update(rollout)
+        before, network, scaler = snapshot(agent), agent.state_dict()["network"], agent.state_dict()["reward_scaler"]
+        rollout.rewards[3, 2] = bad
+        result = agent.update(rollout)
+        assert not result.finite
+        assert result.metrics == {}
+        assert agent.train_steps == 1
+        assert same(before, agent)
+        after = agent.state_dict()
+        assert all(tensor.equal(after["network"][name]) for name, tensor in network.items())
+        assert all(tensor.equal(after["reward_scaler"][name]) for name, tensor in scaler.items())
+
+    def test_goes_on_afterwards_as_if_nothing_had_been(self) -> None:
+        agent = make_agent()
+        rollout = collected(agent)
+        agent.update(rollout)
+        good = rollout.rewards.copy()
+        rollout.rewards[:] = np.nan
+        agent.update(rollout)
+        rollout.rewards[:] = good
+        before = snapshot(agent)
+        result = agent.update(rollout)
+        assert result.finite
+        assert result.update == 1
+        assert not same(before, agent)
+
+    def test_is_found_in_a_late_minibatch_too(self) -> None:
+        agent = make_agent(update_epochs=1)
+        agent.optimizer.set_learning_rates({"policy": 0.1, "value": 0.1})
+        batch = agent._prepare(collected(agent))
+        before = snapshot(agent)
+        last = torch.randperm(64, generator=torch.Generator().manual_seed(5))[-1]
+        batch.returns[last] = torch.nan
+        metrics, finite = agent.optimization.run(batch, agent.coefficients, torch.Generator().manual_seed(5))
+        # The first of the two minibatches did step, and that step is undone.
+        assert metrics[:, agent.optimization.metric_names.index("stepped")].tolist() == [1, 0]
+        assert not finite
+        assert same(before, agent)
+
+
+class TestCompileMode:
+    LONG = 10**7
+
+    def decide(self, mode: str, timesteps: int = LONG) -> bool:
+        config = PPOConfig(total_timesteps=timesteps, runtime=RuntimeConfig(compile=mode))  # type: ignore[arg-type]
+        return update_module.should_compile(config, torch.device("cpu"))
+
+    def test_auto_leaves_short_runs_alone(self) -> None:
+        assert not self.decide("auto", timesteps=1024)
+
+    def test_off(self) -> None:
+        assert not self.decide("off")
+
+    @pytest.fixture
+    def no_compiler(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "")
+        monkeypatch.setenv("CXX", "")
+
+    @pytest.mark.usefixtures("no_compiler")
+    def test_auto_without_a_compiler_says_so_once_and_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert not self.decide("auto")
+        assert [record.getMessage() for record in caplog.records if record.name.startswith("esper")] == [
+            "a C++ compiler (g++ or clang++ on PATH, or CXX) not found: updates run uncompiled, several times slower"
+        ]
+
+    @pytest.mark.usefixtures("no_compiler")
+    def test_on_without_a_compiler_is_an_error(self) -> None:
+        with pytest.raises(ConfigError, match=r"compile = on: needs a C\+\+ compiler"):
+            self.decide("on")
+
+    def test_without_pythons_headers(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(update_module.sysconfig, "get_path", lambda name: str(tmp_path))
+        with pytest.raises(ConfigError, match="needs Python's C headers"):
+            self.decide("on")
