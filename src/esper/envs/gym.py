@@ -1,0 +1,223 @@
+"""Gymnasium environments as `VectorEnv`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import FlattenObservation
+from numpy.typing import NDArray
+
+from esper.envs.base import Actions, BoolArray, ContinuousActions, DiscreteActions, EnvSpec, FloatArray, Step
+from esper.envs.config import EnvConfig
+from esper.options import ConfigError, nearest
+
+
+class GymnasiumVectorEnv:
+    """Any Gymnasium vector environment, whatever its autoreset mode, as `VectorEnv`.
+
+    A same-step environment reports final observations beside the reset ones. A next-step environment returns the
+    final observation itself and spends the next step on resetting: that step is marked `ignored`.
+    """
+
+    def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
+        self._env = env
+        self._next_step = env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+        self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
+        space = env.single_action_space
+        self._first_action = int(space.start) if isinstance(space, Discrete) else 0
+        self._clip = (space.low, space.high) if isinstance(space, Box) else None
+        self.spec = EnvSpec(
+            num_envs=env.num_envs,
+            observation_size=math.prod(env.single_observation_space.shape or ()),
+            actions=_actions(space),
+        )
+
+    def reset(self, seed: int) -> FloatArray:
+        self._resetting[:] = False
+        obs, _ = self._env.reset(seed=seed)
+        return self._vectors(obs)
+
+    def step(self, actions: NDArray[np.generic]) -> Step:
+        if self._clip is not None:
+            space = self._env.single_action_space
+            actions = np.clip(actions, *self._clip).reshape(-1, *(space.shape or ())).astype(space.dtype)
+        elif self._first_action:
+            actions = actions + self._first_action
+        obs, reward, terminated, truncated, info = self._env.step(actions)
+        obs, done = self._vectors(obs), terminated | truncated
+        final_obs = None
+        if done.any():
+            final_obs = obs.copy() if self._next_step else self._final_observations(obs, done, info)
+        ignored = self._resetting if self._next_step and self._resetting.any() else None
+        self._resetting = done if self._next_step else self._resetting
+        return Step(obs, reward, terminated, truncated, final_obs, ignored)
+
+    def _final_observations(self, obs: FloatArray, done: BoolArray, info: dict[str, Any]) -> FloatArray:
+        final_obs = obs.copy()
+        final_obs[done] = np.stack([np.ravel(final) for final in info["final_obs"][done]])
+        return final_obs
+
+    def _vectors(self, obs: NDArray[Any]) -> FloatArray:
+        return obs.reshape(self._env.num_envs, -1).astype(np.float32, copy=False)
+
+    @property
+    def render_fps(self) -> int:
+        return int(self._env.metadata.get("render_fps", 30))
+
+    def render(self) -> NDArray[np.uint8]:
+        """The first copy as an image [height, width, 3].
+
+        Raises:
+            ConfigError: when it cannot be drawn on this machine.
+        """
+        try:
+            frames = self._env.render()
+        except Exception as error:  # Renderers raise types of their own: mujoco.FatalError, pygame.error, ...
+            name = self._env.spec.id if self._env.spec else str(self._env)
+            raise ConfigError("env", name, f"cannot be drawn here: {error}") from error
+        assert frames is not None
+        return np.asarray(frames[0], dtype=np.uint8)
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def make_gymnasium(config: EnvConfig, num_envs: int) -> GymnasiumVectorEnv:
+    """The environment `config` asks for.
+
+    Raises:
+        ConfigError: for an unknown id, a missing package, arguments the environment refuses, unsupported spaces.
+    """
+    spec = find_spec(config.env)
+    native = spec.vector_entry_point is not None
+    if config.vector == "native" and not native:
+        raise ConfigError("vector", "native", f"{config.env} has no vector version of its own; use auto, sync or async")
+    if config.vector == "native" or (config.vector == "auto" and native):
+        return GymnasiumVectorEnv(_make(config, lambda: _make_native(config, num_envs)))
+    mode = "async" if config.vector == "async" else "sync"
+    return GymnasiumVectorEnv(_make(config, lambda: _make_copies(config, num_envs, mode)))
+
+
+def make_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
+    """One copy that `render` can draw.
+
+    Raises:
+        ConfigError: as `make_gymnasium`, and for an environment that cannot be drawn.
+    """
+    find_spec(config.env)
+    drawn = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": "rgb_array"})
+    return GymnasiumVectorEnv(_make(drawn, lambda: _make_copies(drawn, 1, "sync")))
+
+
+def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
+    """The registered environment called `env`.
+
+    Raises:
+        ConfigError: with the nearest ids.
+    """
+    if env.startswith("ALE/"):
+        _register_atari(env)
+    try:
+        return gymnasium.spec(env)
+    except (gymnasium.error.Error, ValueError, ModuleNotFoundError, ImportError) as error:
+        hint = nearest(env, gymnasium.registry) or f" ({error})"
+        raise ConfigError("env", env, f"is no Gymnasium environment here{hint}") from None
+
+
+def _register_atari(env: str) -> None:
+    # Gymnasium knows the ids only once ale_py is imported.
+    try:
+        importlib.import_module("ale_py")
+    except ModuleNotFoundError:
+        raise ConfigError("env", env, _how_to_install("atari")) from None
+
+
+def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
+    """Make observations vectors: dictionaries and tuples are joined, discrete ones become one-hot."""
+    space = env.observation_space
+    _check_observation(space)
+    return env if isinstance(space, Box) and len(space.shape) == 1 else FlattenObservation(env)
+
+
+def _make_copies(config: EnvConfig, num_envs: int, mode: str) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    return gymnasium.make_vec(
+        config.env,
+        num_envs=num_envs,
+        vectorization_mode=mode,
+        vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+        wrappers=[flatten_observations],
+        disable_env_checker=True,
+        **config.env_kwargs,
+    )
+
+
+def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    env = gymnasium.make_vec(
+        config.env, num_envs=num_envs, vectorization_mode="vector_entry_point", **config.env_kwargs
+    )
+    mode = env.metadata.get("autoreset_mode")
+    if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+        raise ConfigError("vector", config.vector, f"{config.env} resets by '{mode}' natively; use sync")
+    _check_observation(env.single_observation_space)
+    return env
+
+
+def _make(config: EnvConfig, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except ConfigError as error:
+        raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
+    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        raise ConfigError("env", config.env, _missing_package(config.env, error)) from None
+    except gymnasium.error.Error as error:
+        raise ConfigError("env", config.env, f"cannot be made: {error}") from error
+    except (TypeError, ValueError, LookupError, AssertionError) as error:
+        if not config.env_kwargs:
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError("env_kwargs", config.env_kwargs, f"{config.env} refuses them: {reason}") from error
+
+
+# Extras of this package by the module prefix of the environments that need them.
+_EXTRAS = {
+    "gymnasium.envs.box2d": "box2d",
+    "gymnasium.envs.mujoco": "mujoco",
+}
+
+
+def _missing_package(env: str, error: Exception) -> str:
+    entry_point = str(gymnasium.spec(env).entry_point)
+    for module, extra in _EXTRAS.items():
+        if entry_point.startswith(module):
+            return _how_to_install(extra)
+    return f"cannot be made: {error}"
+
+
+def _how_to_install(extra: str) -> str:
+    return f"needs the extra '{extra}': run  make setup EXTRAS={extra}  (or pip install '.[{extra}]')"
+
+
+def _check_observation(space: Space[Any]) -> None:
+    if isinstance(space, Box) and len(space.shape) == 3 and space.dtype == np.uint8:
+        raise ConfigError("space", space, f"observations are images {space.shape}; only vectors are supported")
+    if (
+        not isinstance(space, Box | Discrete | MultiBinary | MultiDiscrete | Dict | Tuple)
+        or not space.is_np_flattenable
+    ):
+        raise ConfigError("space", space, f"observation space {space} cannot be made a vector")
+
+
+def _actions(space: Space[Any]) -> Actions:
+    if isinstance(space, Discrete):
+        return DiscreteActions(n=int(space.n))
+    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
+        return ContinuousActions(size=math.prod(space.shape))
+    raise ConfigError("env", str(space), "is an action space that is not supported; Discrete and Box are")

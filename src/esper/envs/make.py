@@ -1,0 +1,29 @@
+"""The one place where an environment's name becomes an environment."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from esper.envs.base import VectorEnv
+from esper.envs.config import EnvConfig
+from esper.envs.gym import make_gymnasium
+
+
+def make_env(
+    env: str,
+    *,
+    num_envs: int,
+    env_kwargs: dict[str, Any] | None = None,
+    vector: Literal["auto", "native", "sync", "async"] = "auto",
+) -> VectorEnv:
+    """`num_envs` copies of the environment called `env`.
+
+    Raises:
+        ConfigError: when it cannot be made; the message says what would help.
+    """
+    return make_from_config(EnvConfig(env=env, env_kwargs=env_kwargs or {}, vector=vector), num_envs)
+
+
+def make_from_config(config: EnvConfig, num_envs: int) -> VectorEnv:
+    """The same from an `EnvConfig`."""
+    return make_gymnasium(config, num_envs)
