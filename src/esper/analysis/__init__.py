@@ -1,0 +1,1 @@
+"""Reading runs and drawing them. Never imports torch."""

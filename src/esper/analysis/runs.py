@@ -1,0 +1,27 @@
+"""Run folders as arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Columns: TypeAlias = Mapping[str, NDArray[Any]]
+
+
+def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """The records in `events.jsonl`, in order."""
+    with (run_dir / "events.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def load_updates(run_dir: Path) -> Columns:
+    """The completed updates of a run, a column per name; NaN where a number was not computed."""
+    rows = [event for event in read_events(run_dir) if event["event"] == "update_completed"]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}

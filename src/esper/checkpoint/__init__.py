@@ -1,0 +1,1 @@
+"""Tensors and metadata on disk: safetensors and JSON, never pickle. Knows nothing of PPO."""

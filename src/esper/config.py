@@ -1,0 +1,34 @@
+"""The one declaration of a run's settings: flags, config files and `config.json` all come from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from esper.envs.config import EnvConfig
+from esper.options import Bounds, check_options, option, section
+from esper.simic.config import PPOConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run. Every setting has one flat name below this; see `esper.options.settings_of`."""
+
+    group: ClassVar[str] = "run"
+
+    environment: EnvConfig = section(EnvConfig())
+    ppo: PPOConfig = section(PPOConfig())
+    seed: int = option(1, "seed of initialisation, actions, minibatches and environments", bounds=Bounds(minimum=0))
+    threads: int = option(
+        1,
+        "torch CPU threads; one is fastest for small networks and minibatches",
+        bounds=Bounds(minimum=1),
+    )
+    run_dir: str | None = option(
+        None, "folder of the run (default: runs/<env>/<time>-<seed>)", group="output", recorded=False
+    )
+    tensorboard: bool = option(True, "write TensorBoard files", group="output", recorded=False)
+    quiet: bool = option(False, "print nothing but errors", group="output", recorded=False)
+
+    def __post_init__(self) -> None:
+        check_options(self)

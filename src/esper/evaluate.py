@@ -1,0 +1,71 @@
+"""How good a policy is: whole episodes, with the environment's own rewards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from esper.envs.gym import make_rendered
+from esper.envs.make import make_from_config
+from esper.policy import Policy
+from esper.simic.seeding import device_generator, integer_seed
+
+_MAX_ENVS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """One return and length per episode."""
+
+    returns: list[float]
+    lengths: list[int]
+
+
+@torch.no_grad()
+def evaluate(policy: Policy, *, episodes: int, seed: int, stochastic: bool = False) -> Scores:
+    """Run `episodes` whole episodes, with the most likely actions unless `stochastic`.
+
+    Each copy of the environment has a fixed share of the episodes, so that short ones are not counted more often.
+    """
+    num_envs = min(episodes, _MAX_ENVS)
+    env = make_from_config(policy.environment, num_envs)
+    actions = device_generator(seed, "evaluation actions", torch.device("cpu"))
+    left = np.array([len(range(copy, episodes, num_envs)) for copy in range(num_envs)])
+    running, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
+    result = Scores(returns=[], lengths=[])
+    obs = env.reset(integer_seed(seed, "evaluation"))
+    while left.any():
+        noise = policy.network.noise((num_envs,), actions) if stochastic else None
+        step = env.step(policy.network.act(torch.from_numpy(obs), noise).numpy())
+        obs = step.obs
+        running += step.reward
+        lengths += 1 if step.ignored is None else ~step.ignored
+        for copy in np.flatnonzero(step.terminated | step.truncated):
+            if left[copy]:
+                left[copy] -= 1
+                result.returns.append(float(running[copy]))
+                result.lengths.append(int(lengths[copy]))
+            running[copy] = lengths[copy] = 0
+    env.close()
+    return result
+
+
+@torch.no_grad()
+def record_gif(policy: Policy, path: Path, *, seed: int, max_frames: int = 1000) -> int:
+    """Draw one episode as an animated GIF; returns its number of frames."""
+    from PIL import Image
+
+    env = make_rendered(policy.environment)
+    obs = env.reset(integer_seed(seed, "evaluation"))
+    frames: list[Image.Image] = []
+    ended = False
+    while not ended and len(frames) < max_frames:
+        frames.append(Image.fromarray(env.render()))
+        step = env.step(policy.network.act(torch.from_numpy(obs)).numpy())
+        obs, ended = step.obs, bool(step.terminated[0] or step.truncated[0])
+    env.close()
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / env.render_fps), loop=0)
+    return len(frames)

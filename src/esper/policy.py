@@ -1,0 +1,80 @@
+"""A trained policy on disk: what `esper evaluate` needs to act again, and nothing more."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from esper import __version__
+from esper.checkpoint.store import StoreError, load_pair, save_pair
+from esper.envs.base import Actions, ContinuousActions, DiscreteActions
+from esper.envs.config import EnvConfig
+from esper.options import ConfigError
+from esper.simic.config import NetworkConfig
+from esper.simic.networks import ActorCritic
+from esper.simic.ppo import PPOAgent
+
+_NAME = "policy"
+_FORMAT = 1
+_ACTIONS: dict[str, type[DiscreteActions] | type[ContinuousActions]] = {
+    "discrete": DiscreteActions,
+    "continuous": ContinuousActions,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A network in evaluation: its normalization statistics do not change."""
+
+    network: ActorCritic
+    environment: EnvConfig
+
+
+def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
+    """Write `policy.safetensors` and `policy.json` into `folder`."""
+    kind = "discrete" if isinstance(agent.spec.actions, DiscreteActions) else "continuous"
+    metadata = {
+        "format": _FORMAT,
+        "esper": __version__,
+        "env": environment.env,
+        "env_kwargs": environment.env_kwargs,
+        "observation_size": agent.spec.observation_size,
+        "actions": {"kind": kind, **dataclasses.asdict(agent.spec.actions)},
+        "network": dataclasses.asdict(agent.config.network),
+        "updates": agent.train_steps,
+    }
+    save_pair(folder, _NAME, agent.network.state_dict(), metadata)
+
+
+def load_policy(folder: Path) -> Policy:
+    """The policy in run folder `folder`, on the CPU.
+
+    Raises:
+        StoreError: naming the file and what is wrong with it.
+    """
+    tensors, metadata = load_pair(folder, _NAME)
+    path = folder / f"{_NAME}.json"
+    if metadata.get("format") != _FORMAT:
+        raise StoreError(f"{path}: format {metadata.get('format')!r} is not the {_FORMAT} that this version reads")
+    try:
+        network = ActorCritic(
+            metadata["observation_size"], _read_actions(metadata["actions"]), NetworkConfig(**metadata["network"])
+        )
+        environment = EnvConfig(env=metadata["env"], env_kwargs=metadata["env_kwargs"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path}: {type(error).__name__}: {error}") from None
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise StoreError(f"{folder / _NAME}.safetensors: {error}") from None
+    return Policy(network=network.eval(), environment=environment)
+
+
+def _read_actions(stored: dict[str, Any]) -> Actions:
+    fields = dict(stored)
+    kind = fields.pop("kind")
+    if kind not in _ACTIONS:
+        raise ConfigError("actions.kind", kind, f"must be one of {', '.join(_ACTIONS)}")
+    return _ACTIONS[kind](**fields)

@@ -1,0 +1,169 @@
+"""Settings from several places: defaults, a preset, a config file, flags. The later one wins, name by name."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from esper.config import RunConfig
+from esper.options import ConfigError, flatten, nearest, settings_of, unflatten
+from esper.simic.schedule_config import DECAY_PARAMETERS, USES
+
+COMMON_LR = "lr"
+COMPONENT_LRS = ("policy_lr", "value_lr")
+SCHEDULES = (*COMPONENT_LRS, "clip_coef", "entropy_coef")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Settings from one place, by flat name. `lr` and `lr_*` stand for both components."""
+
+    source: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a value came from: the layer, and the name it had there."""
+
+    source: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all layers give together, and the origin of every value that is no default."""
+
+    config: RunConfig
+    origins: Mapping[str, Origin]
+
+
+class SettingsError(Exception):
+    """A `ConfigError` with the place the value came from."""
+
+    def __init__(self, error: ConfigError, origin: Origin | None) -> None:
+        super().__init__(str(error))
+        self.error, self.origin = error, origin
+
+
+def common_names() -> dict[str, str]:
+    """The names that set both components, each with the policy's name for the same: `lr_decay`, `policy_lr_decay`.
+
+    Delay has no common name: holding both components at 0 would only waste rollouts.
+    """
+    prefix = COMPONENT_LRS[0]
+    return {
+        COMMON_LR + name.removeprefix(prefix): name
+        for name in settings_of(RunConfig)
+        if name.startswith(prefix) and name != f"{prefix}_delay"
+    }
+
+
+def resolve(layers: Sequence[Layer]) -> Settings:
+    """Merge `layers`, the strongest last.
+
+    Raises:
+        SettingsError: for an unknown name or a value that cannot be used.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for layer in layers:
+        # A component's own settings are stronger than those given for both, wherever they stand in the layer.
+        for given in _common_and_own(layer):
+            for name in _superseded(values, given):
+                values.pop(name, None)
+                origins.pop(name, None)
+            for name, (given_as, value) in given.items():
+                values[name] = value
+                origins[name] = Origin(source=layer.source, name=given_as)
+    try:
+        return Settings(config=unflatten(RunConfig, values), origins=origins)
+    except ConfigError as error:
+        raise SettingsError(error, origins.get(error.name)) from None
+
+
+_Given: TypeAlias = dict[str, tuple[str, Any]]
+
+
+def _common_and_own(layer: Layer) -> tuple[_Given, _Given]:
+    """The layer's values by final name, each with the name it was given by: those for both components, then the rest.
+
+    Raises:
+        SettingsError: for an unknown name.
+    """
+    common, known = common_names(), settings_of(RunConfig)
+    shared: _Given = {}
+    own: _Given = {}
+    for name, value in layer.values.items():
+        if name in common:
+            shared.update({component + name.removeprefix(COMMON_LR): (name, value) for component in COMPONENT_LRS})
+        elif name in known:
+            own[name] = (name, value)
+        else:
+            hint = nearest(name, [*known, *common])
+            error = ConfigError(name, value, f"is no setting{hint}")
+            raise SettingsError(error, Origin(source=layer.source, name=name))
+    return shared, own
+
+
+def _superseded(values: Mapping[str, Any], stronger: _Given) -> list[str]:
+    """Names in `values` that `stronger` replaces by another way of saying the same.
+
+    A new warmup length replaces the old one in its other unit; a new shape replaces the old shape's parameters.
+    """
+    replaced = []
+    for prefix in SCHEDULES:
+        steps, frac = f"{prefix}_warmup_steps", f"{prefix}_warmup_frac"
+        for given, other in ((steps, frac), (frac, steps)):
+            if stronger.get(given, ("", None))[1] is not None:
+                replaced.append(other)
+        decay = stronger.get(f"{prefix}_decay", ("", None))[1]
+        if decay is not None and decay != values.get(f"{prefix}_decay", "constant"):
+            replaced += [f"{prefix}_{name}" for name in DECAY_PARAMETERS if name not in USES.get(decay, ())]
+    return replaced
+
+
+def load_presets() -> dict[str, dict[str, Any]]:
+    """The tuned settings that come with the package, by environment id."""
+    return tomllib.loads((resources.files("esper") / "presets.toml").read_text(encoding="utf-8"))
+
+
+def preset_layer(preset: str, env: str) -> Layer | None:
+    """The layer for `--preset preset`: `auto` picks by environment if there is one, `none` picks nothing."""
+    presets = load_presets()
+    name = env if preset == "auto" else preset
+    if preset == "none" or (preset == "auto" and env not in presets):
+        return None
+    if name not in presets:
+        allowed = f"must be auto, none or one of {', '.join(presets)}{nearest(name, presets)}"
+        raise SettingsError(ConfigError("preset", preset, allowed), None)
+    return Layer(source=f"preset {name}", values={"env": name, **presets[name]})
+
+
+def file_layer(path: Path) -> Layer:
+    """The settings in a TOML or JSON file.
+
+    Raises:
+        SettingsError: for a file that cannot be read or is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        reason = error.strerror if isinstance(error, OSError) else f"not {kind}: {error}"
+        raise SettingsError(ConfigError("config", str(path), str(reason)), None) from None
+    if not isinstance(values, dict):
+        raise SettingsError(ConfigError("config", str(path), "must hold one table of settings"), None)
+    return Layer(source=str(path), values=values)
+
+
+def recorded(config: RunConfig) -> dict[str, Any]:
+    """The settings that `config.json` holds, which can be fed back as a config file."""
+    settings = settings_of(RunConfig)
+    return {name: value for name, value in flatten(config).items() if settings[name].recorded}

@@ -1,0 +1,121 @@
+"""A run on the terminal: a live table, or plain lines where the output is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from esper.telemetry.events import Event, RunFinished, RunStarted, UpdateCompleted, UpdateSkipped
+
+_RECENT_EPISODES = 100  # at least, where so many have ended
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class ConsoleSink:
+    """Shows where the run is; a notice of anything unusual stays on the screen."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._total_updates = 1
+        self._started = self._last_line = time.monotonic()
+        self._recent: deque[tuple[float, int]] = deque()
+        self._last: UpdateCompleted | None = None
+        self._printed: UpdateCompleted | None = None
+
+    def emit(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._begin(event)
+            case UpdateCompleted():
+                self._show(event)
+            case UpdateSkipped():
+                self._console.print(f"[yellow]update {event.update} skipped: {event.cause}[/]")
+            case RunFinished():
+                if self._live is None and self._last is not self._printed and self._last is not None:
+                    self._print_line(self._last)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _begin(self, event: RunStarted) -> None:
+        self._total_updates = event.total_updates
+        if event.lr_schedule_switch == "off":
+            self._console.print("ESPER_LR_SCHEDULE=off: learning rates stay at their base rates")
+        if event.compiled:
+            self._console.print("compiling the update at its first use (up to a minute; quicker when cached)")
+        self._started = self._last_line = time.monotonic()
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=False)
+            self._live.start()
+
+    def _show(self, event: UpdateCompleted) -> None:
+        self._last = event
+        if event.episode_return_mean is not None:
+            self._recent.append((event.episode_return_mean, event.episodes))
+            while self._recent_count() - self._recent[0][1] >= _RECENT_EPISODES:
+                self._recent.popleft()
+        if self._live is not None:
+            self._live.update(self._table(event), refresh=self._due(0.1))
+        elif event.update == 0 or self._due(_SECONDS_BETWEEN_LINES):
+            self._print_line(event)
+
+    def _due(self, seconds: float) -> bool:
+        now = time.monotonic()
+        if now - self._last_line < seconds and self._last is not None and self._last.update + 1 < self._total_updates:
+            return False
+        self._last_line = now
+        return True
+
+    def _facts(self, event: UpdateCompleted) -> Iterator[tuple[str, str]]:
+        """Label and value of everything shown."""
+        yield "update", f"{event.update + 1}/{self._total_updates}"
+        yield "env steps", f"{event.env_steps:,}"
+        yield "steps/s", f"{event.steps_per_second:,.0f}"
+        yield "left", self._time_left(event)
+        yield f"return ({self._recent_count()} episodes)", _number(self._recent_return())
+        for group, rate in event.lr.items():
+            yield f"lr/{group}", f"{rate:.3g} {event.lr_phase[group]}"
+        yield "approx_kl", f"{event.approx_kl:.4f}"
+        yield "clip_fraction", f"{event.clip_fraction:.3f}"
+        yield "explained_variance", _number(event.explained_variance)
+
+    def _table(self, event: UpdateCompleted) -> Table:
+        table = Table.grid(padding=(0, 2))
+        facts = list(self._facts(event))
+        for left, right in zip(facts[::2], [*facts[1::2], ("", "")], strict=False):
+            table.add_row(f"[dim]{left[0]}[/]", left[1], f"[dim]{right[0]}[/]", right[1])
+        whole = Table.grid()
+        whole.add_row(ProgressBar(total=self._total_updates, completed=event.update + 1, width=60))
+        whole.add_row(table)
+        return whole
+
+    def _print_line(self, event: UpdateCompleted) -> None:
+        line = "  ".join(f"{label} {value}" for label, value in self._facts(event))
+        self._console.print(line, highlight=False, soft_wrap=True)
+        self._printed = event
+
+    def _time_left(self, event: UpdateCompleted) -> str:
+        done = event.update + 1
+        seconds = int((time.monotonic() - self._started) / done * (self._total_updates - done))
+        minutes, seconds = divmod(seconds, 60)
+        return f"{minutes}:{seconds:02}"
+
+    def _recent_count(self) -> int:
+        return sum(count for _, count in self._recent)
+
+    def _recent_return(self) -> float | None:
+        count = self._recent_count()
+        return sum(mean * episodes for mean, episodes in self._recent) / count if count else None
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,28 @@
+"""TensorBoard files, by way of tensorboardX (the writer alone, without TensorBoard's server)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from esper.telemetry.events import Event, UpdateCompleted, to_record
+
+_ON_THE_AXIS = ("update", "env_steps")
+
+
+class TensorBoardSink:
+    """Every number of an update, by its name in the record, over `env_steps`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = SummaryWriter(str(folder), write_to_disk=True)
+
+    def emit(self, event: Event) -> None:
+        if not isinstance(event, UpdateCompleted):
+            return
+        for name, value in to_record(event).items():
+            if isinstance(value, int | float) and name not in _ON_THE_AXIS:
+                self._writer.add_scalar(name, value, event.env_steps)
+
+    def close(self) -> None:
+        self._writer.close()

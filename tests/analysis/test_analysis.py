@@ -1,0 +1,46 @@
+"""Runs as arrays, and summaries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from esper.analysis.plots import plot_training
+from esper.analysis.runs import load_updates
+from esper.analysis.statistics import interquartile_mean
+from esper.analysis.terminal import draw_curves
+
+
+def write(folder: Path, *events: dict[str, object]) -> Path:
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    return folder
+
+
+def test_columns_have_nan_where_a_number_was_not_computed(tmp_path: Path) -> None:
+    run = write(
+        tmp_path,
+        {"event": "run_started"},
+        {"event": "update_completed", "update": 0},
+        {"event": "update_skipped", "update": 1},
+        {"event": "update_completed", "update": 1, "episode_return_mean": 5.0},
+    )
+    updates = load_updates(run)
+    assert updates["update"].tolist() == [0, 1]
+    np.testing.assert_array_equal(updates["episode_return_mean"], [np.nan, 5.0])
+
+
+def test_a_run_without_a_finished_update_can_be_drawn(tmp_path: Path) -> None:
+    plot_training(load_updates(write(tmp_path, {"event": "run_started"})), tmp_path / "a.png", title="empty")
+    assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_interquartile_mean_is_that_of_the_middle_half() -> None:
+    # Of eight, the two lowest and the two highest go: (3 + 4 + 5 + 6) / 4.
+    assert interquartile_mean([1, 2, 3, 4, 5, 6, 70, -800]) == pytest.approx((2 + 3 + 4 + 5) / 4)
+
+
+def test_curves_of_one_update_can_be_drawn() -> None:
+    assert "policy" in draw_curves({"policy": [1e-3], "value": [1e-3]}, width=60, colour=False)

@@ -1,0 +1,207 @@
+"""Settings from flags, files and presets: who wins, what is refused, and that a recorded config can be fed back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esper.config import RunConfig
+from esper.options import flatten, parse, settings_of
+from esper.settings import (
+    Layer,
+    Settings,
+    SettingsError,
+    common_names,
+    file_layer,
+    load_presets,
+    preset_layer,
+    recorded,
+    resolve,
+)
+from esper.simic.schedules import ScheduleConfig
+
+
+def settings(*layers: dict[str, Any]) -> Settings:
+    return resolve([Layer(source=f"layer {index}", values=values) for index, values in enumerate(layers)])
+
+
+class TestLayers:
+    def test_nothing_given_is_constant_and_the_default(self) -> None:
+        assert settings().config == RunConfig()
+        assert settings().config.ppo.policy_lr == settings().config.ppo.value_lr == ScheduleConfig(peak=3e-4)
+
+    def test_common_names_set_both_and_a_components_own_beats_them_in_either_order(self) -> None:
+        for given in ({"lr": 1e-3, "value_lr": 2e-3}, {"value_lr": 2e-3, "lr": 1e-3}):
+            ppo = settings(given).config.ppo
+            assert (ppo.policy_lr.peak, ppo.value_lr.peak) == (1e-3, 2e-3)
+
+    def test_every_lr_parameter_but_delay_has_a_common_name(self) -> None:
+        parameters = {name.removeprefix("policy_lr") for name in settings_of(RunConfig) if name.startswith("policy_lr")}
+        assert {name.removeprefix("lr") for name in common_names()} == parameters - {"_delay"}
+
+    def test_a_stronger_layer_wins_even_by_a_common_name(self) -> None:
+        assert settings({"policy_lr": 1e-3}, {"lr": 5e-4}).config.ppo.policy_lr.peak == 5e-4
+
+    def test_a_new_warmup_replaces_the_old_one_in_its_other_unit(self) -> None:
+        schedule = settings({"lr_warmup_frac": 0.1}, {"lr_warmup_steps": 7}).config.ppo.policy_lr
+        assert (schedule.warmup_steps, schedule.warmup_frac) == (7, None)
+
+    def test_a_new_shape_replaces_the_parameters_it_does_not_use(self) -> None:
+        weaker = {"lr_decay": "step", "lr_step_size": 5, "lr_gamma": 0.5, "lr_min_ratio": 0.1}
+        assert settings(weaker, {"lr_decay": "cosine"}).config.ppo.value_lr == ScheduleConfig(
+            peak=3e-4, decay="cosine", min_ratio=0.1
+        )
+
+    def test_a_component_can_have_a_shape_of_its_own(self) -> None:
+        given = {"lr_decay": "step", "lr_step_size": 5, "lr_gamma": 0.5, "lr_warmup_frac": 0.1}
+        ppo = settings(given | {"value_lr_decay": "linear", "value_lr_warmup_steps": 3}).config.ppo
+        assert ppo.value_lr == ScheduleConfig(peak=3e-4, decay="linear", warmup_steps=3)
+        assert (ppo.policy_lr.decay, ppo.policy_lr.warmup_frac) == ("step", 0.1)
+
+    def test_the_same_in_one_layer_is_an_error(self) -> None:
+        with pytest.raises(SettingsError, match="not both"):
+            settings({"lr_warmup_frac": 0.1, "lr_warmup_steps": 7})
+
+    def test_origins_name_the_layer_and_the_name_used_there(self) -> None:
+        origins = settings({"lr": 1e-3}, {"value_lr": 2e-3}).origins
+        assert (origins["policy_lr"].source, origins["policy_lr"].name) == ("layer 0", "lr")
+        assert (origins["value_lr"].source, origins["value_lr"].name) == ("layer 1", "value_lr")
+        assert "gamma" not in origins
+
+    def test_an_error_carries_its_origin(self) -> None:
+        with pytest.raises(SettingsError) as error:
+            settings({"lr_warmup_frac": 1.5})
+        assert error.value.origin is not None
+        assert error.value.origin.name == "lr_warmup_frac"
+
+    @pytest.mark.parametrize(
+        ("name", "nearest"),
+        [("lr_warmup_step", "lr_warmup_steps"), ("num_env", "num_envs"), ("hidden_size", "hidden_sizes")],
+    )
+    def test_an_unknown_name_gets_the_nearest(self, name: str, nearest: str) -> None:
+        with pytest.raises(SettingsError, match=f"did you mean '{nearest}'"):
+            settings({name: 1})
+
+
+class TestRecord:
+    FULL = {  # noqa: RUF012
+        "env": "Acrobot-v1",
+        "env_kwargs": {"render_mode": None},
+        "lr": 1e-3,
+        "lr_decay": "piecewise",
+        "lr_points": [[0, 1e-3], [50, 1e-4]],
+        "value_lr_decay": "multistep",
+        "value_lr_milestones": [10, 20],
+        "value_lr_gamma": 0.5,
+        "hidden_sizes": [32, 16],
+        "target_kl": 0.02,
+        "entropy_coef": 0.01,
+        "entropy_coef_decay": "linear",
+    }
+
+    def test_fed_back_gives_the_same_run(self, tmp_path: Path) -> None:
+        config = settings(self.FULL).config
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(recorded(config)))
+        assert resolve([file_layer(path)]).config == config
+
+    def test_a_recorded_none_beats_a_preset(self, tmp_path: Path) -> None:
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(recorded(settings().config)))
+        preset = Layer(source="preset", values={"target_kl": 0.5, "lr_decay": "linear", "lr_min_ratio": 0.5})
+        assert resolve([preset, file_layer(path)]).config == RunConfig()
+
+    def test_what_only_shows_the_run_is_not_recorded(self) -> None:
+        assert set(flatten(RunConfig())) - set(recorded(RunConfig())) == {"run_dir", "quiet", "tensorboard"}
+
+
+class TestFiles:
+    def test_toml(self, tmp_path: Path) -> None:
+        path = tmp_path / "run.toml"
+        path.write_text('total_timesteps = 1_000\nlr_decay = "linear"\nlr_min_ratio = 0.1\ntarget_kl = "none"\n')
+        config = resolve([file_layer(path)]).config
+        assert config.ppo.total_timesteps == 1000
+        assert config.ppo.value_lr.min_ratio == 0.1
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a.toml", b"lr = ", "not TOML"),
+            ("a.json", b"{", "not JSON"),
+            ("a.json", b"[1]", "must hold one table"),
+            ("a.toml", b"\xff\xfe", "not TOML"),
+            ("a.json", b"[" * 100_000, "not JSON"),
+        ],
+    )
+    def test_broken(self, tmp_path: Path, name: str, content: bytes, message: str) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SettingsError, match=message):
+            file_layer(tmp_path / name)
+
+    def test_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingsError, match="No such file"):
+            file_layer(tmp_path / "none.toml")
+
+
+class TestPresets:
+    def test_all_resolve_and_none_switches_a_learning_rate_schedule_on(self) -> None:
+        for name in load_presets():
+            layer = preset_layer(name, "whatever")
+            assert layer is not None
+            config = resolve([layer]).config
+            assert config.environment.env == name
+            for schedule in (config.ppo.policy_lr, config.ppo.value_lr):
+                assert schedule == ScheduleConfig(peak=schedule.peak)
+
+    def test_auto_goes_by_environment(self) -> None:
+        layer = preset_layer("auto", "Acrobot-v1")
+        assert layer is not None
+        assert layer.source == "preset Acrobot-v1"
+        assert preset_layer("auto", "Some-v0") is None
+        assert preset_layer("none", "Acrobot-v1") is None
+
+    def test_unknown(self) -> None:
+        with pytest.raises(SettingsError, match="did you mean 'Acrobot-v1'"):
+            preset_layer("Acrobat-v1", "CartPole-v1")
+
+
+class TestParsing:
+    @pytest.mark.parametrize(
+        ("name", "text", "value"),
+        [
+            ("total_timesteps", "1e6", 1_000_000),
+            ("total_timesteps", "1_000", 1000),
+            ("policy_lr", "3e-4", 3e-4),
+            ("hidden_sizes", "64, 32", (64, 32)),
+            ("hidden_sizes", "", ()),
+            ("target_kl", "none", None),
+            ("policy_lr_points", "0:3e-4,100:1e-4", ((0, 3e-4), (100, 1e-4))),
+            ("policy_lr_milestones", "1,2", (1, 2)),
+            ("env_kwargs", '{"a": 1}', {"a": 1}),
+            ("vector", "async", "async"),
+        ],
+    )
+    def test_as_typed(self, name: str, text: str, value: object) -> None:
+        assert parse(name, text, settings_of(RunConfig)[name].type) == value
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("total_timesteps", "1.5"),
+            ("total_timesteps", "inf"),
+            ("total_timesteps", "many"),
+            ("policy_lr", "fast"),
+            ("hidden_sizes", "64,x"),
+            ("policy_lr_points", "0-1"),
+            ("env_kwargs", "{"),
+            ("env_kwargs", "[1]"),
+            ("vector", "parallel"),
+            ("num_envs", "none"),
+        ],
+    )
+    def test_refused(self, name: str, text: str) -> None:
+        with pytest.raises(ValueError, match=f"{name} = "):
+            parse(name, text, settings_of(RunConfig)[name].type)
