@@ -1,0 +1,68 @@
+"""Run a trained policy for whole episodes and report its return."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+from esper.options import Bounds, ConfigError, coerce
+from esper.scripts.flags import fail
+
+USAGE = "esper evaluate RUN [--episodes N] [--seed S] [--stochastic] [--json] [--record FILE.gif]"
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("--episodes", default="20", metavar="N", help="episodes to run (default: 20)")
+    parser.add_argument("--seed", default="0", metavar="S", help="seed of the environments (default: 0)")
+    parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--record", type=Path, metavar="FILE.gif", help="draw an episode")
+
+
+def run(args: argparse.Namespace) -> int:
+    episodes, seed = _count("--episodes", args.episodes, 1), _count("--seed", args.seed, 0)
+    if args.record and args.record.suffix != ".gif":
+        fail(f"--record {args.record}: must end in .gif", "esper evaluate")
+    from esper.analysis.statistics import interquartile_mean
+    from esper.checkpoint.store import StoreError
+    from esper.evaluate import evaluate, record_gif
+    from esper.policy import load_policy
+
+    try:
+        policy = load_policy(args.run)
+        returns = evaluate(policy, episodes=episodes, seed=seed, stochastic=args.stochastic).returns
+        result = {
+            "mean": statistics.fmean(returns),
+            "std": statistics.pstdev(returns),
+            "iqm": interquartile_mean(returns),
+            "episodes": episodes,
+        }
+        print(json.dumps(result) if args.json else _sentence(policy.environment.env, result, seed))
+        if args.record:
+            record_gif(policy, args.record, seed=seed)
+    except (StoreError, ConfigError, OSError) as error:
+        fail(str(error), "esper evaluate")
+    if args.record and not args.json:
+        print(f"episode {args.record}")
+    return 0
+
+
+def _sentence(env: str, result: dict[str, float], seed: int) -> str:
+    return (
+        f"{env}: return {result['mean']:.2f} ± {result['std']:.2f} (mean ± std), IQM {result['iqm']:.2f}, "
+        f"over {result['episodes']} episodes, seed {seed}"
+    )
+
+
+def _count(name: str, text: str, minimum: int) -> int:
+    try:
+        number = coerce(name, text, int)
+    except ConfigError as error:
+        fail(f"{name} {text}: {error.allowed}", "esper evaluate")
+    bounds = Bounds(minimum=minimum)
+    if not bounds.contain(number):
+        fail(f"{name} {text}: {bounds}", "esper evaluate")
+    return int(number)

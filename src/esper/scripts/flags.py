@@ -1,0 +1,151 @@
+"""Flags made from the declaration of the settings, and the settings made from the flags."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from esper.config import RunConfig
+from esper.options import ConfigError, Setting, format_value, nearest, parse, settings_of
+from esper.settings import (
+    COMPONENT_LRS,
+    SCHEDULES,
+    Layer,
+    Settings,
+    SettingsError,
+    common_names,
+    file_layer,
+    preset_layer,
+    resolve,
+)
+from esper.simic.schedules import SWITCH
+
+# Learning rates first: they are what this trainer is for.
+_GROUPS = ("environment", "learning rates", "ppo", "loss coefficients", "network", "run", "output")
+_NOTES = {
+    "learning rates": "--lr and --lr-* set both components; --policy-lr-* and --value-lr-* set one of them, with the "
+    "same endings, as --value-lr-decay. An update is one rollout and its optimisation. Without flags: constant.",
+    "loss coefficients": "--clip-coef-* and --entropy-coef-* take the same endings as --lr-*, as --entropy-coef-decay.",
+}
+
+
+# What a shell reports for a program ended by SIGINT.
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line, with the nearest flag, and exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(message, self.prog)
+
+
+def fail(message: str, prog: str) -> NoReturn:
+    """One clear message, exit status 2."""
+    print(f"{prog}: error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def add_settings(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
+    """Add a flag for every setting, and those that choose a preset or a file."""
+    sources = parser.add_argument_group("where settings come from", "A flag beats the file, the file the preset.")
+    sources.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON file of settings, as a config.json")
+    sources.add_argument("--preset", default="auto", metavar="NAME", help="auto (by environment), none, or a name")
+    groups = {title: parser.add_argument_group(title, _NOTES.get(title)) for title in _GROUPS}
+    for name, setting, hidden in _flags():
+        _add_flag(groups[setting.group], name, setting, hidden=hidden and not help_all)
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def settings_from(args: argparse.Namespace) -> Settings:
+    """The settings that flags, file and preset give together; ends the program when they cannot be used."""
+    try:
+        flags = _flag_values(args)
+        file = file_layer(args.config) if args.config else None
+        env = flags.get("env") or (file.values.get("env") if file else None) or settings_of(RunConfig)["env"].default
+        layers = [preset_layer(args.preset, env), file, Layer(source="flag", values=flags)]
+        return resolve([layer for layer in layers if layer is not None])
+    except SettingsError as error:
+        fail(explain(error), f"esper {args.command}")
+
+
+def explain(error: SettingsError) -> str:
+    """The error as the user would look for it: by the flag, or by the name in the file or preset."""
+    cause, origin = error.error, error.origin
+    if cause.name == SWITCH:
+        return f"{cause.name}={cause.value}: {cause.allowed}"
+    if origin is None:
+        value = "" if cause.value is None else f" {format_value(cause.value)}"
+        return f"{flag(cause.name)}{value}: {cause.allowed}"
+    if origin.source == "flag":
+        return f"{flag(origin.name)} {format_value(cause.value)}: {cause.allowed}"
+    return f"{origin.source}: {origin.name} = {format_value(cause.value)}: {cause.allowed}"
+
+
+def _flags() -> Iterator[tuple[str, Setting, bool]]:
+    """Name, setting and whether the short help leaves it out, in the order of the help."""
+    settings = settings_of(RunConfig)
+    for name, stands_for in common_names().items():
+        yield name, settings[stands_for], False
+    for name, setting in settings.items():
+        yield name, setting, _is_schedule_detail(name)
+
+
+def _is_schedule_detail(name: str) -> bool:
+    shown = {*SCHEDULES, "policy_lr_delay"}
+    return name not in shown and any(name.startswith(f"{prefix}_") for prefix in SCHEDULES)
+
+
+def _add_flag(group: Any, name: str, setting: Setting, *, hidden: bool) -> None:
+    help_text = argparse.SUPPRESS if hidden else _help(name, setting)
+    common: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": help_text}
+    if setting.type is bool:
+        group.add_argument(flag(name), action=argparse.BooleanOptionalAction, **common)
+    else:
+        group.add_argument(flag(name), metavar=_metavar(setting.type), **common)
+
+
+def _help(name: str, setting: Setting) -> str:
+    if name in COMPONENT_LRS:
+        return f"{setting.help.split(':')[0]} of the {name.removesuffix('_lr')} parameters (default: --lr)"
+    text = setting.help.replace("%", "%%")
+    if setting.default in (None, {}) or "default" in text:
+        return text
+    return f"{text} (default: {format_value(setting.default)})"
+
+
+def _metavar(kind: Any) -> str:
+    choices = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return "|".join(map(str, choices)) if len(choices) < 6 else "NAME"
+    text = str(kind)
+    if "tuple" in text:
+        return "LIST"
+    if "dict" in text:
+        return "JSON"
+    return "N" if "int" in text else "X" if "float" in text else "TEXT" if "Literal" not in text else "NAME"
+
+
+def _flag_values(args: argparse.Namespace) -> dict[str, Any]:
+    values = {}
+    for name, setting, _ in _flags():
+        if (given := getattr(args, name, None)) is not None:
+            try:
+                values[name] = parse(name, given, setting.type) if isinstance(given, str) else given
+            except ConfigError as error:
+                fail(f"{flag(name)} {given}: {error.allowed}", f"esper {args.command}")
+    return values
+
+
+def unknown_flags(unknown: list[str], parser: argparse.ArgumentParser) -> NoReturn:
+    """End the program because of arguments that `parser` does not know."""
+    first = unknown[0].split("=")[0]
+    known = [name for action in parser._actions for name in action.option_strings]
+    parser.error(f"unknown argument {first}{nearest(first, known)}")

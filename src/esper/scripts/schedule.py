@@ -1,0 +1,65 @@
+"""Draw the learning rates that flags resolve to, without training."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from esper.scripts.flags import add_settings, fail, settings_from
+from esper.simic.schedules import Schedule, make_schedule
+
+USAGE = "esper schedule [the flags of esper ppo] [--output FILE.png]"
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
+    add_settings(parser, help_all=help_all)
+    parser.add_argument("--output", type=Path, metavar="FILE.png", help="also draw the curves into a picture")
+    parser.add_argument("--help-all", action="help", help="show every flag, those of each component too")
+
+
+def run(args: argparse.Namespace) -> int:
+    ppo = settings_from(args).config.ppo
+    schedules = {
+        "policy": make_schedule(ppo.policy_lr, ppo.total_updates),
+        "value": make_schedule(ppo.value_lr, ppo.total_updates),
+    }
+    curves = {name: [rate for _, rate, _ in schedule.table()] for name, schedule in schedules.items()}
+    from esper.analysis.terminal import draw_curves
+
+    width = min(shutil.get_terminal_size().columns, 100)
+    print(draw_curves(curves, width=width, colour=sys.stdout.isatty()))
+    print(f"{ppo.total_updates} updates of {ppo.num_envs} x {ppo.num_steps} steps")
+    for name, schedule in schedules.items():
+        print(f"{name:7} {describe(schedule)}")
+    if args.output:
+        _draw(args.output, curves, schedules["policy"])
+    return 0
+
+
+def describe(schedule: Schedule) -> str:
+    """The parts of a resolved schedule, a line."""
+    config = schedule.config
+    parts = [f"{phase} from update {update} at {rate:.4g}" for update, rate, phase in _starts(schedule)]
+    last = schedule.total_updates - 1
+    return (
+        f"{config.decay}, base {config.peak:g}: " + ", ".join(parts) + f"; last update {last} at {schedule(last):.4g}"
+    )
+
+
+def _starts(schedule: Schedule) -> list[tuple[int, float, str]]:
+    rows = schedule.table()
+    return [row for before, row in zip([None, *rows], rows, strict=False) if before is None or before[2] != row[2]]
+
+
+def _draw(path: Path, curves: dict[str, list[float]], policy: Schedule) -> None:
+    from esper.analysis.plots import plot_schedules
+
+    if path.suffix != ".png":
+        fail(f"--output {path}: must end in .png", "esper schedule")
+    try:
+        plot_schedules(curves, [phase for _, _, phase in policy.table()], path, title="learning rates")
+    except OSError as error:
+        fail(f"--output {path}: cannot be written: {error.strerror}", "esper schedule")
+    print(f"picture {path}")

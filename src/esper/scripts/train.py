@@ -1,0 +1,52 @@
+"""`esper`, the command: `esper ppo` trains, `esper schedule` previews, `esper evaluate` judges."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from esper import __version__
+from esper.scripts import evaluate, ppo, schedule
+from esper.scripts.flags import INTERRUPTED, Parser, unknown_flags
+
+_COMMANDS = {"ppo": ppo, "schedule": schedule, "evaluate": evaluate}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser, commands = make_parsers(help_all="--help-all" in arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        unknown_flags(unknown, commands[args.command])
+    try:
+        status: int = _COMMANDS[args.command].run(args)
+    except KeyboardInterrupt:
+        print(f"esper {args.command}: stopped at once, nothing more was written", file=sys.stderr)
+        return INTERRUPTED
+    return status
+
+
+def make_parsers(*, help_all: bool = False) -> tuple[Parser, dict[str, Parser]]:
+    """The whole command line's parser, and that of each command."""
+    parser = Parser(prog="esper", description="PPO under learning-rate schedules.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"esper {__version__}")
+    group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    commands = {}
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").split("\n")[0]
+        commands[name] = group.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            usage=module.USAGE,
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
+        )
+        module.add_arguments(commands[name], help_all=help_all)
+    return parser, commands
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,315 @@
+"""The commands as a user types them: what they print, where they write, how they fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from esper.analysis.runs import load_updates, read_events
+from esper.scripts.train import main
+from esper.simic.schedules import ScheduleConfig, make_schedule
+from esper.telemetry.events import TIME_FIELDS
+
+SMALL = [
+    *("--preset", "none", "--lr", "1e-3", "--compile", "off"),
+    *("--num-envs", "4", "--num-steps", "16", "--total-timesteps", "640"),
+]
+UPDATES = 10
+
+
+def esper(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit status, standard output, standard error."""
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as exit:
+        status = int(exit.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def train(run_dir: Path, *flags: str) -> Path:
+    assert main(["ppo", *SMALL, "--quiet", "--run-dir", str(run_dir), *flags]) == 0
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return train(
+        folder, "--lr-warmup-steps", "3", "--lr-decay", "cosine", "--value-lr", "2e-3", "--lr-min-ratio", "0.1"
+    )
+
+
+class TestRunFolder:
+    def test_has_everything(self, run: Path) -> None:
+        names = {path.name for path in run.iterdir()}
+        assert names == {
+            "config.json",
+            "events.jsonl",
+            "policy.json",
+            "policy.safetensors",
+            "tensorboard",
+            "training.png",
+        }
+        assert (run / "training.png").read_bytes().startswith(b"\x89PNG")
+        assert any((run / "tensorboard").iterdir())
+
+    def test_events_tell_the_whole_story(self, run: Path) -> None:
+        events = list(read_events(run))
+        assert [event["event"] for event in events] == ["run_started", *["update_completed"] * UPDATES, "run_finished"]
+        assert events[0]["lr_schedule_switch"] == "on"
+        assert events[0]["schedules"]["policy"]["warmup"] == 3
+        assert [event["env_steps"] for event in events[1:-1]] == [64 * (u + 1) for u in range(UPDATES)]
+        assert events[-1]["status"] == "completed"
+
+    def test_learning_rates_in_the_record_equal_the_schedules(self, run: Path) -> None:
+        shape = {"warmup_steps": 3, "decay": "cosine", "min_ratio": 0.1}
+        updates = load_updates(run)
+        for group, peak in (("policy", 1e-3), ("value", 2e-3)):
+            schedule = make_schedule(ScheduleConfig(peak=peak, **shape), UPDATES)  # type: ignore[arg-type]
+            assert updates[f"lr/{group}"].tolist() == [schedule(update) for update in range(UPDATES)]
+            assert updates[f"lr_phase/{group}"].tolist() == [schedule.phase(update) for update in range(UPDATES)]
+
+    def test_the_policy_has_the_modules_own_names(self, run: Path) -> None:
+        assert set(load_file(run / "policy.safetensors")) == {
+            f"{net}.{layer}.{kind}" for net in ("actor", "critic") for layer in (0, 2, 4) for kind in ("weight", "bias")
+        }
+
+    def test_the_recorded_config_gives_the_same_run_again(self, run: Path, tmp_path: Path) -> None:
+        again = tmp_path / "again"
+        assert main(["ppo", "--config", str(run / "config.json"), "--quiet", "--run-dir", str(again)]) == 0
+        assert (again / "config.json").read_text() == (run / "config.json").read_text()
+        records = [
+            [{name: value for name, value in event.items() if name not in TIME_FIELDS} for event in read_events(folder)]
+            for folder in (run, again)
+        ]
+        assert records[0] == records[1]
+        assert (again / "policy.safetensors").read_bytes() == (run / "policy.safetensors").read_bytes()
+
+
+class TestSwitch:
+    def test_off_is_said_and_recorded(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ESPER_LR_SCHEDULE", "off")
+        status, out, _ = esper(capsys, "ppo", *SMALL, "--lr-decay", "linear", "--run-dir", tmp_path / "run")
+        assert status == 0
+        assert out.count("ESPER_LR_SCHEDULE=off") == 1
+        assert next(read_events(tmp_path / "run"))["lr_schedule_switch"] == "off"
+        assert set(load_updates(tmp_path / "run")["lr/policy"]) == {1e-3}
+
+    def test_a_wrong_value_is_an_error(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ESPER_LR_SCHEDULE", "no")
+        status, _, err = esper(capsys, "ppo", *SMALL, "--run-dir", tmp_path / "run")
+        assert status == 2
+        assert err == "esper ppo: error: ESPER_LR_SCHEDULE=no: must be on or off\n"
+        assert not (tmp_path / "run").exists()
+
+
+class TestOutput:
+    def test_plain_lines_without_a_terminal(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        status, out, err = esper(capsys, "ppo", *SMALL, "--run-dir", tmp_path / "run")
+        assert (status, err) == (0, "")
+        first, *_ = out.splitlines()
+        for name in ("update 1/10", "steps/s", "left", "lr/policy 0.001 constant", "approx_kl", "explained_variance"):
+            assert name in first
+        assert "update 10/10" in out
+        assert f"esper evaluate {tmp_path / 'run'}" in out
+        assert "\x1b" not in out
+
+    def test_quiet(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert esper(capsys, "ppo", *SMALL, "--quiet", "--run-dir", tmp_path / "run") == (0, "", "")
+
+    def test_print_config_is_toml_with_the_origin_of_each_value(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "mine.toml").write_text('env = "Acrobot-v1"\ngamma = 0.5\n')
+        config = ["--config", tmp_path / "mine.toml"]
+        status, out, _ = esper(capsys, "ppo", *config, "--value-lr", "2e-3", "--print-config")
+        lines = out.splitlines()
+        assert status == 0
+        assert f"gamma = 0.5  # {tmp_path / 'mine.toml'}" in lines
+        assert "value_lr = 0.002  # flag --value-lr" in lines
+        assert any(line.startswith("policy_lr = ") and line.endswith("  # preset Acrobot-v1") for line in lines)
+        assert "gae_lambda = 0.95  # default" in lines
+        (tmp_path / "back.toml").write_text(out)
+        again = esper(capsys, "ppo", "--config", tmp_path / "back.toml", "--preset", "none", "--print-config")[1]
+        assert [line.split("  #")[0] for line in again.splitlines()] == [line.split("  #")[0] for line in lines]
+
+    def test_help_is_grouped_and_knows_the_flags(self, capsys: pytest.CaptureFixture[str]) -> None:
+        _, short, _ = esper(capsys, "ppo", "--help")
+        _, full, _ = esper(capsys, "ppo", "--help-all")
+        for text in ("learning rates:", "--lr-warmup-frac", "--policy-lr-delay", "--shared-lr", "environment:"):
+            assert text in short
+        assert "--value-lr-min-ratio" not in short
+        for text in ("--value-lr-min-ratio", "--clip-coef-decay", "--entropy-coef-warmup-steps"):
+            assert text in full
+
+
+class TestSchedule:
+    def test_draws_in_the_terminal_and_into_a_picture(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        flags = ["--lr-warmup-steps", "5", "--lr-decay", "wsd", "--lr-decay-frac", "0.2", "--value-lr", "2e-3"]
+        picture = tmp_path / "curve.png"
+        size = ["--lr", "1e-3", "--total-timesteps", "102400"]
+        status, out, _ = esper(capsys, "schedule", *size, *flags, "--output", picture)
+        assert status == 0
+        assert "100 updates of 8 x 128 steps" in out
+        # 100 updates: warmup 0..4, the decline is the last ceil(0.2 * 100) = 20.
+        expected = "warmup from update 0 at 0.0001667, stable from update 5 at 0.001, decay from update 80 at 0.001"
+        assert f"policy  wsd, base 0.001: {expected}" in out
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert "\x1b" not in out
+
+
+class TestEvaluate:
+    def test_json_is_one_object_and_nothing_else(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        status, out, _ = esper(capsys, "evaluate", run, "--episodes", "3", "--json")
+        result = json.loads(out)
+        assert status == 0
+        assert list(result) == ["mean", "std", "iqm", "episodes"]
+        assert result["episodes"] == 3
+        assert out.count("\n") == 1
+
+    def test_the_seed_decides(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        outputs = [esper(capsys, "evaluate", run, "--seed", seed, "--json")[1] for seed in ("1", "1", "2")]
+        assert outputs[0] == outputs[1] != outputs[2]
+
+    def test_records_an_episode(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        gif = tmp_path / "episode.gif"
+        assert esper(capsys, "evaluate", run, "--episodes", "1", "--record", gif)[0] == 0
+        assert gif.read_bytes().startswith(b"GIF89a")
+
+    def test_what_cannot_be_drawn_still_has_its_score(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_display(self: object) -> None:
+            raise RuntimeError("no OpenGL")
+
+        monkeypatch.setattr("gymnasium.vector.SyncVectorEnv.render", no_display)
+        status, out, err = esper(capsys, "evaluate", run, "--episodes", "1", "--json", "--record", tmp_path / "a.gif")
+        assert status == 2
+        assert json.loads(out)["episodes"] == 1
+        assert err.endswith("cannot be drawn here: no OpenGL\n")
+        assert not (tmp_path / "a.gif").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["nowhere"], "nowhere/policy.json: No such file"),
+            (["{run}", "--episodes", "0"], "--episodes 0: must be at least 1"),
+            (["{run}", "--episodes", "x"], "--episodes x: must be a whole number"),
+            (["{run}", "--record", "a.mp4"], "must end in .gif"),
+            (["{run}", "--episode", "3"], "unknown argument --episode; did you mean '--episodes'"),
+        ],
+    )
+    def test_bad_input(self, run: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+        status, out, err = esper(capsys, "evaluate", *(text.format(run=run) for text in arguments))
+        assert (status, out) == (2, "")
+        assert message in err
+
+    def test_a_broken_policy(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for name in ("policy.json", "policy.safetensors"):
+            (tmp_path / name).write_bytes((run / name).read_bytes())
+        (tmp_path / "policy.safetensors").write_bytes((run / "policy.safetensors").read_bytes()[:-8])
+        status, _, err = esper(capsys, "evaluate", tmp_path)
+        assert status == 2
+        assert "policy.safetensors: not a whole safetensors file" in err
+        (tmp_path / "policy.safetensors").write_bytes((run / "policy.safetensors").read_bytes())
+        metadata = json.loads((run / "policy.json").read_text())
+        (tmp_path / "policy.json").write_text(json.dumps(metadata | {"format": 99}))
+        assert "format 99 is not the 1" in esper(capsys, "evaluate", tmp_path)[2]
+
+
+BAD = [
+    (["--env", "CartPoll-v1"], "--env CartPoll-v1: is no Gymnasium environment here; did you mean 'CartPole-v1'"),
+    (["--num-envs", "0"], "--num-envs 0: must be at least 1"),
+    (["--num-minibatches", "7"], "--num-minibatches 7: must divide num_envs * num_steps = 4 * 16 = 64"),
+    (["--lr", "-1"], "--lr -1: must be finite and greater than 0"),
+    (["--lr", "nan"], "--lr nan: must be finite"),
+    (["--lr-warmup-frac", "1.2"], "--lr-warmup-frac 1.2: must be at least 0 and less than 1"),
+    (["--lr-warmup-steps", "10"], "--lr-warmup-steps 10: warmup (10 updates)"),
+    (["--lr-warmup-steps", "1", "--lr-warmup-frac", "0.1"], "give warmup_steps or warmup_frac, not both"),
+    (["--lr-decay", "cosin"], "--lr-decay cosin: must be one of constant, linear"),
+    (["--lr-decay", "step"], "--policy-lr-step-size: decay 'step' needs it"),
+    (["--lr-min-ratio", "0.1"], "--lr-min-ratio 0.1: decay 'constant' does not use it"),
+    (["--lr-warmup-step", "5"], "unknown argument --lr-warmup-step; did you mean '--lr-warmup-steps'"),
+    (["--env-kwargs", "{"], "--env-kwargs {: must be a JSON object"),
+    (["--total-timesteps", "soon"], "--total-timesteps soon: must be a whole number"),
+    (["--hidden-sizes", "64,0"], "--hidden-sizes 64,0: must be at least 1"),
+    (["--preset", "Cartpole-v1"], "--preset Cartpole-v1: must be auto, none or one of"),
+    (["--config", "no.toml"], "--config no.toml: No such file or directory"),
+    (["--device", "cuda:99"], "--device cuda:99: is not to be had here"),
+    (["--lr"], "argument --lr: expected one argument"),
+]
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(("flags", "message"), BAD, ids=[" ".join(flags) for flags, _ in BAD])
+    def test_is_one_message_and_status_2_and_nothing_written(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+    ) -> None:
+        status, out, err = esper(capsys, "ppo", *SMALL, "--run-dir", tmp_path / "run", *flags)
+        assert (status, out) == (2, "")
+        assert message in err
+        assert err.count("\n") == 1
+        assert not (tmp_path / "run").exists()
+
+    def test_an_error_in_a_file_names_the_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "mine.json"
+        path.write_text('{"lr_decay": "cosine", "lr_min_ratio": 2}')
+        status, _, err = esper(capsys, "ppo", "--config", path)
+        assert (status, err) == (2, f"esper ppo: error: {path}: lr_min_ratio = 2: must be at least 0 and at most 1\n")
+
+    def test_a_folder_with_files_in_it(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        before = (run / "events.jsonl").read_bytes()
+        status, _, err = esper(capsys, "ppo", *SMALL, "--run-dir", run)
+        assert status == 2
+        assert "has files in it" in err
+        assert (run / "events.jsonl").read_bytes() == before
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "file").touch()
+        status, _, err = esper(capsys, "ppo", *SMALL, "--run-dir", tmp_path / "file" / "run")
+        assert status == 2
+        assert "cannot be written: Not a directory" in err
+
+    @pytest.mark.parametrize("arguments", [[], ["train"], ["--nonsense"]])
+    def test_no_command(self, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+        status, _, err = esper(capsys, *arguments)
+        assert status == 2
+        assert err.startswith("esper: error: ")
+
+
+class TestInterrupt:
+    def test_finishes_the_update_and_saves(self, tmp_path: Path) -> None:
+        folder = tmp_path / "run"
+        command = [sys.executable, "-m", "esper.scripts.train", "ppo", *SMALL, "--run-dir", str(folder)]
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        with subprocess.Popen(
+            [*command, "--total-timesteps", "1e9"], stdout=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            deadline = time.monotonic() + 120
+            while (
+                not (folder / "events.jsonl").exists()
+                or "update_completed" not in (folder / "events.jsonl").read_text()
+            ):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=120)
+        assert process.returncode == 130
+        assert "stopped after" in out
+        events = list(read_events(folder))
+        assert events[-1]["status"] == "interrupted"
+        assert (folder / "policy.safetensors").exists()
+        assert (folder / "training.png").exists()

@@ -1,0 +1,117 @@
+"""Imports point down, and each third-party package has one home."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import esper
+
+SOURCE = Path(esper.__file__).parent
+
+# What a module may import of esper, by the longest prefix that matches it.
+MAY_IMPORT = {
+    "esper": set(),
+    "esper.options": set(),
+    "esper.config": {"esper.options", "esper.envs.config", "esper.simic.config"},
+    "esper.settings": {"esper.options", "esper.config", "esper.simic.schedule_config"},
+    "esper.simic": {"esper.options", "esper.simic", "esper.envs.base"},
+    "esper.simic.vectorized": {"esper.simic", "esper.envs.base", "esper.telemetry.events"},
+    "esper.envs": {"esper.options", "esper.envs"},
+    "esper.checkpoint": {"esper.checkpoint"},
+    "esper.telemetry": {"esper.telemetry"},
+    "esper.analysis": {"esper.analysis", "esper.telemetry.events"},
+    "esper.policy": {"esper", "esper.options", "esper.checkpoint", "esper.envs", "esper.simic"},
+    "esper.evaluate": {"esper.envs", "esper.policy", "esper.simic"},
+    "esper.run": {
+        "esper",
+        "esper.options",
+        "esper.config",
+        "esper.settings",
+        "esper.policy",
+        "esper.analysis",
+        "esper.checkpoint",
+        "esper.envs",
+        "esper.simic",
+        "esper.telemetry",
+    },
+    "esper.scripts": {"esper"},
+}
+
+HOMES = {
+    "gymnasium": {"esper.envs.gym"},
+    "safetensors": {"esper.checkpoint.store"},
+    "tensorboardX": {"esper.telemetry.tensorboard"},
+    "matplotlib": {"esper.analysis.plots"},
+    "plotext": {"esper.analysis.terminal"},
+    "scipy": {"esper.analysis.statistics"},
+    "rich": {"esper.telemetry.console", "esper.scripts.ppo"},
+    "PIL": {"esper.evaluate"},
+}
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(("esper", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in SOURCE.rglob("*.py")
+    }
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def below(name: str, roots: set[str]) -> bool:
+    # A bare "esper" allows its own names (the version), not all below it, except to the command line.
+    return any(name == root or (root != "esper" and name.startswith(f"{root}.")) for root in roots)
+
+
+def test_imports_follow_the_arrows() -> None:
+    wrong = []
+    for module, path in modules().items():
+        rule = max((prefix for prefix in MAY_IMPORT if below(module, {prefix})), key=len, default="esper")
+        if rule == "esper.scripts":
+            continue
+        for name in imported(path):
+            if name.split(".")[0] == "esper" and name != "esper.__version__" and not below(name, MAY_IMPORT[rule]):
+                wrong += [f"{module} -> {name}"]
+    assert not wrong
+
+
+def test_nothing_below_imports_the_command_line() -> None:
+    for module, path in modules().items():
+        if not below(module, {"esper.scripts"}):
+            assert not any(below(name, {"esper.scripts"}) for name in imported(path)), module
+
+
+def test_each_package_has_one_home() -> None:
+    for module, path in modules().items():
+        for name in imported(path):
+            package = name.split(".")[0]
+            assert module in HOMES.get(package, {module}), f"{module} imports {package}"
+
+
+def test_help_settings_and_analysis_import_no_torch() -> None:
+    code = (
+        "import sys, esper.scripts.train, esper.settings, esper.simic.schedules, esper.analysis.runs, "
+        "esper.analysis.statistics, esper.telemetry.events; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_files_and_functions_stay_short() -> None:
+    for module, path in modules().items():
+        text = path.read_text()
+        assert text.count("\n") <= 350, module
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{module}.{node.name}"
+                assert len(node.args.args) + len(node.args.kwonlyargs) <= 8, f"{module}.{node.name}"
