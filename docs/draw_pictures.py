@@ -1,0 +1,49 @@
+"""Draws the pictures of the schedules in README.md and docs/schedules.md: python docs/draw_pictures.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from esper.analysis.plots import plot_schedules
+from esper.simic.schedules import ScheduleConfig, make_schedule
+
+IMAGES = Path(__file__).parent / "images"
+TOTAL = 200
+WARMUP: dict[str, Any] = {"peak": 1e-3, "warmup_steps": 20}
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "constant": {},
+    "linear": {},
+    "cosine": {"min_ratio": 0.1},
+    "polynomial": {"power": 3.0},
+    "exponential": {"min_ratio": 0.05},
+    "step": {"step_size": 50, "gamma": 0.5},
+    "multistep": {"milestones": (60, 140), "gamma": 0.3},
+    "inverse_sqrt": {},
+    "wsd": {"decay_frac": 0.3},
+    "cosine_restarts": {"cycles": 3, "cycle_decay": 0.7},
+    "piecewise": {"points": ((0, 2e-4), (40, 1e-3), (120, 8e-4), (200, 1e-4))},
+}
+
+
+def main() -> None:
+    for decay, parameters in SHAPES.items():
+        warmup = {"peak": 1e-3} if decay == "piecewise" else WARMUP
+        draw(f"decay-{decay}", {"policy": ScheduleConfig(decay=decay, **warmup, **parameters)}, decay)
+    components = {
+        "policy": ScheduleConfig(peak=1e-3, delay=20, warmup_steps=20, decay="cosine", min_ratio=0.1),
+        "value": ScheduleConfig(peak=2e-3, warmup_steps=10, decay="linear"),
+    }
+    draw("policy-and-value", components, "policy and value apart", size=(7, 3))
+
+
+def draw(name: str, configs: dict[str, ScheduleConfig], title: str, size: tuple[float, float] = (3.6, 2.2)) -> None:
+    schedules = {group: make_schedule(config, TOTAL) for group, config in configs.items()}
+    curves = {group: [schedule(update) for update in range(TOTAL)] for group, schedule in schedules.items()}
+    phases = [schedules["policy"].phase(update) for update in range(TOTAL)]
+    plot_schedules(curves, phases, IMAGES / f"{name}.png", title=title, size=size)
+
+
+if __name__ == "__main__":
+    main()
