@@ -141,6 +141,15 @@ class TestFiles:
         with pytest.raises(SettingsError, match=message):
             file_layer(tmp_path / name)
 
+    @pytest.mark.parametrize(
+        "values",
+        [{"lr_decay": ["a"]}, {"env": {"a": 1}}, {"gamma": 10**400}, {"num_minibatches": 10**400}, {"seed": []}],
+    )
+    def test_values_of_no_sense_are_refused_as_any_other(self, tmp_path: Path, values: dict[str, Any]) -> None:
+        (tmp_path / "a.json").write_text(json.dumps(values))
+        with pytest.raises(SettingsError):
+            resolve([file_layer(tmp_path / "a.json")])
+
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="No such file"):
             file_layer(tmp_path / "none.toml")
@@ -174,6 +183,7 @@ class TestParsing:
         [
             ("total_timesteps", "1e6", 1_000_000),
             ("total_timesteps", "1_000", 1000),
+            ("seed", "12345678901234567891", 12345678901234567891),
             ("policy_lr", "3e-4", 3e-4),
             ("hidden_sizes", "64, 32", (64, 32)),
             ("hidden_sizes", "", ()),

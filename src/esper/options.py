@@ -7,6 +7,7 @@ library only, so `--help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -53,7 +54,7 @@ class Bounds:
 
     def contain(self, value: float) -> bool:
         return (
-            math.isfinite(value)
+            -math.inf < value < math.inf  # not math.isfinite, which overflows on a huge int
             and (self.minimum is None or value >= self.minimum)
             and (self.above is None or value > self.above)
             and (self.maximum is None or value <= self.maximum)
@@ -273,8 +274,12 @@ def _convert_number(value: Any, kind: Any) -> Any:
         return None
     if kind is int and isinstance(value, numbers.Integral):
         return int(value)
+    if kind is int and isinstance(value, str):
+        # By way of float a long number would lose its last digits.
+        with contextlib.suppress(ValueError):
+            return int(value)
     try:
-        number = float(value.replace("_", "")) if isinstance(value, str) else float(value)
+        number = float(value)
     except (ValueError, OverflowError):
         return None
     if kind is float:

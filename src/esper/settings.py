@@ -124,7 +124,7 @@ def _superseded(values: Mapping[str, Any], stronger: _Given) -> list[str]:
                 replaced.append(other)
         decay = stronger.get(f"{prefix}_decay", ("", None))[1]
         if decay is not None and decay != values.get(f"{prefix}_decay", "constant"):
-            replaced += [f"{prefix}_{name}" for name in DECAY_PARAMETERS if name not in USES.get(decay, ())]
+            replaced += [f"{prefix}_{name}" for name in DECAY_PARAMETERS if name not in USES.get(str(decay), ())]
     return replaced
 
 

@@ -127,6 +127,10 @@ class TestOutput:
         assert f"esper evaluate {tmp_path / 'run'}" in out
         assert "\x1b" not in out
 
+    def test_a_folder_with_brackets_in_its_name(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        folder = tmp_path / "run[bold]"
+        assert f"esper evaluate {folder}\n" in esper(capsys, "ppo", *SMALL, "--run-dir", folder)[1]
+
     def test_quiet(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert esper(capsys, "ppo", *SMALL, "--quiet", "--run-dir", tmp_path / "run") == (0, "", "")
 
@@ -269,6 +273,12 @@ class TestBadInput:
         path.write_text('{"lr_decay": "cosine", "lr_min_ratio": 2}')
         status, _, err = esper(capsys, "ppo", "--config", path)
         assert (status, err) == (2, f"esper ppo: error: {path}: lr_min_ratio = 2: must be at least 0 and at most 1\n")
+
+    def test_an_environment_that_is_no_text_in_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "mine.toml").write_text('env = ["CartPole-v1"]\n')
+        status, _, err = esper(capsys, "ppo", "--config", tmp_path / "mine.toml")
+        assert (status, err.count("\n")) == (2, 1)
+        assert "must be text" in err
 
     def test_a_folder_with_files_in_it(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         before = (run / "events.jsonl").read_bytes()

@@ -70,7 +70,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
         flags = _flag_values(args)
         file = file_layer(args.config) if args.config else None
         env = flags.get("env") or (file.values.get("env") if file else None) or settings_of(RunConfig)["env"].default
-        layers = [preset_layer(args.preset, env), file, Layer(source="flag", values=flags)]
+        layers = [preset_layer(args.preset, str(env)), file, Layer(source="flag", values=flags)]
         return resolve([layer for layer in layers if layer is not None])
     except SettingsError as error:
         fail(explain(error), f"esper {args.command}")

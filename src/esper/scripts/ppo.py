@@ -89,4 +89,4 @@ def _summarize(console: Console, config: RunConfig, result: RunResult) -> None:
         ("next", f"esper evaluate {folder}"),
         ("", f"esper ppo --config {folder / 'config.json'} --seed {config.seed + 1}"),
     ):
-        console.print(f"{label:8} {text}", highlight=False, soft_wrap=True)
+        console.print(f"{label:8} {text}", highlight=False, soft_wrap=True, markup=False)
