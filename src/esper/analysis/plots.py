@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -28,10 +27,10 @@ def plot_training(updates: Columns, path: Path, *, title: str) -> None:
         _plot_return(axes[0, 0], updates)
         _draw_rates(axes[0, 1], _rates(updates), list(updates["lr_phase/policy"]))
         axes[0, 1].set_title("learning rates", fontsize=10)
-        _plot_lines(axes[1, 0], updates, ["value_loss"], log=True)
-        _plot_lines(axes[1, 1], updates, ["explained_variance"])
-        _plot_lines(axes[2, 0], updates, ["approx_kl"])
-        _plot_lines(axes[2, 1], updates, ["clip_fraction"])
+        _plot_metric(axes[1, 0], updates, "value_loss", log=True)
+        _plot_metric(axes[1, 1], updates, "explained_variance")
+        _plot_metric(axes[2, 0], updates, "approx_kl")
+        _plot_metric(axes[2, 1], updates, "clip_fraction")
     for axis in axes[-1]:
         axis.set_xlabel("update")
     figure.savefig(path, dpi=110)
@@ -81,15 +80,14 @@ def _rates(updates: Columns) -> dict[str, Sequence[float]]:
     return {name.removeprefix("lr/"): list(rates) for name, rates in updates.items() if name.startswith("lr/")}
 
 
-def _plot_lines(axis: Axes, updates: Columns, names: Sequence[str], *, log: bool = False) -> None:
-    axis.set_title(", ".join(names), fontsize=10)
-    for name in names:
-        values: Any = updates.get(name)
-        if values is None:
-            continue
-        axis.plot(updates["update"], values, linewidth=1)
-        if log and (values > 0).all():
-            axis.set_yscale("log")
+def _plot_metric(axis: Axes, updates: Columns, name: str, *, log: bool = False) -> None:
+    axis.set_title(name, fontsize=10)
+    values = updates.get(name)
+    if values is None:
+        return
+    axis.plot(updates["update"], values, linewidth=1)
+    if log and (values > 0).all():
+        axis.set_yscale("log")
 
 
 def _shade(axis: Axes, phases: Sequence[str]) -> None:

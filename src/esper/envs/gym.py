@@ -127,7 +127,7 @@ def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
         _register_atari(env)
     try:
         return gymnasium.spec(env)
-    except (gymnasium.error.Error, ValueError, ModuleNotFoundError, ImportError) as error:
+    except (gymnasium.error.Error, ValueError, ImportError) as error:
         hint = nearest(env, gymnasium.registry) or f" ({error})"
         raise ConfigError("env", env, f"is no Gymnasium environment here{hint}") from None
 
