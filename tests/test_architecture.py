@@ -41,7 +41,7 @@ MAY_IMPORT = {
 }
 
 HOMES = {
-    "gymnasium": {"esper.envs.gym"},
+    "gymnasium": {"esper.envs.gym", "esper.envs.copies", "esper.envs.snapshot"},
     "safetensors": {"esper.checkpoint.store"},
     "tensorboardX": {"esper.telemetry.tensorboard"},
     "matplotlib": {"esper.analysis.plots"},

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.float32]
 BoolArray: TypeAlias = NDArray[np.bool_]
+# Nested mappings with string keys; leaves are arrays or JSON values.
+StateTree: TypeAlias = Mapping[str, Any]
+
+
+class EnvError(RuntimeError):
+    """An environment raised in a step or a reset: which copy, and what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +72,23 @@ class VectorEnv(Protocol):
         ...
 
     def step(self, actions: NDArray[np.generic]) -> Step:
-        """Actions are int64 [N] or float32 [N, A]. The returned arrays may be overwritten by the next call."""
+        """Actions are int64 [N] or float32 [N, A]. The returned arrays may be overwritten by the next call.
+
+        Raises:
+            EnvError: when a copy raises.
+        """
+        ...
+
+    def state_dict(self) -> StateTree | None:
+        """Where every copy stands, so exactly that `load_state_dict` goes on from there; None when it cannot tell."""
+        ...
+
+    def load_state_dict(self, state: StateTree) -> None:
+        """Go on from `state`; call `reset` first.
+
+        Raises:
+            ValueError: when `state` is not of such an environment.
+        """
         ...
 
     def close(self) -> None: ...

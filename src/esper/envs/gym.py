@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation
 from numpy.typing import NDArray
 
-from esper.envs.base import Actions, BoolArray, ContinuousActions, DiscreteActions, EnvSpec, FloatArray, Step
+from esper.envs.base import (
+    Actions,
+    BoolArray,
+    ContinuousActions,
+    DiscreteActions,
+    EnvError,
+    EnvSpec,
+    FloatArray,
+    StateTree,
+    Step,
+)
 from esper.envs.config import EnvConfig
+from esper.envs.copies import Copy, in_worker
+from esper.envs.snapshot import capture, restore
 from esper.options import ConfigError, nearest
 
 
@@ -29,6 +43,8 @@ class GymnasiumVectorEnv:
 
     def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
         self._env = env
+        # Copies stepped one by one, each in a `Copy`; None where the environment steps all as arrays by itself.
+        self._copies = env if isinstance(env, SyncVectorEnv | AsyncVectorEnv) else None
         self._next_step = env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
         space = env.single_action_space
@@ -42,7 +58,8 @@ class GymnasiumVectorEnv:
 
     def reset(self, seed: int) -> FloatArray:
         self._resetting[:] = False
-        obs, _ = self._env.reset(seed=seed)
+        with self._errors():
+            obs, _ = self._env.reset(seed=seed)
         return self._vectors(obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
@@ -51,7 +68,8 @@ class GymnasiumVectorEnv:
             actions = np.clip(actions, *self._clip).reshape(-1, *(space.shape or ())).astype(space.dtype)
         elif self._first_action:
             actions = actions + self._first_action
-        obs, reward, terminated, truncated, info = self._env.step(actions)
+        with self._errors():
+            obs, reward, terminated, truncated, info = self._env.step(actions)
         obs, done = self._vectors(obs), terminated | truncated
         final_obs = None
         if done.any():
@@ -67,6 +85,44 @@ class GymnasiumVectorEnv:
 
     def _vectors(self, obs: NDArray[Any]) -> FloatArray:
         return obs.reshape(self._env.num_envs, -1).astype(np.float32, copy=False)
+
+    def state_dict(self) -> StateTree | None:
+        with self._errors():
+            if self._copies is None:
+                state = capture(self._env)
+            else:
+                states = self._copies.call("capture_state")
+                state = None if None in states else {str(index): state for index, state in enumerate(states)}
+        return None if state is None else {"copies": state, "resetting": self._resetting.copy()}
+
+    def load_state_dict(self, state: StateTree) -> None:
+        resetting = np.array(state["resetting"])
+        if resetting.shape != self._resetting.shape or resetting.dtype != np.bool_:
+            raise ValueError(f"resetting is {resetting.dtype} {resetting.shape}, not bool {self._resetting.shape}")
+        if self._copies is None:
+            restore(self._env, state["copies"])
+        else:
+            names = [str(index) for index in range(self.spec.num_envs)]
+            if set(state["copies"]) != set(names):
+                raise ValueError(f"states of {len(state['copies'])} copies do not fit {len(names)}")
+            self._copies.set_attr("pending_state", [state["copies"][name] for name in names])
+            self._copies.call("restore_pending_state")
+        self._resetting = resetting
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Whatever the environment raises within becomes an `EnvError`."""
+        try:
+            yield
+        except EnvError:
+            raise
+        except (EOFError, OSError) as error:
+            processes = enumerate(getattr(self._env, "processes", ()))
+            dead = [str(index) for index, process in processes if not process.is_alive()]
+            what = f"the process of environment {', '.join(dead)} has died" if dead else f"environments: {error!r}"
+            raise EnvError(what) from error
+        except Exception as error:
+            raise EnvError(f"an environment (of {self._env.num_envs} together) raised {error!r}") from error
 
     @property
     def render_fps(self) -> int:
@@ -148,15 +204,17 @@ def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
 
 
 def _make_copies(config: EnvConfig, num_envs: int, mode: str) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    return gymnasium.make_vec(
+    env: Any = gymnasium.make_vec(
         config.env,
         num_envs=num_envs,
         vectorization_mode=mode,
         vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-        wrappers=[flatten_observations],
+        wrappers=[flatten_observations, in_worker(os.getpid()) if mode == "async" else Copy],
         disable_env_checker=True,
         **config.env_kwargs,
     )
+    env.set_attr("copy_index", list(range(num_envs)))
+    return env  # type: ignore[no-any-return]
 
 
 def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:

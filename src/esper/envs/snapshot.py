@@ -1,0 +1,168 @@
+"""Exact states of environments, as trees of arrays and JSON values.
+
+Gymnasium has no way to ask an environment where it stands. This knows the families whose whole state is in plain
+attributes (classic control) or in those and MuJoCo's `mjData`; any other environment can offer `state_dict()` and
+`load_state_dict(state)` of its own. What none of this covers has no snapshot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.wrappers import FlattenObservation, OrderEnforcing, TimeLimit
+
+from esper.envs.base import StateTree
+
+_KNOWN_FAMILIES = ("gymnasium.envs.classic_control.", "gymnasium.envs.mujoco.")
+_KNOWN_WRAPPERS = (FlattenObservation, OrderEnforcing, TimeLimit)
+# What `_encode` answers for a value that is no state of a known family: spaces, models, names, pictures.
+_CONSTANT: Any = object()
+
+
+def capture(env: Any) -> StateTree | None:
+    """Where `env`, an environment or a vector environment, stands; None when that cannot be had."""
+    layers = _layers(env)
+    if layers is None:
+        return None
+    return {str(depth): _state(layer) for depth, layer in enumerate(layers)}
+
+
+def restore(env: Any, state: Mapping[str, Any]) -> None:
+    """Put `env`, made and reset as the captured one was, where that one stood.
+
+    Raises:
+        ValueError: when `state` is not of such an environment.
+    """
+    layers = _layers(env)
+    if layers is None or set(state) != {str(depth) for depth in range(len(layers))}:
+        raise ValueError(f"state of {len(state)} layers does not fit {env}")
+    for depth, layer in enumerate(layers):
+        _restore(layer, state[str(depth)])
+
+
+def _layers(env: Any) -> list[Any] | None:
+    """The wrappers of `env` and what they wrap, or None when one of them is unknown."""
+    layers = [env]
+    while isinstance(layers[-1], gymnasium.Wrapper):
+        layers.append(layers[-1].env)
+    *wrappers, core = layers
+    known = _speaks_for_itself(core) or f"{type(core).__module__}.".startswith(_KNOWN_FAMILIES)
+    return layers if known and all(isinstance(wrapper, _KNOWN_WRAPPERS) for wrapper in wrappers) else None
+
+
+def _speaks_for_itself(env: Any) -> bool:
+    return callable(getattr(env, "state_dict", None)) and callable(getattr(env, "load_state_dict", None))
+
+
+def _state(layer: Any) -> Any:
+    if _speaks_for_itself(layer):
+        return layer.state_dict()
+    encoded = {name: _encode(value) for name, value in vars(layer).items()}
+    return {name: value for name, value in encoded.items() if value is not _CONSTANT}
+
+
+def _restore(layer: Any, state: Any) -> None:
+    if _speaks_for_itself(layer):
+        layer.load_state_dict(state)
+        return
+    now = _state(layer)
+    if not isinstance(state, Mapping) or set(state) != set(now):
+        raise ValueError(f"attributes {sorted(state)} are not those of {type(layer).__name__}: {sorted(now)}")
+    for name, value in state.items():
+        current = getattr(layer, name)
+        if _is_mujoco_data(current):
+            _restore_mujoco(current, value)
+            continue
+        decoded = _decode(value)
+        if current is not None and decoded is not None and _size(value) != _size(now[name]):
+            raise ValueError(f"{name} has {_size(value)} numbers; {type(layer).__name__} has {_size(now[name])}")
+        setattr(layer, name, decoded)
+
+
+# Python's numbers, NumPy's scalars, tuples and arrays compute differently, so each comes back as what it was: a plain
+# JSON value stands for itself, anything else is tagged by its kind.
+def _encode(value: Any) -> Any:
+    if isinstance(value, np.generic):  # before float, which np.float64 is too
+        return {"scalar": np.asarray(value), "python": False}
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, float):
+        return {"scalar": np.asarray(value, dtype=np.float64), "python": True}
+    if isinstance(value, np.ndarray):
+        return {"array": value.copy()} if value.dtype.kind in "biuf" else _CONSTANT
+    if isinstance(value, np.random.Generator):
+        return {"generator": value.bit_generator.state}
+    if isinstance(value, tuple | list):
+        items = [_encode(item) for item in value]
+        if any(item is _CONSTANT for item in items):
+            return _CONSTANT
+        return {"items": {str(index): item for index, item in enumerate(items)}, "tuple": isinstance(value, tuple)}
+    return _encode_mujoco(value) if _is_mujoco_data(value) else _CONSTANT
+
+
+def _decode(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case {"scalar": scalar, "python": python}:
+            return np.asarray(scalar).item() if python else np.asarray(scalar)[()]
+        case {"array": array}:
+            return np.array(array)
+        case {"generator": state}:
+            generator = np.random.default_rng()
+            generator.bit_generator.state = state
+            return generator
+        case {"items": items, "tuple": is_tuple}:
+            decoded = [_decode(items[str(index)]) for index in range(len(items))]
+            return tuple(decoded) if is_tuple else decoded
+    raise ValueError(f"{value!r:.60} is no state")
+
+
+def _size(value: Any) -> int:
+    """How many numbers an encoded value holds, whatever they are held in."""
+    match value:
+        case {"array": array}:
+            return int(np.asarray(array).size)
+        case {"items": items}:
+            return sum(_size(item) for item in items.values())
+    return 1
+
+
+def _is_mujoco_data(value: Any) -> bool:
+    return type(value).__name__ == "MjData" and type(value).__module__.startswith("mujoco")
+
+
+def _mujoco_fields(data: Any) -> list[Any]:
+    """The float64 arrays of `data` whose size the model decides, as views to read and write.
+
+    The integration state that MuJoCo itself names would not do: environments read derived quantities (positions of
+    bodies, forces) that are of the moment before the last integration, and they must be the same ones. Index arrays
+    are left out: a step computes them anew, and a wrong one in a file would reach outside of memory.
+    """
+    blank = type(data)(data.model)
+    names = (name for name in dir(data) if not name.startswith("_"))
+    arrays = ((getattr(data, name), getattr(blank, name)) for name in names)
+    return [a for a, b in arrays if isinstance(a, np.ndarray) and a.dtype == np.float64 and a.shape == b.shape]
+
+
+def _encode_mujoco(data: Any) -> dict[str, Any]:
+    fields = _mujoco_fields(data)
+    return {"mujoco": version("mujoco"), "numbers": np.concatenate([[data.time], *(field.ravel() for field in fields)])}
+
+
+def _restore_mujoco(data: Any, state: Any) -> None:
+    if state["mujoco"] != version("mujoco"):
+        raise ValueError(f"state of MuJoCo {state['mujoco']!r:.20}; here is {version('mujoco')}")
+    fields = _mujoco_fields(data)
+    numbers = np.asarray(state["numbers"], dtype=np.float64)
+    if numbers.size != 1 + sum(field.size for field in fields):
+        raise ValueError(f"{numbers.size} numbers are not those of this MuJoCo model")
+    data.time = float(numbers[0])
+    ends = np.cumsum([1, *(field.size for field in fields)])
+    for field, start, end in zip(fields, ends[:-1], ends[1:], strict=True):
+        field[...] = numbers[start:end].reshape(field.shape)
