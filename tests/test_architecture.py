@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "esper.simic": {"esper.options", "esper.simic", "esper.envs.base"},
     "esper.simic.vectorized": {"esper.simic", "esper.envs.base", "esper.telemetry.events"},
     "esper.envs": {"esper.options", "esper.envs"},
-    "esper.checkpoint": {"esper.checkpoint"},
+    "esper.checkpoint": {"esper.options", "esper.checkpoint"},
     "esper.telemetry": {"esper.telemetry"},
     "esper.analysis": {"esper.analysis", "esper.telemetry.events"},
     "esper.policy": {"esper", "esper.options", "esper.checkpoint", "esper.envs", "esper.simic"},

@@ -14,6 +14,7 @@ import functools
 import json
 import math
 import numbers
+import operator
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -201,7 +202,7 @@ def format_value(value: object) -> str:
             for item in value
         )
     if isinstance(value, dict):
-        return json.dumps(value)
+        return json.dumps(value, default=str)
     if isinstance(value, float):
         return f"{value:.10g}"
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
@@ -221,7 +222,7 @@ def parse(name: str, text: str, expected: Any) -> Any:
     if kind is dict or typing.get_origin(kind) is dict:
         try:
             return coerce(name, json.loads(text), expected)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ConfigError(name, text, f"must be a JSON object ({error})") from None
     return coerce(name, text, expected)
 
@@ -246,6 +247,9 @@ def coerce(name: str, value: Any, expected: Any) -> Any:
 def _convert(name: str, value: Any, kind: Any) -> Any:
     """`value` as `kind`, or None when it is nothing of that kind."""
     origin = typing.get_origin(kind)
+    if _is_union(kind):
+        converted = (_convert(name, value, each) for each in typing.get_args(kind))
+        return next((each for each in converted if each is not None), None)
     if origin is Literal:
         return value if value in typing.get_args(kind) else None
     if origin is tuple:
@@ -288,14 +292,21 @@ def _convert_number(value: Any, kind: Any) -> Any:
 
 
 def _strip_optional(expected: Any) -> tuple[Any, bool]:
-    if typing.get_origin(expected) in (types.UnionType, typing.Union):
-        kinds = [kind for kind in typing.get_args(expected) if kind is not types.NoneType]
-        return kinds[0], True
-    return expected, False
+    """`expected` without None, and whether None was in it."""
+    if not _is_union(expected):
+        return expected, False
+    kinds = [kind for kind in typing.get_args(expected) if kind is not types.NoneType]
+    return functools.reduce(operator.or_, kinds), types.NoneType in typing.get_args(expected)
+
+
+def _is_union(kind: Any) -> bool:
+    return typing.get_origin(kind) in (types.UnionType, typing.Union)
 
 
 def _describe(kind: Any) -> str:
     origin = typing.get_origin(kind)
+    if _is_union(kind):
+        return " or ".join(map(_describe, typing.get_args(kind)))
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in typing.get_args(kind))
     if origin is tuple:

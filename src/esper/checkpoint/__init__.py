@@ -1,1 +1,1 @@
-"""Tensors and metadata on disk: safetensors and JSON, never pickle. Knows nothing of PPO."""
+"""State on disk: safetensors and JSON, never pickle; atomic, checksummed, kept in number. Knows nothing of PPO."""

@@ -1,27 +1,32 @@
-"""A named pair of files: `NAME.safetensors` with the tensors, `NAME.json` with everything else."""
+"""Files of state. Writing is atomic and flushed; reading trusts nothing: bounded in size, no pickle, no links."""
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+# What is larger is refused, so that a file cannot fill the memory: parsed JSON takes up to 30 times its size, and
+# tensors twice theirs for a moment. A checkpoint with a million numbers in JSON, or 700 million parameters, fits.
+MAX_JSON_BYTES = 16 * 2**20
+MAX_TENSOR_BYTES = 8 * 2**30
+
 
 class StoreError(Exception):
-    """A stored pair that cannot be read: the file and what is wrong with it."""
+    """State that cannot be read or written: the file and what is wrong with it."""
 
 
 def save_pair(folder: Path, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write the pair; a reader sees the old files or the new ones, never half of one."""
-    payload = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
-    write_atomically(folder / f"{name}.safetensors", payload)
-    write_atomically(folder / f"{name}.json", json.dumps(metadata, indent=2, allow_nan=False).encode() + b"\n")
+    """Write `NAME.safetensors` and `NAME.json`; a reader sees each as it was or as it is, never half of one."""
+    write_atomically(folder / f"{name}.safetensors", dump_tensors(tensors))
+    write_atomically(folder / f"{name}.json", dump_json(metadata))
 
 
 def load_pair(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -31,30 +36,93 @@ def load_pair(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any
         StoreError: for a missing or broken file.
     """
     metadata_path, tensors_path = folder / f"{name}.json", folder / f"{name}.safetensors"
+    metadata = parse_json(read_bytes(metadata_path, MAX_JSON_BYTES), metadata_path)
+    return parse_tensors(read_bytes(tensors_path, MAX_TENSOR_BYTES), tensors_path), metadata
+
+
+def dump_json(value: Mapping[str, Any]) -> bytes:
+    """Strict JSON: a number that is not finite is a ValueError."""
+    return json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def dump_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """A safetensors file."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """The one object in `data`, which was read from `path`.
+
+    Raises:
+        StoreError: when it is something else, or no strict JSON.
+    """
     try:
-        metadata = json.loads(_read(metadata_path))
-    except ValueError as error:
-        raise StoreError(f"{metadata_path}: not JSON: {error}") from None
-    if not isinstance(metadata, dict):
-        raise StoreError(f"{metadata_path}: must hold one object")
+        value = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: not JSON: {str(error) or type(error).__name__:.200}") from None
+    if not isinstance(value, dict):
+        raise StoreError(f"{path}: must hold one object")
+    return value
+
+
+def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors in `data`, which was read from `path`.
+
+    Raises:
+        StoreError: when it is no whole safetensors file.
+    """
     try:
-        return load(_read(tensors_path)), metadata
-    except (SafetensorError, ValueError) as error:
-        raise StoreError(f"{tensors_path}: not a whole safetensors file: {error}") from None
+        return load(data)
+    # Of names that torch lacks, the library makes KeyError; of sizes that do not fit, ValueError or RuntimeError.
+    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError, OverflowError) as error:
+        raise StoreError(f"{path}: not a whole safetensors file: {error!s:.200}") from None
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The regular file at `path`.
+
+    Raises:
+        StoreError: when there is none, or it is a link, or larger than `limit` bytes.
+    """
+    try:
+        # Opening a pipe would wait for a writer; a link could lead anywhere.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise StoreError(f"{path}: not a file")
+            if status.st_size > limit:
+                raise StoreError(f"{path}: has {status.st_size:,} bytes; at most {limit:,} are read")
+            return file.read(limit)
+    except (OSError, ValueError) as error:
+        reason = "is a link" if path.is_symlink() else getattr(error, "strerror", None) or str(error)
+        raise StoreError(f"{path}: {reason}") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to a file beside `path`, flush it to the disk, and rename it to `path`."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    write_flushed(temporary, data)
+    temporary.replace(path)
+    flush_folder(path.parent)
+
+
+def write_flushed(path: Path, data: bytes) -> None:
+    """Write `data` to `path` and wait until it is on the disk."""
+    with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
 
 
-def _read(path: Path) -> bytes:
+def flush_folder(path: Path) -> None:
+    """Make renames in `path` survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from None
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")

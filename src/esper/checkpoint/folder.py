@@ -1,0 +1,154 @@
+"""A checkpoint: a folder with `state.safetensors`, `state.json`, and their checksums in `manifest.json`.
+
+It comes into being by one rename, so a folder with its final name is whole, unless the disk failed or someone changed
+it; the checksums tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from esper.checkpoint.store import (
+    MAX_JSON_BYTES,
+    MAX_TENSOR_BYTES,
+    StoreError,
+    dump_json,
+    dump_tensors,
+    flush_folder,
+    parse_json,
+    parse_tensors,
+    read_bytes,
+    write_flushed,
+)
+from esper.checkpoint.tree import TreeError, merge, split
+
+SCHEMA = 1
+MANIFEST, JSON, TENSORS = "manifest.json", "state.json", "state.safetensors"
+_LIMITS = {JSON: MAX_JSON_BYTES, TENSORS: MAX_TENSOR_BYTES}
+_MAX_MANIFEST_BYTES = 4096
+# The number of updates before it, and how often that number was there already.
+_NAME = re.compile(r"(\d{8,18})(?:\.(\d{1,9}))?")
+
+
+def save_checkpoint(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write `tree` as the new folder `path`, all or nothing.
+
+    Raises:
+        StoreError: when it cannot be written, naming the reason.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    tensors, rest = split(tree)
+    contents = {JSON: dump_json(rest), TENSORS: dump_tensors(tensors)}
+    try:
+        for name, data in contents.items():
+            if len(data) > _LIMITS[name]:
+                raise StoreError(f"{path / name}: {len(data):,} bytes; at most {_LIMITS[name]:,} can be read back")
+        _remove(temporary)
+        temporary.mkdir()
+        for name, data in contents.items():
+            write_flushed(temporary / name, data)
+        files = {name: _fingerprint(data) for name, data in contents.items()}
+        write_flushed(temporary / MANIFEST, dump_json({"schema": SCHEMA, "files": files}))
+        flush_folder(temporary)
+        temporary.rename(path)
+        flush_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            _remove(temporary)
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The tree in folder `path`; tensors on the CPU.
+
+    Memory is bounded by `MAX_JSON_BYTES` and `MAX_TENSOR_BYTES`, and by the sizes of the files.
+
+    Raises:
+        StoreError: naming the file and what is wrong with it.
+    """
+    if not path.is_dir():
+        raise StoreError(f"{path}: {'is no folder' if path.exists() else 'No such file or directory'}")
+    files = _read_manifest(path / MANIFEST)
+    contents = {}
+    for name, fingerprint in files.items():
+        contents[name] = read_bytes(path / name, _LIMITS[name])
+        if _fingerprint(contents[name]) != fingerprint:
+            raise StoreError(f"{path / name}: does not have the size and checksum it was written with")
+    rest = parse_json(contents.pop(JSON), path / JSON)
+    try:
+        return merge(parse_tensors(contents.pop(TENSORS), path / TENSORS), rest)
+    except TreeError as error:
+        raise StoreError(f"{path / TENSORS}: {error}") from None
+
+
+def checkpoints_in(parent: Path) -> list[Path]:
+    """The checkpoints below folder `parent`, the newest first, whole or not."""
+    if not parent.is_dir():
+        return []
+    found = [(match, path) for path in parent.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, key=lambda item: _order(item[0]), reverse=True)]
+
+
+def new_checkpoint_path(parent: Path, number: int) -> Path:
+    """A name for the checkpoint after `number` updates: newer than, and never one of, those that are there."""
+    taken = [_order(_NAME.fullmatch(path.name)) for path in checkpoints_in(parent)]
+    same = [repeat for updates, repeat in taken if updates == number]
+    return parent / (f"{number:08}.{max(same) + 1}" if same else f"{number:08}")
+
+
+def set_aside(path: Path) -> Path:
+    """Rename the broken checkpoint `path`, so that it does not stand before whole ones any more."""
+    aside = path.with_name(f"{path.name}.broken")
+    _remove(aside)
+    return path.rename(aside)
+
+
+def prune(parent: Path, keep: int, newest: Path) -> None:
+    """Remove all but the `keep` newest checkpoints below `parent`; `newest` stays in any case."""
+    for path in checkpoints_in(parent)[keep:]:
+        if path != newest:
+            # Renamed first: half of a removed checkpoint must not look like one.
+            doomed = path.with_name(f".{path.name}.tmp")
+            _remove(doomed)
+            _remove(path.rename(doomed))
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Remove what a killed writer left below `parent`."""
+    for path in parent.glob(".*.tmp"):
+        _remove(path)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = parse_json(read_bytes(path, _MAX_MANIFEST_BYTES), path)
+    schema = manifest.get("schema")
+    if type(schema) is not int or schema < 1:
+        raise StoreError(f"{path}: schema {schema!r:.60} is no version")
+    if schema > SCHEMA:
+        raise StoreError(f"{path}: schema {schema!r:.60} is newer than the {SCHEMA} that this version reads; upgrade")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or set(files) != set(_LIMITS):
+        raise StoreError(f"{path}: must name the files {', '.join(_LIMITS)} and no others")
+    return files
+
+
+def _fingerprint(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _order(match: re.Match[str] | None) -> tuple[int, int]:
+    assert match is not None
+    return int(match[1]), int(match[2] or 0)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
