@@ -6,7 +6,7 @@ from pathlib import Path
 import hypothesis
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "resume")]
 torch.set_num_threads(1)
 
 # The first call of anything can be slow on a busy machine; that is no failure.

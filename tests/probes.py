@@ -33,14 +33,12 @@ class Probe:
 
     def close(self) -> None: ...
 
-    def snapshot(self) -> tuple[dict, FloatArray]:
-        """Where the environment stands."""
-        return self._rng.bit_generator.state, self._obs.copy()
+    def state_dict(self):
+        return {"rng": self._rng.bit_generator.state, "obs": self._obs.copy()}
 
-    def restore(self, snapshot: tuple[dict, FloatArray]) -> None:
-        """Go back to a snapshot; the next reset gives its observation instead of a new one."""
-        self._rng.bit_generator.state, self._obs = snapshot
-        self.reset = lambda seed: self._obs  # type: ignore[method-assign]
+    def load_state_dict(self, state) -> None:
+        self._rng.bit_generator.state = state["rng"]
+        self._obs = np.array(state["obs"])
 
     def start(self) -> FloatArray:
         """First observations [N, 1]."""
@@ -124,3 +122,10 @@ class EndlessReward(Probe):
         truncated = self._age >= self.length
         self._age[truncated] = 0
         return obs.astype(np.float64), np.ones((NUM_ENVS, 1), dtype=np.float32), np.zeros_like(truncated), truncated
+
+    def state_dict(self):
+        return super().state_dict() | {"age": self._age.copy()}
+
+    def load_state_dict(self, state) -> None:
+        super().load_state_dict(state)
+        self._age = np.array(state["age"])

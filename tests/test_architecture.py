@@ -15,8 +15,22 @@ SOURCE = Path(esper.__file__).parent
 MAY_IMPORT = {
     "esper": set(),
     "esper.options": set(),
-    "esper.config": {"esper.options", "esper.envs.config", "esper.simic.config"},
-    "esper.settings": {"esper.options", "esper.config", "esper.simic.schedule_config"},
+    "esper.config": {"esper.options", "esper.checkpoint.config", "esper.envs.config", "esper.simic.config"},
+    "esper.settings": {"esper.options", "esper.config", "esper.simic.config", "esper.simic.schedule_config"},
+    "esper.stopping": set(),
+    "esper.run_folder": {"esper.options", "esper.config"},
+    "esper.resume_rules": {"esper.config", "esper.settings", "esper.simic.config"},
+    "esper.resume": {
+        *("esper.options", "esper.config", "esper.settings", "esper.resume_rules", "esper.run_folder"),
+        "esper.checkpoint",
+    },
+    "esper.run_state": {
+        *("esper", "esper.config", "esper.settings", "esper.resume", "esper.checkpoint", "esper.simic"),
+    },
+    "esper.run_events": {
+        *("esper.config", "esper.settings", "esper.resume", "esper.run_state"),
+        *("esper.simic", "esper.telemetry.events"),
+    },
     "esper.simic": {"esper.options", "esper.simic", "esper.envs.base"},
     "esper.simic.vectorized": {"esper.simic", "esper.envs.base", "esper.telemetry.events"},
     "esper.envs": {"esper.options", "esper.envs"},
@@ -31,6 +45,8 @@ MAY_IMPORT = {
         "esper.config",
         "esper.settings",
         "esper.policy",
+        *("esper.resume", "esper.resume_rules", "esper.run_events", "esper.run_folder", "esper.run_state"),
+        "esper.stopping",
         "esper.analysis",
         "esper.checkpoint",
         "esper.envs",
@@ -101,8 +117,8 @@ def test_each_package_has_one_home() -> None:
 
 def test_help_settings_and_analysis_import_no_torch() -> None:
     code = (
-        "import sys, esper.scripts.train, esper.settings, esper.simic.schedules, esper.analysis.runs, "
-        "esper.analysis.statistics, esper.telemetry.events; sys.exit('torch' in sys.modules)"
+        "import sys, esper.scripts.train, esper.settings, esper.resume_rules, esper.simic.schedules, "
+        "esper.analysis.runs, esper.analysis.statistics, esper.telemetry.events; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

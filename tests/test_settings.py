@@ -115,7 +115,12 @@ class TestRecord:
         assert resolve([preset, file_layer(path)]).config == RunConfig()
 
     def test_what_only_shows_the_run_is_not_recorded(self) -> None:
-        assert set(flatten(RunConfig())) - set(recorded(RunConfig())) == {"run_dir", "quiet", "tensorboard"}
+        assert set(flatten(RunConfig())) - set(recorded(RunConfig())) == {
+            "run_dir",
+            "quiet",
+            "tensorboard",
+            "max_minutes",
+        }
 
 
 class TestFiles:

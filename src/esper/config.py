@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from esper.checkpoint.config import CheckpointConfig
 from esper.envs.config import EnvConfig
 from esper.options import Bounds, check_options, option, section
 from esper.simic.config import PPOConfig
@@ -18,11 +19,15 @@ class RunConfig:
 
     environment: EnvConfig = section(EnvConfig())
     ppo: PPOConfig = section(PPOConfig())
+    checkpoints: CheckpointConfig = section(CheckpointConfig())
     seed: int = option(1, "seed of initialisation, actions, minibatches and environments", bounds=Bounds(minimum=0))
     threads: int = option(
         1,
         "torch CPU threads; one is fastest for small networks and minibatches",
         bounds=Bounds(minimum=1),
+    )
+    max_minutes: float | None = option(
+        None, "stop after this time, with a checkpoint", bounds=Bounds(above=0), recorded=False
     )
     run_dir: str | None = option(
         None, "folder of the run (default: runs/<env>/<time>-<seed>)", group="output", recorded=False

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from esper import __version__
 from esper.checkpoint.store import StoreError, load_pair, save_pair
+from esper.checkpoint.tree import TreeError, check_like
 from esper.envs.base import Actions, ContinuousActions, DiscreteActions
 from esper.envs.config import EnvConfig
 from esper.options import ConfigError
@@ -59,16 +62,19 @@ def load_policy(folder: Path) -> Policy:
     if metadata.get("format") != _FORMAT:
         raise StoreError(f"{path}: format {metadata.get('format')!r} is not the {_FORMAT} that this version reads")
     try:
-        network = ActorCritic(
-            metadata["observation_size"], _read_actions(metadata["actions"]), NetworkConfig(**metadata["network"])
-        )
+        # On the meta device nothing is allocated: sizes in a broken file cannot fill the memory.
+        with torch.device("meta"):
+            network = ActorCritic(
+                metadata["observation_size"], _read_actions(metadata["actions"]), NetworkConfig(**metadata["network"])
+            )
         environment = EnvConfig(env=metadata["env"], env_kwargs=metadata["env_kwargs"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise StoreError(f"{path}: {type(error).__name__}: {error}") from None
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
+        check_like(tensors, network.state_dict(), finite=True)
+    except TreeError as error:
         raise StoreError(f"{folder / _NAME}.safetensors: {error}") from None
+    network.load_state_dict(tensors, assign=True)
     return Policy(network=network.eval(), environment=environment)
 
 

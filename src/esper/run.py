@@ -3,180 +3,289 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import platform
-import signal
-import threading
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 
 import torch
 
-from esper import __version__
-from esper.checkpoint.store import write_atomically
+from esper.checkpoint.folder import checkpoints_in, remove_leftovers, set_aside
+from esper.checkpoint.keeper import CheckpointKeeper, Saved
+from esper.checkpoint.store import StoreError, dump_json, write_atomically
 from esper.config import RunConfig
+from esper.envs.base import EnvError
 from esper.envs.make import make_from_config
 from esper.options import ConfigError
 from esper.policy import save_policy
-from esper.settings import recorded
+from esper.resume import (
+    Resume,
+    ResumeError,
+    ResumePoint,
+    check_newest,
+    find_resume_point,
+    is_checkpoint,
+    settings_to_resume,
+)
+from esper.resume_rules import Mode, changes
+from esper.run_events import run_finished, run_resumed, run_started
+from esper.run_folder import RunFolder, create_run_folder, open_run_folder
+from esper.run_state import capture_run, env_seed, load_run
+from esper.settings import Layer, recorded
 from esper.simic.ppo import PPOAgent
-from esper.simic.schedules import Schedule
-from esper.simic.seeding import integer_seed
-from esper.simic.vectorized import TrainResult, train_ppo_vectorized
-from esper.telemetry.events import Event, RunFinished, RunStarted, Sink
+from esper.simic.rates import Rates
+from esper.simic.vectorized import Training, TrainResult
+from esper.stopping import stop_request
+from esper.telemetry.events import CheckpointSaved, Event, Sink, SinkError
 from esper.telemetry.jsonl import JsonlSink
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """Where a run is, and how it ended."""
+    """Where a run is, and how it ended; `cause` is why, if before its last update."""
 
     run_dir: Path
     train: TrainResult
+    cause: str | None
     seconds: float
 
 
-def run(config: RunConfig, sinks: Sequence[Sink] = ()) -> RunResult:
-    """Train as `config` says; events go to the run folder and to `sinks`.
+class RunError(Exception):
+    """A run that could not go on: why, and what is left of it."""
 
-    Nothing is written before environment and agent are made. An interrupt ends the run after the update it is in.
+
+def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = None) -> RunResult:
+    """Train as `config` says, going on from `resume` if given; events go to the run folder and to `sinks`.
+
+    Nothing is written before environment, agent and state are made. A signal, or the end of `max_minutes`, ends the
+    run after the update it is in.
 
     Raises:
         ConfigError: for settings that cannot be used, an environment that cannot be made, an unusable folder.
+        StoreError, ResumeError: for a state that cannot be gone on from.
+        RunError: when the environment raised, or something cannot be written any more.
     """
+    _check_recordable(config)
     torch.set_num_threads(config.threads)
     env = make_from_config(config.environment, config.ppo.num_envs)
-    with contextlib.closing(env):
-        agent = PPOAgent(config.ppo, env.spec, seed=config.seed)
-        run_dir = create_run_dir(config)
-        write_atomically(run_dir / "config.json", json.dumps(recorded(config), indent=2).encode() + b"\n")
-        started = time.perf_counter()
-        with contextlib.ExitStack() as stack:
-            emit = _fan_out([*_file_sinks(config, run_dir), *sinks], stack)
-            emit(_run_started(config, agent))
-            with stop_on_interrupt() as should_stop:
-                result = train_ppo_vectorized(
-                    agent, env, env_seed=integer_seed(config.seed, "env"), on_event=emit, should_stop=should_stop
-                )
-            seconds = time.perf_counter() - started
-            emit(_run_finished(result, seconds))
-    save_policy(run_dir, agent, config.environment)
-    _plot(config, run_dir)
-    return RunResult(run_dir=run_dir, train=result, seconds=seconds)
+    with contextlib.ExitStack() as stack:
+        stack.callback(env.close)
+        with _too_large_reported():
+            agent = PPOAgent(config.ppo, env.spec, seed=config.seed)
+            training = Training(agent, env, env_seed=env_seed(config, 0))
+        rates_before = load_run(config, training, resume) if resume and resume.point.state else None
+        folder = _open_folder(config, resume)
+        stack.callback(folder.close)
+        with _failures_reported(session := _Session(config, training, folder, sinks, stack)):
+            if resume is None or rates_before is None:
+                session.start()
+            else:
+                session.go_on(resume, rates_before)
+            return session.train()
 
 
-def create_run_dir(config: RunConfig) -> Path:
-    """The run's new or empty folder.
+def resume_run(
+    path: Path,
+    layers: Sequence[Layer] = (),
+    *,
+    mode: Mode = "continue",
+    fresh_episodes: bool = False,
+    sinks: Callable[[RunConfig], Sequence[Sink]] = lambda config: (),
+) -> tuple[RunConfig, RunResult]:
+    """Go on with the run, or from the checkpoint, in `path`; `layers` are settings that are to change.
+
+    In a run, a checkpoint that cannot be used gives way to the one before it.
 
     Raises:
-        ConfigError: when it has something in it or cannot be written.
+        SettingsError: for settings that cannot be used; otherwise as `run`.
     """
-    name = config.environment.env.replace("/", "-")
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = Path(config.run_dir) if config.run_dir else Path("runs") / name / f"{stamp}-{config.seed}"
+    broken: list[tuple[Path, str]] = []
+    while True:
+        point = find_resume_point(path, broken)
+        if point.state is None:
+            _log.warning("%s was stopped before its first checkpoint: it begins anew", path)
+        config = settings_to_resume(point, layers, mode).config
+        resume = Resume(point=point, mode=mode, fresh_episodes=fresh_episodes)
+        try:
+            return config, run(config, sinks(config), resume)
+        except StoreError as error:
+            if point.checkpoint is None or is_checkpoint(path):
+                raise
+            broken = [*point.broken, (point.checkpoint, str(error))]
+
+
+def _check_recordable(config: RunConfig) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise ConfigError("run_dir", str(path), "has files in it; name a new or an empty folder")
-        (path / ".writable").touch()
-        (path / ".writable").unlink()
-    except OSError as error:
-        raise ConfigError("run_dir", str(path), f"cannot be written: {error.strerror}") from None
-    return path
+        dump_json(recorded(config))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            "env_kwargs", config.environment.env_kwargs, f"must be JSON to be recorded: {error}"
+        ) from None
+
+
+def goes_on_in_place(config: RunConfig, point: ResumePoint) -> bool:
+    """Whether the run goes on in its own folder, and not in another one."""
+    run_dir = point.run_dir
+    return run_dir is not None and (config.run_dir is None or Path(config.run_dir).resolve() == run_dir.resolve())
+
+
+def _open_folder(config: RunConfig, resume: Resume | None) -> RunFolder:
+    if resume is None or not goes_on_in_place(config, resume.point):
+        return create_run_folder(config)
+    assert resume.point.run_dir is not None
+    folder = open_run_folder(resume.point.run_dir)
+    try:
+        # Asked under the lock: another process may have gone on in the meantime.
+        check_newest(resume.point)
+    except ResumeError:
+        folder.close()
+        raise
+    return folder
 
 
 @contextlib.contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within, the first SIGINT or SIGTERM makes the yielded function true; a second SIGINT raises as usual.
-
-    Outside the main thread signals cannot be handled; there it is never true.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    stopped = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+def _too_large_reported() -> Iterator[None]:
     try:
-        yield lambda: stopped
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        # torch has no type of its own for this on the CPU.
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in reason:
+            raise
+        raise RunError(f"num_envs, num_steps or hidden_sizes ask for more memory than there is: {reason}") from None
 
 
-def _plot(config: RunConfig, run_dir: Path) -> None:
+@contextlib.contextmanager
+def _failures_reported(session: _Session) -> Iterator[None]:
+    """What ends the run within becomes a `RunError`, in the record too if that can still be written."""
+    try:
+        yield
+    except (EnvError, StoreError, SinkError, OSError) as error:
+        with contextlib.suppress(StoreError, SinkError, OSError):
+            session.fail(str(error))
+        raise RunError(f"{error}\n{session.what_is_left()}") from error
+
+
+class _Session:
+    """A run from one start to its end: its record, its checkpoints, its result."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        training: Training,
+        folder: RunFolder,
+        sinks: Sequence[Sink],
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._config, self._training, self._folder, self._stack = config, training, folder, stack
+        self._sinks = list(sinks)
+        self._keeper = CheckpointKeeper(folder.checkpoints, config.checkpoints)
+        self._saved_after: int | None = None
+        self._started = time.perf_counter()
+
+    def start(self) -> None:
+        """Begin the record of a new run, and leave a checkpoint of its beginning."""
+        self._open_record(0)
+        self._emit(run_started(self._config, self._training.agent))
+        self._save()
+
+    def go_on(self, resume: Resume, rates_before: Rates) -> None:
+        """Go on with the record, in place or in another folder, and leave a checkpoint of what is new here."""
+        state, in_place = resume.point.state, goes_on_in_place(self._config, resume.point)
+        assert state is not None
+        changed = changes(resume.point.config, self._config)
+        self._open_record(state["events_bytes"] if in_place else 0)
+        if in_place:
+            for checkpoint, _ in resume.point.broken:
+                set_aside(checkpoint)
+        else:
+            self._emit(run_started(self._config, self._training.agent))
+        self._emit(run_resumed(self._config, self._training, resume, rates_before, changed))
+        if in_place and resume.mode == "continue" and not changed:
+            self._saved_after = self._training.rollouts
+        else:
+            self._save()
+
+    def train(self) -> RunResult:
+        """Train to the end of the run, or until it is stopped."""
+        training = self._training
+        with stop_request(self._config.max_minutes, quiet=self._config.quiet) as stop:
+            result = training.run(on_event=self._emit, should_stop=lambda: bool(stop), after_update=self._save_if_due)
+        if self._saved_after != training.rollouts:
+            self._save()
+        self._announce(self._keeper.wait())
+        cause = {"completed": None, "interrupted": stop.cause, "diverged": result.fault}[result.status]
+        seconds = time.perf_counter() - self._started
+        self._emit(run_finished(training, result.status, cause, seconds))
+        save_policy(self._folder.path, training.agent, self._config.environment)
+        _plot(self._config, self._folder)
+        return RunResult(run_dir=self._folder.path, train=result, cause=cause, seconds=seconds)
+
+    def fail(self, cause: str) -> None:
+        """Record that the run ends here."""
+        with contextlib.suppress(StoreError):
+            self._announce(self._keeper.wait())
+        self._emit(run_finished(self._training, "failed", cause, time.perf_counter() - self._started))
+
+    def what_is_left(self) -> str:
+        """The last checkpoint, in a sentence."""
+        kept = checkpoints_in(self._folder.checkpoints)
+        if not kept:
+            return "there is no checkpoint yet"
+        return f"the last checkpoint is {kept[0]}; go on from it with  esper ppo --resume {self._folder.path}"
+
+    def _open_record(self, position: int) -> None:
+        folder = self._folder
+        folder.checkpoints.mkdir(exist_ok=True)
+        remove_leftovers(folder.checkpoints)
+        write_atomically(folder.config, dump_json(recorded(self._config)))
+        try:
+            self._record = JsonlSink(folder.events, position)
+        except SinkError as error:
+            raise RunError(f"{error}; go on in another folder with --run-dir") from None
+        self._sinks.insert(0, self._record)
+        if self._config.tensorboard:
+            # Only a run that writes these files should need their library.
+            from esper.telemetry.tensorboard import TensorBoardSink
+
+            self._sinks.append(TensorBoardSink(folder.tensorboard, self._training.env_steps))
+        for sink in self._sinks:
+            self._stack.callback(sink.close)
+
+    def _emit(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink.emit(event)
+
+    def _save_if_due(self) -> None:
+        self._announce(self._keeper.finished())
+        if self._keeper.due(self._training.rollouts):
+            self._save()
+
+    def _save(self) -> None:
+        state = capture_run(self._config, self._training, self._record.position)
+        self._exact_resume = state["exact_resume"]
+        self._saved_after = self._training.rollouts
+        self._announce(self._keeper.save(self._saved_after, state, before=self._record.flush))
+
+    def _announce(self, saved: Saved | None) -> None:
+        if saved is not None:
+            self._emit(
+                CheckpointSaved(
+                    checkpoint=f"{self._folder.checkpoints.name}/{saved.path.name}",
+                    env_steps=saved.number * self._config.ppo.batch_size,
+                    exact_resume=self._exact_resume or saved.number == 0,
+                    seconds=saved.seconds,
+                )
+            )
+
+
+def _plot(config: RunConfig, folder: RunFolder) -> None:
     # matplotlib takes as long to import as a short run takes to train; only the end needs it.
     from esper.analysis.plots import plot_training
     from esper.analysis.runs import load_updates
 
-    plot_training(
-        load_updates(run_dir), run_dir / "training.png", title=f"{config.environment.env}, seed {config.seed}"
-    )
-
-
-def _file_sinks(config: RunConfig, run_dir: Path) -> list[Sink]:
-    sinks: list[Sink] = [JsonlSink(run_dir / "events.jsonl")]
-    if config.tensorboard:
-        from esper.telemetry.tensorboard import TensorBoardSink
-
-        sinks.append(TensorBoardSink(run_dir / "tensorboard"))
-    return sinks
-
-
-def _fan_out(sinks: Sequence[Sink], stack: contextlib.ExitStack) -> Callable[[Event], None]:
-    for sink in sinks:
-        stack.callback(sink.close)
-
-    def emit(event: Event) -> None:
-        for sink in sinks:
-            sink.emit(event)
-
-    return emit
-
-
-def _run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
-    return RunStarted(
-        config=recorded(config),
-        seed=config.seed,
-        total_updates=agent.config.total_updates,
-        schedules={name: _resolved(schedule) for name, schedule in agent.schedules.items()},
-        lr_schedule_switch="on" if agent.lr_schedules_on else "off",
-        compiled=agent.optimization.compiled,
-        versions={
-            "esper": __version__,
-            "torch": torch.__version__,
-            "gymnasium": version("gymnasium"),
-            "python": platform.python_version(),
-        },
-    )
-
-
-def _resolved(schedule: Schedule) -> dict[str, float | int | str | None]:
-    return {
-        "decay": schedule.config.decay,
-        "peak": schedule.config.peak,
-        "floor": schedule.floor,
-        "delay": schedule.config.delay,
-        "warmup": schedule.warmup,
-        "decay_start": schedule.decay_start,
-        "decay_end": schedule.decay_end,
-    }
-
-
-def _run_finished(result: TrainResult, seconds: float) -> RunFinished:
-    return RunFinished(
-        status="interrupted" if result.stopped else "completed",
-        updates=result.updates,
-        env_steps=result.env_steps,
-        episodes=result.episodes,
-        seconds=seconds,
-    )
+    title = f"{config.environment.env}, seed {config.seed}"
+    plot_training(load_updates(folder.path), folder.picture, title=title)

@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 
 from esper.config import RunConfig
 from esper.options import ConfigError, flatten, nearest, settings_of, unflatten
+from esper.simic.config import SCHEDULES
 from esper.simic.schedule_config import DECAY_PARAMETERS, USES
 
 COMMON_LR = "lr"
 COMPONENT_LRS = ("policy_lr", "value_lr")
-SCHEDULES = (*COMPONENT_LRS, "clip_coef", "entropy_coef")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from esper.analysis.runs import load_updates, read_events
+from esper.analysis.runs import load_updates, read_events, repeatable_events
 from esper.scripts.train import main
 from esper.simic.schedules import ScheduleConfig, make_schedule
-from esper.telemetry.events import TIME_FIELDS
 
 SMALL = [
     *("--preset", "none", "--lr", "1e-3", "--compile", "off"),
@@ -52,6 +51,8 @@ class TestRunFolder:
     def test_has_everything(self, run: Path) -> None:
         names = {path.name for path in run.iterdir()}
         assert names == {
+            ".lock",
+            "checkpoints",
             "config.json",
             "events.jsonl",
             "policy.json",
@@ -63,10 +64,10 @@ class TestRunFolder:
         assert any((run / "tensorboard").iterdir())
 
     def test_events_tell_the_whole_story(self, run: Path) -> None:
-        events = list(read_events(run))
+        events = repeatable_events(run)
         assert [event["event"] for event in events] == ["run_started", *["update_completed"] * UPDATES, "run_finished"]
         assert events[0]["lr_schedule_switch"] == "on"
-        assert events[0]["schedules"]["policy"]["warmup"] == 3
+        assert events[0]["schedules"]["policy_lr"]["warmup"] == 3
         assert [event["env_steps"] for event in events[1:-1]] == [64 * (u + 1) for u in range(UPDATES)]
         assert events[-1]["status"] == "completed"
 
@@ -87,11 +88,7 @@ class TestRunFolder:
         again = tmp_path / "again"
         assert main(["ppo", "--config", str(run / "config.json"), "--quiet", "--run-dir", str(again)]) == 0
         assert (again / "config.json").read_text() == (run / "config.json").read_text()
-        records = [
-            [{name: value for name, value in event.items() if name not in TIME_FIELDS} for event in read_events(folder)]
-            for folder in (run, again)
-        ]
-        assert records[0] == records[1]
+        assert repeatable_events(again) == repeatable_events(run)
         assert (again / "policy.safetensors").read_bytes() == (run / "policy.safetensors").read_bytes()
 
 
@@ -318,7 +315,8 @@ class TestInterrupt:
             process.send_signal(signal.SIGINT)
             out, _ = process.communicate(timeout=120)
         assert process.returncode == 130
-        assert "stopped after" in out
+        assert "stopped (SIGINT) after" in out
+        assert f"go on    esper ppo --resume {folder}" in out
         events = list(read_events(folder))
         assert events[-1]["status"] == "interrupted"
         assert (folder / "policy.safetensors").exists()

@@ -33,7 +33,7 @@ def test_the_epochs_run_without_a_synchronisation(compile: str) -> None:
     batch = agent._prepare(rollout)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        agent._apply(agent.rates(1))
+        agent._apply(agent.schedules.at(1))
         agent.optimization.run(batch, agent.coefficients, agent.generators["minibatches"])
     finally:
         torch.cuda.set_sync_debug_mode("default")

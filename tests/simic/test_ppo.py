@@ -11,7 +11,8 @@ from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, Sched
 from esper.simic import train_ppo_vectorized as train
 from esper.simic.config import CoefficientConfig
 from esper.simic.seeding import host_generator, integer_seed
-from esper.telemetry.events import UpdateCompleted, to_record
+from esper.simic.vectorized import Training
+from esper.telemetry.events import Event, UpdateCompleted, to_record
 
 POLICY = ScheduleConfig(peak=3e-3, delay=2, warmup_steps=3, decay="cosine", min_ratio=0.1)
 VALUE = ScheduleConfig(peak=1e-3, warmup_frac=0.2, decay="linear")
@@ -38,6 +39,10 @@ def run(agent: PPOAgent, env: probes.Probe | None = None) -> list[UpdateComplete
     events: list[UpdateCompleted] = []
     train(agent, env or probes.RewardByObservation(), on_event=events.append)  # type: ignore[arg-type]
     return events
+
+
+def training(settings: PPOConfig, seed: int = 1, env: probes.Probe | None = None) -> Training:
+    return Training(agent_for(settings, seed), env or probes.RewardByObservation(), env_seed=1)
 
 
 def agent_for(settings: PPOConfig, seed: int = 1) -> PPOAgent:
@@ -131,18 +136,32 @@ class TestState:
     @pytest.mark.parametrize("stop", [1, 2, 7])
     def test_a_run_cut_in_two_ends_where_the_whole_run_ends(self, stop: int) -> None:
         settings = config(normalize_rewards=True, network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True))
-        whole = agent_for(settings)
-        states, events = [], []
-        env = probes.RewardByObservation()
-        train(whole, env, on_event=lambda e: (events.append(e), states.append((whole.state_dict(), env.snapshot()))))
-        resumed = agent_for(settings, seed=99)
-        state, env_state = states[stop - 1]
-        resumed.load_state_dict(state)
-        env.restore(env_state)
-        again: list[UpdateCompleted] = []
-        train(resumed, env, on_event=again.append)  # type: ignore[arg-type]
-        assert [e.lr for e in again[: UPDATES - stop]] == [e.lr for e in events[stop:]]
-        assert [comparable(e) for e in again[: UPDATES - stop]] == [comparable(e) for e in events[stop:]]
+        whole, first = training(settings), training(settings)
+        events = [whole.update() for _ in range(UPDATES)]
+        for _ in range(stop):
+            first.update()
+        resumed = training(settings, seed=99)
+        resumed.load_state_dict(first.state_dict(), env_seed=99)
+        again = [resumed.update() for _ in range(UPDATES - stop)]
+        assert [comparable(event) for event in again] == [comparable(event) for event in events[stop:]]
+        pairs = zip(whole.agent.optimizer.state.tensors(), resumed.agent.optimizer.state.tensors(), strict=True)
+        assert all(a.equal(b) for a, b in pairs)
+
+    def test_without_the_environments_state_episodes_and_their_discounted_returns_begin_anew(self) -> None:
+        first, resumed = (training(config(normalize_rewards=True), env=probes.EndlessReward()) for _ in range(2))
+        first.update()
+        resumed.load_state_dict({**first.state_dict(), "environment": None}, env_seed=3)
+        state = resumed.state_dict()
+        assert state["collector"]["lengths"].tolist() == [0] * probes.NUM_ENVS
+        assert state["agent"]["reward_scaler"]["discounted"].tolist() == [0.0] * probes.NUM_ENVS
+        assert state["rollouts"] == 1
+
+    @pytest.mark.parametrize(("name", "value"), [("rollouts", -1), ("episodes", -1), ("skipped", -1), ("rollouts", 0)])
+    def test_counts_that_cannot_be(self, name: str, value: int) -> None:
+        run = training(config())
+        run.update()
+        with pytest.raises(ValueError, match="do not fit together"):
+            run.load_state_dict({**run.state_dict(), name: value}, env_seed=1)
 
     def test_two_runs_with_a_seed_are_identical_and_another_seed_is_not(self) -> None:
         first, second, other = agent_for(config()), agent_for(config()), agent_for(config(), seed=2)
@@ -158,10 +177,9 @@ class TestState:
         assert torch.get_rng_state().equal(before)
 
 
-def comparable(event: UpdateCompleted) -> dict[str, object]:
+def comparable(event: Event) -> dict[str, object]:
     record = to_record(event)
-    for name in ("steps_per_second", "env_steps"):
-        record.pop(name)
+    record.pop("steps_per_second")
     return record
 
 

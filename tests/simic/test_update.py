@@ -21,7 +21,7 @@ from esper.simic.losses import Minibatch
 from esper.simic.ppo import PPOAgent
 from esper.simic.rollout import Rollout
 from esper.simic.schedules import CoefficientConfig, ScheduleConfig
-from esper.simic.vectorized import _event
+from esper.simic.vectorized import Training
 from esper.telemetry.events import UpdateSkipped
 
 WARMUP_COSINE = ScheduleConfig(peak=3e-3, warmup_steps=20, decay="cosine")
@@ -173,9 +173,9 @@ class TestEarlyStop:
         agent._prepare = with_other_log_probs  # type: ignore[method-assign]
         before = snapshot(agent)
         result = agent.update(rollout)
-        assert (result.finite, result.optimizer_steps, agent.train_steps) == (True, 0, 0)
+        assert (result.fault, result.optimizer_steps, agent.train_steps) == (None, 0, 0)
         assert same(before, agent)
-        skipped = _event(agent, result, [], 1, 1.0)
+        skipped = Training(agent, probes.RewardByActionAndObservation(), env_seed=0).update()
         assert isinstance(skipped, UpdateSkipped)
         assert "target_kl" in skipped.cause
 
@@ -194,7 +194,7 @@ class TestNonFinite:
         before, network, scaler = snapshot(agent), agent.state_dict()["network"], agent.state_dict()["reward_scaler"]
         rollout.rewards[3, 2] = bad
         result = agent.update(rollout)
-        assert not result.finite
+        assert result.fault == f"the reward of environment 2 was {bad:g} in step 3 of the rollout"
         assert result.metrics == {}
         assert agent.train_steps == 1
         assert same(before, agent)
@@ -212,9 +212,17 @@ class TestNonFinite:
         rollout.rewards[:] = good
         before = snapshot(agent)
         result = agent.update(rollout)
-        assert result.finite
+        assert result.fault is None
         assert result.update == 1
         assert not same(before, agent)
+
+    def test_is_found_in_the_parameters_after_the_last_step(self) -> None:
+        agent = make_agent(update_epochs=1, num_minibatches=1, policy_lr=ScheduleConfig(peak=1e38))
+        rollout = collected(agent)
+        before = snapshot(agent)
+        assert agent.update(rollout).fault == "parameters after the last minibatch step"
+        assert same(before, agent)
+        assert agent.train_steps == 0
 
     def test_is_found_in_a_late_minibatch_too(self) -> None:
         agent = make_agent(update_epochs=1)

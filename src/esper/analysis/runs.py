@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from esper.telemetry.events import TIME_FIELDS, TIMED_EVENTS
+
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 
 
@@ -18,6 +20,15 @@ def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:
     with (run_dir / "events.jsonl").open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
+
+
+def repeatable_events(run_dir: Path) -> list[dict[str, Any]]:
+    """The records that two runs with the same settings and seed have in common, without what the clock decides."""
+    return [
+        {name: value for name, value in event.items() if name not in TIME_FIELDS}
+        for event in read_events(run_dir)
+        if event["event"] not in TIMED_EVENTS
+    ]
 
 
 def load_updates(run_dir: Path) -> Columns:

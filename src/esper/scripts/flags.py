@@ -13,7 +13,6 @@ from esper.config import RunConfig
 from esper.options import ConfigError, Setting, format_value, nearest, parse, settings_of
 from esper.settings import (
     COMPONENT_LRS,
-    SCHEDULES,
     Layer,
     Settings,
     SettingsError,
@@ -22,10 +21,14 @@ from esper.settings import (
     preset_layer,
     resolve,
 )
+from esper.simic.config import SCHEDULES
 from esper.simic.schedules import SWITCH
 
 # Learning rates first: they are what this trainer is for.
-_GROUPS = ("environment", "learning rates", "ppo", "loss coefficients", "network", "run", "output")
+_GROUPS = (
+    *("environment", "learning rates", "ppo", "loss coefficients", "network"),
+    *("run", "checkpoints", "output"),
+)
 _NOTES = {
     "learning rates": "--lr and --lr-* set both components; --policy-lr-* and --value-lr-* set one of them, with the "
     "same endings, as --value-lr-decay. An update is one rollout and its optimisation. Without flags: constant.",
@@ -33,8 +36,8 @@ _NOTES = {
 }
 
 
-# What a shell reports for a program ended by SIGINT.
-INTERRUPTED = 130
+# What a shell reports for a program ended by a signal.
+STOPPED_BY = {"SIGINT": 130, "SIGTERM": 143}
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,13 +70,22 @@ def flag(name: str) -> str:
 def settings_from(args: argparse.Namespace) -> Settings:
     """The settings that flags, file and preset give together; ends the program when they cannot be used."""
     try:
-        flags = _flag_values(args)
-        file = file_layer(args.config) if args.config else None
-        env = flags.get("env") or (file.values.get("env") if file else None) or settings_of(RunConfig)["env"].default
-        layers = [preset_layer(args.preset, str(env)), file, Layer(source="flag", values=flags)]
-        return resolve([layer for layer in layers if layer is not None])
+        layers = given_layers(args)
+        given = [layer.values["env"] for layer in layers if layer.values.get("env")]
+        preset = preset_layer(args.preset, str(given[-1] if given else settings_of(RunConfig)["env"].default))
+        return resolve(layers if preset is None else [preset, *layers])
     except SettingsError as error:
         fail(explain(error), f"esper {args.command}")
+
+
+def given_layers(args: argparse.Namespace) -> list[Layer]:
+    """The settings in the file and in the flags, the strongest last.
+
+    Raises:
+        SettingsError: for a file that cannot be read.
+    """
+    flags = Layer(source="flag", values=_flag_values(args))
+    return [file_layer(args.config), flags] if args.config else [flags]
 
 
 def explain(error: SettingsError) -> str:

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper.config import RunConfig
 from esper.options import ConfigError, flatten
-from esper.scripts.flags import INTERRUPTED, add_settings, explain, fail, flag, settings_from
+from esper.resume_rules import MODES
+from esper.scripts.flags import STOPPED_BY, add_settings, explain, fail, flag, given_layers, settings_from
 from esper.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from esper.run import RunResult
+    from esper.telemetry.events import Sink
 
 USAGE = "esper ppo [--env ID] [--lr X] [--lr-warmup-steps N] [--lr-decay NAME] [flags]"
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     add_settings(parser, help_all=help_all)
+    resume = parser.add_argument_group(
+        "resume",
+        "The settings are those of the checkpoint; what decides how the run learns cannot change. docs/resume.md has "
+        "what can.",
+    )
+    resume.add_argument(
+        "--resume", type=Path, metavar="PATH", help="go on with a run (its folder) or from one checkpoint"
+    )
+    resume.add_argument(
+        "--resume-schedule",
+        default="continue",
+        metavar="|".join(MODES),
+        help="what schedules do: keep their horizon (default), span the new --total-timesteps, or begin again",
+    )
+    resume.add_argument("--fresh-episodes", action="store_true", help="begin new episodes on resume")
     parser.add_argument(
         "--print-config", action="store_true", help="print all settings, and where each is from, as TOML"
     )
@@ -28,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.resume_schedule not in MODES:
+        fail(f"--resume-schedule {args.resume_schedule}: must be one of {', '.join(MODES)}", "esper ppo")
+    if args.resume is None and (args.resume_schedule != "continue" or args.fresh_episodes):
+        given = "--fresh-episodes" if args.fresh_episodes else f"--resume-schedule {args.resume_schedule}"
+        fail(f"{given}: goes with --resume", "esper ppo")
+    if args.resume is not None:
+        return resume(args)
     settings = settings_from(args)
     if args.print_config:
         print(render_config(settings))
@@ -36,19 +62,72 @@ def run(args: argparse.Namespace) -> int:
 
 
 def train(settings: Settings) -> int:
-    from rich.console import Console
-
     from esper.run import run as run_training
-    from esper.telemetry.console import ConsoleSink
 
     config = settings.config
-    console = Console(quiet=config.quiet)
+    with _failures(lambda error: SettingsError(error, settings.origins.get(error.name))):
+        result = run_training(config, sinks=_sinks(config))
+    return _conclude(config, result)
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Go on with a run; only flags and the file count beside its own settings."""
+    from esper.run import resume_run
+
+    if args.preset != "auto" or args.print_config:
+        fail("--resume: has the settings of its run; --preset and --print-config do not go with it", "esper ppo")
+    with _failures(lambda error: SettingsError(error, None)):
+        config, result = resume_run(
+            args.resume,
+            given_layers(args),
+            mode=args.resume_schedule,
+            fresh_episodes=args.fresh_episodes,
+            sinks=_sinks,
+        )
+    return _conclude(config, result)
+
+
+@contextlib.contextmanager
+def _failures(located: Callable[[ConfigError], SettingsError]) -> Iterator[None]:
+    """Errors of a run as messages and exit status: 2 for what was asked for, 1 for what happened on the way."""
+    from esper.checkpoint.store import StoreError
+    from esper.resume import ResumeError
+    from esper.run import RunError
+
     try:
-        result = run_training(config, sinks=[ConsoleSink(console)])
+        yield
+    except SettingsError as error:
+        fail(explain(error), "esper ppo")
     except ConfigError as error:
-        fail(explain(SettingsError(error, settings.origins.get(error.name))), "esper ppo")
-    _summarize(console, config, result)
-    return INTERRUPTED if result.train.stopped else 0
+        fail(explain(located(error)), "esper ppo")
+    except (StoreError, ResumeError) as error:
+        fail(str(error), "esper ppo")
+    except RunError as error:
+        print(f"esper ppo: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _sinks(config: RunConfig) -> list[Sink]:
+    from rich.console import Console
+
+    from esper.telemetry.console import ConsoleSink
+
+    return [ConsoleSink(Console(quiet=config.quiet))]
+
+
+def _conclude(config: RunConfig, result: RunResult) -> int:
+    """Say how the run ended; the exit status."""
+    if not config.quiet:
+        _summarize(config, result)
+    if result.train.status == "diverged":
+        print(
+            f"esper ppo: error: {config.ppo.max_skipped_updates} updates in a row were undone, the last one for: "
+            f"{result.cause}\nlook at the environment's observations and rewards, --lr, --max-grad-norm and "
+            "--normalize-rewards; parameters are those before these updates",
+            file=sys.stderr,
+        )
+        return 1
+    return STOPPED_BY.get(result.cause or "", 0)
 
 
 def render_config(settings: Settings) -> str:
@@ -73,20 +152,21 @@ def _toml(value: Any) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
-def _summarize(console: Console, config: RunConfig, result: RunResult) -> None:
+def _summarize(config: RunConfig, result: RunResult) -> None:
     minutes, seconds = divmod(round(result.seconds), 60)
-    state = "stopped after" if result.train.stopped else "finished"
-    console.print(
-        f"\n{state} {result.train.updates:,} updates, {result.train.env_steps:,} env steps, "
-        f"{result.train.episodes:,} episodes in {minutes}:{seconds:02}",
-        highlight=False,
+    train, folder = result.train, result.run_dir
+    done = train.status == "completed"
+    print(
+        f"\n{'finished' if done else f'stopped ({result.cause})'} after {train.updates:,} updates, "
+        f"{train.env_steps:,} env steps, {train.episodes:,} episodes in {minutes}:{seconds:02}"
     )
-    folder = result.run_dir
     for label, text in (
         ("picture", f"{folder / 'training.png'}"),
         ("record", f"{folder / 'events.jsonl'}, {folder / 'config.json'}"),
         ("policy", f"{folder / 'policy.safetensors'}, {folder / 'policy.json'}"),
+        ("go on", "" if done else f"esper ppo --resume {folder}"),
         ("next", f"esper evaluate {folder}"),
         ("", f"esper ppo --config {folder / 'config.json'} --seed {config.seed + 1}"),
     ):
-        console.print(f"{label:8} {text}", highlight=False, soft_wrap=True, markup=False)
+        if text:
+            print(f"{label:8} {text}")

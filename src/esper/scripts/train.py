@@ -1,4 +1,4 @@
-"""`esper`, the command: `esper ppo` trains, `esper schedule` previews, `esper evaluate` judges."""
+"""`esper`, the command, and its parts: `esper ppo` trains, the others look before and after."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from esper import __version__
-from esper.scripts import evaluate, ppo, schedule
-from esper.scripts.flags import INTERRUPTED, Parser, unknown_flags
+from esper.scripts import checkpoint, evaluate, ppo, schedule
+from esper.scripts.flags import STOPPED_BY, Parser, unknown_flags
 
-_COMMANDS = {"ppo": ppo, "schedule": schedule, "evaluate": evaluate}
+_COMMANDS = {"ppo": ppo, "schedule": schedule, "evaluate": evaluate, "checkpoint": checkpoint}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = _COMMANDS[args.command].run(args)
     except KeyboardInterrupt:
-        print(f"esper {args.command}: stopped at once, nothing more was written", file=sys.stderr)
-        return INTERRUPTED
+        print(f"esper {args.command}: stopped at once; what was written before is whole", file=sys.stderr)
+        return STOPPED_BY["SIGINT"]
     return status
 
 

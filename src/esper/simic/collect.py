@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from esper.envs.base import Step, VectorEnv
+from esper.envs.base import StateTree, Step, VectorEnv
 from esper.simic.networks import ActorCritic
 from esper.simic.rollout import FinalObservations, Rollout
 
@@ -28,6 +28,7 @@ class Collector:
         self._obs = env.reset(seed)
         self._returns = np.zeros(env.spec.num_envs)
         self._lengths = np.zeros(env.spec.num_envs, dtype=np.int64)
+        self.step = 0  # of the rollout that is being, or was last, collected
 
     @torch.no_grad()
     def collect(self, network: ActorCritic, rollout: Rollout, generator: torch.Generator) -> list[Episode]:
@@ -37,6 +38,7 @@ class Collector:
         rollout.final_obs.clear()
         episodes: list[Episode] = []
         for step in range(num_steps):
+            self.step = step
             obs = rollout.obs[step]
             obs.copy_(torch.from_numpy(self._obs))
             actions = rollout.actions[step]
@@ -47,6 +49,13 @@ class Collector:
             self._obs = outcome.obs
         rollout.obs[num_steps].copy_(torch.from_numpy(self._obs))
         return episodes
+
+    def state_dict(self) -> StateTree:
+        """What to act on next, and the episodes in flight."""
+        return {"obs": self._obs.copy(), "returns": self._returns.copy(), "lengths": self._lengths.copy()}
+
+    def load_state_dict(self, state: StateTree) -> None:
+        self._obs, self._returns, self._lengths = (np.array(state[name]) for name in ("obs", "returns", "lengths"))
 
     def _record(self, rollout: Rollout, step: int, outcome: Step) -> None:
         rollout.rewards[step] = outcome.reward

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from esper.options import Bounds, ConfigError, check_options, option, section
-from esper.simic.schedules import CoefficientConfig, ScheduleConfig, make_schedule
+from esper.simic.schedules import CoefficientConfig, Schedule, ScheduleConfig, make_schedule
+
+# The fields of `PPOConfig` that are schedules.
+SCHEDULES = ("policy_lr", "value_lr", "clip_coef", "entropy_coef")
 
 _POSITIVE = Bounds(above=0)
 _COUNT = Bounds(minimum=1)
@@ -73,6 +76,9 @@ class PPOConfig:
     target_kl: float | None = option(
         None, "end an update at the first minibatch whose approx_kl exceeds this", bounds=_POSITIVE
     )
+    max_skipped_updates: int = option(
+        10, "stop after this many updates in a row with a non-finite loss or gradient", bounds=_COUNT
+    )
     adam_eps: float = option(1e-5, "Adam epsilon", bounds=_POSITIVE)
     policy_lr: ScheduleConfig = section(ScheduleConfig(), group="learning rates")
     value_lr: ScheduleConfig = section(ScheduleConfig(), group="learning rates")
@@ -104,12 +110,17 @@ class PPOConfig:
             raise ConfigError(
                 "normalize_advantages", True, "needs minibatches of at least 2 transitions; raise num_steps or num_envs"
             )
-        for name in ("policy_lr", "value_lr", "clip_coef", "entropy_coef"):
-            self._check_schedule(name)
+        for name in SCHEDULES:
+            self.make_schedule(name, self.total_updates)
 
-    def _check_schedule(self, name: str) -> None:
+    def make_schedule(self, name: str, total_updates: int) -> Schedule:
+        """The schedule in field `name`, for a run of `total_updates`.
+
+        Raises:
+            ConfigError: naming the setting that does not fit.
+        """
         try:
-            make_schedule(getattr(self, name), self.total_updates)
+            return make_schedule(getattr(self, name), total_updates)
         except ConfigError as error:
             suffix = "" if error.name == "peak" else f"_{error.name}"
             raise ConfigError(name + suffix, error.value, error.allowed) from None

@@ -59,6 +59,10 @@ class RewardScaler(RunningMoments):
         self.gamma = gamma
         self.register_buffer("discounted", torch.zeros(num_envs, dtype=torch.float64))
 
+    def forget_episodes(self) -> None:
+        """Every environment begins a new episode."""
+        self.discounted.zero_()
+
     def forward(self, rewards: Tensor, done: Tensor) -> Tensor:
         """Take in a rollout's `rewards` and `done` [T, N], then scale the rewards by the new deviation."""
         discounted = torch.empty_like(rewards, dtype=torch.float64)

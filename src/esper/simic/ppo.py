@@ -19,34 +19,25 @@ from esper.simic.losses import Coefficients, Minibatch
 from esper.simic.networks import ActorCritic
 from esper.simic.normalization import RewardScaler
 from esper.simic.optimizers import Adam
+from esper.simic.rates import Horizon, Rates, RateSchedules
 from esper.simic.rollout import Rollout
-from esper.simic.schedules import make_schedule, schedules_enabled
-from esper.simic.seeding import device_generator, host_generator
+from esper.simic.schedules import schedules_enabled
+from esper.simic.seeding import device_generator, host_generator, integer_seed
 from esper.simic.update import Optimization
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """What the schedules say for one update: learning rates and phases by parameter group, and coefficients."""
-
-    learning_rates: dict[str, float]
-    phases: dict[str, str]
-    clip_coef: float
-    entropy_coef: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateResult:
     """One update as the host sees it.
 
-    `finite` is False when a loss or gradient was not: then nothing was changed, the clock did not tick, and there are
+    `fault` says what was not finite, if anything was: then nothing was changed, the clock did not tick, and there are
     no metrics. `metrics` are the loss and ratio fields of `UpdateCompleted`; `explained_variance` is None when all
     returns were the same.
     """
 
     update: int
     rates: Rates
-    finite: bool
+    fault: str | None
     optimizer_steps: int
     metrics: dict[str, Any]
     grad_norms: dict[str, float]
@@ -56,8 +47,9 @@ class UpdateResult:
 class PPOAgent:
     """A PPO learner for environments of sizes `spec`.
 
-    `train_steps` is the clock: the number of updates done, and the index of the next one. Schedules are constant when
-    the environment variable `ESPER_LR_SCHEDULE` is `off`; `lr_schedules_on` says which.
+    `train_steps` is the clock: the number of updates done, and the index of the next one. Schedules span the whole
+    run unless `set_horizon` says otherwise. They are constant when the environment variable `ESPER_LR_SCHEDULE` is
+    `off`; `lr_schedules_on` says which.
 
     Raises:
         ConfigError: for settings that do not fit together, or this machine.
@@ -70,6 +62,7 @@ class PPOAgent:
         self.config = config if self.lr_schedules_on else config.without_lr_schedules()
         self.device = resolve_device(config.runtime.device)
         self.spec = spec
+        self.seed = seed
         self.train_steps = 0
         init = device_generator(seed, "init", torch.device("cpu"))
         self.network = ActorCritic(spec.observation_size, spec.actions, config.network, init).to(self.device)
@@ -79,43 +72,32 @@ class PPOAgent:
         self.optimizer = Adam(self.network, _parameter_groups(self.network), eps=config.adam_eps)
         self.coefficients = Coefficients(torch.zeros((), device=self.device), torch.zeros((), device=self.device))
         self.optimization = Optimization(self.network, self.optimizer, self.config)
-        total = self.config.total_updates
-        self.schedules = {
-            "policy": make_schedule(self.config.policy_lr, total),
-            "value": make_schedule(self.config.value_lr, total),
-            "clip_coef": make_schedule(self.config.clip_coef, total),
-            "entropy_coef": make_schedule(self.config.entropy_coef, total),
-        }
+        self.set_horizon(Horizon(updates=self.config.total_updates))
 
-    def rates(self, update: int) -> Rates:
-        """What the schedules say for update `update`."""
-        followed = {"policy": "policy", "value": "value"}
-        if "shared" in self.optimizer.group_names:
-            owner = self.config.shared_lr
-            if owner == "min":
-                owner = min(("policy", "value"), key=lambda name: self.schedules[name](update))
-            followed["shared"] = owner
-        return Rates(
-            learning_rates={group: self.schedules[name](update) for group, name in followed.items()},
-            phases={group: self.schedules[name].phase(update) for group, name in followed.items()},
-            clip_coef=self.schedules["clip_coef"](update),
-            entropy_coef=self.schedules["entropy_coef"](update),
-        )
+    def set_horizon(self, horizon: Horizon) -> None:
+        """Let all schedules span `horizon`.
+
+        Raises:
+            ConfigError: naming the setting of a schedule that does not fit into it.
+        """
+        self.schedules = RateSchedules(self.config, self.optimizer.group_names, horizon)
 
     def allocate_rollout(self) -> Rollout:
         return Rollout.allocate(self.spec, self.config.num_steps, self.device)
 
     def update(self, rollout: Rollout) -> UpdateResult:
         """One PPO update on `rollout`. The host waits for the device once, at the end, to read the metrics."""
-        rates = self.rates(self.train_steps)
+        rates = self.schedules.at(self.train_steps)
         self._apply(rates)
         reward_statistics = _copies(self.reward_scaler)
         batch = self._prepare(rollout)
         metrics, finite = self.optimization.run(batch, self.coefficients, self.generators["minibatches"])
         extra = torch.stack((finite, _explained_variance(batch)))
         host = torch.cat((metrics.flatten(), extra)).tolist()
-        result = self._result(rates, np.array(host[: metrics.numel()]).reshape(metrics.shape), *host[-2:])
-        if not result.finite:
+        rows = np.array(host[: metrics.numel()]).reshape(metrics.shape)
+        fault = None if host[-2] else find_fault(rollout, rows, self.optimization.metric_names)
+        result = self._result(rates, rows, fault, host[-1])
+        if fault is not None:
             self.reward_scaler.load_state_dict(reward_statistics)
             return result
         if result.optimizer_steps:
@@ -167,15 +149,15 @@ class PPOAgent:
             next_values[where] = self.network.value(self.network.normalize(obs))
         return next_values
 
-    def _result(self, rates: Rates, rows: np.ndarray, finite: float, explained_variance: float) -> UpdateResult:
+    def _result(self, rates: Rates, rows: np.ndarray, fault: str | None, explained_variance: float) -> UpdateResult:
         names = self.optimization.metric_names
-        stepped = rows[rows[:, names.index("stepped")] > 0] if finite else rows[:0]
+        stepped = rows[rows[:, names.index("stepped")] > 0] if fault is None else rows[:0]
         columns = dict(zip(names, stepped.T, strict=True))
         norms = {name: columns.pop(f"grad_norm/{name}") for name in self.optimizer.group_names}
         return UpdateResult(
             update=self.train_steps,
             rates=rates,
-            finite=bool(finite),
+            fault=fault,
             optimizer_steps=len(stepped),
             metrics=_summarize(columns) if len(stepped) else {},
             grad_norms={name: float(column.mean()) for name, column in norms.items()} if len(stepped) else {},
@@ -188,20 +170,30 @@ class PPOAgent:
             "network": _copies(self.network),
             "optimizer": self.optimizer.state_dict(),
             "reward_scaler": _copies(self.reward_scaler),
+            "device": self.device.type,
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
             "ignored_rows": self.ignored_rows.bit_generator.state,
             "train_steps": self.train_steps,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`, in place: every tensor that a compiled update knows stays the same object."""
+        """Go on from `state`, in place: every tensor that a compiled update knows stays the same object.
+
+        A generator's state means nothing to another kind of device; there a new stream begins, decided by the seed.
+
+        Raises:
+            ValueError: for a state that is not of such an agent.
+        """
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.reward_scaler.load_state_dict(state["reward_scaler"])
-        for name, generator in self.generators.items():
-            generator.set_state(state["generators"][name])
         self.ignored_rows.bit_generator.state = state["ignored_rows"]
         self.train_steps = state["train_steps"]
+        for name, generator in self.generators.items():
+            if state["device"] == self.device.type:
+                _set_generator(generator, name, state["generators"][name])
+            else:
+                generator.manual_seed(integer_seed(self.seed, f"{name} from update {self.train_steps}"))
 
 
 def resolve_device(name: str) -> torch.device:
@@ -228,6 +220,13 @@ def _parameter_groups(network: ActorCritic) -> dict[str, dict[str, torch.nn.Para
     return {name: parameters for name, parameters in groups.items() if parameters}
 
 
+def _set_generator(generator: torch.Generator, name: str, state: Tensor) -> None:
+    try:
+        generator.set_state(state)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"generator {name}: {str(error).splitlines()[0]}") from None
+
+
 def _copies(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
@@ -235,6 +234,20 @@ def _copies(module: torch.nn.Module) -> dict[str, Tensor]:
 def _explained_variance(batch: Minibatch) -> Tensor:
     """1 - Var(returns - values) / Var(returns); not finite when the returns are all the same."""
     return 1 - (batch.returns - batch.values).var() / batch.returns.var()
+
+
+def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> str:
+    """What was not finite first in an update on `rollout` with metrics `rows` [minibatches, names]."""
+    for what, values in (("observation", rollout.obs[:-1].cpu().numpy()), ("reward", rollout.rewards)):
+        bad = np.argwhere(~np.isfinite(values))
+        if len(bad):
+            step, env = bad[0][:2]
+            return f"the {what} of environment {env} was {values[tuple(bad[0])]:g} in step {step} of the rollout"
+    for minibatch, row in enumerate(rows):
+        wrong = [f"{name} {value:g}" for name, value in zip(names, row, strict=True) if not math.isfinite(value)]
+        if wrong:
+            return f"in minibatch step {minibatch}: {', '.join(wrong)}"
+    return "parameters after the last minibatch step"
 
 
 def _summarize(columns: Mapping[str, np.ndarray]) -> dict[str, float]:

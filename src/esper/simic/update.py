@@ -85,6 +85,9 @@ class Optimization:
                 )
                 self._metrics[row].copy_(metrics)
                 row += 1
+        # A step can be finite and still throw the parameters out of float32; the next loss would show it too late.
+        norms = torch.stack([torch.linalg.vector_norm(flat) for flat in self._optimizer.state.parameters])
+        self._gate.finite.mul_(norms.isfinite().all())
         restore_unless(self._gate.finite > 0, self._optimizer.state, backup)
         return self._metrics, self._gate.finite
 

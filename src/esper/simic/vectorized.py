@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-from esper.envs.base import VectorEnv
+from esper.envs.base import EnvError, StateTree, VectorEnv
 from esper.simic.collect import Collector, Episode
 from esper.simic.ppo import PPOAgent, UpdateResult
 from esper.telemetry.events import Event, UpdateCompleted, UpdateSkipped, episode_fields
@@ -14,12 +15,16 @@ from esper.telemetry.events import Event, UpdateCompleted, UpdateSkipped, episod
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """How a training run ended. `stopped` says that `should_stop` ended it before its last rollout."""
+    """How training ended: after its last update, because it was asked to, or because too many updates were undone.
+
+    `fault` says why the latest update was undone, if it was.
+    """
 
     env_steps: int
     updates: int
     episodes: int
-    stopped: bool
+    status: Literal["completed", "interrupted", "diverged"]
+    fault: str | None
 
 
 def train_ppo_vectorized(
@@ -33,40 +38,121 @@ def train_ppo_vectorized(
     """Train `agent` in `env` for its configured number of updates; `on_event` gets an event after each.
 
     `should_stop` is asked between updates.
+
+    Raises:
+        EnvError: when the environment raises.
     """
-    collector, rollout = Collector(env, env_seed), agent.allocate_rollout()
-    episodes = rollouts = 0
-    while rollouts < agent.config.total_updates and not should_stop():
+    return Training(agent, env, env_seed=env_seed).run(on_event=on_event, should_stop=should_stop)
+
+
+class Training:
+    """A run of `agent` in `env`, from the reset with `env_seed` to the last of its updates.
+
+    Between updates its whole state can be taken and given to another one, which goes on exactly there. `rollouts`
+    counts those collected, `skipped` the latest updates in a row that were undone because something was not finite.
+    """
+
+    def __init__(self, agent: PPOAgent, env: VectorEnv, *, env_seed: int) -> None:
+        self.agent, self._env = agent, env
+        self._collector = Collector(env, env_seed)
+        self._rollout = agent.allocate_rollout()
+        self.rollouts = self.episodes = self.skipped = 0
+        self._fault: str | None = None
+
+    def run(
+        self,
+        *,
+        on_event: Callable[[Event], None],
+        should_stop: Callable[[], bool],
+        after_update: Callable[[], None] = lambda: None,
+    ) -> TrainResult:
+        """Update until the end, or until stopped; `after_update` follows each update's event."""
+        while (status := self._status()) == "training" and not should_stop():
+            on_event(self.update())
+            after_update()
+        return TrainResult(
+            env_steps=self.env_steps,
+            updates=self.agent.train_steps,
+            episodes=self.episodes,
+            status="interrupted" if status == "training" else status,
+            fault=self._fault,
+        )
+
+    @property
+    def env_steps(self) -> int:
+        return self.rollouts * self.agent.config.batch_size
+
+    def _status(self) -> Literal["training", "completed", "diverged"]:
+        if self.skipped >= self.agent.config.max_skipped_updates:
+            return "diverged"
+        return "completed" if self.rollouts >= self.agent.config.total_updates else "training"
+
+    def update(self) -> Event:
+        """Collect a rollout and learn from it."""
         started = time.perf_counter()
-        finished = collector.collect(agent.network, rollout, agent.generators["actions"])
-        result = agent.update(rollout)
-        rollouts += 1
-        episodes += len(finished)
-        on_event(_event(agent, result, finished, rollouts, time.perf_counter() - started))
-    return TrainResult(
-        env_steps=rollouts * agent.config.batch_size,
-        updates=agent.train_steps,
-        episodes=episodes,
-        stopped=rollouts < agent.config.total_updates,
-    )
+        finished = self._collect()
+        result = self.agent.update(self._rollout)
+        self.rollouts += 1
+        self.episodes += len(finished)
+        self.skipped = 0 if result.fault is None else self.skipped + 1
+        self._fault = result.fault
+        return self._event(result, finished, time.perf_counter() - started)
 
+    def _collect(self) -> list[Episode]:
+        agent = self.agent
+        try:
+            return self._collector.collect(agent.network, self._rollout, agent.generators["actions"])
+        except EnvError as error:
+            num_steps, num_envs = self._rollout.rewards.shape
+            step = self._collector.step
+            where = f"update {self.rollouts}, step {step} of {num_steps}, env step {self.env_steps + step * num_envs}"
+            raise EnvError(f"{error} ({where})") from error
 
-def _event(agent: PPOAgent, result: UpdateResult, finished: list[Episode], rollouts: int, seconds: float) -> Event:
-    env_steps = rollouts * agent.config.batch_size
-    if not result.optimizer_steps:
-        cause = "approx_kl exceeded target_kl before the first step" if result.finite else "non-finite loss or gradient"
-        return UpdateSkipped(update=result.update, env_steps=env_steps, cause=cause)
-    return UpdateCompleted(
-        update=result.update,
-        env_steps=env_steps,
-        lr=result.rates.learning_rates,
-        lr_phase=result.rates.phases,
-        clip_coef=result.rates.clip_coef,
-        entropy_coef=result.rates.entropy_coef,
-        optimizer_steps=result.optimizer_steps,
-        steps_per_second=agent.config.batch_size / seconds,
-        grad_norm=result.grad_norms,
-        explained_variance=result.explained_variance,
-        **result.metrics,
-        **episode_fields([e.episode_return for e in finished], [e.length for e in finished]),
-    )
+    def state_dict(self) -> StateTree:
+        """Everything that decides what comes next, as copies; `environment` is None where it cannot tell."""
+        return {
+            "agent": self.agent.state_dict(),
+            "collector": self._collector.state_dict(),
+            "environment": self._env.state_dict(),
+            "rollouts": self.rollouts,
+            "episodes": self.episodes,
+            "skipped": self.skipped,
+        }
+
+    def load_state_dict(self, state: StateTree, *, env_seed: int) -> None:
+        """Go on from `state`; without the environment's state in it, from fresh episodes begun with `env_seed`.
+
+        Raises:
+            ValueError: for a state that is not of such a run.
+        """
+        if not 0 <= state["agent"]["train_steps"] <= state["rollouts"] or min(state["episodes"], state["skipped"]) < 0:
+            raise ValueError("its counts of updates, rollouts, episodes and skipped updates do not fit together")
+        self.agent.load_state_dict(state["agent"])
+        self.rollouts, self.episodes = state["rollouts"], state["episodes"]
+        # Whoever goes on with a run that was stopped for its skipped updates wants to see the next ones.
+        self.skipped = state["skipped"] % self.agent.config.max_skipped_updates
+        if state["environment"] is None:
+            self.agent.reward_scaler.forget_episodes()
+            self._collector = Collector(self._env, env_seed)
+        else:
+            self._env.load_state_dict(state["environment"])
+            self._collector.load_state_dict(state["collector"])
+
+    def _event(self, result: UpdateResult, finished: list[Episode], seconds: float) -> Event:
+        if not result.optimizer_steps:
+            cause = result.fault or "approx_kl exceeded target_kl before the first step"
+            return UpdateSkipped(update=result.update, env_steps=self.env_steps, cause=cause)
+        return UpdateCompleted(
+            update=result.update,
+            env_steps=self.env_steps,
+            lr=result.rates.learning_rates,
+            lr_phase=result.rates.phases,
+            clip_coef=result.rates.clip_coef,
+            entropy_coef=result.rates.entropy_coef,
+            optimizer_steps=result.optimizer_steps,
+            steps_per_second=self.agent.config.batch_size / seconds,
+            grad_norm=result.grad_norms,
+            explained_variance=result.explained_variance,
+            **result.metrics,
+            **episode_fields([e.episode_return for e in finished], [e.length for e in finished]),
+        )

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from esper.telemetry.events import Event, RunFinished, RunStarted, UpdateCompleted, UpdateSkipped
+from esper.telemetry.events import Event, RunFinished, RunResumed, RunStarted, UpdateCompleted, UpdateSkipped
 
 _RECENT_EPISODES = 100  # at least, where so many have ended
 _SECONDS_BETWEEN_LINES = 5.0
@@ -26,6 +26,7 @@ class ConsoleSink:
         self._total_updates = 1
         self._started = self._last_line = time.monotonic()
         self._recent: deque[tuple[float, int]] = deque()
+        self._first: UpdateCompleted | None = None
         self._last: UpdateCompleted | None = None
         self._printed: UpdateCompleted | None = None
 
@@ -33,10 +34,12 @@ class ConsoleSink:
         match event:
             case RunStarted():
                 self._begin(event)
+            case RunResumed():
+                self._go_on(event)
             case UpdateCompleted():
                 self._show(event)
             case UpdateSkipped():
-                self._console.print(f"[yellow]update {event.update} skipped: {event.cause}[/]")
+                self._say(f"update {event.update} skipped: {event.cause}", style="yellow")
             case RunFinished():
                 if self._live is None and self._last is not self._printed and self._last is not None:
                     self._print_line(self._last)
@@ -47,25 +50,45 @@ class ConsoleSink:
             self._live = None
 
     def _begin(self, event: RunStarted) -> None:
-        self._total_updates = event.total_updates
         if event.lr_schedule_switch == "off":
-            self._console.print("ESPER_LR_SCHEDULE=off: learning rates stay at their base rates")
+            self._say("ESPER_LR_SCHEDULE=off: learning rates stay at their base rates")
+        self._watch(event)
+
+    def _go_on(self, event: RunResumed) -> None:
+        for reason in event.broken:
+            self._say(f"broken, and set aside: {reason}")
+        self._say(f"going on from {event.checkpoint}, after {event.env_steps:,} env steps")
+        if not event.exact_resume:
+            self._say(f"the environments begin fresh episodes (seed {event.env_seed}): the resume is not exact")
+        for name, (old, new) in event.changed.items():
+            self._say(f"{name}: {old}, now {new}")
+        for group, rate in event.lr.items():
+            if rate != event.lr_before[group]:
+                self._say(f"lr/{group} jumps: {event.lr_before[group]:.4g}, now {rate:.4g}")
+        self._watch(event)
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+    def _watch(self, event: RunStarted | RunResumed) -> None:
+        self._total_updates = event.total_updates
         if event.compiled:
-            self._console.print("compiling the update at its first use (up to a minute; quicker when cached)")
+            self._say("compiling the update at its first use (up to a minute; quicker when cached)")
         self._started = self._last_line = time.monotonic()
-        if self._console.is_terminal:
+        if self._console.is_terminal and self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=False)
             self._live.start()
 
     def _show(self, event: UpdateCompleted) -> None:
         self._last = event
+        self._first = self._first or event
         if event.episode_return_mean is not None:
             self._recent.append((event.episode_return_mean, event.episodes))
             while self._recent_count() - self._recent[0][1] >= _RECENT_EPISODES:
                 self._recent.popleft()
         if self._live is not None:
             self._live.update(self._table(event), refresh=self._due(0.1))
-        elif event.update == 0 or self._due(_SECONDS_BETWEEN_LINES):
+        elif event is self._first or self._due(_SECONDS_BETWEEN_LINES):
             self._print_line(event)
 
     def _due(self, seconds: float) -> bool:
@@ -104,8 +127,8 @@ class ConsoleSink:
         self._printed = event
 
     def _time_left(self, event: UpdateCompleted) -> str:
-        done = event.update + 1
-        seconds = int((time.monotonic() - self._started) / done * (self._total_updates - done))
+        done = event.update + 1 - (self._first or event).update
+        seconds = int((time.monotonic() - self._started) / done * (self._total_updates - event.update - 1))
         minutes, seconds = divmod(seconds, 60)
         return f"{minutes}:{seconds:02}"
 

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-# Fields that differ between two runs with the same seed.
+# Fields, and events, that differ between two runs with the same seed.
 TIME_FIELDS = frozenset({"time", "seconds", "steps_per_second"})
+TIMED_EVENTS = frozenset({"checkpoint_saved"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,21 +79,66 @@ class UpdateSkipped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFinished:
-    """How the run ended; `seconds` is from the first rollout to the last update."""
+class RunResumed:
+    """The run goes on from `checkpoint`, before update `update`.
 
-    status: Literal["completed", "interrupted"]
+    `exact_resume` is False where the environment could not tell where it stood: then fresh episodes begin, from
+    `env_seed`. `schedules` are as in `RunStarted`, from here on; `lr_before` and `lr` are the next update's rates as
+    the checkpoint had them and as they are now. `changed` has old and new value of every setting that is not as it
+    was, and `broken` says what was wrong with newer checkpoints.
+    """
+
+    checkpoint: str
+    update: int
+    env_steps: int
+    resume_schedule: str
+    exact_resume: bool
+    env_seed: int | None
+    total_updates: int
+    schedules: Mapping[str, Mapping[str, float | int | str | None]]
+    lr_before: Mapping[str, float]
+    lr: Mapping[str, float]
+    changed: Mapping[str, Sequence[Any]]
+    broken: Sequence[str]
+    compiled: bool
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSaved:
+    """A checkpoint is whole on the disk; `exact_resume` as in `RunResumed`, `seconds` what writing took."""
+
+    checkpoint: str
+    env_steps: int
+    exact_resume: bool
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished:
+    """How the run ended, and why if before its last update; `seconds` is from its (latest) start."""
+
+    status: Literal["completed", "interrupted", "diverged", "failed"]
+    cause: str | None
     updates: int
     env_steps: int
     episodes: int
     seconds: float
 
 
-Event: TypeAlias = RunStarted | UpdateCompleted | UpdateSkipped | RunFinished
+Event: TypeAlias = RunStarted | RunResumed | UpdateCompleted | UpdateSkipped | CheckpointSaved | RunFinished
+
+
+class SinkError(Exception):
+    """Events cannot be written any more: where, and why."""
 
 
 class Sink(Protocol):
-    """Takes the events of one run."""
+    """Takes the events of one run.
+
+    Raises:
+        SinkError: when an event would be lost.
+    """
 
     def emit(self, event: Event) -> None: ...
 

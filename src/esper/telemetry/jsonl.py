@@ -3,21 +3,61 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
-from esper.telemetry.events import Event, to_record
+from esper.telemetry.events import Event, SinkError, to_record
 
 
 class JsonlSink:
-    """Appends to `path`, a line at a time, so that a run that is killed leaves whole lines."""
+    """Writes to `path`, after its first `position` bytes; what comes behind them is dropped.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+    A line is one write, so that a run that is killed leaves whole lines, but for the last on a disk that is full.
+
+    Raises:
+        SinkError: when `path` cannot be written, or does not have a line that ends at `position`.
+    """
+
+    def __init__(self, path: Path, position: int = 0) -> None:
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._cut(position)
+        except OSError as error:
+            raise SinkError(f"{path}: {error.strerror}") from None
+        self.position = position
+
+    def _cut(self, position: int) -> None:
+        size = os.fstat(self._descriptor).st_size
+        if size < position or (position and os.pread(self._descriptor, 1, position - 1) != b"\n"):
+            os.close(self._descriptor)
+            raise SinkError(
+                f"{self._path}: has {size:,} bytes, and no line that ends at byte {position:,}, where the checkpoint "
+                "was made; it is not this checkpoint's record"
+            )
+        os.ftruncate(self._descriptor, position)
+        os.lseek(self._descriptor, position, os.SEEK_SET)
 
     def emit(self, event: Event) -> None:
-        record = to_record(event) | {"time": time.time()}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        line = (json.dumps(to_record(event) | {"time": time.time()}, allow_nan=False) + "\n").encode()
+        try:
+            if os.fstat(self._descriptor).st_nlink == 0:
+                raise SinkError(f"{self._path}: was removed while the run was writing it")
+            written = os.write(self._descriptor, line)
+        except OSError as error:
+            raise SinkError(f"{self._path}: {error.strerror}") from None
+        if written < len(line):
+            raise SinkError(f"{self._path}: No space left on device")
+        self.position += written
+
+    def flush(self) -> None:
+        """Wait until everything emitted is on the disk.
+
+        Raises:
+            OSError: when it cannot be.
+        """
+        os.fsync(self._descriptor)
 
     def close(self) -> None:
-        self._file.close()
+        os.close(self._descriptor)

@@ -12,10 +12,14 @@ _ON_THE_AXIS = ("update", "env_steps")
 
 
 class TensorBoardSink:
-    """Every number of an update, by its name in the record, over `env_steps`."""
+    """Every number of an update, by its name in the record, over `env_steps`.
 
-    def __init__(self, folder: Path) -> None:
-        self._writer = SummaryWriter(str(folder), write_to_disk=True)
+    A run that goes on after `env_steps` hides what is there of later ones.
+    """
+
+    def __init__(self, folder: Path, env_steps: int = 0) -> None:
+        purge_step = env_steps + 1 if env_steps else None
+        self._writer = SummaryWriter(str(folder), write_to_disk=True, purge_step=purge_step)
 
     def emit(self, event: Event) -> None:
         if not isinstance(event, UpdateCompleted):

@@ -1,0 +1,145 @@
+"""Going on with a run: where from, and with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from esper.checkpoint.folder import MANIFEST, checkpoints_in, load_checkpoint
+from esper.checkpoint.store import StoreError
+from esper.config import RunConfig
+from esper.options import ConfigError, flatten, format_value
+from esper.resume_rules import Mode, changes, may_change
+from esper.run_folder import CHECKPOINTS
+from esper.settings import Layer, Settings, SettingsError, file_layer, resolve
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    """A state to go on from.
+
+    `run_dir` is the run's folder, None when the checkpoint lies outside of any. `checkpoint` and `state` are None for
+    a run that was stopped before its first checkpoint: it begins anew. `broken` are newer checkpoints with what is
+    wrong with them.
+    """
+
+    run_dir: Path | None
+    checkpoint: Path | None
+    state: Mapping[str, Any] | None
+    config: RunConfig
+    broken: Sequence[tuple[Path, str]] = ()
+
+    @property
+    def source(self) -> Path:
+        """The file or folder that everything is from."""
+        source = self.checkpoint or self.run_dir
+        assert source is not None
+        return source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """How to go on: from where, under which schedules, and whether with fresh episodes even if old ones are there."""
+
+    point: ResumePoint
+    mode: Mode = "continue"
+    fresh_episodes: bool = False
+
+    @property
+    def keeps_episodes(self) -> bool:
+        """Whether the environments go on in the middle of their episodes."""
+        state = self.point.state
+        return state is not None and state["training"]["environment"] is not None and not self.fresh_episodes
+
+
+class ResumeError(Exception):
+    """A run that cannot go on as asked, and why."""
+
+
+def find_resume_point(path: Path, broken: Sequence[tuple[Path, str]] = ()) -> ResumePoint:
+    """What to go on from in `path`: the newest whole checkpoint of a run but for `broken`, or the checkpoint itself.
+
+    Raises:
+        StoreError: when there is none, or the one that was named is broken.
+    """
+    if is_checkpoint(path):
+        return _point(path, path.parent.parent if path.parent.name == CHECKPOINTS else None, [])
+    faults = dict(broken)
+    for checkpoint in checkpoints_in(path / CHECKPOINTS):
+        if checkpoint not in faults:
+            try:
+                return _point(checkpoint, path, tuple(faults.items()))
+            except StoreError as error:
+                faults[checkpoint] = str(error)
+    if faults:
+        reasons = "".join(f"\n  {reason}" for reason in faults.values())
+        raise StoreError(f"{path}: none of its checkpoints is whole:{reasons}")
+    return _beginning(path)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is meant as a checkpoint, and not as the folder of a run."""
+    return (path / MANIFEST).exists() or path.parent.name == CHECKPOINTS
+
+
+def _beginning(run_dir: Path) -> ResumePoint:
+    """The start of a run that was killed before its first checkpoint."""
+    config = run_dir / "config.json"
+    if not config.is_file():
+        what = "has neither a checkpoint nor a config.json" if run_dir.exists() else "No such file or directory"
+        raise StoreError(f"{run_dir}: {what}")
+    try:
+        return ResumePoint(run_dir=run_dir, checkpoint=None, state=None, config=resolve([file_layer(config)]).config)
+    except SettingsError as error:
+        raise StoreError(f"{config}: {error}") from None
+
+
+def _point(checkpoint: Path, run_dir: Path | None, broken: Sequence[tuple[Path, str]]) -> ResumePoint:
+    if checkpoint.is_symlink() and run_dir is not None:
+        raise StoreError(f"{checkpoint}: is a link out of the run's folder")
+    state = load_checkpoint(checkpoint)
+    settings = state.get("config")
+    try:
+        if not isinstance(settings, dict):
+            raise ConfigError("config", settings, "must be the settings of the run")
+        config = resolve([Layer(source="checkpoint", values=settings)]).config
+    except (SettingsError, ConfigError) as error:
+        raise StoreError(f"{checkpoint}: {error}") from None
+    return ResumePoint(run_dir=run_dir, checkpoint=checkpoint, state=state, config=config, broken=tuple(broken))
+
+
+def check_newest(point: ResumePoint) -> None:
+    """Refuse to go on in a run's own folder from a checkpoint that is not its newest.
+
+    Raises:
+        ResumeError: naming the newer one.
+    """
+    if point.run_dir is None or point.checkpoint is None:
+        return
+    newest = checkpoints_in(point.run_dir / CHECKPOINTS)[0]
+    if newest.name != point.checkpoint.name and newest not in [path for path, _ in point.broken]:
+        raise ResumeError(
+            f"{point.checkpoint}: {newest.name} is newer, and would be overwritten; go on in another folder with "
+            f"--run-dir, or from the newest with  --resume {point.run_dir}"
+        )
+
+
+def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode) -> Settings:
+    """The settings of `point` under `layers`, the strongest last.
+
+    Raises:
+        SettingsError: for an unknown name or a value that cannot be used.
+        ResumeError: listing every difference that `mode` does not allow.
+    """
+    settings = resolve([Layer(source=str(point.source), values=flatten(point.config)), *layers])
+    changed = changes(point.config, settings.config)
+    wrong = [name for name in changed if not may_change(name, mode)]
+    if wrong:
+        old_and_new = {name: [format_value(value) for value in changed[name]] for name in wrong}
+        lines = "".join(f"\n  {name}: {old}, now {new}" for name, (old, new) in old_and_new.items())
+        schedules = any(may_change(name, "extend") for name in wrong)
+        hint = "\nschedules may change with --resume-schedule extend or restart" if schedules else ""
+        raise ResumeError(f"{point.source}: these settings cannot change on resume:{lines}{hint}")
+    return settings

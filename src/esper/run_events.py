@@ -1,0 +1,73 @@
+"""The events of a run that are not of an update: made of everything the run knows about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from esper.config import RunConfig
+from esper.resume import Resume
+from esper.run_state import env_seed, versions
+from esper.settings import recorded
+from esper.simic.ppo import PPOAgent
+from esper.simic.rates import Rates
+from esper.simic.vectorized import Training
+from esper.telemetry.events import RunFinished, RunResumed, RunStarted
+
+
+def run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
+    """A record begins."""
+    return RunStarted(
+        config=recorded(config),
+        seed=config.seed,
+        total_updates=agent.config.total_updates,
+        schedules=agent.schedules.resolved(),
+        lr_schedule_switch="on" if agent.lr_schedules_on else "off",
+        compiled=agent.optimization.compiled,
+        versions=versions(),
+    )
+
+
+def run_resumed(
+    config: RunConfig,
+    training: Training,
+    resume: Resume,
+    rates_before: Rates,
+    changed: Mapping[str, tuple[Any, Any]],
+) -> RunResumed:
+    """A record goes on; `rates_before` are the rates that the checkpoint had for the next update."""
+    agent = training.agent
+    exact = resume.keeps_episodes or not training.rollouts
+    return RunResumed(
+        checkpoint=str(resume.point.checkpoint),
+        update=agent.train_steps,
+        env_steps=training.env_steps,
+        resume_schedule=resume.mode,
+        exact_resume=exact,
+        env_seed=None if exact else env_seed(config, training.rollouts),
+        total_updates=agent.config.total_updates,
+        schedules=agent.schedules.resolved(),
+        lr_before=rates_before.learning_rates,
+        lr=agent.schedules.at(agent.train_steps).learning_rates,
+        changed=changed,
+        broken=[reason for _, reason in resume.point.broken],
+        compiled=agent.optimization.compiled,
+        versions=versions(),
+    )
+
+
+def run_finished(
+    training: Training,
+    status: Literal["completed", "interrupted", "diverged", "failed"],
+    cause: str | None,
+    seconds: float,
+) -> RunFinished:
+    """A record ends."""
+    return RunFinished(
+        status=status,
+        cause=cause,
+        updates=training.agent.train_steps,
+        env_steps=training.env_steps,
+        episodes=training.episodes,
+        seconds=seconds,
+    )

@@ -1,0 +1,98 @@
+"""A run's folder, and the lock that lets one process at a time write to it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from esper.config import RunConfig
+from esper.options import ConfigError
+
+_log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """`path`, locked until `close` or the end of the process, however it ends."""
+
+    path: Path
+    lock: int | None
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    @property
+    def picture(self) -> Path:
+        return self.path / "training.png"
+
+    def close(self) -> None:
+        if self.lock is not None:
+            os.close(self.lock)
+
+
+def create_run_folder(config: RunConfig) -> RunFolder:
+    """The new or empty folder that `config` asks for.
+
+    Raises:
+        ConfigError: when it has something in it, cannot be written, or is in use.
+    """
+    name = config.environment.env.replace("/", "-")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = Path(config.run_dir) if config.run_dir else Path("runs") / name / f"{stamp}-{config.seed}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        folder = open_run_folder(path)
+        # Hidden files are the lock, and what a run leaves that was killed before it began.
+        if any(not entry.name.startswith(".") for entry in path.iterdir()):
+            folder.close()
+            raise ConfigError(
+                "run_dir",
+                str(path),
+                "has files in it; name a new or an empty folder, or go on with  esper ppo --resume",
+            )
+    except OSError as error:
+        raise ConfigError("run_dir", str(path), f"cannot be written: {error.strerror}") from None
+    return folder
+
+
+def open_run_folder(path: Path) -> RunFolder:
+    """The folder `path`, which is there.
+
+    Raises:
+        ConfigError: when another process uses it.
+        OSError: when it cannot be written.
+    """
+    # The file stays: to remove it would let one process lock the old and another a new one.
+    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConfigError("run_dir", str(path), "is in use by another process that trains in it") from None
+    except OSError as error:
+        os.close(lock)
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise
+        _log.warning("%s: this file system has no locks; take care that only one process trains in it", path)
+        return RunFolder(path=path, lock=None)
+    return RunFolder(path=path, lock=lock)

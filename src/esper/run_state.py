@@ -1,0 +1,128 @@
+"""The whole state of a run as one tree: what a checkpoint holds, and what must be true of it to go on from it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from esper import __version__
+from esper.checkpoint.store import StoreError
+from esper.checkpoint.tree import TreeError, check_like, differences, with_arrays
+from esper.config import RunConfig
+from esper.resume import Resume, ResumeError
+from esper.settings import recorded
+from esper.simic.rates import Horizon, Rates, RateSchedules
+from esper.simic.schedules import SWITCH
+from esper.simic.seeding import integer_seed
+from esper.simic.vectorized import Training
+
+# Generators and environments hold what they hold, and judge it themselves when they take it.
+_FREE = frozenset({"config", "schedule", "versions", "training/agent", "training/environment"})
+_FREE_OF_AGENT = frozenset({"device", "generators", "ignored_rows"})
+
+
+def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dict[str, Any]:
+    """The state of a run between two updates, as copies; `events_bytes` is the length of its record."""
+    state = training.state_dict()
+    return {
+        "config": recorded(config),
+        "lr_schedule_switch": _switch(training),
+        # Before the first rollout the seed says all that a state would.
+        "exact_resume": state["environment"] is not None or not training.rollouts,
+        "schedule": training.agent.schedules.state(training.agent.train_steps),
+        "events_bytes": events_bytes,
+        "versions": versions(),
+        "training": state,
+    }
+
+
+def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
+    """Put `training`, made afresh from `config`, where `resume` says; returns the next rates as they were stored.
+
+    Raises:
+        StoreError: naming what is wrong with the stored state.
+        ResumeError: when the schedules would not be what they were, or nothing is left to do.
+    """
+    state = resume.point.state
+    assert state is not None
+    try:
+        _check_structure(state, capture_run(config, training, 0))
+        stored = state["training"]
+        episodes = {
+            "environment": with_arrays(stored["environment"]) if resume.keeps_episodes else None,
+            "collector": with_arrays(stored["collector"]),
+        }
+        training.load_state_dict({**stored, **episodes}, env_seed=env_seed(config, stored["rollouts"]))
+        schedules = _stored_schedules(state, resume, training)
+    # A state of the right structure can still hold what a generator or an environment does not take.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise StoreError(f"{resume.point.source}: {error or type(error).__name__}") from None
+    if resume.mode == "continue" and state["lr_schedule_switch"] != _switch(training):
+        raise ResumeError(
+            f"{SWITCH}={_switch(training)}: the run was started with {state['lr_schedule_switch']}; schedules may "
+            "change with --resume-schedule extend or restart"
+        )
+    training.agent.set_horizon(_horizon(config, training, resume.mode, schedules.horizon))
+    return schedules.at(training.agent.train_steps)
+
+
+def env_seed(config: RunConfig, rollouts: int) -> int:
+    """The seed of the environments' first episodes, or of fresh ones after `rollouts`."""
+    return integer_seed(config.seed, f"env from update {rollouts}" if rollouts else "env")
+
+
+def versions() -> dict[str, str]:
+    """Of everything that could make a difference to the numbers."""
+    return {
+        "esper": __version__,
+        "torch": torch.__version__,
+        "gymnasium": version("gymnasium"),
+        "python": platform.python_version(),
+    }
+
+
+def _switch(training: Training) -> str:
+    return "on" if training.agent.lr_schedules_on else "off"
+
+
+def _check_structure(state: Mapping[str, Any], template: Mapping[str, Any]) -> None:
+    check_like(state, template, free=_FREE)
+    check_like(state["training"]["agent"], template["training"]["agent"], finite=True, free=_FREE_OF_AGENT)
+    if not isinstance(state["training"]["environment"], Mapping | None):
+        raise TreeError("training/environment must be a mapping or null")
+    if state["events_bytes"] < 0:
+        raise TreeError(f"events_bytes is {state['events_bytes']}, less than 0")
+
+
+def _stored_schedules(state: Mapping[str, Any], resume: Resume, training: Training) -> RateSchedules:
+    """The schedules that the stored settings give, which must be those that were stored: a rate must not jump."""
+    stored = state["schedule"]
+    horizon = {name: stored[name] for name in ("start", "updates")}
+    if not all(type(value) is int and 0 <= value < 2**63 for value in horizon.values()):
+        raise TreeError(f"schedule starts at {horizon['start']!r:.40} and spans {horizon['updates']!r:.40} updates")
+    config = resume.point.config.ppo
+    if state["lr_schedule_switch"] == "off":
+        config = config.without_lr_schedules()
+    schedules = RateSchedules(config, training.agent.optimizer.group_names, Horizon(**horizon))
+    wrong = list(differences(stored, schedules.state(training.agent.train_steps)))
+    if wrong:
+        raise TreeError("its schedules are not those of its settings; a rate would jump: " + "; ".join(wrong[:5]))
+    return schedules
+
+
+def _horizon(config: RunConfig, training: Training, mode: str, stored: Horizon) -> Horizon:
+    """The span of the schedules from here on."""
+    if mode == "continue":
+        return stored
+    start = stored.start if mode == "extend" else training.agent.train_steps
+    updates = config.ppo.total_updates - start
+    if updates < 1:
+        raise ResumeError(
+            f"total_timesteps {config.ppo.total_timesteps}: the run has done {training.env_steps:,} of them, so there "
+            f"is nothing to {mode}; give more"
+        )
+    return Horizon(start=start, updates=updates)

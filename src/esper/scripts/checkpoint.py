@@ -1,0 +1,106 @@
+"""Look into checkpoints: what is in them, and whether they are whole."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esper.scripts.flags import fail
+
+if TYPE_CHECKING:
+    from esper.resume import ResumePoint
+
+USAGE = "esper checkpoint inspect PATH [--json]"
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
+    parser.add_argument("action", choices=["inspect"], metavar="inspect", help="the one thing to do with a checkpoint")
+    parser.add_argument("path", type=Path, metavar="PATH", help="folder of a run, or one checkpoint")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    from esper.checkpoint.store import StoreError
+    from esper.resume import find_resume_point
+
+    try:
+        point = find_resume_point(args.path)
+    except StoreError as error:
+        fail(f"broken: {error}", "esper checkpoint")
+    if point.state is None:
+        fail(f"{args.path}: the run has no checkpoint yet", "esper checkpoint")
+    try:
+        facts = describe(point, point.state)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        fail(f"broken: {point.source}: is not the state of a run ({error!r})", "esper checkpoint")
+    print(json.dumps(facts) if args.json else _table(facts))
+    return 0
+
+
+def describe(point: ResumePoint, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What is in a checkpoint, by names that the record of a run has too."""
+    training, schedule, config = state["training"], state["schedule"], point.config
+    agent = training["agent"]
+    return {
+        "checkpoint": str(point.checkpoint),
+        "whole": True,
+        "broken": [reason for _, reason in point.broken],
+        "env": config.environment.env,
+        "seed": config.seed,
+        "rollouts": training["rollouts"],
+        "total_updates": config.ppo.total_updates,
+        "env_steps": training["rollouts"] * config.ppo.batch_size,
+        "episodes": training["episodes"],
+        "exact_resume": state["exact_resume"],
+        "update": agent["train_steps"],
+        "horizon": {"start": schedule["start"], "updates": schedule["updates"]},
+        "lr_schedule_switch": state["lr_schedule_switch"],
+        "schedules": {
+            name: {
+                "next": rate,
+                "phase": schedule["next_phase"].get(name),
+                **schedule["resolved"].get(name, {}),
+            }
+            for name, rate in schedule["next"].items()
+        },
+        "tensors": {name: tuple(tensor.shape) for name, tensor in agent["network"].items()},
+        "numbers": sum(tensor.numel() for tensor in agent["network"].values()),
+        "bytes": sum(file.stat().st_size for file in (point.checkpoint or point.source).iterdir()),
+        "versions": state["versions"],
+    }
+
+
+def _table(facts: Mapping[str, Any]) -> str:
+    rows = [
+        ("", f"{facts['checkpoint']}: whole"),
+        *(("broken", reason) for reason in facts["broken"]),
+        ("run", f"{facts['env']}, seed {facts['seed']}"),
+        (
+            "position",
+            f"{facts['rollouts']:,} of {facts['total_updates']:,} rollouts, {facts['env_steps']:,} env steps, "
+            f"{facts['episodes']:,} episodes",
+        ),
+        ("resume", "exact" if facts["exact_resume"] else "with fresh episodes: the environment cannot tell its state"),
+        (
+            "schedules",
+            f"update {facts['update']:,}, counted from {facts['horizon']['start']:,}, of "
+            f"{facts['horizon']['updates']:,}; switch {facts['lr_schedule_switch']}",
+        ),
+        *((name, _schedule(schedule)) for name, schedule in facts["schedules"].items()),
+        ("network", f"{facts['numbers']:,} numbers in {len(facts['tensors'])} tensors"),
+        ("size", f"{facts['bytes']:,} bytes"),
+        ("written by", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())),
+    ]
+    return "\n".join(f"{name:12} {text}".strip() for name, text in rows)
+
+
+def _schedule(schedule: Mapping[str, Any]) -> str:
+    parts = [f"next {schedule['next']:.6g}"]
+    if schedule["phase"]:
+        parts.append(f"in {schedule['phase']}")
+    if "decay" in schedule:
+        parts.append(f"{schedule['decay']} from {schedule['peak']:g} to {schedule['floor']:g}")
+    return ", ".join(parts)

@@ -1,0 +1,86 @@
+"""What the schedules of a run say for each update: one learning rate per parameter group, and the coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from esper.simic.config import SCHEDULES, PPOConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Horizon:
+    """The span of all schedules: `updates` of them, the first at the clock's reading `start`."""
+
+    start: int = 0
+    updates: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Learning rates and phases by parameter group, and coefficients, of one update."""
+
+    learning_rates: dict[str, float]
+    phases: dict[str, str]
+    clip_coef: float
+    entropy_coef: float
+
+
+class RateSchedules:
+    """The schedules of `config` over `horizon`, for the parameter groups `groups`.
+
+    Raises:
+        ConfigError: naming the setting of a schedule that does not fit into the horizon.
+    """
+
+    def __init__(self, config: PPOConfig, groups: Collection[str], horizon: Horizon) -> None:
+        self.horizon = horizon
+        self._shared_lr = config.shared_lr if "shared" in groups else None
+        self._schedules = {name: config.make_schedule(name, horizon.updates) for name in SCHEDULES}
+
+    def at(self, update: int) -> Rates:
+        """What holds for update `update` of the clock."""
+        clock = update - self.horizon.start
+        lrs = {name: self._schedules[f"{name}_lr"] for name in ("policy", "value")}
+        followed = dict(lrs)
+        if self._shared_lr == "min":
+            followed["shared"] = min(lrs.values(), key=lambda schedule: schedule(clock))
+        elif self._shared_lr is not None:
+            followed["shared"] = lrs[self._shared_lr]
+        return Rates(
+            learning_rates={group: schedule(clock) for group, schedule in followed.items()},
+            phases={group: schedule.phase(clock) for group, schedule in followed.items()},
+            clip_coef=self._schedules["clip_coef"](clock),
+            entropy_coef=self._schedules["entropy_coef"](clock),
+        )
+
+    def resolved(self) -> dict[str, dict[str, Any]]:
+        """Each schedule's base rate, floor, and where its parts begin, in updates from the horizon's start."""
+        return {
+            name: {
+                "decay": schedule.config.decay,
+                "peak": schedule.config.peak,
+                "floor": schedule.floor,
+                "delay": schedule.config.delay,
+                "warmup": schedule.warmup,
+                "decay_start": schedule.decay_start,
+                "decay_end": schedule.decay_end,
+            }
+            for name, schedule in self._schedules.items()
+        }
+
+    def state(self, update: int) -> dict[str, Any]:
+        """What a checkpoint holds before update `update`; the same settings must give the same state again."""
+        rates = self.at(update)
+        return {
+            "start": self.horizon.start,
+            "updates": self.horizon.updates,
+            "resolved": self.resolved(),
+            "next": {
+                **{f"{group}_lr": rate for group, rate in rates.learning_rates.items()},
+                "clip_coef": rates.clip_coef,
+                "entropy_coef": rates.entropy_coef,
+            },
+            "next_phase": {f"{group}_lr": phase for group, phase in rates.phases.items()},
+        }
