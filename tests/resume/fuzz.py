@@ -1,0 +1,298 @@
+"""Mutated checkpoints and config files: each must be taken, or refused with one of the project's own errors.
+
+`python tests/resume/fuzz.py --help` for a study with many; tests/resume/test_fuzz.py runs some of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import struct
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from esper.checkpoint.store import StoreError
+from esper.config import RunConfig
+from esper.envs.make import make_from_config
+from esper.options import ConfigError
+from esper.resume import Resume, ResumeError, find_resume_point
+from esper.run_state import load_run
+from esper.scripts.train import main as esper
+from esper.settings import SettingsError, file_layer, resolve
+from esper.simic.ppo import PPOAgent
+from esper.simic.vectorized import Training
+
+OWN_ERRORS = (StoreError, ResumeError, ConfigError, SettingsError)
+SECONDS = 2.0  # that one file may take
+_FILES = ("state.json", "state.safetensors", "manifest.json")
+
+_ODD_VALUES: tuple[Callable[[], Any], ...] = (
+    *(lambda value=value: value for value in (None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**400, 0.5)),
+    *(lambda value=value: value for value in (1e308, -0.0, "", "x", "x" * 10_000, "../../etc", "\u0000", "nan", "1e9")),
+    *(list, dict, lambda: [[]], lambda: [None] * 1000, lambda: {"state": {}}, lambda: {"a": {"b": {"c": 1}}}),
+    lambda: json.loads("[" * 900 + "]" * 900),
+)
+
+
+@dataclass
+class Report:
+    """What became of all the files."""
+
+    files: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    slowest: float = 0.0
+    slowest_kind: str = ""
+    foreign: list[str] = field(default_factory=list)
+
+    def run(self, kind: str, use: Callable[[], object]) -> None:
+        """Count what `use` does; an error that is not the project's own is kept."""
+        started = time.perf_counter()
+        try:
+            use()
+            outcome = "taken"
+        except OWN_ERRORS as error:
+            outcome = type(error).__name__
+            str(error)
+        except Exception as error:  # The whole point is to find these.
+            outcome = "foreign error"
+            self.foreign.append(f"{kind}: {error!r:.300}")
+        seconds = time.perf_counter() - started
+        self.files += 1
+        self.outcomes[outcome] += 1
+        if seconds > self.slowest:
+            self.slowest, self.slowest_kind = seconds, kind
+
+
+class Target:
+    """A small run with a checkpoint that is whole, and mutated copies of it."""
+
+    def __init__(self, folder: Path, env: str) -> None:
+        run_dir = folder / "run"
+        flags = ("--preset", "none", "--env", env, "--num-envs", "2", "--num-steps", "8", "--hidden-sizes", "4")
+        more = ("--normalize-observations", "--lr-decay", "cosine", "--total-timesteps", "32", "--compile", "off")
+        assert esper(["ppo", *flags, *more, "--run-dir", str(run_dir), "--no-tensorboard", "--quiet"]) == 0
+        self.whole = run_dir / "checkpoints" / "00000002"
+        self.copy = folder / "mutated"
+        self.settings = folder / "settings"
+        self.originals = {name: (self.whole / name).read_bytes() for name in _FILES}
+        self.config = find_resume_point(self.whole).config
+        self.training = self._training(self.config)
+
+    def _training(self, config: RunConfig) -> Training:
+        env = make_from_config(config.environment, config.ppo.num_envs)
+        return Training(PPOAgent(config.ppo, env.spec, seed=config.seed), env, env_seed=0)
+
+    def attack_checkpoint(self, rng: random.Random) -> tuple[str, Callable[[], object]]:
+        """Write a mutated checkpoint; its kind, and what reads it."""
+        contents = dict(self.originals)
+        kind, mutate = rng.choice(list(_MUTATIONS.items()))
+        mutate(contents, rng)
+        if kind != "manifest" and rng.random() < 0.8:
+            _sign(contents)
+        shutil.rmtree(self.copy, ignore_errors=True)
+        self.copy.mkdir()
+        for name, data in contents.items():
+            (self.copy / name).write_bytes(data)
+        if kind == "no file":
+            _replace_by_something_else(self.copy / rng.choice(_FILES), rng)
+        return kind, self._read
+
+    def _read(self) -> None:
+        point = find_resume_point(self.copy)
+        # Other settings make another agent, whose state this one would not be; making it is not under test here.
+        if point.config == self.config:
+            load_run(self.config, self.training, Resume(point=point))
+
+    def attack_settings(self, rng: random.Random) -> tuple[str, Callable[[], object]]:
+        """Write mutated settings; their kind, and what reads them."""
+        settings = json.loads(self.originals["state.json"])["config"]
+        toml = rng.random() < 0.4
+        path = self.settings.with_suffix(".toml" if toml else ".json")
+        for _ in range(rng.randint(1, 3)):
+            _mutate_json(settings, rng)
+        text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items() if value is not None)
+        data = bytearray(text.encode() if toml else json.dumps(settings).encode())
+        if rng.random() < 0.5:
+            _mutate_bytes(data, rng)
+        path.write_bytes(data)
+        return path.suffix, lambda: resolve([file_layer(path)])
+
+
+def _mutate_bytes(data: bytearray, rng: random.Random) -> None:
+    for _ in range(rng.choice((1, 1, 2, 5, 30))):
+        position = rng.randrange(len(data) + 1)
+        match rng.randrange(6):
+            case 0 if data:
+                data[position % len(data)] ^= 1 << rng.randrange(8)
+            case 1:
+                del data[position:]
+            case 2:
+                del data[position : position + rng.randint(1, 50)]
+            case 3:
+                data[position:position] = rng.randbytes(rng.randint(1, 50))
+            case 4:
+                start = rng.randrange(len(data) + 1)
+                data[position:position] = data[start : start + rng.randint(1, 200)]
+            case _:
+                data[position : position + 8] = rng.choice((b"\xff" * 8, b"\x00" * 8, b"[" * 8, b'"', b"1e999", b"NaN"))
+
+
+def _mutate_json(value: Any, rng: random.Random) -> None:
+    """Change one thing, somewhere below `value`."""
+    while True:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        if not keys:
+            return
+        key = rng.choice(keys)
+        if isinstance(value[key], dict | list) and rng.random() < 0.8:
+            value = value[key]
+            continue
+        action = rng.randrange(4)
+        if action == 0:
+            del value[key]
+        elif action == 1 and isinstance(value, dict):
+            value[rng.choice(("", "x", key + "_", "a/b", "__class__"))] = value.pop(key)
+        else:
+            value[key] = rng.choice(_ODD_VALUES)()
+        return
+
+
+def _bytes(contents: dict[str, bytes], rng: random.Random) -> None:
+    name = rng.choice(_FILES)
+    data = bytearray(contents[name])
+    _mutate_bytes(data, rng)
+    contents[name] = bytes(data)
+
+
+def _json(contents: dict[str, bytes], rng: random.Random) -> None:
+    state = json.loads(contents["state.json"])
+    for _ in range(rng.choice((1, 1, 1, 3))):
+        _mutate_json(state, rng)
+    contents["state.json"] = json.dumps(state).encode()
+
+
+def _manifest(contents: dict[str, bytes], rng: random.Random) -> None:
+    manifest = json.loads(contents["manifest.json"])
+    _mutate_json(manifest, rng)
+    contents["manifest.json"] = json.dumps(manifest).encode()
+
+
+def _header(contents: dict[str, bytes], rng: random.Random) -> None:
+    data = contents["state.safetensors"]
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + size])
+    _mutate_json(header, rng)
+    if rng.random() < 0.3:
+        tensor = rng.choice(list(header.values()) or [{}])
+        if isinstance(tensor, dict):
+            tensor["dtype"] = rng.choice(("F64", "F16", "BF16", "I8", "U64", "BOOL", "F8_E4M3", "F4", "C64", "X"))
+    text = json.dumps(header).encode()
+    length = rng.choice((len(text),) * 8 + (0, len(text) + 1, 2**40, 2**64 - 1))
+    contents["state.safetensors"] = struct.pack("<Q", length) + text + data[8 + size :]
+
+
+def _numbers(contents: dict[str, bytes], rng: random.Random) -> None:
+    """Other numbers in tensors of the right form: not finite, huge, states that no generator has."""
+    data = bytearray(contents["state.safetensors"])
+    (size,) = struct.unpack("<Q", data[:8])
+    start = 8 + size + rng.randrange(len(data) - 8 - size)
+    pattern = rng.choice((b"\xff\xff\xff\xff", b"\x00\x00\x80\x7f", b"\x00\x00\xc0\x7f", rng.randbytes(64)))
+    data[start : start + len(pattern)] = pattern[: len(data) - start]
+    contents["state.safetensors"] = bytes(data)
+
+
+def _bomb(contents: dict[str, bytes], rng: random.Random) -> None:
+    size = rng.choice((1_000, 100_000, 100_000, 1_000_000))
+    opening = rng.choice((b"[", b'{"a":', b"[[],", b'{"config":{"env":', b"1", b'"\\u0000'))
+    contents["state.json"] = opening * (size // len(opening)) + rng.choice((b"", b"]", b"}", b'"'))
+
+
+def _nothing(contents: dict[str, bytes], rng: random.Random) -> None:
+    """The file itself is replaced, later."""
+
+
+_MUTATIONS: dict[str, Callable[[dict[str, bytes], random.Random], None]] = {
+    "bytes": _bytes,
+    "json": _json,
+    "manifest": _manifest,
+    "header": _header,
+    "numbers": _numbers,
+    "bomb": _bomb,
+    "no file": _nothing,
+}
+
+
+def _sign(contents: dict[str, bytes]) -> None:
+    files = {
+        name: {"bytes": len(contents[name]), "sha256": hashlib.sha256(contents[name]).hexdigest()}
+        for name in _FILES
+        if name != "manifest.json"
+    }
+    contents["manifest.json"] = json.dumps({"schema": 1, "files": files}).encode()
+
+
+def _replace_by_something_else(path: Path, rng: random.Random) -> None:
+    path.unlink()
+    match rng.randrange(5):
+        case 0:
+            path.mkdir()
+        case 1:
+            path.symlink_to("/etc/hostname")
+        case 2:
+            path.symlink_to(path.name)
+        case 3:
+            os.mkfifo(path)
+
+
+def study(folder: Path, files: int, seed: int, env: str) -> tuple[Report, Report]:
+    """Half of `files` as checkpoints, half as settings."""
+    target, checkpoints, settings = Target(folder, env), Report(), Report()
+    rng = random.Random(seed)
+    for index in range(files):
+        report, attack = ((checkpoints, target.attack_checkpoint), (settings, target.attack_settings))[index % 2]
+        report.run(*attack(rng))
+    return checkpoints, settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--files", type=int, default=100_000, help="mutated files, half of them checkpoints")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--env", default="CartPole-v1", help="environment whose state is in the checkpoints")
+    parser.add_argument("--output", type=Path, help="JSON file of the results")
+    args = parser.parse_args()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "warm-up").mkdir()
+        study(Path(folder) / "warm-up", 200, args.seed + 1, args.env)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        checkpoints, settings = study(Path(folder), args.files, args.seed, args.env)
+    growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    result = {
+        name: {
+            "files": report.files,
+            "outcomes": dict(report.outcomes.most_common()),
+            "slowest_seconds": round(report.slowest, 3),
+            "slowest_kind": report.slowest_kind,
+            "foreign_errors": report.foreign[:20],
+        }
+        for name, report in (("checkpoints", checkpoints), ("settings", settings))
+    } | {"memory_growth_MiB": round(growth / 1024, 1), "minutes": round((time.monotonic() - started) / 60, 1)}
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.output:
+        args.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
