@@ -116,12 +116,13 @@ def check_newest(point: ResumePoint) -> None:
     Raises:
         ResumeError: naming the newer one.
     """
-    if point.run_dir is None or point.checkpoint is None:
+    if point.run_dir is None:
         return
-    newest = checkpoints_in(point.run_dir / CHECKPOINTS)[0]
-    if newest.name != point.checkpoint.name and newest not in [path for path, _ in point.broken]:
+    broken = [path for path, _ in point.broken]
+    whole = [path for path in checkpoints_in(point.run_dir / CHECKPOINTS) if path not in broken]
+    if whole and (point.checkpoint is None or whole[0].name != point.checkpoint.name):
         raise ResumeError(
-            f"{point.checkpoint}: {newest.name} is newer, and would be overwritten; go on in another folder with "
+            f"{point.source}: {whole[0].name} is newer, and would be overwritten; go on in another folder with "
             f"--run-dir, or from the newest with  --resume {point.run_dir}"
         )
 

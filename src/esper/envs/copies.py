@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -29,19 +30,24 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         try:
             return self.env.step(action)
         except Exception as error:
-            raise EnvError(f"environment {self.copy_index} raised {type(error).__name__} in a step: {error}") from error
+            raise EnvError(f"environment {self.copy_index} raised in a step: {_describe(error)}") from error
 
     def reset(self, **arguments: Any) -> Any:
         try:
             return self.env.reset(**arguments)
         except Exception as error:
-            raise EnvError(f"environment {self.copy_index} raised {type(error).__name__} on reset: {error}") from error
+            raise EnvError(f"environment {self.copy_index} raised on reset: {_describe(error)}") from error
 
     def capture_state(self) -> StateTree | None:
         return capture(self.env)
 
     def restore_pending_state(self) -> None:
         restore(self.env, self.pending_state)
+
+
+def _describe(error: Exception) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
 
 
 def in_worker(run_process: int) -> Callable[[gymnasium.Env[Any, Any]], Copy]:
