@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from esper.envs.gym import make_rendered
-from esper.envs.make import make_from_config
+from esper.envs.make import make_from_config, make_rendered
 from esper.policy import Policy
 from esper.simic.seeding import device_generator, integer_seed
 

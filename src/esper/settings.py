@@ -136,8 +136,8 @@ def load_presets() -> dict[str, dict[str, Any]]:
 def preset_layer(preset: str, env: str) -> Layer | None:
     """The layer for `--preset preset`: `auto` picks by environment if there is one, `none` picks nothing."""
     presets = load_presets()
-    name = env if preset == "auto" else preset
-    if preset == "none" or (preset == "auto" and env not in presets):
+    name = env.removeprefix("torch/") if preset == "auto" else preset
+    if preset == "none" or (preset == "auto" and name not in presets):
         return None
     if name not in presets:
         allowed = f"must be auto, none or one of {', '.join(presets)}{nearest(name, presets)}"

@@ -321,3 +321,16 @@ class TestInterrupt:
         assert events[-1]["status"] == "interrupted"
         assert (folder / "policy.safetensors").exists()
         assert (folder / "training.png").exists()
+
+
+def test_a_torch_environment_trains_with_its_preset_evaluates_and_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, gif = tmp_path / "run", tmp_path / "episode.gif"
+    env = ["--env", "torch/CartPole-v1"]
+    assert "# preset CartPole-v1" in esper(capsys, "ppo", *env, "--print-config")[1]
+    assert esper(capsys, "ppo", *SMALL, *env, "--quiet", "--run-dir", run)[0] == 0
+    status, out, _ = esper(capsys, "evaluate", run, "--episodes", "2", "--json", "--record", gif)
+    assert status == 0
+    assert json.loads(out)["episodes"] == 2
+    assert gif.read_bytes().startswith(b"GIF89a")

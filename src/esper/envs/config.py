@@ -14,7 +14,11 @@ class EnvConfig:
 
     group: ClassVar[str] = "environment"
 
-    env: str = option("CartPole-v1", "Gymnasium environment id")
+    env: str = option(
+        "CartPole-v1",
+        "Gymnasium environment id, or torch/ID: CartPole-v1, Acrobot-v1, Pendulum-v1, MountainCar-v0, "
+        "MountainCarContinuous-v0 as torch functions",
+    )
     env_kwargs: dict[str, Any] = option({}, 'arguments of the environment as JSON, as {"continuous": true}')
     vector: Literal["auto", "native", "sync", "async"] = option(
         "auto",

@@ -162,7 +162,7 @@ def make_gymnasium(config: EnvConfig, num_envs: int) -> GymnasiumVectorEnv:
     return GymnasiumVectorEnv(_make(config, lambda: _make_copies(config, num_envs, mode)))
 
 
-def make_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
+def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
     """One copy that `render` can draw.
 
     Raises:

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
-from esper.envs.gym import make_gymnasium
+from esper.envs.device.vector import PREFIX, make_device, on_host
+from esper.envs.gym import GymnasiumVectorEnv, make_gymnasium, make_gymnasium_rendered
 
 
 def make_env(
@@ -26,4 +27,13 @@ def make_env(
 
 def make_from_config(config: EnvConfig, num_envs: int) -> VectorEnv:
     """The same from an `EnvConfig`."""
-    return make_gymnasium(config, num_envs)
+    return make_device(config, num_envs) if config.env.startswith(PREFIX) else make_gymnasium(config, num_envs)
+
+
+def make_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
+    """One copy that `render` can draw.
+
+    Raises:
+        ConfigError: as `make_env`, and for an environment that cannot be drawn.
+    """
+    return make_gymnasium_rendered(on_host(config))
