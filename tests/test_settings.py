@@ -86,6 +86,13 @@ class TestLayers:
             settings({name: 1})
 
 
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.toml").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(SettingsError, match="has more than 1,048,576 bytes"):
+        file_layer(tmp_path / "huge.toml")
+
+
 class TestRecord:
     FULL = {  # noqa: RUF012
         "env": "Acrobot-v1",

@@ -16,6 +16,7 @@ from esper.simic.config import SCHEDULES
 from esper.simic.schedule_config import DECAY_PARAMETERS, USES
 
 COMMON_LR = "lr"
+MAX_FILE_BYTES = 2**20
 COMPONENT_LRS = ("policy_lr", "value_lr")
 
 
@@ -152,6 +153,8 @@ def file_layer(path: Path) -> Layer:
         SettingsError: for a file that cannot be read or is neither.
     """
     try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise SettingsError(ConfigError("config", str(path), f"has more than {MAX_FILE_BYTES:,} bytes"), None)
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
