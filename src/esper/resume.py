@@ -132,8 +132,14 @@ def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode) 
 
     Raises:
         SettingsError: for an unknown name or a value that cannot be used.
-        ResumeError: listing every difference that `mode` does not allow.
+        ResumeError: listing every difference that `mode` does not allow; for an environment that imports a module
+            and that nobody but the checkpoint asked for.
     """
+    env = point.config.environment.env
+    module, colon, _ = env.partition(":")
+    if colon and not any("env" in layer.values for layer in layers):
+        # Otherwise a stranger's checkpoint could run whatever lies in the working folder.
+        raise ResumeError(f"{point.source}: its environment imports {module!r}; if that is right, say --env {env}")
     settings = resolve([Layer(source=str(point.source), values=flatten(point.config)), *layers])
     changed = changes(point.config, settings.config)
     wrong = [name for name in changed if not may_change(name, mode)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -198,6 +199,19 @@ class TestAsync:
         np.testing.assert_array_equal(*observations)
 
 
+def test_an_environment_that_a_module_registers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry_point = "gymnasium.envs.classic_control:PendulumEnv"
+    (tmp_path / "my_envs.py").write_text(
+        f'import gymnasium\ngymnasium.register("Mine-v0", entry_point="{entry_point}")'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    monkeypatch.delitem(sys.modules, "my_envs", raising=False)
+    assert make_env("my_envs:Mine-v0", num_envs=2).spec.observation_size == 3
+    with pytest.raises(ConfigError, match="no_envs cannot be imported: No module named 'no_envs'"):
+        make_env("no_envs:Mine-v0", num_envs=2)
+
+
 class TestSpaces:
     def make(self, **kwargs: Any) -> GymnasiumVectorEnv:
         env = make_env("Counter-v0", num_envs=2, env_kwargs=kwargs)
@@ -263,7 +277,7 @@ class TestBadInput:
             ("CartPole-v2", "did you mean 'CartPole-v1'"),
             ("CartPol-v1", "did you mean 'CartPole-v1'"),
             ("nothing like it", "is no Gymnasium environment"),
-            ("no_such_module:Env-v0", "is no Gymnasium environment"),
+            ("no_such_module:Env-v0", "no_such_module cannot be imported"),
         ],
     )
     def test_unknown_environment(self, env: str, message: str) -> None:

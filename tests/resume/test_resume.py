@@ -438,6 +438,26 @@ class TestOneAtATime:
         assert resume(run) == 0
 
 
+class TestModules:
+    def test_a_checkpoint_cannot_import_a_module_by_itself(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        killed = cut_back(run, tmp_path / "killed", 5)
+        for path in checkpoints_in(killed / "checkpoints"):
+            tamper(path, lambda state: state["config"].update(env="some_module:CartPole-v1"))
+        assert resume(killed) == 2
+        assert "imports 'some_module'; if that is right, say --env some_module:CartPole-v1" in capsys.readouterr().err
+        assert resume(killed, "--env", "some_module:CartPole-v1") == 2
+        assert "some_module cannot be imported: No module named 'some_module'" in capsys.readouterr().err
+
+    def test_an_environment_of_a_module_goes_on_when_it_is_named(self, tmp_path: Path) -> None:
+        env = ("--env", "gymnasium.envs.classic_control:CartPole-v1")
+        whole = train(tmp_path / "whole", *env, "--checkpoint-every", "1", updates=2)
+        killed = cut_back(whole, tmp_path / "killed", 1)
+        assert resume(killed, *env) == 0
+        assert differences(killed, whole) == []
+
+
 class TestFlags:
     @pytest.mark.parametrize(
         ("flags", "message"),

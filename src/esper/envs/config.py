@@ -16,8 +16,8 @@ class EnvConfig:
 
     env: str = option(
         "CartPole-v1",
-        "Gymnasium environment id, or torch/ID: CartPole-v1, Acrobot-v1, Pendulum-v1, MountainCar-v0, "
-        "MountainCarContinuous-v0 as torch functions",
+        "Gymnasium environment id, module:ID for one that a module registers, or torch/ID (CartPole-v1, Acrobot-v1, "
+        "Pendulum-v1, MountainCar-v0, MountainCarContinuous-v0)",
     )
     env_kwargs: dict[str, Any] = option({}, 'arguments of the environment as JSON, as {"continuous": true}')
     vector: Literal["auto", "native", "sync", "async"] = option(

@@ -174,18 +174,28 @@ def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
 
 
 def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
-    """The registered environment called `env`.
+    """The registered environment called `env`; `module:id` is one that importing `module` registers.
 
     Raises:
         ConfigError: with the nearest ids.
     """
-    if env.startswith("ALE/"):
+    module, _, name = env.rpartition(":")
+    if module:
+        _register(module, env)
+    elif env.startswith("ALE/"):
         _register_atari(env)
     try:
-        return gymnasium.spec(env)
+        return gymnasium.spec(name)
     except (gymnasium.error.Error, ValueError, ImportError) as error:
         hint = nearest(env, gymnasium.registry) or f" ({error})"
         raise ConfigError("env", env, f"is no Gymnasium environment here{hint}") from None
+
+
+def _register(module: str, env: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError("env", env, f"{module} cannot be imported: {error}") from None
 
 
 def _register_atari(env: str) -> None:
@@ -252,7 +262,7 @@ _EXTRAS = {
 
 
 def _missing_package(env: str, error: Exception) -> str:
-    entry_point = str(gymnasium.spec(env).entry_point)
+    entry_point = str(find_spec(env).entry_point)
     for module, extra in _EXTRAS.items():
         if entry_point.startswith(module):
             return _how_to_install(extra)
