@@ -241,11 +241,11 @@ class _Session:
         folder = self._folder
         folder.checkpoints.mkdir(exist_ok=True)
         remove_leftovers(folder.checkpoints)
-        write_atomically(folder.config, dump_json(recorded(self._config)))
         try:
             self._record = JsonlSink(folder.events, position)
         except SinkError as error:
             raise RunError(f"{error}; go on in another folder with --run-dir") from None
+        write_atomically(folder.config, dump_json(recorded(self._config)))
         self._sinks.insert(0, self._record)
         if self._config.tensorboard:
             # Only a run that writes these files should need their library.

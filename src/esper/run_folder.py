@@ -79,11 +79,13 @@ def open_run_folder(path: Path) -> RunFolder:
     """The folder `path`, which is there.
 
     Raises:
-        ConfigError: when another process uses it.
-        OSError: when it cannot be written.
+        ConfigError: when another process uses it, or it cannot be written.
     """
     # The file stays: to remove it would let one process lock the old and another a new one.
-    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise ConfigError("run_dir", str(path), f"cannot be written: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -326,7 +326,8 @@ class TestWhereFrom:
     ) -> None:
         killed = cut_back(run, tmp_path / "killed", 5)
         (killed / "events.jsonl").write_text("{}\n")
-        assert resume(killed) == 1
+        assert resume(killed, "--checkpoint-every", "7") == 1
+        assert (killed / "config.json").read_text() == (run / "config.json").read_text()
         err = capsys.readouterr().err
         assert "events.jsonl: has 3 bytes, and no line that ends at byte" in err
         assert err.endswith("go on in another folder with --run-dir\n")
@@ -436,6 +437,15 @@ class TestOneAtATime:
         assert "is in use by another process that trains in it" in capsys.readouterr().err
         folder.close()
         assert resume(run) == 0
+
+    def test_a_folder_that_cannot_be_locked(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        killed = cut_back(run, tmp_path / "killed", 5)
+        (killed / ".lock").unlink()
+        (killed / ".lock").mkdir()
+        assert resume(killed) == 2
+        assert "cannot be written: Is a directory" in capsys.readouterr().err
 
 
 class TestModules:
