@@ -23,7 +23,7 @@ def run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
         total_updates=agent.config.total_updates,
         schedules=agent.schedules.resolved(),
         lr_schedule_switch="on" if agent.lr_schedules_on else "off",
-        compiled=agent.optimization.compiled,
+        engine=agent.optimization.engine,
         versions=versions(),
     )
 
@@ -51,7 +51,7 @@ def run_resumed(
         lr=agent.schedules.at(agent.train_steps).learning_rates,
         changed=changed,
         broken=[reason for _, reason in resume.point.broken],
-        compiled=agent.optimization.compiled,
+        engine=agent.optimization.engine,
         versions=versions(),
     )
 

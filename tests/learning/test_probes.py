@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import probes
-from esper.simic import CoefficientConfig, NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig
+from esper.simic import CoefficientConfig, NetworkConfig, PPOAgent, PPOConfig, ScheduleConfig
 from esper.simic import train_ppo_vectorized as train
 
 GAMMA = 0.9
@@ -22,7 +22,6 @@ def trained(env: probes.Probe, *, updates: int = 60, **changes: object) -> PPOAg
         "value_lr": rate,
         "max_grad_norm": None,
         "network": NetworkConfig(hidden_sizes=(16,)),
-        "runtime": RuntimeConfig(compile="off"),
     }
     agent = PPOAgent(PPOConfig(**(settings | changes)), env.spec, seed=3)  # type: ignore[arg-type]
     train(agent, env)

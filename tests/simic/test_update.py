@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,6 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import probes
-from esper.options import ConfigError
-from esper.simic import update as update_module
 from esper.simic.collect import Collector
 from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.losses import Minibatch
@@ -61,7 +58,7 @@ def same(before: list[Tensor], agent: PPOAgent) -> bool:
 def compiled() -> PPOAgent:
     """Compiled once for this module: it takes long."""
     return make_agent(
-        runtime=RuntimeConfig(compile="on"),
+        runtime=RuntimeConfig(compile="torch"),
         clip_coef=CoefficientConfig(peak=0.2, decay="linear", min_ratio=0.5),
         entropy_coef=CoefficientConfig(peak=0.01, decay="linear"),
     )
@@ -152,17 +149,23 @@ class TestHostReads:
         assert len(host_reads) == 2
 
 
+@pytest.fixture(params=["off", "native"])
+def engine(request: pytest.FixtureRequest) -> RuntimeConfig:
+    """Decisions are the same, whatever computes."""
+    return RuntimeConfig(compile=request.param)
+
+
 class TestEarlyStop:
-    def test_ends_at_the_first_minibatch_over_the_target_and_ticks_once(self) -> None:
-        agent = make_agent(target_kl=1e-9, policy_lr=ScheduleConfig(peak=1e-2))
+    def test_ends_at_the_first_minibatch_over_the_target_and_ticks_once(self, engine: RuntimeConfig) -> None:
+        agent = make_agent(runtime=engine, target_kl=1e-9, policy_lr=ScheduleConfig(peak=1e-2))
         result = agent.update(collected(agent))
         # The first minibatch has the policy that collected: no divergence. The second sees the first step.
         assert result.optimizer_steps == 1
         assert agent.train_steps == 1
         assert agent.optimizer.state.step.item() == 1
 
-    def test_over_the_target_before_any_step_is_a_skipped_update(self) -> None:
-        agent = make_agent(target_kl=1e-3)
+    def test_over_the_target_before_any_step_is_a_skipped_update(self, engine: RuntimeConfig) -> None:
+        agent = make_agent(runtime=engine, target_kl=1e-3)
         rollout = collected(agent)
         prepare = agent._prepare
 
@@ -179,16 +182,16 @@ class TestEarlyStop:
         assert isinstance(skipped, UpdateSkipped)
         assert "target_kl" in skipped.cause
 
-    def test_does_not_end_below_the_target(self) -> None:
-        agent = make_agent(target_kl=10.0)
+    def test_does_not_end_below_the_target(self, engine: RuntimeConfig) -> None:
+        agent = make_agent(runtime=engine, target_kl=10.0)
         assert agent.update(collected(agent)).optimizer_steps == 4
 
 
 class TestNonFinite:
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
-    def test_undoes_the_whole_update_and_stops_the_clock(self, bad: float) -> None:
+    def test_undoes_the_whole_update_and_stops_the_clock(self, engine: RuntimeConfig, bad: float) -> None:
         normalizing = NetworkConfig(hidden_sizes=(8,), normalize_observations=True)
-        agent = make_agent(normalize_rewards=True, network=normalizing)
+        agent = make_agent(runtime=engine, normalize_rewards=True, network=normalizing)
         rollout = collected(agent)
         agent.update(rollout)
         before, network, scaler = snapshot(agent), agent.state_dict()["network"], agent.state_dict()["reward_scaler"]
@@ -202,8 +205,8 @@ class TestNonFinite:
         assert all(tensor.equal(after["network"][name]) for name, tensor in network.items())
         assert all(tensor.equal(after["reward_scaler"][name]) for name, tensor in scaler.items())
 
-    def test_goes_on_afterwards_as_if_nothing_had_been(self) -> None:
-        agent = make_agent()
+    def test_goes_on_afterwards_as_if_nothing_had_been(self, engine: RuntimeConfig) -> None:
+        agent = make_agent(runtime=engine)
         rollout = collected(agent)
         agent.update(rollout)
         good = rollout.rewards.copy()
@@ -216,59 +219,23 @@ class TestNonFinite:
         assert result.update == 1
         assert not same(before, agent)
 
-    def test_is_found_in_the_parameters_after_the_last_step(self) -> None:
-        agent = make_agent(update_epochs=1, num_minibatches=1, policy_lr=ScheduleConfig(peak=1e38))
+    def test_is_found_in_the_parameters_after_the_last_step(self, engine: RuntimeConfig) -> None:
+        agent = make_agent(runtime=engine, update_epochs=1, num_minibatches=1, policy_lr=ScheduleConfig(peak=1e38))
         rollout = collected(agent)
         before = snapshot(agent)
         assert agent.update(rollout).fault == "parameters after the last minibatch step"
         assert same(before, agent)
         assert agent.train_steps == 0
 
-    def test_is_found_in_a_late_minibatch_too(self) -> None:
-        agent = make_agent(update_epochs=1)
+    def test_is_found_in_a_late_minibatch_too(self, engine: RuntimeConfig) -> None:
+        agent = make_agent(runtime=engine, update_epochs=1)
         agent.optimizer.set_learning_rates({"policy": 0.1, "value": 0.1})
         batch = agent._prepare(collected(agent))
         before = snapshot(agent)
         last = torch.randperm(64, generator=torch.Generator().manual_seed(5))[-1]
         batch.returns[last] = torch.nan
-        metrics, finite = agent.optimization.run(batch, agent.coefficients, torch.Generator().manual_seed(5))
+        metrics, finite = agent.optimization.run(batch, torch.Generator().manual_seed(5))
         # The first of the two minibatches did step, and that step is undone.
         assert metrics[:, agent.optimization.metric_names.index("stepped")].tolist() == [1, 0]
         assert not finite
         assert same(before, agent)
-
-
-class TestCompileMode:
-    LONG = 10**7
-
-    def decide(self, mode: str, timesteps: int = LONG) -> bool:
-        config = PPOConfig(total_timesteps=timesteps, runtime=RuntimeConfig(compile=mode))  # type: ignore[arg-type]
-        return update_module.should_compile(config, torch.device("cpu"))
-
-    def test_auto_leaves_short_runs_alone(self) -> None:
-        assert not self.decide("auto", timesteps=1024)
-
-    def test_off(self) -> None:
-        assert not self.decide("off")
-
-    @pytest.fixture
-    def no_compiler(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("PATH", "")
-        monkeypatch.setenv("CXX", "")
-
-    @pytest.mark.usefixtures("no_compiler")
-    def test_auto_without_a_compiler_says_so_once_and_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
-        assert not self.decide("auto")
-        assert [record.getMessage() for record in caplog.records if record.name.startswith("esper")] == [
-            "a C++ compiler (g++ or clang++ on PATH, or CXX) not found: updates run uncompiled, several times slower"
-        ]
-
-    @pytest.mark.usefixtures("no_compiler")
-    def test_on_without_a_compiler_is_an_error(self) -> None:
-        with pytest.raises(ConfigError, match=r"compile = on: needs a C\+\+ compiler"):
-            self.decide("on")
-
-    def test_without_pythons_headers(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(update_module.sysconfig, "get_path", lambda name: str(tmp_path))
-        with pytest.raises(ConfigError, match="needs Python's C headers"):
-            self.decide("on")

@@ -57,7 +57,7 @@ def started(**changes: Any) -> RunStarted:
         "total_updates": 50,
         "schedules": {},
         "lr_schedule_switch": "on",
-        "compiled": False,
+        "engine": "eager",
         "versions": {},
     }
     return RunStarted(**(fields | changes))

@@ -42,8 +42,10 @@ class RuntimeConfig:
     group: ClassVar[str] = "run"
 
     device: str = option("cpu", "torch device of networks and updates, as cpu or cuda")
-    compile: Literal["auto", "on", "off"] = option(
-        "auto", "torch.compile the update; auto: where a compiler is found and the run is long enough to gain"
+    compile: Literal["auto", "native", "torch", "off"] = option(
+        "auto",
+        "what computes: C++ kernels compiled for this machine, torch.compile, or torch as it is; auto: the kernels "
+        "where they can (CPU, actor and critic apart), else torch.compile where the run is long enough to gain",
     )
 
     def __post_init__(self) -> None:

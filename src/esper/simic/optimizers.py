@@ -7,6 +7,7 @@ one copy. Rates are written in place and never replaced, so a compiled or captur
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -67,6 +68,14 @@ class Adam:
             pieces = torch.split(flat, [shape.numel() for _, shape in layout])
             named.update((name, piece.view(shape)) for (name, shape), piece in zip(layout, pieces, strict=True))
         return named
+
+    def offsets(self) -> dict[str, int]:
+        """Where each named parameter begins in its group's flat vector."""
+        found: dict[str, int] = {}
+        for layout in self._layout:
+            sizes = [shape.numel() for _, shape in layout]
+            found.update(zip((name for name, _ in layout), itertools.accumulate([0, *sizes]), strict=False))
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of the moments, the step count and the rates; the parameters are the module's to save."""

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from esper.envs.base import EnvSpec
 from esper.options import ConfigError
-from esper.simic.advantages import compute_gae
 from esper.simic.config import PPOConfig
 from esper.simic.losses import Coefficients, Minibatch
 from esper.simic.networks import ActorCritic
@@ -71,7 +70,7 @@ class PPOAgent:
         self.ignored_rows = host_generator(seed, "ignored_rows")
         self.optimizer = Adam(self.network, _parameter_groups(self.network), eps=config.adam_eps)
         self.coefficients = Coefficients(torch.zeros((), device=self.device), torch.zeros((), device=self.device))
-        self.optimization = Optimization(self.network, self.optimizer, self.config)
+        self.optimization = Optimization(self.network, self.optimizer, self.coefficients, self.config)
         self.set_horizon(Horizon(updates=self.config.total_updates))
 
     def set_horizon(self, horizon: Horizon) -> None:
@@ -91,7 +90,7 @@ class PPOAgent:
         self._apply(rates)
         reward_statistics = _copies(self.reward_scaler)
         batch = self._prepare(rollout)
-        metrics, finite = self.optimization.run(batch, self.coefficients, self.generators["minibatches"])
+        metrics, finite = self.optimization.run(batch, self.generators["minibatches"])
         extra = torch.stack((finite, _explained_variance(batch)))
         host = torch.cat((metrics.flatten(), extra)).tolist()
         rows = np.array(host[: metrics.numel()]).reshape(metrics.shape)
@@ -119,34 +118,27 @@ class PPOAgent:
             torch.from_numpy(field).to(self.device)
             for field in (rollout.rewards, rollout.terminated, rollout.truncated)
         )
+        learner, shape = self.optimization.learner, rollout.terminated.shape
         obs = self.network.normalize(rollout.obs)
-        values = self.network.value(obs)
+        log_probs, values = learner.evaluate(obs[:-1].flatten(0, 1), rollout.actions.flatten(0, 1))
+        log_probs, values = log_probs.view(shape), values.view(shape)
         if self.config.normalize_rewards:
             rewards = self.reward_scaler(rewards, terminated | truncated)
-        advantages, returns = compute_gae(
-            rewards.float(),
-            values[:-1],
-            self._next_values(rollout, values),
-            terminated,
-            truncated,
-            gamma=self.config.gamma,
-            gae_lambda=self.config.gae_lambda,
-        )
-        log_probs = self.network.policy(obs[:-1]).log_prob(rollout.actions)
-        batch = Minibatch(obs[:-1], rollout.actions, log_probs, values[:-1], advantages, returns)
+        next_values = self._next_values(rollout, torch.cat((values[1:], learner.value(obs[-1])[None])))
+        advantages, returns = learner.advantages(rewards.float(), values, next_values, terminated, truncated)
+        batch = Minibatch(obs[:-1], rollout.actions, log_probs, values, advantages, returns)
         rows = Minibatch(*(field.flatten(0, 1) for field in batch))
         indices = rollout.sample_indices(self.ignored_rows)
         return rows if indices is None else Minibatch(*(field[indices.to(self.device)] for field in rows))
 
-    def _next_values(self, rollout: Rollout, values: Tensor) -> Tensor:
-        """The value of the state each step led to; `values` [T+1, N] are those of the states acted on."""
-        next_values = values[1:].clone()
+    def _next_values(self, rollout: Rollout, next_values: Tensor) -> Tensor:
+        """The value of the state each step led to; `next_values` [T, N] are those of the states acted on next."""
         if rollout.final_obs:
             steps = np.concatenate([np.full(len(final.envs), final.step) for final in rollout.final_obs])
             envs = np.concatenate([final.envs for final in rollout.final_obs])
             obs = torch.from_numpy(np.concatenate([final.obs for final in rollout.final_obs])).to(self.device)
             where = (torch.from_numpy(steps).to(self.device), torch.from_numpy(envs).to(self.device))
-            next_values[where] = self.network.value(self.network.normalize(obs))
+            next_values[where] = self.optimization.learner.value(self.network.normalize(obs))
         return next_values
 
     def _result(self, rates: Rates, rows: np.ndarray, fault: str | None, explained_variance: float) -> UpdateResult:

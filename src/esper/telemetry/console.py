@@ -72,7 +72,7 @@ class ConsoleSink:
 
     def _watch(self, event: RunStarted | RunResumed) -> None:
         self._total_updates = event.total_updates
-        if event.compiled:
+        if event.engine == "torch":
             self._say("compiling the update at its first use (up to a minute; quicker when cached)")
         self._started = self._last_line = time.monotonic()
         if self._console.is_terminal and self._live is None:

@@ -28,7 +28,7 @@ class RunStarted:
     total_updates: int
     schedules: Mapping[str, Mapping[str, float | int | str | None]]
     lr_schedule_switch: Literal["on", "off"]
-    compiled: bool
+    engine: str
     versions: Mapping[str, str]
 
 
@@ -100,7 +100,7 @@ class RunResumed:
     lr: Mapping[str, float]
     changed: Mapping[str, Sequence[Any]]
     broken: Sequence[str]
-    compiled: bool
+    engine: str
     versions: Mapping[str, str]
 
 

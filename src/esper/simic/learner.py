@@ -1,0 +1,124 @@
+"""What computes: minibatch steps, log probabilities and values. Here in torch, eager or under `torch.compile`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from esper.simic.advantages import compute_gae
+from esper.simic.config import PPOConfig
+from esper.simic.losses import Coefficients, LossMetrics, Minibatch, ppo_loss
+from esper.simic.networks import ActorCritic, Evaluation
+from esper.simic.optimizers import Adam, adam_step
+
+
+class Gate(NamedTuple):
+    """0-d tensors: `open` is 1 until a step was refused; `finite` is 1 unless the refusal was a non-finite value."""
+
+    open: Tensor
+    finite: Tensor
+
+
+# Observations as the environment gave them [N, D], and noise [N, A], become actions in the third tensor.
+Act: TypeAlias = Callable[[Tensor, Tensor, Tensor], object]
+
+
+class Learner(Protocol):
+    """The arithmetic of PPO on one network. Observations are normalized ones, but for the actor's."""
+
+    def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
+        """A step on each minibatch, the rows `indices` [S, B] of `batch`, in turn.
+
+        Fills `metrics` [S, columns]: the fields of `LossMetrics`, the gradient norm of each parameter group before
+        clipping, and whether the optimizer stepped. A step that is refused closes the gate, and changes nothing.
+        """
+        ...
+
+    def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log probabilities of `actions`, and values, each [M], for `obs` [M, D]."""
+        ...
+
+    def value(self, obs: Tensor) -> Tensor:
+        """Values [M] of `obs` [M, D]."""
+        ...
+
+    def advantages(
+        self, rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Advantages and returns, as `compute_gae`; all [T, N]."""
+        ...
+
+    def actor(self) -> Act:
+        """The policy as it is now."""
+        ...
+
+
+class TorchLearner:
+    """Forward, backward, clipping and Adam as one function of tensors; one graph when `compiled`."""
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        optimizer: Adam,
+        coefficients: Coefficients,
+        gate: Gate,
+        config: PPOConfig,
+        *,
+        compiled: bool,
+    ) -> None:
+        self._network, self._optimizer, self._coefficients, self._gate = network, optimizer, coefficients, gate
+        self._config = config
+
+        def loss_of(flats: tuple[Tensor, ...], minibatch: Minibatch) -> tuple[Tensor, LossMetrics]:
+            inputs = (minibatch.obs, minibatch.actions)
+            evaluation: Evaluation = functional_call(network, optimizer.views(flats), inputs)
+            return ppo_loss(evaluation, minibatch, coefficients, config)
+
+        self._gradients_of = torch.func.grad(loss_of, has_aux=True)
+        # Dynamo counts recompilations per function; isolated, a process can make as many agents as it likes.
+        self._step = (
+            torch.compile(self._eager_step, fullgraph=True, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
+            if compiled
+            else self._eager_step
+        )
+
+    def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
+        for rows, row in zip(indices, metrics, strict=True):
+            row.copy_(self._step(batch, rows))
+
+    def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        return self._network.policy(obs).log_prob(actions), self._network.value(obs)
+
+    def value(self, obs: Tensor) -> Tensor:
+        return self._network.value(obs)
+
+    def advantages(
+        self, rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        gamma, gae_lambda = self._config.gamma, self._config.gae_lambda
+        return compute_gae(rewards, values, next_values, terminated, truncated, gamma=gamma, gae_lambda=gae_lambda)
+
+    def actor(self) -> Act:
+        network = self._network
+        return lambda obs, noise, actions: actions.copy_(network.act(obs.to(noise.device), noise))
+
+    def _eager_step(self, batch: Minibatch, rows: Tensor) -> Tensor:
+        state, gate, config = self._optimizer.state, self._gate, self._config
+        minibatch = Minibatch(*(field[rows] for field in batch))
+        gradients, metrics = self._gradients_of(state.parameters, minibatch)
+        norms = tuple(torch.linalg.vector_norm(gradient) for gradient in gradients)
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        finite = torch.isfinite(norm) & torch.isfinite(metrics.loss)
+        # A gate already closed says nothing new: its minibatches are computed, but not applied.
+        gate.finite.mul_(torch.where(gate.open > 0, finite.float(), 1.0))
+        go_on = finite if config.target_kl is None else finite & (metrics.approx_kl <= config.target_kl)
+        gate.open.mul_(go_on)
+        if config.max_grad_norm is not None:
+            scale = (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+            gradients = tuple(gradient * scale for gradient in gradients)
+        adam_step(state, gradients, self._optimizer.learning_rates, gate.open, config.adam_eps)
+        return torch.stack((*metrics, *norms, gate.open))

@@ -1,0 +1,45 @@
+// What the library offers, with C's calling conventions.
+#include "rollout.h"
+
+using namespace esper;
+
+extern "C" {
+
+Learner* esper_learner(const LearnerConfig* config) { return new Learner(*config); }
+
+void esper_learner_delete(Learner* learner) { delete learner; }
+
+void esper_pack(Learner* learner, const float* const* parameters) { learner->pack(parameters); }
+
+void esper_evaluate(Learner* learner, const float* obs, const void* actions, int64_t rows, float* log_probs,
+                    float* values, int32_t threads) {
+  learner->evaluate(obs, actions, rows, log_probs, values, threads);
+}
+
+void esper_optimize(Learner* learner, const Batch* batch, const State* state, const int64_t* indices, int64_t steps,
+                    int64_t rows, float* metrics, int32_t threads) {
+  learner->optimize(*batch, *state, indices, steps, rows, metrics, threads);
+}
+
+void esper_act(const Learner* learner, const Normalizer* normalizer, const float* obs, int64_t rows,
+               const float* noise, void* actions) {
+  Actor actor(*learner, *normalizer);
+  const int64_t width = learner->discrete() ? sizeof(int64_t) : sizeof(float) * learner->action_size();
+  for (int64_t first = 0; first < rows; first += BLOCK)
+    actor.act(obs + first * learner->observation_size(), int(std::min<int64_t>(BLOCK, rows - first)),
+              noise ? noise + first * learner->action_size() : nullptr, static_cast<char*>(actions) + first * width);
+}
+
+void esper_roll_out(const Learner* learner, const Normalizer* normalizer, int32_t environment, const Rollout* rollout,
+                    int64_t num_steps, int64_t num_envs, int32_t threads) {
+  roll_out(*learner, *normalizer, WALKS[environment], *rollout, num_steps, num_envs, threads);
+}
+
+void esper_advantages(const float* rewards, const float* values, const float* next_values, const bool* terminated,
+                      const bool* truncated, int64_t num_steps, int64_t num_envs, float gamma, float gae_lambda,
+                      float* advantages, float* returns) {
+  estimate_advantages(rewards, values, next_values, terminated, truncated, num_steps, num_envs, gamma, gae_lambda,
+                      advantages, returns);
+}
+
+}  // extern "C"

@@ -1,0 +1,107 @@
+// The PPO loss of one row and its gradients by the network's outputs; the same as esper.simic.losses.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace esper {
+
+// Of the rows so far: sums, and the extremes of the ratio.
+struct Sums {
+  double policy = 0, value = 0, entropy = 0, kl = 0, clipped = 0, ratio = 0, deviation_sq = 0;
+  float ratio_min = INFINITY, ratio_max = -INFINITY;
+
+  void add(float r, float log_ratio, float clip) {
+    const float deviation = r - 1;
+    kl += deviation - log_ratio;
+    clipped += std::fabs(deviation) > clip;
+    ratio += r;
+    deviation_sq += deviation * deviation;
+    // Once NaN, always NaN, as torch.min has it.
+    if (r < ratio_min || r != r) ratio_min = r;
+    if (r > ratio_max || r != r) ratio_max = r;
+  }
+
+  void add(const Sums& o) {
+    policy += o.policy, value += o.value, entropy += o.entropy, kl += o.kl, clipped += o.clipped;
+    ratio += o.ratio, deviation_sq += o.deviation_sq;
+    if (o.ratio_min < ratio_min || o.ratio_min != o.ratio_min) ratio_min = o.ratio_min;
+    if (o.ratio_max > ratio_max || o.ratio_max != o.ratio_max) ratio_max = o.ratio_max;
+  }
+};
+
+inline float log_sum_exp(const float* logits, int n) {
+  float top = logits[0];
+  for (int j = 1; j < n; ++j) top = std::max(top, logits[j]);
+  float sum = 0;
+  for (int j = 0; j < n; ++j) sum += std::exp(logits[j] - top);
+  return top + std::log(sum);
+}
+
+constexpr float HALF_LOG_TWO_PI = 0.918938533204672742f;
+
+inline float gaussian_log_prob(const float* mean, const float* log_std, const float* action, int n) {
+  float sum = 0;
+  for (int j = 0; j < n; ++j) {
+    const float scaled = (action[j] - mean[j]) * std::exp(-log_std[j]);
+    sum += -0.5f * scaled * scaled - log_std[j] - HALF_LOG_TWO_PI;
+  }
+  return sum;
+}
+
+// What the policy loss says of a row: the derivative of the mean over `rows` by the log probability.
+inline float policy_term(float log_prob, float old_log_prob, float advantage, float clip, float rows, Sums& sums) {
+  const float log_ratio = log_prob - old_log_prob, ratio = std::exp(log_ratio), deviation = ratio - 1;
+  const float clipped = std::min(std::max(deviation, -clip), clip) + 1;
+  const float free = advantage * ratio, bound = advantage * clipped;
+  sums.add(ratio, log_ratio, clip);
+  sums.policy -= free != free || bound != bound ? free + bound : std::min(free, bound);
+  const bool inside = std::fabs(deviation) <= clip;
+  return inside || free < bound || free != free ? -free / rows : 0.0f;
+}
+
+// Turns `logits` into the gradients by them.
+inline void categorical_row(float* logits, int n, int64_t action, float old_log_prob, float advantage, float clip,
+                            float entropy_coef, float rows, Sums& sums) {
+  const float norm = log_sum_exp(logits, n);
+  float entropy = 0;
+  for (int j = 0; j < n; ++j) entropy -= std::exp(logits[j] - norm) * (logits[j] - norm);
+  sums.entropy += entropy;
+  const float by_log_prob = policy_term(logits[action] - norm, old_log_prob, advantage, clip, rows, sums);
+  for (int j = 0; j < n; ++j) {
+    const float log_prob = logits[j] - norm, prob = std::exp(log_prob);
+    logits[j] = by_log_prob * ((j == action) - prob) + entropy_coef / rows * prob * (log_prob + entropy);
+  }
+}
+
+// Turns `mean` into the gradients by it, and adds those by `log_std`.
+inline void gaussian_row(float* mean, const float* log_std, int n, const float* action, float old_log_prob,
+                         float advantage, float clip, float entropy_coef, float rows, Sums& sums,
+                         float* by_log_std) {
+  const float log_prob = gaussian_log_prob(mean, log_std, action, n);
+  const float by_log_prob = policy_term(log_prob, old_log_prob, advantage, clip, rows, sums);
+  for (int j = 0; j < n; ++j) {
+    const float inverse = std::exp(-log_std[j]), scaled = (action[j] - mean[j]) * inverse;
+    sums.entropy += log_std[j] + 0.5f + HALF_LOG_TWO_PI;
+    mean[j] = by_log_prob * scaled * inverse;
+    by_log_std[j] += by_log_prob * (scaled * scaled - 1) - entropy_coef / rows;
+  }
+}
+
+// The gradient of `scale` times half the squared error by the value; a negative `clip` means that there is none.
+inline float value_row(float value, float old_value, float target, float clip, float scale, Sums& sums) {
+  const float error = value - target, squared = error * error;
+  if (clip < 0) {
+    sums.value += 0.5 * squared;
+    return scale * error;
+  }
+  const float moved = value - old_value;
+  const float near_error = old_value + std::min(std::max(moved, -clip), clip) - target;
+  const float near_squared = near_error * near_error;
+  const float near_gradient = std::fabs(moved) <= clip ? near_error : 0.0f;
+  sums.value += 0.5 * (squared != squared ? squared : std::max(squared, near_squared));
+  if (squared == near_squared) return scale * 0.5f * (error + near_gradient);
+  return scale * (squared < near_squared ? near_gradient : error);
+}
+
+}  // namespace esper

@@ -1,0 +1,90 @@
+// Short vectors, and matrix products built of them: C = A * B over small row-major blocks that stay in the cache.
+#pragma once
+#include <cmath>
+#include <cstddef>
+
+namespace esper {
+
+// Floats in a vector register.
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef float unaligned_vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+inline vec load(const float* p) { return *reinterpret_cast<const unaligned_vec*>(p); }
+inline void store(float* p, vec v) { *reinterpret_cast<unaligned_vec*>(p) = v; }
+inline int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
+
+// tanh as a rational function of odd and even degree (the approximation of Eigen and XLA), to about 1e-7; NaN stays NaN.
+inline vec tanh(vec x) {
+  constexpr float limit = 7.90531110763549805f;
+  x = x > limit ? vec{} + limit : x;
+  x = x < -limit ? vec{} - limit : x;
+  const vec s = x * x;
+  vec p = s * -2.76076847742355e-16f + 2.00018790482477e-13f;
+  p = s * p + -8.60467152213735e-11f;
+  p = s * p + 5.12229709037114e-08f;
+  p = s * p + 1.48572235717979e-05f;
+  p = s * p + 6.37261928875436e-04f;
+  p = s * p + 4.89352455891786e-03f;
+  vec q = s * 1.19825839466702e-06f + 1.18534705686654e-04f;
+  q = s * q + 2.26843463243900e-03f;
+  q = s * q + 4.89352518554385e-03f;
+  return x * p / q;
+}
+
+// A block of ROWS x WIDTH vectors of C. A(m, k) = a[m * row + k * col]; B is row-major with `ldb` floats in a row.
+// `begin(m, n)` gives what the sum starts with, `end(m, n, v)` takes it; n counts floats.
+template <int ROWS, int WIDTH, class Begin, class End>
+inline void tile(int m, int n, int K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
+                 Begin begin, End end) {
+  vec sum[ROWS][WIDTH];
+  for (int i = 0; i < ROWS; ++i)
+    for (int j = 0; j < WIDTH; ++j) sum[i][j] = begin(m + i, n + j * LANES);
+  const float* ak = a + m * row;
+  const float* bk = b + n;
+  for (int k = 0; k < K; ++k, ak += col, bk += ldb) {
+    vec right[WIDTH];
+    for (int j = 0; j < WIDTH; ++j) right[j] = load(bk + j * LANES);
+    for (int i = 0; i < ROWS; ++i) {
+      const float left = ak[i * row];
+      for (int j = 0; j < WIDTH; ++j) sum[i][j] += right[j] * left;
+    }
+  }
+  for (int i = 0; i < ROWS; ++i)
+    for (int j = 0; j < WIDTH; ++j) end(m + i, n + j * LANES, sum[i][j]);
+}
+
+// Rows of a block: as many sums as the registers hold beside a row of B.
+constexpr int ROWS = 6;
+
+template <int WIDTH, class Begin, class End>
+inline void columns(int M, int n, int K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
+                    Begin begin, End end) {
+  int m = 0;
+  for (; m + ROWS <= M; m += ROWS) tile<ROWS, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
+  switch (M - m) {
+    case 5: return tile<5, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
+    case 4: return tile<4, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
+    case 3: return tile<3, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
+    case 2: return tile<2, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
+    case 1: return tile<1, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
+  }
+}
+
+// C[M, N] for N a multiple of LANES.
+template <class Begin, class End>
+inline void product(int M, int N, int K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
+                    Begin begin, End end) {
+  int n = 0;
+  for (; n + 2 * LANES <= N; n += 2 * LANES) columns<2>(M, n, K, a, row, col, b, ldb, begin, end);
+  if (n < N) columns<1>(M, n, K, a, row, col, b, ldb, begin, end);
+}
+
+}  // namespace esper

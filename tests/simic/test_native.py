@@ -1,0 +1,171 @@
+"""The C++ learner computes what the torch learner computes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec
+from esper.simic.advantages import compute_gae
+from esper.simic.config import CoefficientConfig, NetworkConfig, PPOConfig, RuntimeConfig, ScheduleConfig
+from esper.simic.losses import Minibatch
+from esper.simic.ppo import PPOAgent
+
+NUM_ENVS = 8
+
+CASES: dict[str, dict[str, object]] = {
+    "as it comes": {},
+    "five actions": {"actions": DiscreteActions(n=5)},
+    "continuous": {"actions": ContinuousActions(size=6), "observation_size": 17},
+    "one continuous action": {"actions": ContinuousActions(size=1), "observation_size": 1},
+    "relu, odd widths": {"network": NetworkConfig(hidden_sizes=(33, 17, 5), activation="relu")},
+    "no hidden layer": {"network": NetworkConfig(hidden_sizes=())},
+    "clipped values": {"value_clip_coef": 0.1},
+    "no gradient clipping": {"max_grad_norm": None},
+    "raw advantages": {"normalize_advantages": False},
+    "stopped by kl": {"target_kl": 0.02},
+    "small minibatches": {"num_minibatches": 64},
+    "minibatches that fill no block": {"num_steps": 9, "num_minibatches": 1},
+    "many rows": {"num_steps": 1024},
+}
+
+
+def make_agent(engine: str, **changes: object) -> PPOAgent:
+    spec = EnvSpec(
+        num_envs=NUM_ENVS,
+        observation_size=changes.pop("observation_size", 4),  # type: ignore[arg-type]
+        actions=changes.pop("actions", DiscreteActions(n=2)),  # type: ignore[arg-type]
+    )
+    settings: dict[str, object] = {
+        "num_envs": NUM_ENVS,
+        "num_steps": 64,
+        "entropy_coef": CoefficientConfig(peak=0.01),
+        "policy_lr": ScheduleConfig(peak=1e-3),
+        "value_lr": ScheduleConfig(peak=2e-3),
+        "runtime": RuntimeConfig(compile=engine),  # type: ignore[arg-type]
+    }
+    agent = PPOAgent(PPOConfig(**(settings | changes)), spec, seed=1)  # type: ignore[arg-type]
+    agent._apply(agent.schedules.at(0))
+    return agent
+
+
+@torch.no_grad()
+def random_batch(agent: PPOAgent) -> Minibatch:
+    """Rows whose ratios and values are on both sides of every limit."""
+    generator = torch.Generator().manual_seed(3)
+    rows = agent.config.batch_size
+    obs = torch.randn(rows, agent.spec.observation_size, generator=generator)
+    policy = agent.network.policy(obs)
+    actions = policy.sample(agent.network.noise((rows,), generator))
+    log_probs, values, advantages, returns = torch.randn(4, rows, generator=generator)
+    return Minibatch(
+        obs, actions, policy.log_prob(actions) + 0.2 * log_probs, agent.network.value(obs) + 0.1 * values,
+        advantages, returns,
+    )  # fmt: skip
+
+
+def after_an_update(agent: PPOAgent, batch: Minibatch | None = None) -> tuple[Tensor, list[Tensor]]:
+    metrics, finite = agent.optimization.run(batch or random_batch(agent), torch.Generator().manual_seed(5))
+    assert finite
+    return metrics, [tensor.clone() for tensor in agent.optimizer.state.tensors()]
+
+
+@pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
+class TestAgainstTorch:
+    def test_an_update(self, changes: dict[str, object]) -> None:
+        (ours, our_state), (theirs, their_state) = (
+            after_an_update(make_agent(engine, **changes)) for engine in ("native", "off")
+        )
+        torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-5)
+        for a, b in zip(our_state, their_state, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+    @torch.no_grad()
+    def test_evaluation(self, changes: dict[str, object]) -> None:
+        agent = make_agent("native", **changes)
+        batch, learner = random_batch(agent), agent.optimization.learner
+        log_probs, values = learner.evaluate(batch.obs, batch.actions)
+        torch.testing.assert_close(log_probs, agent.network.policy(batch.obs).log_prob(batch.actions))
+        torch.testing.assert_close(values, agent.network.value(batch.obs), rtol=1e-5, atol=1e-6)
+        assert learner.value(batch.obs).equal(values)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("normalize", [False, True])
+    def test_acting(self, changes: dict[str, object], normalize: bool) -> None:
+        settings = {"network": NetworkConfig(), **changes}
+        network = dataclasses.replace(settings["network"], normalize_observations=normalize)  # type: ignore[type-var]
+        agent = make_agent("native", **{**settings, "network": network})
+        obs = 3 * torch.randn(70, agent.spec.observation_size, generator=torch.Generator().manual_seed(0)) + 1
+        if agent.network.normalizer is not None:
+            agent.network.normalizer.update(obs[:40])
+        # A policy that prefers something, on which the noise does not decide alone.
+        agent.optimizer.state.parameters[0].mul_(3)
+        noise = agent.network.noise((70,), torch.Generator().manual_seed(1))
+        expected = agent.network.act(obs, noise)
+        actions = torch.zeros_like(expected)
+        agent.optimization.learner.actor()(obs, noise, actions)
+        torch.testing.assert_close(actions, expected, rtol=1e-4, atol=1e-5)
+
+    def test_the_number_of_threads_changes_no_bit(self, changes: dict[str, object]) -> None:
+        results = []
+        for threads in (1, 2, 5):
+            agent = make_agent("native", **changes)
+            batch = random_batch(agent)
+            torch.set_num_threads(threads)
+            try:
+                results.append(after_an_update(agent, batch))
+            finally:
+                torch.set_num_threads(1)
+        for metrics, state in results[1:]:
+            assert metrics.equal(results[0][0])
+            assert all(a.equal(b) for a, b in zip(state, results[0][1], strict=True))
+
+
+def test_advantages() -> None:
+    agent = make_agent("native")
+    generator = torch.Generator().manual_seed(0)
+    rewards, values, next_values = torch.randn(3, 40, NUM_ENVS, generator=generator)
+    terminated, truncated = torch.rand(2, 40, NUM_ENVS, generator=generator) < 0.1
+    fields = (rewards, values, next_values, terminated, truncated)
+    expected = compute_gae(*fields, gamma=agent.config.gamma, gae_lambda=agent.config.gae_lambda)
+    for ours, theirs in zip(agent.optimization.learner.advantages(*fields), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_rates_and_coefficients_are_read_at_every_call() -> None:
+    agent = make_agent("native")
+    batch, generator = random_batch(agent), torch.Generator()
+    policy, value = agent.optimizer.state.parameters
+    before = policy.clone(), value.clone()
+    agent.optimizer.set_learning_rates({"policy": 0.0, "value": 1e-3})
+    agent.optimization.run(batch, generator)
+    assert policy.equal(before[0])
+    assert not value.equal(before[1])
+    # Adam's first step is as long as the rate, to within the share of epsilon in the denominator.
+    fresh = make_agent("native", update_epochs=1, num_minibatches=1)
+    start = fresh.optimizer.state.parameters[0].clone()
+    fresh.optimizer.set_learning_rates({"policy": 0.25, "value": 0.0})
+    fresh.optimization.run(batch, generator)
+    assert (fresh.optimizer.state.parameters[0] - start).abs().max().item() == pytest.approx(0.25, rel=1e-2)
+    metrics = {}
+    for clip in (1e-6, 100.0):
+        agent.coefficients.clip.fill_(clip)
+        names = agent.optimization.metric_names
+        metrics[clip] = agent.optimization.run(batch, generator)[0][:, names.index("clip_fraction")].mean().item()
+    assert metrics[1e-6] > 0.99
+    assert metrics[100.0] == 0.0
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-4, 0.1, 1.0, 5.0, 9.0, 100.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_tanh_to_the_last_digits(value: float, sign: int) -> None:
+    agent = make_agent("native", observation_size=1, network=NetworkConfig(hidden_sizes=(1,)))
+    # The network is the identity around its one tanh.
+    for name, parameter in agent.network.critic.named_parameters():
+        parameter.data.fill_(1.0 if name.endswith("weight") else 0.0)
+    x = torch.tensor([[sign * value]])
+    expected = x[0].double().tanh().float()
+    torch.testing.assert_close(agent.optimization.learner.value(x), expected, rtol=4e-7, atol=0, equal_nan=True)
