@@ -58,8 +58,8 @@ def test_a_saved_policy_acts_the_same(tmp_path: Path, actions: DiscreteActions |
     agent = PPOAgent(config, EnvSpec(num_envs=2, observation_size=5, actions=actions), seed=1)
     assert agent.network.normalizer is not None
     agent.network.normalizer.update(torch.randn(50, 5, generator=torch.Generator().manual_seed(0)) * 3)
-    save_policy(tmp_path, agent, EnvConfig(env="Some-v0", env_kwargs={"a": [1]}))
+    save_policy(tmp_path, agent, EnvConfig(env="Some-v0", env_kwargs={"a": [1]}, vector="envpool"))
     loaded = load_policy(tmp_path)
     obs = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
     assert loaded.network.act(obs).equal(agent.network.act(obs))
-    assert loaded.environment == EnvConfig(env="Some-v0", env_kwargs={"a": [1]})
+    assert loaded.environment == EnvConfig(env="Some-v0", env_kwargs={"a": [1]}, vector="envpool")

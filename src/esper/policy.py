@@ -43,6 +43,7 @@ def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
         "esper": __version__,
         "env": environment.env,
         "env_kwargs": environment.env_kwargs,
+        "vector": environment.vector,
         "observation_size": agent.spec.observation_size,
         "actions": {"kind": kind, **dataclasses.asdict(agent.spec.actions)},
         "network": dataclasses.asdict(agent.config.network),
@@ -67,7 +68,9 @@ def load_policy(folder: Path) -> Policy:
             network = ActorCritic(
                 metadata["observation_size"], _read_actions(metadata["actions"]), NetworkConfig(**metadata["network"])
             )
-        environment = EnvConfig(env=metadata["env"], env_kwargs=metadata["env_kwargs"])
+        environment = EnvConfig(
+            env=metadata["env"], env_kwargs=metadata["env_kwargs"], vector=metadata.get("vector", "auto")
+        )
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise StoreError(f"{path}: {type(error).__name__}: {error}") from None
     try:

@@ -406,9 +406,14 @@ def test_a_tampered_checkpoint_is_refused(
 
 
 class TestEnvironmentsWithoutState:
-    def test_begin_fresh_episodes_and_say_so(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        pytest.importorskip("Box2D")
-        whole = train(tmp_path / "run", "--env", "LunarLander-v3", "--checkpoint-every", "1", updates=3)
+    @pytest.mark.parametrize(
+        ("package", "flags"), [("Box2D", ("--env", "LunarLander-v3")), ("envpool", ("--vector", "envpool"))]
+    )
+    def test_begin_fresh_episodes_and_say_so(
+        self, package: str, flags: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pytest.importorskip(package)
+        whole = train(tmp_path / "run", *flags, "--checkpoint-every", "1", updates=3)
         killed = cut_back(whole, tmp_path / "killed", 1)
         capsys.readouterr()
         assert main(["ppo", "--resume", str(killed)]) == 0

@@ -20,10 +20,10 @@ class EnvConfig:
         "Pendulum-v1, MountainCar-v0, MountainCarContinuous-v0)",
     )
     env_kwargs: dict[str, Any] = option({}, 'arguments of the environment as JSON, as {"continuous": true}')
-    vector: Literal["auto", "native", "sync", "async"] = option(
+    vector: Literal["auto", "native", "sync", "async", "envpool"] = option(
         "auto",
-        "how copies are stepped: the environment's own vector version, one after the other, or one process each; "
-        "auto: native where there is one, else sync",
+        "how copies are stepped: the environment's own vector version, one after the other, one process each, or "
+        "EnvPool's version of it by threads; auto: native where there is one, else sync",
     )
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ class GymnasiumVectorEnv:
         self.spec = EnvSpec(
             num_envs=env.num_envs,
             observation_size=math.prod(env.single_observation_space.shape or ()),
-            actions=_actions(space),
+            actions=actions_of(space),
         )
 
     def reset(self, seed: int) -> FloatArray:
@@ -203,13 +203,13 @@ def _register_atari(env: str) -> None:
     try:
         importlib.import_module("ale_py")
     except ModuleNotFoundError:
-        raise ConfigError("env", env, _how_to_install("atari")) from None
+        raise ConfigError("env", env, how_to_install("atari")) from None
 
 
 def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
     """Make observations vectors: dictionaries and tuples are joined, discrete ones become one-hot."""
     space = env.observation_space
-    _check_observation(space)
+    check_observation(space)
     return env if isinstance(space, Box) and len(space.shape) == 1 else FlattenObservation(env)
 
 
@@ -234,7 +234,7 @@ def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv
     mode = env.metadata.get("autoreset_mode")
     if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
         raise ConfigError("vector", config.vector, f"{config.env} resets by '{mode}' natively; use sync")
-    _check_observation(env.single_observation_space)
+    check_observation(env.single_observation_space)
     return env
 
 
@@ -265,15 +265,21 @@ def _missing_package(env: str, error: Exception) -> str:
     entry_point = str(find_spec(env).entry_point)
     for module, extra in _EXTRAS.items():
         if entry_point.startswith(module):
-            return _how_to_install(extra)
+            return how_to_install(extra)
     return f"cannot be made: {error}"
 
 
-def _how_to_install(extra: str) -> str:
+def how_to_install(extra: str) -> str:
+    """What a `ConfigError` says where the packages of an extra are missing."""
     return f"needs the extra '{extra}': run  make setup EXTRAS={extra}  (or pip install '.[{extra}]')"
 
 
-def _check_observation(space: Space[Any]) -> None:
+def check_observation(space: Space[Any]) -> None:
+    """Refuse observations that cannot be vectors.
+
+    Raises:
+        ConfigError: named "space".
+    """
     if isinstance(space, Box) and len(space.shape) == 3 and space.dtype == np.uint8:
         raise ConfigError("space", space, f"observations are images {space.shape}; only vectors are supported")
     if (
@@ -283,7 +289,12 @@ def _check_observation(space: Space[Any]) -> None:
         raise ConfigError("space", space, f"observation space {space} cannot be made a vector")
 
 
-def _actions(space: Space[Any]) -> Actions:
+def actions_of(space: Space[Any]) -> Actions:
+    """The actions in `space`.
+
+    Raises:
+        ConfigError: for a space that is neither Discrete nor Box of floats.
+    """
     if isinstance(space, Discrete):
         return DiscreteActions(n=int(space.n))
     if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):

@@ -8,6 +8,7 @@ from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.device.vector import PREFIX, make_device, on_host
 from esper.envs.gym import GymnasiumVectorEnv, make_gymnasium, make_gymnasium_rendered
+from esper.envs.pool import make_envpool
 
 
 def make_env(
@@ -15,7 +16,7 @@ def make_env(
     *,
     num_envs: int,
     env_kwargs: dict[str, Any] | None = None,
-    vector: Literal["auto", "native", "sync", "async"] = "auto",
+    vector: Literal["auto", "native", "sync", "async", "envpool"] = "auto",
 ) -> VectorEnv:
     """`num_envs` copies of the environment called `env`.
 
@@ -27,7 +28,11 @@ def make_env(
 
 def make_from_config(config: EnvConfig, num_envs: int) -> VectorEnv:
     """The same from an `EnvConfig`."""
-    return make_device(config, num_envs) if config.env.startswith(PREFIX) else make_gymnasium(config, num_envs)
+    if config.env.startswith(PREFIX):
+        return make_device(config, num_envs)
+    if config.vector == "envpool":
+        return make_envpool(config, num_envs)
+    return make_gymnasium(config, num_envs)
 
 
 def make_rendered(config: EnvConfig) -> GymnasiumVectorEnv:

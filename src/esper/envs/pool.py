@@ -1,0 +1,141 @@
+"""EnvPool's environments, stepped by its threads in C++, as `VectorEnv`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, Space, flatdim
+from numpy.typing import NDArray
+
+from esper.envs.base import EnvSpec, FloatArray, StateTree, Step
+from esper.envs.config import EnvConfig
+from esper.envs.gym import actions_of, check_observation, how_to_install
+from esper.options import ConfigError, nearest
+
+_DECIDED_BY_THE_RUN = {"num_envs", "batch_size", "max_num_players", "seed", "env_seed"}
+
+
+class EnvPoolVectorEnv:
+    """A pool in EnvPool's synchronous mode, which returns the copies in their order.
+
+    The step after an episode's last one only resets: it is step 0 of the next episode, and marked `ignored`. An
+    episode that ends by itself just where the time limit would end it counts as truncated, as EnvPool does not tell
+    the two apart. Nor does it tell where its copies stand, and an error within one of them ends the process.
+    """
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        """`make` gives the pool for a seed."""
+        self._make = make
+        self._pool = make(0)
+        self._space, self._actions = self._pool.observation_space, self._pool.action_space
+        check_observation(self._space)
+        self.spec = EnvSpec(
+            num_envs=self._pool.num_envs,
+            observation_size=flatdim(self._space),
+            actions=actions_of(self._actions),
+        )
+
+    def reset(self, seed: int) -> FloatArray:
+        # A pool takes its seed when it is made, and no other one later.
+        self._pool.close()
+        self._pool = self._make(seed)
+        obs, _ = self._pool.reset()
+        return _vectors(self._space, obs)
+
+    def step(self, actions: NDArray[np.generic]) -> Step:
+        if isinstance(self._actions, Box):
+            actions = np.clip(actions.reshape(-1, *self._actions.shape), self._actions.low, self._actions.high)
+        else:
+            actions = actions + self._actions.start
+        obs, reward, terminated, truncated, info = self._pool.step(actions)
+        obs, resetting = _vectors(self._space, obs), info["elapsed_step"] == 0
+        return Step(
+            obs=obs,
+            reward=reward.astype(np.float64),
+            terminated=terminated,
+            truncated=truncated,
+            final_obs=obs if (terminated | truncated).any() else None,
+            ignored=resetting if resetting.any() else None,
+        )
+
+    def state_dict(self) -> StateTree | None:
+        return None
+
+    def load_state_dict(self, state: StateTree) -> None:
+        raise ValueError("EnvPool cannot go on from a state")
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+def _vectors(space: Space[Any], obs: Any) -> FloatArray:
+    """Observations of all copies as [N, D], each as Gymnasium's `flatten` would make it."""
+    if isinstance(space, Dict):
+        return np.concatenate([_vectors(part, obs[name]) for name, part in space.items()], axis=1)
+    array: NDArray[Any] = obs.reshape(len(obs), -1)
+    if isinstance(space, Discrete):
+        array = array == space.start + np.arange(space.n)
+    return array.astype(np.float32, copy=False)
+
+
+def make_envpool(config: EnvConfig, num_envs: int) -> EnvPoolVectorEnv:
+    """The pool `config` asks for.
+
+    Raises:
+        ConfigError: for an unknown id, a missing package, arguments EnvPool refuses, unsupported spaces.
+    """
+    envpool = _import_envpool()
+    if config.env not in (known := envpool.list_all_envs()):
+        raise ConfigError("env", config.env, f"is no EnvPool environment{nearest(config.env, known)}")
+    if taken := sorted(_DECIDED_BY_THE_RUN & config.env_kwargs.keys()):
+        raise ConfigError("env_kwargs", config.env_kwargs, f"{', '.join(taken)}: decided by the run's own settings")
+    # Too few threads, or more than the system has, would end the process.
+    threads = config.env_kwargs.get("num_threads", _usable_cores())
+    if not isinstance(threads, int) or threads < 1:
+        raise ConfigError("env_kwargs", config.env_kwargs, "num_threads must be a whole number, at least 1")
+    arguments = {**config.env_kwargs, "num_threads": min(threads, num_envs)}
+
+    def make(seed: int) -> Any:
+        # Seeds of their own, as consecutive ones, which EnvPool would use, are also those of a neighbouring seed.
+        seeds = np.random.default_rng(seed).integers(2**31, size=num_envs)
+        return _make_pool(envpool, config.env, num_envs=num_envs, batch_size=num_envs, seed=seeds, **arguments)
+
+    try:
+        return EnvPoolVectorEnv(make)
+    except ConfigError as error:
+        raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
+    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0].removesuffix(". The following argument types are supported:")
+        if config.env_kwargs and not isinstance(error, ImportError):
+            reason = f"{config.env} refuses them: {type(error).__name__}: {reason}"
+            raise ConfigError("env_kwargs", config.env_kwargs, reason) from error
+        raise ConfigError("env", config.env, f"cannot be made: {reason}") from error
+
+
+def _import_envpool() -> Any:
+    try:
+        import envpool
+    except ImportError as error:
+        raise ConfigError("vector", "envpool", f"{how_to_install('envpool')}; {error}") from None
+    return envpool
+
+
+def _make_pool(envpool: Any, env: str, **arguments: Any) -> Any:
+    with warnings.catch_warnings():
+        # Gymnasium warns about bounds that EnvPool gives in float64 for a space of float32.
+        warnings.simplefilter("ignore")
+        pool = envpool.make_gymnasium(env, **arguments)
+        _ = pool.observation_space, pool.action_space  # made when they are first asked for
+    if pool.config["max_num_players"] != 1:
+        raise ConfigError("env", env, "has several players; only one is supported")
+    return pool
+
+
+def _usable_cores() -> int:
+    """The cores that this process may use. EnvPool itself would count those of the machine."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
