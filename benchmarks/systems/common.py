@@ -157,5 +157,5 @@ def steady_speed(ends: Sequence[float], batch_size: int) -> float:
 
 
 def keep_to_cores(count: int) -> None:
-    """Run on `count` cores at most: XLA has no setting for its threads, but starts no more than it has cores."""
+    """Run on `count` cores at most, for JAX, which has no setting for the number of its threads."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
