@@ -115,16 +115,13 @@ class PPOAgent:
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> Minibatch:
         """The rollout as flat rows [T * N, ...], with advantages."""
-        rewards, terminated, truncated = (
-            torch.from_numpy(field).to(self.device)
-            for field in (rollout.rewards, rollout.terminated, rollout.truncated)
-        )
+        rewards, terminated, truncated = rollout.rewards, rollout.terminated, rollout.truncated
         obs = self.network.normalize(rollout.obs)
         values = self.network.value(obs)
         if self.config.normalize_rewards:
             rewards = self.reward_scaler(rewards, terminated | truncated)
         advantages, returns = compute_gae(
-            rewards.float(),
+            rewards,
             values[:-1],
             self._next_values(rollout, values),
             terminated,
@@ -140,14 +137,13 @@ class PPOAgent:
 
     def _next_values(self, rollout: Rollout, values: Tensor) -> Tensor:
         """The value of the state each step led to; `values` [T+1, N] are those of the states acted on."""
-        next_values = values[1:].clone()
-        if rollout.final_obs:
-            steps = np.concatenate([np.full(len(final.envs), final.step) for final in rollout.final_obs])
-            envs = np.concatenate([final.envs for final in rollout.final_obs])
-            obs = torch.from_numpy(np.concatenate([final.obs for final in rollout.final_obs])).to(self.device)
-            where = (torch.from_numpy(steps).to(self.device), torch.from_numpy(envs).to(self.device))
-            next_values[where] = self.network.value(self.network.normalize(obs))
-        return next_values
+        cut = rollout.truncated & ~rollout.terminated
+        if self.device.type == "cpu":
+            next_values = values[1:].clone()
+            next_values[cut] = self.network.value(self.network.normalize(rollout.final_obs[cut]))
+            return next_values
+        # To select rows the host would have to wait for their number.
+        return torch.where(cut, self.network.value(self.network.normalize(rollout.final_obs)), values[1:])
 
     def _result(self, rates: Rates, rows: np.ndarray, fault: str | None, explained_variance: float) -> UpdateResult:
         names = self.optimization.metric_names
@@ -238,7 +234,8 @@ def _explained_variance(batch: Minibatch) -> Tensor:
 
 def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> str:
     """What was not finite first in an update on `rollout` with metrics `rows` [minibatches, names]."""
-    for what, values in (("observation", rollout.obs[:-1].cpu().numpy()), ("reward", rollout.rewards)):
+    for what, tensor in (("observation", rollout.obs[:-1]), ("reward", rollout.rewards)):
+        values = tensor.cpu().numpy()
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
             step, env = bad[0][:2]
