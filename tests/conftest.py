@@ -1,10 +1,14 @@
 """One thread: the tensors of the tests are small, and results must not depend on the machine's cores."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "resume")]
 torch.set_num_threads(1)
@@ -12,3 +16,31 @@ torch.set_num_threads(1)
 # The first call of anything can be slow on a busy machine; that is no failure.
 hypothesis.settings.register_profile("esper", deadline=None)
 hypothesis.settings.load_profile("esper")
+
+
+class HostReads(TorchDispatchMode):
+    """Counts operations that bring a tensor's value to the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def host_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What reads a value on the host: scalars by dispatch, whole tensors by the methods that do so."""
+    with HostReads() as mode:
+        for name in ("tolist", "numpy", "cpu", "__array__"):
+            original = getattr(Tensor, name)
+
+            def watched(self, *args, _name=name, _original=original, **kwargs):
+                mode.seen.append(_name)
+                return _original(self, *args, **kwargs)
+
+            monkeypatch.setattr(Tensor, name, watched)
+        yield mode.seen

@@ -76,7 +76,7 @@ def train(args: Arguments, clock: Clock) -> Outcome:
         score=last_episodes([event for event in events if isinstance(event, UpdateCompleted)]),
         # Events tell the mean of the episodes of a rollout.
         score_of="last 100 training episodes, rounded up to whole rollouts",
-        extra={"compiled": agent.optimization.compiled, "vector": args.vector},
+        extra={"engine": agent.optimization.engine, "vector": args.vector},
     )
 
 
@@ -94,8 +94,8 @@ def last_episodes(updates: list[UpdateCompleted]) -> float | None:
 
 if __name__ == "__main__":
     parser = argument_parser()
-    parser.add_argument("--vector", choices=("auto", "native", "sync", "async"), default="auto")
-    parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto", help="torch.compile the update")
+    parser.add_argument("--vector", choices=("auto", "native", "sync", "async", "envpool"), default="auto")
+    parser.add_argument("--compile", choices=("auto", "native", "torch", "off"), default="auto", help="what computes")
     main(
         train,
         system="esper",

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from esper.envs.base import ContinuousActions
+from esper.envs.base import ContinuousActions, Copies
 from esper.envs.device.dynamics import DYNAMICS
-from esper.envs.device.vector import Copies, begin, step
+from esper.envs.device.vector import begin, step
 from esper.envs.make import make_env
 from esper.options import ConfigError
 
@@ -150,7 +150,7 @@ class TestActionsAndState:
         [
             ({"state": np.zeros((2, 4), dtype=np.float32)}, r"state is float32 \(2, 4\), not float32 \(3, 4\)"),
             ({"steps": np.zeros(3)}, "steps is float64"),
-            ({"more": 1}, "are not state, steps, generator"),
+            ({"more": 1}, "are not state, steps, generator, device"),
         ],
     )
     def test_a_state_of_another_form(self, change: dict[str, Any], message: str) -> None:

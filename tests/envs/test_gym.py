@@ -18,8 +18,9 @@ from esper.envs.base import ContinuousActions, DiscreteActions, Step
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.make import make_env
 from esper.options import ConfigError
-from esper.simic.collect import Collector, Episode
+from esper.simic.collect import Collector
 from esper.simic.config import NetworkConfig
+from esper.simic.episodes import Episode, EpisodeLog
 from esper.simic.networks import ActorCritic
 from esper.simic.rollout import Rollout
 from esper.simic.seeding import device_generator
@@ -109,7 +110,8 @@ class TestAutoreset:
 def collect(env: GymnasiumVectorEnv, num_steps: int) -> tuple[Rollout, list[Episode]]:
     network = ActorCritic(env.spec.observation_size, env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
     rollout = Rollout.allocate(env.spec, num_steps, CPU)
-    return rollout, Collector(env, seed=0).collect(network, rollout, device_generator(0, "actions", CPU))
+    Collector(env, seed=0).collect(network, rollout, device_generator(0, "actions", CPU))
+    return rollout, EpisodeLog(env.spec.num_envs).finished(rollout)
 
 
 class TestCollect:
@@ -123,7 +125,8 @@ class TestCollect:
         rollout, _ = collect(counters(AutoresetMode.SAME_STEP, lengths=(2,)), 4)
         assert rollout.obs.ravel().tolist() == [0, 1, 0, 1, 0]
         assert rollout.rewards.ravel().tolist() == [11, 12, 11, 12]
-        assert [(final.step, final.obs.item()) for final in rollout.final_obs] == [(1, 2), (3, 2)]
+        assert rollout.truncated.ravel().tolist() == [False, True, False, True]
+        assert rollout.final_obs[rollout.truncated].ravel().tolist() == [2, 2]
         assert rollout.sample_indices(np.random.default_rng(0)) is None
 
     def test_next_step_rollout_learns_from_no_reset(self) -> None:
@@ -145,18 +148,20 @@ class TestCollect:
         with pytest.raises(ConfigError, match="num_steps = 1: must be at least 2"):
             rollout.sample_indices(np.random.default_rng(0))
 
-    def test_a_termination_needs_no_final_observation(self) -> None:
+    def test_a_termination_is_no_truncation(self) -> None:
         rollout, _ = collect(counters(AutoresetMode.SAME_STEP, lengths=(2,), terminates=True), 4)
-        assert rollout.final_obs == []
+        assert not rollout.truncated.any()
         assert rollout.terminated.ravel().tolist() == [False, True, False, True]
 
     def test_an_episode_goes_on_in_the_next_rollout(self) -> None:
         env = counters(AutoresetMode.SAME_STEP, lengths=(3,))
         network = ActorCritic(1, env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
         collector, rollout = Collector(env, seed=0), Rollout.allocate(env.spec, 2, CPU)
-        generator = device_generator(0, "actions", CPU)
-        assert collector.collect(network, rollout, generator) == []
-        assert collector.collect(network, rollout, generator) == [Episode(episode_return=36.0, length=3)]
+        generator, log = device_generator(0, "actions", CPU), EpisodeLog(1)
+        collector.collect(network, rollout, generator)
+        assert log.finished(rollout) == []
+        collector.collect(network, rollout, generator)
+        assert log.finished(rollout) == [Episode(episode_return=36.0, length=3)]
         assert rollout.obs.ravel().tolist() == [2, 0, 1]
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import probes
 from esper.simic.collect import Collector
@@ -105,34 +102,6 @@ class TestCompiled:
         assert not counters["stats"]
 
 
-class HostReads(TorchDispatchMode):
-    """Counts operations that bring a tensor's value to the host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
-            self.seen.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def host_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What reads a value on the host: scalars by dispatch, whole tensors by the methods that do so."""
-    with HostReads() as mode:
-        for name in ("tolist", "numpy", "cpu", "__array__"):
-            original = getattr(Tensor, name)
-
-            def watched(self, *args, _name=name, _original=original, **kwargs):
-                mode.seen.append(_name)
-                return _original(self, *args, **kwargs)
-
-            monkeypatch.setattr(Tensor, name, watched)
-        yield mode.seen
-
-
 class TestHostReads:
     @pytest.mark.parametrize("target_kl", [None, 1e-6])
     def test_one_for_a_whole_update(self, host_reads: list[str], target_kl: float | None) -> None:
@@ -209,7 +178,7 @@ class TestNonFinite:
         agent = make_agent(runtime=engine)
         rollout = collected(agent)
         agent.update(rollout)
-        good = rollout.rewards.copy()
+        good = rollout.rewards.clone()
         rollout.rewards[:] = np.nan
         agent.update(rollout)
         rollout.rewards[:] = good

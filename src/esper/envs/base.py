@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 FloatArray: TypeAlias = NDArray[np.float32]
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -92,3 +96,49 @@ class VectorEnv(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Copies(NamedTuple):
+    """Where all copies of a `DeviceEnv` stand: states [N, S], and steps of their episodes so far [N], int32."""
+
+    state: Tensor
+    steps: Tensor
+
+
+class DeviceStep(NamedTuple):
+    """One step of all copies of a `DeviceEnv`, each [N] but for the last.
+
+    `copies` have begun a new episode where one ended; `final_obs` [N, D] is what the step led to before that.
+    """
+
+    copies: Copies
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final_obs: Tensor
+
+
+@runtime_checkable
+class DeviceEnv(VectorEnv, Protocol):
+    """A `VectorEnv` whose steps are a function of tensors, for a learner that stays on the device.
+
+    `copies` are where it stands; who calls `advance` puts the outcome's there. Then `state_dict` tells of it.
+    """
+
+    copies: Copies
+
+    def to(self, device: torch.device) -> None:
+        """Keep `copies` on `device`, and draw there; call `reset` or `load_state_dict` next."""
+        ...
+
+    def draw(self, num_steps: int) -> Tensor:
+        """[num_steps, N, S] uniform in [0, 1): where episodes that end in the next steps begin anew."""
+        ...
+
+    def observe(self, copies: Copies) -> Tensor:
+        """float32 [N, D]."""
+        ...
+
+    def advance(self, copies: Copies, actions: Tensor, uniform: Tensor) -> DeviceStep:
+        """Step all copies; `uniform` [N, S]. Pure, without branches on values: it can be compiled and unrolled."""
+        ...

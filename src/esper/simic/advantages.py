@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from esper.simic.scan import decayed_sums
 
 
 def compute_gae(
@@ -25,8 +26,5 @@ def compute_gae(
     continues = (~terminated).to(values.dtype)
     deltas = rewards + gamma * continues * next_values - values
     decays = gamma * gae_lambda * (~(terminated | truncated)).to(values.dtype)
-    advantages = torch.empty_like(deltas)
-    last = torch.zeros_like(deltas[0])
-    for step in range(len(deltas) - 1, -1, -1):
-        last = torch.addcmul(deltas[step], decays[step], last, out=advantages[step])
+    advantages = decayed_sums(deltas, decays)
     return advantages, advantages + values

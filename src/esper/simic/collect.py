@@ -2,78 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
-from esper.envs.base import StateTree, Step, VectorEnv
+from esper.envs.base import StateTree, VectorEnv
 from esper.simic.networks import ActorCritic
-from esper.simic.rollout import FinalObservations, Rollout
-
-
-@dataclass(frozen=True, kw_only=True)
-class Episode:
-    """A finished episode as the environment gave it: rewards neither scaled nor clipped."""
-
-    episode_return: float
-    length: int
+from esper.simic.rollout import Rollout
 
 
 class Collector:
-    """Steps `env` with a policy, rollout after rollout; remembers where each environment stands in its episode."""
+    """Steps `env`, which is on the host, with a policy, rollout after rollout."""
 
     def __init__(self, env: VectorEnv, seed: int) -> None:
         self._env = env
-        self._obs = env.reset(seed)
-        self._returns = np.zeros(env.spec.num_envs)
-        self._lengths = np.zeros(env.spec.num_envs, dtype=np.int64)
+        self._staging: Rollout | None = None
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Begin every episode anew."""
+        self._obs = self._env.reset(seed)
         self.step = 0  # of the rollout that is being, or was last, collected
 
     @torch.no_grad()
-    def collect(self, network: ActorCritic, rollout: Rollout, generator: torch.Generator) -> list[Episode]:
-        """Fill `rollout`; returns the episodes that ended in it."""
-        num_steps, num_envs = rollout.rewards.shape
-        noise = network.noise((num_steps, num_envs), generator)
-        rollout.final_obs.clear()
-        episodes: list[Episode] = []
-        for step in range(num_steps):
+    def collect(self, network: ActorCritic, rollout: Rollout, generator: torch.Generator) -> None:
+        """Fill `rollout`. Everything is written through NumPy, several times faster than an operation of torch."""
+        device, host = rollout.obs.device, self._on_host(rollout)
+        num_steps = len(rollout.rewards)
+        noise = network.noise(rollout.rewards.shape, generator)
+        obs, actions, rewards, terminated, truncated, final_obs = (field.numpy() for field in host.tensors())
+        rollout.ignored.fill(False)
+        for step, (step_obs, step_noise) in enumerate(zip(host.obs[:-1], noise, strict=True)):
             self.step = step
-            obs = rollout.obs[step]
-            obs.copy_(torch.from_numpy(self._obs))
-            actions = rollout.actions[step]
-            actions.copy_(network.act(obs, noise[step]))
-            outcome = self._env.step(actions.cpu().numpy())
-            self._record(rollout, step, outcome)
-            episodes += self._finished(outcome)
-            self._obs = outcome.obs
-        rollout.obs[num_steps].copy_(torch.from_numpy(self._obs))
-        return episodes
+            obs[step] = self._obs
+            actions[step] = network.act(step_obs.to(device), step_noise).cpu().numpy()
+            outcome = self._env.step(actions[step])
+            self._obs, rewards[step], terminated[step], truncated[step], last, ignored = outcome
+            if last is not None:
+                final_obs[step] = last
+            if ignored is not None:
+                rollout.ignored[step] = ignored
+        obs[num_steps] = self._obs
+        if host is not rollout:
+            # The host does not wait; it will have, for the update that follows, when it comes to write here again.
+            for ours, theirs in zip(host.tensors(), rollout.tensors(), strict=True):
+                theirs.copy_(ours, non_blocking=True)
 
     def state_dict(self) -> StateTree:
-        """What to act on next, and the episodes in flight."""
-        return {"obs": self._obs.copy(), "returns": self._returns.copy(), "lengths": self._lengths.copy()}
+        """What to act on next."""
+        return {"obs": self._obs.copy()}
 
     def load_state_dict(self, state: StateTree) -> None:
-        self._obs, self._returns, self._lengths = (np.array(state[name]) for name in ("obs", "returns", "lengths"))
+        self._obs = np.array(state["obs"])
 
-    def _record(self, rollout: Rollout, step: int, outcome: Step) -> None:
-        rollout.rewards[step] = outcome.reward
-        rollout.terminated[step] = outcome.terminated
-        rollout.truncated[step] = outcome.truncated
-        rollout.ignored[step] = False if outcome.ignored is None else outcome.ignored
-        if outcome.final_obs is not None:
-            envs = np.flatnonzero(outcome.truncated & ~outcome.terminated)
-            if envs.size:
-                rollout.final_obs.append(FinalObservations(step, envs, outcome.final_obs[envs]))
-
-    def _finished(self, outcome: Step) -> list[Episode]:
-        self._returns += outcome.reward
-        self._lengths += 1 if outcome.ignored is None else ~outcome.ignored
-        if outcome.final_obs is None:
-            return []
-        ended = np.flatnonzero(outcome.terminated | outcome.truncated)
-        episodes = [Episode(episode_return=float(self._returns[env]), length=int(self._lengths[env])) for env in ended]
-        self._returns[ended] = 0.0
-        self._lengths[ended] = 0
-        return episodes
+    def _on_host(self, rollout: Rollout) -> Rollout:
+        """`rollout` itself, or page-locked memory of its form when it is on a GPU."""
+        if rollout.obs.device.type == "cpu":
+            return rollout
+        if self._staging is None:
+            self._staging = Rollout.allocate(self._env.spec, len(rollout.rewards), torch.device("cpu"), pinned=True)
+        return self._staging

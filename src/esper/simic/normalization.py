@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from esper.simic.scan import decayed_sums
+
 _EPSILON = 1e-8
 
 
@@ -65,9 +67,10 @@ class RewardScaler(RunningMoments):
 
     def forward(self, rewards: Tensor, done: Tensor) -> Tensor:
         """Take in a rollout's `rewards` and `done` [T, N], then scale the rewards by the new deviation."""
-        discounted = torch.empty_like(rewards, dtype=torch.float64)
-        for step, (reward, ended) in enumerate(zip(rewards.double(), done, strict=True)):
-            discounted[step] = self.discounted.mul_(self.gamma).add_(reward)
-            self.discounted.masked_fill_(ended, 0.0)
+        terms, decays = rewards.to(torch.float64, copy=True), self.gamma * (~done).double()
+        terms[0] += self.gamma * self.discounted
+        # From the past to the future, so in reverse; what decays into a step is the sum of the step before.
+        discounted = decayed_sums(terms.flip(0), decays.roll(1, 0).flip(0)).flip(0)
+        self.discounted.copy_(discounted[-1].masked_fill(done[-1], 0.0))
         self.update(discounted.flatten())
         return (rewards / self.deviation()).clamp(-self.limit, self.limit)

@@ -114,18 +114,15 @@ class PPOAgent:
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> Minibatch:
         """The rollout as flat rows [T * N, ...], with advantages."""
-        rewards, terminated, truncated = (
-            torch.from_numpy(field).to(self.device)
-            for field in (rollout.rewards, rollout.terminated, rollout.truncated)
-        )
-        learner, shape = self.optimization.learner, rollout.terminated.shape
+        rewards, terminated, truncated = rollout.rewards, rollout.terminated, rollout.truncated
+        learner, shape = self.optimization.learner, rewards.shape
         obs = self.network.normalize(rollout.obs)
         log_probs, values = learner.evaluate(obs[:-1].flatten(0, 1), rollout.actions.flatten(0, 1))
         log_probs, values = log_probs.view(shape), values.view(shape)
         if self.config.normalize_rewards:
             rewards = self.reward_scaler(rewards, terminated | truncated)
         next_values = self._next_values(rollout, torch.cat((values[1:], learner.value(obs[-1])[None])))
-        advantages, returns = learner.advantages(rewards.float(), values, next_values, terminated, truncated)
+        advantages, returns = learner.advantages(rewards, values, next_values, terminated, truncated)
         batch = Minibatch(obs[:-1], rollout.actions, log_probs, values, advantages, returns)
         rows = Minibatch(*(field.flatten(0, 1) for field in batch))
         indices = rollout.sample_indices(self.ignored_rows)
@@ -133,13 +130,13 @@ class PPOAgent:
 
     def _next_values(self, rollout: Rollout, next_values: Tensor) -> Tensor:
         """The value of the state each step led to; `next_values` [T, N] are those of the states acted on next."""
-        if rollout.final_obs:
-            steps = np.concatenate([np.full(len(final.envs), final.step) for final in rollout.final_obs])
-            envs = np.concatenate([final.envs for final in rollout.final_obs])
-            obs = torch.from_numpy(np.concatenate([final.obs for final in rollout.final_obs])).to(self.device)
-            where = (torch.from_numpy(steps).to(self.device), torch.from_numpy(envs).to(self.device))
-            next_values[where] = self.optimization.learner.value(self.network.normalize(obs))
-        return next_values
+        cut, value = rollout.truncated & ~rollout.terminated, self.optimization.learner.value
+        if self.device.type == "cpu":
+            next_values[cut] = value(self.network.normalize(rollout.final_obs[cut]))
+            return next_values
+        # To select rows the host would have to wait for their number.
+        final_values = value(self.network.normalize(rollout.final_obs).flatten(0, 1)).view(cut.shape)
+        return torch.where(cut, final_values, next_values)
 
     def _result(self, rates: Rates, rows: np.ndarray, fault: str | None, explained_variance: float) -> UpdateResult:
         names = self.optimization.metric_names
@@ -230,7 +227,8 @@ def _explained_variance(batch: Minibatch) -> Tensor:
 
 def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> str:
     """What was not finite first in an update on `rollout` with metrics `rows` [minibatches, names]."""
-    for what, values in (("observation", rollout.obs[:-1].cpu().numpy()), ("reward", rollout.rewards)):
+    for what, tensor in (("observation", rollout.obs[:-1]), ("reward", rollout.rewards)):
+        values = tensor.cpu().numpy()
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
             step, env = bad[0][:2]

@@ -2,53 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from esper.envs.base import BoolArray, DiscreteActions, EnvSpec, FloatArray
+from esper.envs.base import BoolArray, DiscreteActions, EnvSpec
 from esper.options import ConfigError
-
-
-class FinalObservations(NamedTuple):
-    """Last observations of episodes that were truncated in step `step`, for the environments `envs`."""
-
-    step: int
-    envs: np.ndarray
-    obs: FloatArray
 
 
 @dataclass(kw_only=True)
 class Rollout:
-    """`obs` [T+1, N, D] and `actions` [T, N] or [T, N, A] on the learner's device; outcomes [T, N] on the host.
+    """Tensors on one device: `obs` [T+1, N, D], `actions` [T, N] or [T, N, A], `rewards` [T, N], all float32 but for
+    int64 discrete actions; `terminated` and `truncated` [T, N], bool.
 
-    `ignored` marks steps that an environment used to reset: no transition to learn from.
+    `final_obs` [T, N, D] holds the last observation of an episode where it was truncated and not terminated, and
+    anything elsewhere. `ignored` [T, N] marks steps that an environment used to reset: no transition to learn from. It
+    is on the host, where `sample_indices` must know of such steps without waiting for the device.
     """
 
     obs: Tensor
     actions: Tensor
-    rewards: np.ndarray
-    terminated: BoolArray
-    truncated: BoolArray
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final_obs: Tensor
     ignored: BoolArray
-    final_obs: list[FinalObservations] = field(default_factory=list)
 
     @staticmethod
-    def allocate(spec: EnvSpec, num_steps: int, device: torch.device) -> Rollout:
-        shape = (num_steps, spec.num_envs)
-        discrete = isinstance(spec.actions, DiscreteActions)
-        action_shape = shape if isinstance(spec.actions, DiscreteActions) else (*shape, spec.actions.size)
+    def allocate(spec: EnvSpec, num_steps: int, device: torch.device, *, pinned: bool = False) -> Rollout:
+        """Zeros; `pinned` in host memory that a GPU can copy from by itself."""
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device, pin_memory=pinned)
+
+        shape, size = (num_steps, spec.num_envs), spec.observation_size
         return Rollout(
-            obs=torch.zeros((num_steps + 1, spec.num_envs, spec.observation_size), device=device),
-            actions=torch.zeros(action_shape, dtype=torch.int64 if discrete else torch.float32, device=device),
-            rewards=np.zeros(shape),
-            terminated=np.zeros(shape, dtype=np.bool_),
-            truncated=np.zeros(shape, dtype=np.bool_),
+            obs=zeros(num_steps + 1, spec.num_envs, size),
+            actions=zeros(*shape, dtype=torch.int64)
+            if isinstance(spec.actions, DiscreteActions)
+            else zeros(*shape, spec.actions.size),
+            rewards=zeros(*shape),
+            terminated=zeros(*shape, dtype=torch.bool),
+            truncated=zeros(*shape, dtype=torch.bool),
+            final_obs=zeros(*shape, size),
             ignored=np.zeros(shape, dtype=np.bool_),
         )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What the device holds, in the order of the fields."""
+        return (self.obs, self.actions, self.rewards, self.terminated, self.truncated, self.final_obs)
 
     def sample_indices(self, generator: np.random.Generator) -> Tensor | None:
         """Rows of the flattened rollout to learn from, as many as it has; None when they are just all rows.

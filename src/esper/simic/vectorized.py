@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from esper.envs.base import EnvError, StateTree, VectorEnv
-from esper.simic.collect import Collector, Episode
+from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
+from esper.simic.collect import Collector
+from esper.simic.device_collect import DeviceCollector
+from esper.simic.episodes import Episode, EpisodeLog
 from esper.simic.ppo import PPOAgent, UpdateResult
 from esper.telemetry.events import Event, UpdateCompleted, UpdateSkipped, episode_fields
 
@@ -45,6 +47,13 @@ def train_ppo_vectorized(
     return Training(agent, env, env_seed=env_seed).run(on_event=on_event, should_stop=should_stop)
 
 
+def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | DeviceCollector:
+    """What collects the rollouts of `agent` in `env`, from the reset with `seed`."""
+    if isinstance(env, DeviceEnv):
+        return DeviceCollector(env, seed, agent.device, compiled=agent.optimization.engine == "torch")
+    return Collector(env, seed)
+
+
 class Training:
     """A run of `agent` in `env`, from the reset with `env_seed` to the last of its updates.
 
@@ -54,7 +63,8 @@ class Training:
 
     def __init__(self, agent: PPOAgent, env: VectorEnv, *, env_seed: int) -> None:
         self.agent, self._env = agent, env
-        self._collector = Collector(env, env_seed)
+        self._collector = make_collector(agent, env, env_seed)
+        self._log = EpisodeLog(env.spec.num_envs)
         self._rollout = agent.allocate_rollout()
         self.rollouts = self.episodes = self.skipped = 0
         self._fault: str | None = None
@@ -90,18 +100,20 @@ class Training:
     def update(self) -> Event:
         """Collect a rollout and learn from it."""
         started = time.perf_counter()
-        finished = self._collect()
+        self._collect()
         result = self.agent.update(self._rollout)
+        # Only now, as it waits for the device, which then has nothing more to do.
+        finished = self._log.finished(self._rollout)
         self.rollouts += 1
         self.episodes += len(finished)
         self.skipped = 0 if result.fault is None else self.skipped + 1
         self._fault = result.fault
         return self._event(result, finished, time.perf_counter() - started)
 
-    def _collect(self) -> list[Episode]:
+    def _collect(self) -> None:
         agent = self.agent
         try:
-            return self._collector.collect(agent.network, self._rollout, agent.generators["actions"])
+            self._collector.collect(agent.network, self._rollout, agent.generators["actions"])
         except EnvError as error:
             num_steps, num_envs = self._rollout.rewards.shape
             step = self._collector.step
@@ -112,7 +124,7 @@ class Training:
         """Everything that decides what comes next, as copies; `environment` is None where it cannot tell."""
         return {
             "agent": self.agent.state_dict(),
-            "collector": self._collector.state_dict(),
+            "collector": {**self._collector.state_dict(), **self._log.state_dict()},
             "environment": self._env.state_dict(),
             "rollouts": self.rollouts,
             "episodes": self.episodes,
@@ -133,10 +145,12 @@ class Training:
         self.skipped = state["skipped"] % self.agent.config.max_skipped_updates
         if state["environment"] is None:
             self.agent.reward_scaler.forget_episodes()
-            self._collector = Collector(self._env, env_seed)
+            self._collector.reset(env_seed)
+            self._log = EpisodeLog(self._env.spec.num_envs)
         else:
             self._env.load_state_dict(state["environment"])
             self._collector.load_state_dict(state["collector"])
+            self._log.load_state_dict(state["collector"])
 
     def _event(self, result: UpdateResult, finished: list[Episode], seconds: float) -> Event:
         if not result.optimizer_steps:

@@ -142,7 +142,8 @@ class Pendulum(Dynamics):
     gravity, mass, length, dt, max_speed = 10.0, 1.0, 1.0, 0.05, 8.0
 
     def begin(self, uniform: Tensor) -> Tensor:
-        return (uniform * 2 - 1) * uniform.new_tensor((math.pi, 1.0))
+        angle, speed = (uniform * 2 - 1).unbind(-1)
+        return torch.stack((angle * math.pi, speed), -1)
 
     def step(self, state: Tensor, action: Tensor) -> Outcome:
         angle, speed = state.unbind(-1)

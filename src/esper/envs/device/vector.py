@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+import zlib
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from esper.envs.base import ContinuousActions, EnvSpec, FloatArray, StateTree, Step
+from esper.envs.base import ContinuousActions, Copies, DeviceStep, EnvSpec, FloatArray, StateTree, Step
 from esper.envs.config import EnvConfig
 from esper.envs.device.dynamics import DYNAMICS, Dynamics
 from esper.options import ConfigError, nearest
 
 PREFIX = "torch/"
-
-
-class Copies(NamedTuple):
-    """Where all copies stand: states [N, S], and steps of their episodes so far [N], int32."""
-
-    state: Tensor
-    steps: Tensor
-
-
-class DeviceStep(NamedTuple):
-    """One step of all copies; `obs` and `final_obs` [N, D] as in `esper.envs.base.Step`, the rest [N]."""
-
-    copies: Copies
-    obs: Tensor
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    final_obs: Tensor
 
 
 def begin(dynamics: Dynamics, uniform: Tensor) -> Copies:
@@ -55,7 +37,6 @@ def step(dynamics: Dynamics, copies: Copies, action: Tensor, uniform: Tensor) ->
     state = torch.where(done[:, None], dynamics.begin(uniform), outcome.state)
     return DeviceStep(
         copies=Copies(state, torch.where(done, 0, steps)),
-        obs=dynamics.observe(state).float(),
         reward=outcome.reward,
         terminated=outcome.terminated,
         truncated=truncated,
@@ -64,45 +45,65 @@ def step(dynamics: Dynamics, copies: Copies, action: Tensor, uniform: Tensor) ->
 
 
 class DeviceVectorEnv:
-    """A `Dynamics` as a `VectorEnv` on the host, in float32."""
+    """A `Dynamics` in float32 as a `DeviceEnv`: in its tensors' own terms, and as a `VectorEnv` of the host."""
 
     def __init__(self, dynamics: Dynamics, num_envs: int) -> None:
-        self._dynamics = dynamics
-        self._generator = torch.Generator()
+        self.dynamics = dynamics
         self.spec = EnvSpec(num_envs=num_envs, observation_size=dynamics.observation_size, actions=dynamics.actions)
-        self._copies = begin(dynamics, self._uniform())
+        self.to(torch.device("cpu"))
+
+    def to(self, device: torch.device) -> None:
+        self._generator = torch.Generator(device)
+        self.copies = begin(self.dynamics, self.draw(1)[0])
+
+    def draw(self, num_steps: int) -> Tensor:
+        shape = (num_steps, self.spec.num_envs, self.dynamics.state_size)
+        return torch.rand(shape, generator=self._generator, device=self._generator.device)
+
+    def observe(self, copies: Copies) -> Tensor:
+        return self.dynamics.observe(copies.state).float()
+
+    def advance(self, copies: Copies, actions: Tensor, uniform: Tensor) -> DeviceStep:
+        return step(self.dynamics, copies, actions, uniform)
 
     def reset(self, seed: int) -> FloatArray:
         self._generator.manual_seed(seed)
-        self._copies = begin(self._dynamics, self._uniform())
-        return self._dynamics.observe(self._copies.state).numpy()
+        self.copies = begin(self.dynamics, self.draw(1)[0])
+        return self.observe(self.copies).cpu().numpy()
 
     def step(self, actions: NDArray[np.generic]) -> Step:
-        outcome = step(self._dynamics, self._copies, torch.from_numpy(actions), self._uniform())
-        self._copies = outcome.copies
-        obs, reward, terminated, truncated, final_obs = (field.numpy() for field in outcome[1:])
+        on_device = torch.from_numpy(actions).to(self._generator.device)
+        self.copies, *outcome = self.advance(self.copies, on_device, self.draw(1)[0])
+        reward, terminated, truncated, final_obs = (field.cpu().numpy() for field in outcome)
         ended = bool((terminated | truncated).any())
+        obs = self.observe(self.copies).cpu().numpy()
         return Step(obs, reward.astype(np.float64), terminated, truncated, final_obs if ended else None, None)
 
     def state_dict(self) -> StateTree:
-        arrays = {name: field.numpy().copy() for name, field in self._copies._asdict().items()}
-        return {**arrays, "generator": self._generator.get_state().numpy()}
+        arrays = {name: field.cpu().numpy().copy() for name, field in self.copies._asdict().items()}
+        return {**arrays, "generator": self._generator.get_state().numpy(), "device": self._generator.device.type}
 
     def load_state_dict(self, state: StateTree) -> None:
+        """Go on from `state`.
+
+        A generator's state means nothing to another kind of device; there a new stream begins, decided by that state.
+        """
         now = self.state_dict()
         if set(state) != set(now):
             raise ValueError(f"{', '.join(map(str, state)):.200} are not {', '.join(now)}")
-        for name, value in now.items():
-            found = np.asarray(state[name])
+        same_device = state["device"] == now["device"]
+        for name in (*Copies._fields, "generator") if same_device else Copies._fields:
+            found, value = np.asarray(state[name]), now[name]
             if found.shape != value.shape or found.dtype != value.dtype:
                 raise ValueError(f"{name} is {found.dtype} {found.shape}, not {value.dtype} {value.shape}")
-        self._copies = Copies(*(torch.from_numpy(np.array(state[name])) for name in Copies._fields))
-        self._generator.set_state(torch.from_numpy(np.array(state["generator"])))
+        device, generator = self._generator.device, np.array(state["generator"])
+        self.copies = Copies(*(torch.tensor(np.asarray(state[name]), device=device) for name in Copies._fields))
+        if same_device:
+            self._generator.set_state(torch.from_numpy(generator))
+        else:
+            self._generator.manual_seed(zlib.crc32(generator.tobytes()))
 
     def close(self) -> None: ...
-
-    def _uniform(self) -> Tensor:
-        return torch.rand((self.spec.num_envs, self._dynamics.state_size), generator=self._generator)
 
 
 def make_device(config: EnvConfig, num_envs: int) -> DeviceVectorEnv:

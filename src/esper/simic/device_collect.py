@@ -1,0 +1,108 @@
+"""Filling a rollout without leaving the device: policy, environment and storage in one function of several steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from esper.envs.base import Copies, DeviceEnv, StateTree
+from esper.simic.networks import ActorCritic
+from esper.simic.rollout import Rollout
+
+# More steps in a call cost less time each, and as much more to compile: 8 take 30 s on two cores.
+MAX_STEPS_PER_CALL = 8
+
+
+class Fill(Protocol):
+    """Acts and steps for a whole rollout, and returns where the environment's copies stand after it."""
+
+    def __call__(
+        self, network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout
+    ) -> Copies:
+        """Write all of `rollout` but `obs[T]`, beginning from `copies`.
+
+        Step t acts on raw observations with `noise[t]` [N, A], as `ActorCritic.act` does, and episodes that end in it
+        begin anew from `uniform[t]` [N, S]. Nothing may make the host wait for the device.
+        """
+        ...
+
+
+class DeviceCollector:
+    """Steps `env` with a policy, rollout after rollout, on `device`."""
+
+    step = 0  # No environment raises in the middle of a rollout.
+
+    def __init__(self, env: DeviceEnv, seed: int, device: torch.device, *, compiled: bool) -> None:
+        self._env = env
+        self._fill: Fill = Unrolled(env, compiled=compiled)
+        env.to(device)
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Begin every episode anew."""
+        self._env.reset(seed)
+
+    @torch.no_grad()
+    def collect(self, network: ActorCritic, rollout: Rollout, generator: torch.Generator) -> None:
+        """Fill `rollout`."""
+        noise = network.noise(rollout.rewards.shape, generator)
+        uniform = self._env.draw(len(noise))
+        self._env.copies = self._fill(network, self._env.copies, noise, uniform, rollout)
+        rollout.obs[-1] = self._env.observe(self._env.copies)
+
+    def state_dict(self) -> StateTree:
+        """Nothing: all is in the environment's."""
+        return {}
+
+    def load_state_dict(self, state: StateTree) -> None: ...
+
+
+class Unrolled:
+    """A `Fill` in torch for every `DeviceEnv`: a few steps per call, one graph when `compiled`."""
+
+    def __init__(self, env: DeviceEnv, *, compiled: bool) -> None:
+        self._steps = unrolled_steps(env)
+        if compiled:
+            self._steps = torch.compile(self._steps, fullgraph=True, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
+
+    def __call__(
+        self, network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout
+    ) -> Copies:
+        size = steps_per_call(len(noise))
+        pieces = (torch.split(tensor[: len(noise)], size) for tensor in (*rollout.tensors(), noise, uniform))
+        for *targets, piece_noise, piece_uniform in zip(*pieces, strict=True):
+            copies, columns = self._steps(network, copies, piece_noise, piece_uniform)
+            for target, column in zip(targets, columns, strict=True):
+                target.copy_(column)
+        return copies
+
+
+Steps = Callable[[ActorCritic, Copies, Tensor, Tensor], tuple[Copies, tuple[Tensor, ...]]]
+
+
+def unrolled_steps(env: DeviceEnv) -> Steps:
+    """The function that is compiled: as many steps as it is given noise [K, N, A] and uniform numbers [K, N, S] for.
+
+    Returns where the copies stand then, and what happened as `Rollout.tensors` orders it, each [K, N, ...]. Pure.
+    """
+
+    def steps(
+        network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor
+    ) -> tuple[Copies, tuple[Tensor, ...]]:
+        rows = []
+        for step_noise, step_uniform in zip(noise, uniform, strict=True):
+            obs = env.observe(copies)
+            actions = network.act(obs, step_noise)
+            copies, *outcome = env.advance(copies, actions, step_uniform)
+            rows.append((obs, actions, *outcome))
+        return copies, tuple(torch.stack(column) for column in zip(*rows, strict=True))
+
+    return steps
+
+
+def steps_per_call(num_steps: int) -> int:
+    """The largest divisor of `num_steps` up to `MAX_STEPS_PER_CALL`, so that every call is of the same size."""
+    return max(size for size in range(1, MAX_STEPS_PER_CALL + 1) if num_steps % size == 0)

@@ -1,0 +1,58 @@
+"""Episodes as they end, which may be rollouts after they began."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esper.envs.base import BoolArray, StateTree
+from esper.simic.rollout import Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """A finished episode as the environment gave it: rewards neither scaled nor clipped."""
+
+    episode_return: float
+    length: int
+
+
+class EpisodeLog:
+    """Finds the episodes that ended in each rollout; remembers the returns and lengths so far of those that did not."""
+
+    def __init__(self, num_envs: int) -> None:
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, dtype=np.int64)
+
+    def finished(self, rollout: Rollout) -> list[Episode]:
+        """The episodes that ended in `rollout`, environment by environment. Waits for the rollout's device."""
+        ended = (rollout.terminated | rollout.truncated).cpu().numpy()
+        returns, self._returns = _sums(self._returns, rollout.rewards.cpu().numpy(), ended)
+        lengths, self._lengths = _sums(self._lengths, ~rollout.ignored, ended)
+        pairs = zip(returns.tolist(), lengths.tolist(), strict=True)
+        return [Episode(episode_return=total, length=length) for total, length in pairs]
+
+    def state_dict(self) -> StateTree:
+        """The episodes in flight."""
+        return {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
+
+    def load_state_dict(self, state: StateTree) -> None:
+        self._returns, self._lengths = (np.array(state[name]) for name in ("returns", "lengths"))
+
+
+def _sums(so_far: NDArray[Any], values: NDArray[Any], ended: BoolArray) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Sums of `values` [T, N] over each episode that ended, and over what each environment [N] is in, from `so_far`.
+
+    Each is one segment of a table with a row per environment: `so_far`, its values, and a 0 for the episode that begins
+    after the last step.
+    """
+    table = np.concatenate((so_far[None], values, np.zeros_like(so_far)[None])).T
+    begins = np.zeros(table.shape, dtype=np.bool_)
+    begins[:, 0] = True
+    begins[:, 2:] = ended.T
+    sums = np.add.reduceat(table.ravel(), np.flatnonzero(begins))
+    running = begins.sum(axis=1).cumsum() - 1
+    return np.delete(sums, running), sums[running]
