@@ -21,11 +21,6 @@ class RunConfig:
     ppo: PPOConfig = section(PPOConfig())
     checkpoints: CheckpointConfig = section(CheckpointConfig())
     seed: int = option(1, "seed of initialisation, actions, minibatches and environments", bounds=Bounds(minimum=0))
-    threads: int = option(
-        1,
-        "torch CPU threads; one is fastest for small networks and minibatches",
-        bounds=Bounds(minimum=1),
-    )
     max_minutes: float | None = option(
         None, "stop after this time, with a checkpoint", bounds=Bounds(above=0), recorded=False
     )

@@ -69,12 +69,14 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
         RunError: when the environment raised, or something cannot be written any more.
     """
     _check_recordable(config)
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(1)
     env = make_from_config(config.environment, config.ppo.num_envs)
     with contextlib.ExitStack() as stack:
         stack.callback(env.close)
         with _too_large_reported():
             agent = PPOAgent(config.ppo, env.spec, seed=config.seed)
+            if agent.optimization.engine != "native":
+                torch.set_num_threads(agent.optimization.threads)
             training = Training(agent, env, env_seed=env_seed(config, 0))
         rates_before = load_run(config, training, resume) if resume and resume.point.state else None
         folder = _open_folder(config, resume)

@@ -24,6 +24,7 @@ def run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
         schedules=agent.schedules.resolved(),
         lr_schedule_switch="on" if agent.lr_schedules_on else "off",
         engine=agent.optimization.engine,
+        threads=agent.optimization.threads,
         versions=versions(),
     )
 
@@ -52,6 +53,7 @@ def run_resumed(
         changed=changed,
         broken=[reason for _, reason in resume.point.broken],
         engine=agent.optimization.engine,
+        threads=agent.optimization.threads,
         versions=versions(),
     )
 

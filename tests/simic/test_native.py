@@ -67,8 +67,8 @@ def random_batch(agent: PPOAgent) -> Minibatch:
     )  # fmt: skip
 
 
-def after_an_update(agent: PPOAgent, batch: Minibatch | None = None) -> tuple[Tensor, list[Tensor]]:
-    metrics, finite = agent.optimization.run(batch or random_batch(agent), torch.Generator().manual_seed(5))
+def after_an_update(agent: PPOAgent) -> tuple[Tensor, list[Tensor]]:
+    metrics, finite = agent.optimization.run(random_batch(agent), torch.Generator().manual_seed(5))
     assert finite
     return metrics, [tensor.clone() for tensor in agent.optimizer.state.tensors()]
 
@@ -112,13 +112,8 @@ class TestAgainstTorch:
     def test_the_number_of_threads_changes_no_bit(self, changes: dict[str, object]) -> None:
         results = []
         for threads in (1, 2, 5):
-            agent = make_agent("native", **changes)
-            batch = random_batch(agent)
-            torch.set_num_threads(threads)
-            try:
-                results.append(after_an_update(agent, batch))
-            finally:
-                torch.set_num_threads(1)
+            runtime = RuntimeConfig(compile="native", threads=threads)
+            results.append(after_an_update(make_agent("native", **changes, runtime=runtime)))
         for metrics, state in results[1:]:
             assert metrics.equal(results[0][0])
             assert all(a.equal(b) for a, b in zip(state, results[0][1], strict=True))

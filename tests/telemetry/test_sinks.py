@@ -58,6 +58,7 @@ def started(**changes: Any) -> RunStarted:
         "schedules": {},
         "lr_schedule_switch": "on",
         "engine": "eager",
+        "threads": 1,
         "versions": {},
     }
     return RunStarted(**(fields | changes))

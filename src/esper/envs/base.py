@@ -122,10 +122,15 @@ class DeviceStep(NamedTuple):
 class DeviceEnv(VectorEnv, Protocol):
     """A `VectorEnv` whose steps are a function of tensors, for a learner that stays on the device.
 
-    `copies` are where it stands; who calls `advance` puts the outcome's there. Then `state_dict` tells of it.
+    `copies` are where it stands; who calls `advance` puts the outcome's there. Then `state_dict` tells of it. Episodes
+    are cut after `max_episode_steps`.
     """
 
     copies: Copies
+    name: str
+
+    @property
+    def max_episode_steps(self) -> int: ...
 
     def to(self, device: torch.device) -> None:
         """Keep `copies` on `device`, and draw there; call `reset` or `load_state_dict` next."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from esper.envs.base import EnvSpec, FloatArray, StateTree, Step
 from esper.envs.config import EnvConfig
 from esper.envs.gym import actions_of, check_observation, how_to_install
+from esper.machine import usable_cores
 from esper.options import ConfigError, nearest
 
 _DECIDED_BY_THE_RUN = {"num_envs", "batch_size", "max_num_players", "seed", "env_seed"}
@@ -95,7 +94,7 @@ def make_envpool(config: EnvConfig, num_envs: int) -> EnvPoolVectorEnv:
     if taken := sorted(_DECIDED_BY_THE_RUN & config.env_kwargs.keys()):
         raise ConfigError("env_kwargs", config.env_kwargs, f"{', '.join(taken)}: decided by the run's own settings")
     # Too few threads, or more than the system has, would end the process.
-    threads = config.env_kwargs.get("num_threads", _usable_cores())
+    threads = config.env_kwargs.get("num_threads", usable_cores())
     if not isinstance(threads, int) or threads < 1:
         raise ConfigError("env_kwargs", config.env_kwargs, "num_threads must be a whole number, at least 1")
     arguments = {**config.env_kwargs, "num_threads": min(threads, num_envs)}
@@ -134,8 +133,3 @@ def _make_pool(envpool: Any, env: str, **arguments: Any) -> Any:
     if pool.config["max_num_players"] != 1:
         raise ConfigError("env", env, "has several players; only one is supported")
     return pool
-
-
-def _usable_cores() -> int:
-    """The cores that this process may use. EnvPool itself would count those of the machine."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +88,11 @@ def resume(args: argparse.Namespace) -> int:
     return _conclude(config, result)
 
 
+def _log_to_stderr(config: RunConfig) -> None:
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("esper").setLevel(logging.WARNING if config.quiet else logging.INFO)
+
+
 @contextlib.contextmanager
 def _failures(located: Callable[[ConfigError], SettingsError]) -> Iterator[None]:
     """Errors of a run as messages and exit status: 2 for what was asked for, 1 for what happened on the way."""
@@ -108,6 +114,8 @@ def _failures(located: Callable[[ConfigError], SettingsError]) -> Iterator[None]
 
 
 def _sinks(config: RunConfig) -> list[Sink]:
+    """What shows the run, beginning with what is made before it starts."""
+    _log_to_stderr(config)
     from rich.console import Console
 
     from esper.telemetry.console import ConsoleSink

@@ -48,6 +48,10 @@ class RuntimeConfig:
         "where they can (CPU, actor and critic apart), else torch.compile where the run is long enough to gain",
     )
 
+    threads: int | None = option(
+        None, "CPU threads; by default as many as the minibatches and networks can use", bounds=_COUNT
+    )
+
     def __post_init__(self) -> None:
         check_options(self)
 

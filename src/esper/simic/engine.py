@@ -6,8 +6,9 @@ import logging
 import shutil
 import sysconfig
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from esper.machine import usable_cores
 from esper.options import ConfigError
 from esper.simic.config import PPOConfig
 from esper.simic.learner import Gate, Learner, TorchLearner
@@ -22,23 +23,42 @@ _log = logging.getLogger(__name__)
 # torch.compile takes 15 to 40 s of a two-core machine and saves about 3 ms a step on small networks.
 MIN_STEPS_TO_COMPILE = 8_000
 
+# Below so many multiplications in a minibatch, threads wait for each other longer than they compute.
+_MIN_WORK_FOR_TORCH_THREADS = 2**26
+# What a thread of the kernels should have, in rows of a minibatch: as many as go into one partial sum.
+_ROWS_PER_THREAD = 128
+
 Engine = Literal["native", "torch", "eager"]
+
+
+class Made(NamedTuple):
+    """A learner, its kind, and how many threads it has; those of torch are the caller's to set."""
+
+    engine: Engine
+    threads: int
+    learner: Learner
 
 
 def make_learner(
     network: ActorCritic, optimizer: Adam, coefficients: Coefficients, gate: Gate, config: PPOConfig
-) -> tuple[Engine, Learner]:
-    """The learner that `config.runtime.compile` asks for, and its kind. `auto` takes what is there, and says so once.
+) -> Made:
+    """The learner that `config.runtime.compile` asks for. `auto` takes what is there, and says so once.
 
     Raises:
         ConfigError: for an engine that is asked for by name and cannot be had.
     """
     asked, device = config.runtime.compile, optimizer.state.step.device
+    parameters = sum(len(flat) for flat in optimizer.state.parameters)
+
+    def threads(engine: Engine) -> int:
+        return config.runtime.threads or default_threads(engine, parameters, config.minibatch_size)
+
     if asked in ("auto", "native"):
         reason = unsupported(network, device)
         try:
             if reason is None:
-                return "native", NativeLearner(network, optimizer, coefficients, gate, config)
+                count = threads("native")
+                return Made("native", count, NativeLearner(network, optimizer, coefficients, gate, config, count))
         except BuildError as error:
             reason = str(error)
             if asked == "auto":
@@ -51,10 +71,16 @@ def make_learner(
         if asked == "torch":
             raise ConfigError("compile", asked, f"needs {missing}; use auto or off without")
         compiled = False
-    if compiled:
-        _log.info("the first update compiles: 10 to 60 s, less when a run like this one went before")
     learner = TorchLearner(network, optimizer, coefficients, gate, config, compiled=compiled)
-    return "torch" if compiled else "eager", learner
+    engine: Engine = "torch" if compiled else "eager"
+    return Made(engine, threads(engine), learner)
+
+
+def default_threads(engine: Engine, parameters: int, minibatch_size: int) -> int:
+    """How many CPU threads are worth having for networks of so many `parameters`."""
+    if engine == "native":
+        return max(1, min(usable_cores(), minibatch_size // _ROWS_PER_THREAD))
+    return usable_cores() if parameters * minibatch_size >= _MIN_WORK_FOR_TORCH_THREADS else 1
 
 
 def _missing_to_compile() -> str | None:

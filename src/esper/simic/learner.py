@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from esper.envs.base import DeviceEnv
 from esper.simic.advantages import compute_gae
 from esper.simic.config import PPOConfig
+from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.losses import Coefficients, LossMetrics, Minibatch, ppo_loss
 from esper.simic.networks import ActorCritic, Evaluation
 from esper.simic.optimizers import Adam, adam_step
@@ -56,6 +58,10 @@ class Learner(Protocol):
         """The policy as it is now."""
         ...
 
+    def fill(self, env: DeviceEnv) -> Fill:
+        """What fills rollouts in `env`."""
+        ...
+
 
 class TorchLearner:
     """Forward, backward, clipping and Adam as one function of tensors; one graph when `compiled`."""
@@ -71,7 +77,7 @@ class TorchLearner:
         compiled: bool,
     ) -> None:
         self._network, self._optimizer, self._coefficients, self._gate = network, optimizer, coefficients, gate
-        self._config = config
+        self._config, self._compiled = config, compiled
 
         def loss_of(flats: tuple[Tensor, ...], minibatch: Minibatch) -> tuple[Tensor, LossMetrics]:
             inputs = (minibatch.obs, minibatch.actions)
@@ -105,6 +111,9 @@ class TorchLearner:
     def actor(self) -> Act:
         network = self._network
         return lambda obs, noise, actions: actions.copy_(network.act(obs.to(noise.device), noise))
+
+    def fill(self, env: DeviceEnv) -> Fill:
+        return Unrolled(env, compiled=self._compiled)
 
     def _eager_step(self, batch: Minibatch, rows: Tensor) -> Tensor:
         state, gate, config = self._optimizer.state, self._gate, self._config

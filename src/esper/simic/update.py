@@ -20,7 +20,7 @@ from esper.simic.optimizers import Adam, restore_unless
 class Optimization:
     """Runs the epochs of an update over a batch.
 
-    `metric_names` are the columns of the metrics, a row per minibatch; `engine` says what computes, `learner` does.
+    `metric_names` are the columns of the metrics, a row per minibatch. `learner` computes; `engine` is its kind.
     """
 
     def __init__(self, network: ActorCritic, optimizer: Adam, coefficients: Coefficients, config: PPOConfig) -> None:
@@ -35,7 +35,7 @@ class Optimization:
         )
         rows = config.update_epochs * config.num_minibatches
         self._metrics = torch.zeros((rows, len(self.metric_names)), device=device)
-        self.engine, self.learner = make_learner(network, optimizer, coefficients, self._gate, config)
+        self.engine, self.threads, self.learner = make_learner(network, optimizer, coefficients, self._gate, config)
 
     def run(self, batch: Minibatch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Metrics [minibatches, columns] and whether all stayed finite (0-d), both on the device.

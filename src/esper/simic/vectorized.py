@@ -50,7 +50,7 @@ def train_ppo_vectorized(
 def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | DeviceCollector:
     """What collects the rollouts of `agent` in `env`, from the reset with `seed`."""
     if isinstance(env, DeviceEnv):
-        return DeviceCollector(env, seed, agent.device, compiled=agent.optimization.engine == "torch")
+        return DeviceCollector(env, seed, agent.device, agent.optimization.learner.fill(env))
     return Collector(env, seed)
 
 

@@ -21,7 +21,10 @@ TIMED_EVENTS = frozenset({"checkpoint_saved"})
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted:
-    """`schedules` holds each resolved schedule: its base rate, floor, and where its parts begin, in updates."""
+    """`schedules` holds each resolved schedule: its base rate, floor, and where its parts begin, in updates.
+
+    `engine` is what computes the updates: native, torch (compiled) or eager.
+    """
 
     config: Mapping[str, Any]
     seed: int
@@ -29,6 +32,7 @@ class RunStarted:
     schedules: Mapping[str, Mapping[str, float | int | str | None]]
     lr_schedule_switch: Literal["on", "off"]
     engine: str
+    threads: int
     versions: Mapping[str, str]
 
 
@@ -101,6 +105,7 @@ class RunResumed:
     changed: Mapping[str, Sequence[Any]]
     broken: Sequence[str]
     engine: str
+    threads: int
     versions: Mapping[str, str]
 
 

@@ -45,12 +45,16 @@ def step(dynamics: Dynamics, copies: Copies, action: Tensor, uniform: Tensor) ->
 
 
 class DeviceVectorEnv:
-    """A `Dynamics` in float32 as a `DeviceEnv`: in its tensors' own terms, and as a `VectorEnv` of the host."""
+    """The `Dynamics` called `name`, in float32, as a `DeviceEnv`: by tensors, and as a `VectorEnv` of the host."""
 
-    def __init__(self, dynamics: Dynamics, num_envs: int) -> None:
-        self.dynamics = dynamics
+    def __init__(self, name: str, num_envs: int) -> None:
+        self.name, self.dynamics = name, (dynamics := DYNAMICS[name]())
         self.spec = EnvSpec(num_envs=num_envs, observation_size=dynamics.observation_size, actions=dynamics.actions)
         self.to(torch.device("cpu"))
+
+    @property
+    def max_episode_steps(self) -> int:
+        return self.dynamics.max_episode_steps
 
     def to(self, device: torch.device) -> None:
         self._generator = torch.Generator(device)
@@ -120,7 +124,7 @@ def make_device(config: EnvConfig, num_envs: int) -> DeviceVectorEnv:
         raise ConfigError("vector", config.vector, f"{config.env} steps all its copies in one tensor; use auto")
     if config.env_kwargs:
         raise ConfigError("env_kwargs", config.env_kwargs, f"{config.env} takes none")
-    return DeviceVectorEnv(DYNAMICS[name](), num_envs)
+    return DeviceVectorEnv(name, num_envs)
 
 
 def on_host(config: EnvConfig) -> EnvConfig:

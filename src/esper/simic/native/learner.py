@@ -11,13 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from esper.envs.base import Copies, DeviceEnv
 from esper.simic.config import PPOConfig
+from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.learner import Act, Gate
 from esper.simic.losses import Coefficients, Minibatch
 from esper.simic.native.library import load_library
 from esper.simic.networks import ActorCritic
 from esper.simic.optimizers import Adam
+from esper.simic.rollout import Rollout
 
+# In the order of rollout.h.
+_ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0")
 _ACTIVATIONS = {"tanh": 0, "relu": 1}
 
 
@@ -61,14 +66,20 @@ def unsupported(network: ActorCritic, device: torch.device) -> str | None:
 class NativeLearner:
     """Minibatch steps and evaluation of `network`, whose parameters `optimizer` holds, in one call each.
 
-    Works with as many threads as torch is set to; what comes out does not depend on how many there are.
+    What comes out does not depend on the number of `threads`.
 
     Raises:
         BuildError: when the kernels cannot be had on this machine.
     """
 
     def __init__(
-        self, network: ActorCritic, optimizer: Adam, coefficients: Coefficients, gate: Gate, config: PPOConfig
+        self,
+        network: ActorCritic,
+        optimizer: Adam,
+        coefficients: Coefficients,
+        gate: Gate,
+        config: PPOConfig,
+        threads: int,
     ) -> None:
         self._library = load_library()
         state = optimizer.state
@@ -81,7 +92,7 @@ class NativeLearner:
             ]
         )
         self._keep = (optimizer, coefficients, gate)
-        self._network, self._config = network, config
+        self._network, self._config, self._threads = network, config, c_int32(threads)
         create = self._library.esper_learner
         create.restype = c_void_p
         self._handle = c_void_p(create(ctypes.byref(_describe(network, optimizer, config))))
@@ -98,7 +109,7 @@ class NativeLearner:
             c_int64(steps),
             c_int64(rows),
             _address(metrics),
-            c_int32(torch.get_num_threads()),
+            self._threads,
         )
 
     def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +132,7 @@ class NativeLearner:
             c_int64(len(obs)),
             _address(log_probs),
             _address(values),
-            c_int32(torch.get_num_threads()),
+            self._threads,
         )
 
     def advantages(
@@ -155,6 +166,28 @@ class NativeLearner:
             )
 
         return act
+
+    def fill(self, env: DeviceEnv) -> Fill:
+        if env.name not in _ENVIRONMENTS:
+            return Unrolled(env, compiled=False)
+
+        def fill(network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout) -> Copies:
+            self._pack()
+            moved = Copies(*(tensor.clone() for tensor in copies))
+            num_steps, num_envs = noise.shape[:2]
+            self._library.esper_roll_out(
+                self._handle,
+                ctypes.byref(self._normalizer()),
+                c_int32(_ENVIRONMENTS.index(env.name)),
+                _addresses((*rollout.tensors(), *moved, noise, uniform)),
+                c_int64(num_steps),
+                c_int64(num_envs),
+                c_int64(env.max_episode_steps),
+                self._threads,
+            )
+            return moved
+
+        return fill
 
     def _pack(self) -> None:
         """Let C++ see the parameters as they are: its own layout of them holds until someone else writes them."""

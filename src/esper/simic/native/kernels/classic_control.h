@@ -12,7 +12,7 @@ inline float bounded(float x, float low, float high) { return std::min(std::max(
 
 // Each environment: `begin` an episode from uniform numbers in [0, 1), `step` it, `observe` it.
 struct CartPole {
-  static constexpr int STATE = 4, OBSERVATION = 4, MAX_STEPS = 500;
+  static constexpr int STATE = 4, OBSERVATION = 4;
   static constexpr bool DISCRETE = true;
 
   static void begin(const float* uniform, float* s) {
@@ -37,7 +37,7 @@ struct CartPole {
 };
 
 struct Acrobot {
-  static constexpr int STATE = 4, OBSERVATION = 6, MAX_STEPS = 500;
+  static constexpr int STATE = 4, OBSERVATION = 6;
   static constexpr bool DISCRETE = true;
 
   static void begin(const float* uniform, float* s) {
@@ -90,7 +90,7 @@ struct Acrobot {
 };
 
 struct Pendulum {
-  static constexpr int STATE = 2, OBSERVATION = 3, MAX_STEPS = 200;
+  static constexpr int STATE = 2, OBSERVATION = 3;
   static constexpr bool DISCRETE = false;
 
   static void begin(const float* uniform, float* s) {
@@ -132,7 +132,6 @@ struct Mountain {
 };
 
 struct MountainCar : Mountain {
-  static constexpr int MAX_STEPS = 200;
   static constexpr bool DISCRETE = true;
   static float step(float* s, int64_t action, bool& terminated) {
     terminated = drive(s, float(action - 1) * 0.001f, 0.5f);
@@ -141,7 +140,6 @@ struct MountainCar : Mountain {
 };
 
 struct MountainCarContinuous : Mountain {
-  static constexpr int MAX_STEPS = 999;
   static constexpr bool DISCRETE = false;
   static float step(float* s, float action, bool& terminated) {
     const float force = bounded(action, -1.0f, 1.0f);

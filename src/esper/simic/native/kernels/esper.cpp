@@ -31,8 +31,8 @@ void esper_act(const Learner* learner, const Normalizer* normalizer, const float
 }
 
 void esper_roll_out(const Learner* learner, const Normalizer* normalizer, int32_t environment, const Rollout* rollout,
-                    int64_t num_steps, int64_t num_envs, int32_t threads) {
-  roll_out(*learner, *normalizer, WALKS[environment], *rollout, num_steps, num_envs, threads);
+                    int64_t num_steps, int64_t num_envs, int64_t max_episode_steps, int32_t threads) {
+  roll_out(*learner, *normalizer, WALKS[environment], *rollout, {num_steps, num_envs, max_episode_steps}, threads);
 }
 
 void esper_advantages(const float* rewards, const float* values, const float* next_values, const bool* terminated,

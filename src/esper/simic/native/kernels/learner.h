@@ -79,9 +79,9 @@ class Learner {
   // Log probabilities of `actions` and values, each [rows]; either may be null.
   void evaluate(const float* obs, const void* actions, int64_t rows, float* log_probs, float* values, int threads) {
     const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
-    Team::run(int(std::min<int64_t>(threads, blocks)), [&](Team& team, int member) {
+    Team::run(int(std::min<int64_t>(threads, blocks)), [&](Team& team, int) {
       Buffers buffers(*this);
-      for (int64_t block = member; block < blocks; block += team.size) {
+      for (int64_t block; (block = team.take()) < blocks;) {
         const int64_t first = block * BLOCK;
         const int count = int(std::min<int64_t>(BLOCK, rows - first));
         evaluate_block(obs + first * observation_size(), actions, first, count, log_probs, values, buffers);
@@ -101,11 +101,11 @@ class Learner {
       for (int64_t s = 0; s < steps; ++s) {
         const int64_t* rows_of_step = indices + s * rows;
         const Scale scale = advantage_scale(batch, rows_of_step, rows);
-        for (int lane = member; lane < lanes; lane += team.size)
+        for (int lane; (lane = team.take()) < lanes;)
           accumulate(*lanes_[lane], batch, state, scale, rows_of_step, rows * lane / lanes, rows * (lane + 1) / lanes,
                      rows);
         team.wait();
-        for (size_t part = member; part < parts_.size(); part += team.size) reduce(part, lanes);
+        for (size_t part; (part = team.take()) < parts_.size();) reduce(part, lanes);
         team.wait();
         float row[METRICS];
         const float norm = summarize(state, lanes, rows, row);
@@ -115,7 +115,7 @@ class Learner {
         row[METRICS - 1] = open;
         step += open;
         if (open > 0)
-          for (size_t part = member; part < parts_.size(); part += team.size) adam(part, state, norm, step);
+          for (size_t part; (part = team.take()) < parts_.size();) adam(part, state, norm, step);
         if (member == 0) std::memcpy(metrics + s * METRICS, row, sizeof row);
         team.wait();
       }

@@ -25,6 +25,8 @@ class Actor {
       : learner_(learner), normalizer_(normalizer), network_(learner.network(POLICY)),
         x_(BLOCK * network_.input_pad(), 0.0f), outputs_(network_.output_size, 0.0f) {}
 
+  int action_size() const { return learner_.action_size(); }
+
   // Actions for `obs` [rows, D]: int64 [rows] or float [rows, A]; `noise` [rows, A] samples, without it the likeliest.
   void act(const float* obs, int rows, const float* noise, void* actions) {
     const int size = learner_.observation_size(), n = learner_.action_size();
@@ -58,7 +60,11 @@ class Actor {
   std::vector<float> x_, outputs_;
 };
 
-// Where a rollout of `num_steps` by `num_envs` is written, and what it is drawn from; as esper.simic.rollout.
+struct Span {
+  int64_t num_steps, num_envs, max_episode_steps;
+};
+
+// Where a rollout is written, and what it is drawn from; as esper.simic.rollout.
 struct Rollout {
   float* obs;
   void* actions;
@@ -72,21 +78,21 @@ struct Rollout {
 
 // The copies `first` to `last` of an environment through a whole rollout: copies know nothing of each other.
 template <class Env>
-void walk(Actor& actor, int action_size, const Rollout& out, int64_t num_steps, int64_t num_envs, int64_t first,
-          int64_t last) {
+void walk(Actor& actor, const Rollout& out, const Span& span, int64_t first, int64_t last) {
   using Action = std::conditional_t<Env::DISCRETE, int64_t, float>;
   constexpr int S = Env::STATE, D = Env::OBSERVATION;
-  const int width = Env::DISCRETE ? 1 : action_size, count = int(last - first);
+  const int64_t num_envs = span.num_envs;
+  const int noise_width = actor.action_size(), width = Env::DISCRETE ? 1 : noise_width, count = int(last - first);
   for (int64_t e = first; e < last; ++e) Env::observe(out.state + e * S, out.obs + e * D);
-  for (int64_t t = 0; t < num_steps; ++t) {
+  for (int64_t t = 0; t < span.num_steps; ++t) {
     const int64_t row = t * num_envs;
     Action* actions = static_cast<Action*>(out.actions) + (row + first) * width;
-    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * action_size, actions);
+    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * noise_width, actions);
     for (int64_t e = first; e < last; ++e) {
       float* s = out.state + e * S;
       bool terminated;
       out.rewards[row + e] = Env::step(s, actions[(e - first) * width], terminated);
-      const bool truncated = ++out.steps[e] >= Env::MAX_STEPS;
+      const bool truncated = ++out.steps[e] >= span.max_episode_steps;
       out.terminated[row + e] = terminated;
       out.truncated[row + e] = truncated;
       if (terminated || truncated) {
@@ -99,19 +105,18 @@ void walk(Actor& actor, int action_size, const Rollout& out, int64_t num_steps, 
   }
 }
 
-using Walk = void (*)(Actor&, int, const Rollout&, int64_t, int64_t, int64_t, int64_t);
+using Walk = void (*)(Actor&, const Rollout&, const Span&, int64_t, int64_t);
 
 // In the order of esper.simic.native.learner.
 constexpr Walk WALKS[] = {walk<CartPole>, walk<Acrobot>, walk<Pendulum>, walk<MountainCar>, walk<MountainCarContinuous>};
 
 inline void roll_out(const Learner& learner, const Normalizer& normalizer, Walk walk, const Rollout& out,
-                     int64_t num_steps, int64_t num_envs, int threads) {
-  const int64_t blocks = (num_envs + BLOCK - 1) / BLOCK;
-  Team::run(int(std::min<int64_t>(threads, blocks)), [&](Team& team, int member) {
+                     const Span& span, int threads) {
+  const int64_t blocks = (span.num_envs + BLOCK - 1) / BLOCK;
+  Team::run(int(std::min<int64_t>(threads, blocks)), [&](Team& team, int) {
     Actor actor(learner, normalizer);
-    for (int64_t block = member; block < blocks; block += team.size)
-      walk(actor, learner.action_size(), out, num_steps, num_envs, block * BLOCK,
-           std::min<int64_t>((block + 1) * BLOCK, num_envs));
+    for (int64_t block; (block = team.take()) < blocks;)
+      walk(actor, out, span, block * BLOCK, std::min<int64_t>((block + 1) * BLOCK, span.num_envs));
   });
 }
 

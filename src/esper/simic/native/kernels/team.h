@@ -20,12 +20,16 @@ class Team {
 
   const int size;
 
+  // The next piece of the work between two calls of `wait`, from 0: whoever is free takes it.
+  int take() { return next_.fetch_add(1, std::memory_order_relaxed); }
+
   // Goes on when every member is here.
   void wait() {
-    if (size == 1) return;
+    if (size == 1) return next_.store(0);
     const int turn = turn_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       arrived_.store(0, std::memory_order_relaxed);
+      next_.store(0, std::memory_order_relaxed);
       turn_.store(turn + 1, std::memory_order_release);
       return;
     }
@@ -36,7 +40,7 @@ class Team {
 
  private:
   explicit Team(int size) : size(size) {}
-  std::atomic<int> arrived_{0}, turn_{0};
+  std::atomic<int> arrived_{0}, turn_{0}, next_{0};
 };
 
 }  // namespace esper
