@@ -31,13 +31,13 @@ class Fill(Protocol):
 
 
 class DeviceCollector:
-    """Steps `env` with a policy, rollout after rollout, on `device`."""
+    """Steps `env` with a policy, rollout after rollout, on `device`, where `fill` does the steps."""
 
     step = 0  # No environment raises in the middle of a rollout.
 
-    def __init__(self, env: DeviceEnv, seed: int, device: torch.device, *, compiled: bool) -> None:
+    def __init__(self, env: DeviceEnv, seed: int, device: torch.device, fill: Fill) -> None:
         self._env = env
-        self._fill: Fill = Unrolled(env, compiled=compiled)
+        self._fill = fill
         env.to(device)
         self.reset(seed)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
 from esper.simic.collect import Collector
-from esper.simic.device_collect import DeviceCollector
+from esper.simic.device_collect import DeviceCollector, Unrolled
 from esper.simic.episodes import Episode, EpisodeLog
 from esper.simic.ppo import PPOAgent, UpdateResult
 from esper.telemetry.events import Event, UpdateCompleted, UpdateSkipped, episode_fields
@@ -50,7 +50,7 @@ def train_ppo_vectorized(
 def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | DeviceCollector:
     """What collects the rollouts of `agent` in `env`, from the reset with `seed`."""
     if isinstance(env, DeviceEnv):
-        return DeviceCollector(env, seed, agent.device, compiled=agent.optimization.compiled)
+        return DeviceCollector(env, seed, agent.device, Unrolled(env, compiled=agent.optimization.compiled))
     return Collector(env, seed)
 
 
