@@ -124,6 +124,17 @@ class TestVectorEnv:
         assert len({row.tobytes() for row in obs}) == 3
         assert env.reset(0).tobytes() == obs.tobytes() != env.reset(1).tobytes()
 
+    def test_goes_on_with_another_stream_where_the_generator_is_of_another_kind(self, name: str) -> None:
+        env = make_env(f"torch/{name}", num_envs=3)
+        env.reset(0)
+        walk(env, 150)
+        state = {**(env.state_dict() or {}), "device": "cuda", "generator": np.arange(16, dtype=np.uint8)}
+        walks = []
+        for _ in range(2):
+            env.load_state_dict(state)
+            walks.append(walk(env, 250))
+        assert walks[0] == walks[1]
+
 
 def walk(env: Any, steps: int) -> list[Any]:
     generator, seen = np.random.default_rng(0), []

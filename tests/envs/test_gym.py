@@ -164,6 +164,14 @@ class TestCollect:
         assert log.finished(rollout) == [Episode(episode_return=36.0, length=3)]
         assert rollout.obs.ravel().tolist() == [2, 0, 1]
 
+    def test_a_rollout_on_another_device_is_filled_from_its_stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        env = counters(AutoresetMode.SAME_STEP, lengths=(2,))
+        stand_in = Rollout.allocate(env.spec, 4, CPU)
+        monkeypatch.setattr(Collector, "_on_host", lambda self, rollout: stand_in)
+        rollout, _ = collect(env, 4)
+        assert rollout.obs.ravel().tolist() == [0, 1, 0, 1, 0]
+        assert all(a.equal(b) for a, b in zip(rollout.tensors(), stand_in.tensors(), strict=True))
+
 
 class TestNativeCartPole:
     def test_native_and_sync_tell_the_same_story(self) -> None:

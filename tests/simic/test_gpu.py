@@ -1,4 +1,4 @@
-"""The same on a GPU: no synchronisation inside the update."""
+"""The same on a GPU: no synchronisation before the one read of an update."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import pytest
 import torch
 
 import probes
+from esper.envs.make import make_env
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig
 from esper.simic.collect import Collector
+from esper.simic.vectorized import Training
+from esper.telemetry.events import UpdateCompleted
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,3 +40,47 @@ def test_the_epochs_run_without_a_synchronisation(compile: str) -> None:
         agent.optimization.run(batch, agent.generators["minibatches"])
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("compile", ["off", "torch"])
+def test_a_rollout_and_its_update_run_without_a_synchronisation(compile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make_env("torch/CartPole-v1", num_envs=64)
+    config = PPOConfig(
+        num_envs=64,
+        num_steps=16,
+        normalize_rewards=True,
+        network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True),
+        runtime=RuntimeConfig(device="cuda", compile=compile),  # type: ignore[arg-type]
+    )
+    training = Training(PPOAgent(config, env.spec), env, env_seed=1)
+    training.update()
+    read, reads = torch.Tensor.tolist, []
+
+    def tolist(tensor: torch.Tensor) -> list[float]:
+        torch.cuda.set_sync_debug_mode("default")
+        reads.append(tensor)
+        return read(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", tolist)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        event = training.update()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(reads) == 1
+    assert isinstance(event, UpdateCompleted)
+    training.load_state_dict(training.state_dict(), env_seed=1)
+    assert isinstance(training.update(), UpdateCompleted)
+
+
+def test_what_a_host_environment_answered_arrives() -> None:
+    rollouts = []
+    for device in ("cpu", "cuda"):
+        env = probes.EndlessReward()
+        config = PPOConfig(num_envs=probes.NUM_ENVS, num_steps=16, runtime=RuntimeConfig(device=device, compile="off"))
+        agent = PPOAgent(config, env.spec)
+        rollout = agent.allocate_rollout()
+        Collector(env, 0).collect(agent.network, rollout, agent.generators["actions"])
+        rollouts.append([tensor.cpu() for tensor in rollout.tensors() if tensor is not rollout.actions])
+    # Actions, whose noise is another on a GPU, have no effect in this environment.
+    assert all(ours.equal(theirs) for ours, theirs in zip(*rollouts, strict=True))

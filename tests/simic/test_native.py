@@ -106,7 +106,7 @@ class TestAgainstTorch:
         noise = agent.network.noise((70,), torch.Generator().manual_seed(1))
         expected = agent.network.act(obs, noise)
         actions = torch.zeros_like(expected)
-        agent.optimization.learner.actor()(obs, noise, actions)
+        agent.optimization.learner.actor(agent.network)(obs, noise, actions)
         torch.testing.assert_close(actions, expected, rtol=1e-4, atol=1e-5)
 
     def test_the_number_of_threads_changes_no_bit(self, changes: dict[str, object]) -> None:

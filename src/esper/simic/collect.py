@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from esper.envs.base import StateTree, VectorEnv
 from esper.simic.networks import ActorCritic
 from esper.simic.rollout import Rollout
 
+# Writes actions into the third tensor, for raw observations [N, D] and noise [N, A]. The noise is on the device of the
+# policy, the others are on the host.
+Act: TypeAlias = Callable[[Tensor, Tensor, Tensor], object]
+
+
+def act_in_torch(network: ActorCritic) -> Act:
+    """The policy of `network` as it is when it acts."""
+    return lambda obs, noise, actions: actions.copy_(network.act(obs.to(noise.device), noise))
+
 
 class Collector:
-    """Steps `env`, which is on the host, with a policy, rollout after rollout."""
+    """Steps `env`, which is on the host, rollout after rollout, with the policy that `actor` makes of a network."""
 
-    def __init__(self, env: VectorEnv, seed: int) -> None:
-        self._env = env
+    def __init__(self, env: VectorEnv, seed: int, actor: Callable[[ActorCritic], Act] = act_in_torch) -> None:
+        self._env, self._actor = env, actor
         self._staging: Rollout | None = None
         self.reset(seed)
 
@@ -26,15 +39,15 @@ class Collector:
     @torch.no_grad()
     def collect(self, network: ActorCritic, rollout: Rollout, generator: torch.Generator) -> None:
         """Fill `rollout`. Everything is written through NumPy, several times faster than an operation of torch."""
-        device, host = rollout.obs.device, self._on_host(rollout)
+        host, act = self._on_host(rollout), self._actor(network)
         num_steps = len(rollout.rewards)
         noise = network.noise(rollout.rewards.shape, generator)
         obs, actions, rewards, terminated, truncated, final_obs = (field.numpy() for field in host.tensors())
         rollout.ignored.fill(False)
-        for step, (step_obs, step_noise) in enumerate(zip(host.obs[:-1], noise, strict=True)):
+        for step, rows in enumerate(zip(host.obs[:-1], noise, host.actions, strict=True)):
             self.step = step
             obs[step] = self._obs
-            actions[step] = network.act(step_obs.to(device), step_noise).cpu().numpy()
+            act(*rows)
             outcome = self._env.step(actions[step])
             self._obs, rewards[step], terminated[step], truncated[step], last, ignored = outcome
             if last is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch.func import functional_call
 
 from esper.envs.base import DeviceEnv
 from esper.simic.advantages import compute_gae
+from esper.simic.collect import Act, act_in_torch
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.losses import Coefficients, LossMetrics, Minibatch, ppo_loss
@@ -23,10 +23,6 @@ class Gate(NamedTuple):
 
     open: Tensor
     finite: Tensor
-
-
-# Observations as the environment gave them [N, D], and noise [N, A], become actions in the third tensor.
-Act: TypeAlias = Callable[[Tensor, Tensor, Tensor], object]
 
 
 class Learner(Protocol):
@@ -54,8 +50,8 @@ class Learner(Protocol):
         """Advantages and returns, as `compute_gae`; all [T, N]."""
         ...
 
-    def actor(self) -> Act:
-        """The policy as it is now."""
+    def actor(self, network: ActorCritic) -> Act:
+        """The policy of its network as it is now."""
         ...
 
     def fill(self, env: DeviceEnv) -> Fill:
@@ -108,9 +104,8 @@ class TorchLearner:
         gamma, gae_lambda = self._config.gamma, self._config.gae_lambda
         return compute_gae(rewards, values, next_values, terminated, truncated, gamma=gamma, gae_lambda=gae_lambda)
 
-    def actor(self) -> Act:
-        network = self._network
-        return lambda obs, noise, actions: actions.copy_(network.act(obs.to(noise.device), noise))
+    def actor(self, network: ActorCritic) -> Act:
+        return act_in_torch(network)
 
     def fill(self, env: DeviceEnv) -> Fill:
         return Unrolled(env, compiled=self._compiled)

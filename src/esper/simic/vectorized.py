@@ -49,9 +49,10 @@ def train_ppo_vectorized(
 
 def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | DeviceCollector:
     """What collects the rollouts of `agent` in `env`, from the reset with `seed`."""
+    learner = agent.optimization.learner
     if isinstance(env, DeviceEnv):
-        return DeviceCollector(env, seed, agent.device, agent.optimization.learner.fill(env))
-    return Collector(env, seed)
+        return DeviceCollector(env, seed, agent.device, learner.fill(env))
+    return Collector(env, seed, learner.actor)
 
 
 class Training:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from esper.envs.base import Copies, DeviceEnv
+from esper.simic.collect import Act
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
-from esper.simic.learner import Act, Gate
+from esper.simic.learner import Gate
 from esper.simic.losses import Coefficients, Minibatch
 from esper.simic.native.library import load_library
 from esper.simic.networks import ActorCritic
@@ -150,7 +151,7 @@ class NativeLearner:
         )
         return advantages, returns
 
-    def actor(self) -> Act:
+    def actor(self, network: ActorCritic) -> Act:
         self._pack()
         call, handle, normalizer = self._library.esper_act, self._handle, self._normalizer()
 

@@ -1,0 +1,197 @@
+"""Rollouts that stay on the device, against the same ones collected step by step on the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from esper.envs.base import Copies, DeviceEnv
+from esper.envs.device.dynamics import DYNAMICS
+from esper.envs.make import make_env
+from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
+from esper.simic.collect import Collector
+from esper.simic.device_collect import DeviceCollector, Unrolled, steps_per_call
+from esper.simic.engine import make_learner
+from esper.simic.learner import Learner
+from esper.simic.rollout import Rollout
+from esper.simic.vectorized import Training
+
+NUM_ENVS = 5
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Setting:
+    """An agent, and an environment in which episodes are cut after `limit` steps."""
+
+    name: str = "CartPole-v1"
+    limit: int = 7
+    num_steps: int = 20
+
+    def __post_init__(self) -> None:
+        env = make_env(f"torch/{self.name}", num_envs=NUM_ENVS)
+        assert isinstance(env, DeviceEnv)
+        env.dynamics.max_episode_steps = self.limit  # type: ignore[attr-defined]
+        config = PPOConfig(
+            num_envs=NUM_ENVS,
+            num_steps=self.num_steps,
+            num_minibatches=1,
+            update_epochs=1,
+            normalize_rewards=True,
+            network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True),
+            runtime=RuntimeConfig(compile="off"),
+        )
+        self.env, self.agent = env, PPOAgent(config, env.spec)
+
+    def device_collector(self, *, compiled: bool = False, native: bool = False) -> DeviceCollector:
+        fill = self.native().fill(self.env) if native else Unrolled(self.env, compiled=compiled)
+        return DeviceCollector(self.env, 3, CPU, fill)
+
+    def native(self) -> Learner:
+        """One that computes with this agent's parameters."""
+        agent, optimization = self.agent, self.agent.optimization
+        config = replace(agent.config, runtime=RuntimeConfig(compile="native"))
+        return make_learner(agent.network, agent.optimizer, agent.coefficients, optimization._gate, config).learner
+
+    def rollouts(self, collector: Collector | DeviceCollector, number: int) -> list[Rollout]:
+        """With statistics of the observations that change after each, as they do in training."""
+        found = []
+        for _ in range(number):
+            rollout = self.agent.allocate_rollout()
+            collector.collect(self.agent.network, rollout, self.agent.generators["actions"])
+            assert self.agent.network.normalizer is not None
+            self.agent.network.normalizer.update(rollout.obs[:-1].flatten(0, 1))
+            found.append(rollout)
+        return found
+
+
+def cut(rollout: Rollout) -> torch.Tensor:
+    return rollout.truncated & ~rollout.terminated
+
+
+class TestAgainstTheHost:
+    @pytest.mark.parametrize("name", list(DYNAMICS))
+    def test_the_same_to_the_last_bit(self, name: str) -> None:
+        ours, theirs = Setting(name), Setting(name)
+        pairs = zip(
+            ours.rollouts(ours.device_collector(), 3), theirs.rollouts(Collector(theirs.env, 3), 3), strict=True
+        )
+        for on_device, on_host in pairs:
+            for a, b in zip(on_device.tensors()[:-1], on_host.tensors()[:-1], strict=True):
+                assert a.dtype == b.dtype
+                assert a.equal(b)
+            assert cut(on_device).sum() >= 2 * NUM_ENVS
+            assert on_device.final_obs[cut(on_device)].equal(on_host.final_obs[cut(on_host)])
+            assert not on_device.ignored.any()
+        assert str(ours.env.state_dict()) == str(theirs.env.state_dict())
+
+    def test_episodes_end_by_themselves_too(self) -> None:
+        setting = Setting(limit=500, num_steps=100)
+        (rollout,) = setting.rollouts(setting.device_collector(), 1)
+        assert rollout.terminated.any()
+        # An episode begins within 0.05 of upright; none ends there.
+        assert (rollout.obs[1:][rollout.terminated].abs() <= 0.05).all()
+        assert (rollout.final_obs[rollout.terminated].abs().amax(-1) > 0.2).all()
+
+
+class TestCompiled:
+    def test_equals_eager_in_one_graph(self) -> None:
+        eager, compiled = Setting(num_steps=4, limit=3), Setting(num_steps=4, limit=3)
+        collector = compiled.device_collector(compiled=True)
+        ours = compiled.rollouts(collector, 1)
+        counters.clear()
+        ours += compiled.rollouts(collector, 4)
+        assert not counters["stats"]
+        for a, b in zip(ours, eager.rollouts(eager.device_collector(), 5), strict=True):
+            assert a.actions.equal(b.actions)
+            assert a.truncated.equal(b.truncated)
+            for name in ("obs", "rewards", "final_obs"):
+                torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=0, atol=1e-5)
+
+    def test_calls_are_of_one_size(self) -> None:
+        assert [steps_per_call(steps) for steps in (128, 20, 7, 1, 11)] == [8, 5, 7, 1, 1]
+
+
+@pytest.mark.parametrize("name", list(DYNAMICS))
+def test_the_kernels_walk_the_same_way(name: str) -> None:
+    ours, theirs = Setting(name, limit=13), Setting(name, limit=13)
+    pairs = zip(
+        ours.rollouts(ours.device_collector(native=True), 3), theirs.rollouts(theirs.device_collector(), 3), strict=True
+    )
+    for a, b in pairs:
+        assert a.truncated.equal(b.truncated)
+        assert a.terminated.equal(b.terminated)
+        torch.testing.assert_close((a.actions, a.obs, a.rewards), (b.actions, b.obs, b.rewards), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(a.final_obs[cut(a)], b.final_obs[cut(b)], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tuple(ours.env.copies), tuple(theirs.env.copies), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(DYNAMICS))
+def test_the_kernels_take_every_step_that_torch_takes(name: str) -> None:
+    """From states all over, as rollouts seldom get far: one step of many copies."""
+    setting = Setting(name, num_steps=1, limit=500)
+    generator = torch.Generator().manual_seed(0)
+    env, scale = setting.env, {"CartPole-v1": 1.5, "Acrobot-v1": 3.0, "Pendulum-v1": 3.0}.get(name, 0.5)
+    learner, wrapped = setting.native(), torch.tensor(2 * torch.pi)
+    for _ in range(40):
+        state = scale * torch.randn(env.copies.state.shape, generator=generator)
+        copies = Copies(state, torch.zeros(NUM_ENVS, dtype=torch.int32))
+        noise = setting.agent.network.noise((1, NUM_ENVS), generator)
+        uniform = torch.rand(1, *state.shape, generator=generator)
+        rollouts = [setting.agent.allocate_rollout() for _ in range(2)]
+        with torch.no_grad():
+            ours, theirs = (
+                fill(setting.agent.network, copies, noise, uniform, rollout)
+                for fill, rollout in zip((learner.fill(env), Unrolled(env, compiled=False)), rollouts, strict=True)
+            )
+        a, b = rollouts
+        assert a.terminated.equal(b.terminated)
+        torch.testing.assert_close((a.actions, a.rewards), (b.actions, b.rewards), rtol=1e-4, atol=1e-4)
+        # An angle at pi may be wrapped to either end by the rounding.
+        error = (ours.state - theirs.state).abs()
+        assert torch.minimum(error, (error - wrapped).abs()).max() < 1e-4
+        assert copies.state.equal(state)
+
+
+class TestTraining:
+    def test_the_host_reads_nothing_before_the_update_is_read(self, host_reads: list[str]) -> None:
+        setting = Setting()
+        training = Training(setting.agent, setting.env, env_seed=1)
+        host_reads.clear()
+        training.update()
+        assert host_reads[0] == "tolist"
+        # Then where episodes ended, and their rewards.
+        assert host_reads[1:] == ["cpu", "numpy"] * 2
+
+    def test_goes_on_to_the_last_bit(self) -> None:
+        first, second = Setting(), Setting()
+        training, resumed = (Training(s.agent, s.env, env_seed=seed) for s, seed in ((first, 1), (second, 9)))
+        for _ in range(3):
+            training.update()
+        resumed.load_state_dict(training.state_dict(), env_seed=9)
+        events = [replace(t.update(), steps_per_second=0.0) for t in (training, resumed) for _ in range(3)]  # type: ignore[type-var, call-arg]
+        assert events[:3] == events[3:]
+        assert str(training.state_dict()) == str(resumed.state_dict())
+
+    def test_begins_fresh_episodes_without_the_environments_state(self) -> None:
+        setting = Setting()
+        training = Training(setting.agent, setting.env, env_seed=1)
+        training.update()
+        training.load_state_dict({**training.state_dict(), "environment": None}, env_seed=4)
+        assert setting.env.copies.steps.tolist() == [0] * NUM_ENVS
+        assert training.state_dict()["collector"]["lengths"].tolist() == [0] * NUM_ENVS
+
+    def test_values_at_truncations_are_the_same_where_all_rows_are_evaluated(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        setting = Setting()
+        agent, (rollout,) = setting.agent, setting.rollouts(setting.device_collector(), 1)
+        with torch.no_grad():
+            values = agent.network.value(agent.network.normalize(rollout.obs))
+            selected = agent._next_values(rollout, values[1:].clone())
+            monkeypatch.setattr(agent, "device", torch.device("cuda"))
+            torch.testing.assert_close(agent._next_values(rollout, values[1:].clone()), selected)
+        assert not selected.equal(values[1:])
