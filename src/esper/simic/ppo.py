@@ -141,15 +141,15 @@ class PPOAgent:
     def _result(self, rates: Rates, rows: np.ndarray, fault: str | None, explained_variance: float) -> UpdateResult:
         names = self.optimization.metric_names
         stepped = rows[rows[:, names.index("stepped")] > 0] if fault is None else rows[:0]
-        columns = dict(zip(names, stepped.T, strict=True))
-        norms = {name: columns.pop(f"grad_norm/{name}") for name in self.optimizer.group_names}
+        metrics = _summarize(names, stepped) if len(stepped) else {}
+        norms = {name: metrics.pop(f"grad_norm/{name}") for name in self.optimizer.group_names} if metrics else {}
         return UpdateResult(
             update=self.train_steps,
             rates=rates,
             fault=fault,
             optimizer_steps=len(stepped),
-            metrics=_summarize(columns) if len(stepped) else {},
-            grad_norms={name: float(column.mean()) for name, column in norms.items()} if len(stepped) else {},
+            metrics=metrics,
+            grad_norms=norms,
             explained_variance=explained_variance if math.isfinite(explained_variance) else None,
         )
 
@@ -240,12 +240,13 @@ def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> st
     return "parameters after the last minibatch step"
 
 
-def _summarize(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _summarize(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
     """One number per metric for the update, over the minibatches that the optimizer stepped on."""
-    means = {name: float(column.mean()) for name, column in columns.items() if name != "stepped"}
+    means = dict(zip(names, stepped.mean(axis=0).tolist(), strict=True))
+    del means["stepped"]
     variance = means.pop("ratio_deviation_sq") - (means["ratio_mean"] - 1) ** 2
     return means | {
         "ratio_std": max(variance, 0.0) ** 0.5,
-        "ratio_min": float(columns["ratio_min"].min()),
-        "ratio_max": float(columns["ratio_max"].max()),
+        "ratio_min": float(stepped[:, names.index("ratio_min")].min()),
+        "ratio_max": float(stepped[:, names.index("ratio_max")].max()),
     }
