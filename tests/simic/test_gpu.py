@@ -9,6 +9,7 @@ import probes
 from esper.envs.make import make_env
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig
 from esper.simic.collect import Collector
+from esper.simic.losses import Minibatch
 from esper.simic.vectorized import Training
 from esper.telemetry.events import UpdateCompleted
 
@@ -84,3 +85,30 @@ def test_what_a_host_environment_answered_arrives() -> None:
         rollouts.append([tensor.cpu() for tensor in rollout.tensors() if tensor is not rollout.actions])
     # Actions, whose noise is another on a GPU, have no effect in this environment.
     assert all(ours.equal(theirs) for ours, theirs in zip(*rollouts, strict=True))
+
+
+def test_a_replayed_graph_sees_new_rates_and_equals_the_cpu() -> None:
+    states = []
+    for runtime in (RuntimeConfig(device="cuda", compile="torch"), RuntimeConfig(compile="off")):
+        config = PPOConfig(
+            num_envs=probes.NUM_ENVS,
+            num_steps=16,
+            total_timesteps=10 * probes.NUM_ENVS * 16,
+            policy_lr=ScheduleConfig(decay="linear", warmup_steps=2),
+            network=NetworkConfig(hidden_sizes=(8,)),
+            runtime=runtime,
+        )
+        agent = PPOAgent(config, probes.RewardByObservation().spec)
+        generator, batches = torch.Generator().manual_seed(0), []
+        for _ in range(5):
+            obs, log_probs, values, advantages, returns = torch.randn(5, config.batch_size, generator=generator)
+            actions = torch.randint(2, (config.batch_size,), generator=generator)
+            batches.append(Minibatch(obs[:, None], actions, 0.1 * log_probs - 0.7, values, advantages, returns))
+        metrics = torch.zeros(16, len(agent.optimization.metric_names), device=agent.device)
+        for update, batch in enumerate(batches):
+            agent._apply(agent.schedules.at(update))
+            indices = torch.randperm(config.batch_size, generator=generator).repeat(4).view(16, -1)
+            on_device = Minibatch(*(field.to(agent.device) for field in batch))
+            agent.optimization.learner.optimize(on_device, indices.to(agent.device), metrics)
+        states.append([metrics.cpu(), *(tensor.cpu() for tensor in agent.optimizer.state.tensors())])
+    torch.testing.assert_close(states[0], states[1], rtol=1e-3, atol=1e-5)

@@ -13,6 +13,7 @@ from esper.simic.advantages import compute_gae
 from esper.simic.collect import Act, act_in_torch
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
+from esper.simic.graphs import Replayed, Steps
 from esper.simic.losses import Coefficients, LossMetrics, Minibatch, ppo_loss
 from esper.simic.networks import ActorCritic, Evaluation
 from esper.simic.optimizers import Adam, adam_step
@@ -60,7 +61,7 @@ class Learner(Protocol):
 
 
 class TorchLearner:
-    """Forward, backward, clipping and Adam as one function of tensors; one graph when `compiled`."""
+    """Forward, backward, clipping and Adam as one function of tensors; when `compiled` one graph, replayed on a GPU."""
 
     def __init__(
         self,
@@ -88,7 +89,14 @@ class TorchLearner:
             else self._eager_step
         )
 
+        changed = (*optimizer.state.tensors(), *gate)
+        on_gpu = optimizer.state.step.device.type == "cuda"
+        self._steps: Steps = Replayed(self._each, changed) if compiled and on_gpu else self._each
+
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
+        self._steps(batch, indices, metrics)
+
+    def _each(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         for rows, row in zip(indices, metrics, strict=True):
             row.copy_(self._step(batch, rows))
 
