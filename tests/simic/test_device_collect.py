@@ -29,7 +29,7 @@ class Setting:
 
     name: str = "CartPole-v1"
     limit: int = 7
-    num_steps: int = 20
+    num_steps: int = 18
 
     def __post_init__(self) -> None:
         env = make_env(f"torch/{self.name}", num_envs=NUM_ENVS)
@@ -112,7 +112,7 @@ class TestCompiled:
                 torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=0, atol=1e-5)
 
     def test_calls_are_of_one_size(self) -> None:
-        assert [steps_per_call(steps) for steps in (128, 20, 7, 1, 11)] == [8, 5, 7, 1, 1]
+        assert [steps_per_call(steps) for steps in (128, 15, 10, 7, 1)] == [4, 3, 2, 1, 1]
 
 
 @pytest.mark.parametrize("name", list(DYNAMICS))

@@ -49,10 +49,10 @@ def _sums(so_far: NDArray[Any], values: NDArray[Any], ended: BoolArray) -> tuple
     Each is one segment of a table with a row per environment: `so_far`, its values, and a 0 for the episode that begins
     after the last step.
     """
-    table = np.concatenate((so_far[None], values, np.zeros_like(so_far)[None])).T
-    begins = np.zeros(table.shape, dtype=np.bool_)
-    begins[:, 0] = True
-    begins[:, 2:] = ended.T
+    num_steps, num_envs = values.shape
+    table, begins = (np.zeros((num_envs, num_steps + 2), dtype=dtype) for dtype in (so_far.dtype, np.bool_))
+    table[:, 0], table[:, 1:-1] = so_far, values.T
+    begins[:, 0], begins[:, 2:] = True, ended.T
     sums = np.add.reduceat(table.ravel(), np.flatnonzero(begins))
     running = begins.sum(axis=1).cumsum() - 1
     return np.delete(sums, running), sums[running]
