@@ -252,9 +252,7 @@ class Learner {
         for (int i = 0; i < l.in; ++i) gradient[o * l.in + i] += from[l.gradient + o * l.in_pad + i];
       for (int o = 0; o < l.out; ++o) gradient[l.out * l.in + o] += from[l.gradient_bias + o];
     }
-    double sum = 0;
-    for (ptrdiff_t i = 0; i < size(part); ++i) sum += double(gradient[i]) * gradient[i];
-    part_norms_[index] = sum;
+    part_norms_[index] = sum_of_squares(gradient, size(part));
   }
 
   // Fills a row of metrics but for its last; returns the norm of all gradients.

@@ -39,6 +39,19 @@ inline vec tanh(vec x) {
   return x * p / q;
 }
 
+inline double sum_of_squares(const float* x, ptrdiff_t count) {
+  vec sums = {};
+  ptrdiff_t i = 0;
+  for (; i + LANES <= count; i += LANES) {
+    const vec v = load(x + i);
+    sums += v * v;
+  }
+  double sum = 0;
+  for (int lane = 0; lane < LANES; ++lane) sum += sums[lane];
+  for (; i < count; ++i) sum += double(x[i]) * x[i];
+  return sum;
+}
+
 // A block of ROWS x WIDTH vectors of C. A(m, k) = a[m * row + k * col]; B is row-major with `ldb` floats in a row.
 // `begin(m, n)` gives what the sum starts with, `end(m, n, v)` takes it; n counts floats.
 template <int ROWS, int WIDTH, class Begin, class End>
