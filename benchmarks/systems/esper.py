@@ -42,7 +42,8 @@ def train(args: Arguments, clock: Clock) -> Outcome:
     )
     from esper.telemetry.events import Event, UpdateCompleted
 
-    torch.set_num_threads(args.threads)
+    # The kernels have threads of their own; a torch that computes has those of torch.
+    torch.set_num_threads(1 if args.compile in ("auto", "native") else args.threads)
     config = PPOConfig(
         total_timesteps=args.timesteps,
         num_envs=args.num_envs,
@@ -59,7 +60,7 @@ def train(args: Arguments, clock: Clock) -> Outcome:
         clip_coef=CoefficientConfig(peak=CLIP_COEF),
         entropy_coef=CoefficientConfig(peak=ENTROPY_COEF),
         network=NetworkConfig(hidden_sizes=tuple(args.hidden)),
-        runtime=RuntimeConfig(compile=args.compile),
+        runtime=RuntimeConfig(compile=args.compile, threads=args.threads),
     )
     env = make_env(args.env, num_envs=args.num_envs, vector=args.vector)
     agent = PPOAgent(config, env.spec, seed=args.seed)
