@@ -1,4 +1,4 @@
-# make train: set up and train. make test: set up, lint, check types, run the tests.
+# make train: set up and train. make test: set up, lint, check types, run the tests. make bench: measure.
 PYTHON ?= python3
 EXTRAS ?= dev,box2d,mujoco
 VENV := .venv
@@ -8,7 +8,7 @@ STAMP := $(VENV)/installed
 SEED ?= 1
 RUN_DIR ?= runs/CartPole-v1/make-train-$(shell date +%Y%m%d-%H%M%S)-$(SEED)
 
-.PHONY: train test lint setup clean
+.PHONY: train test lint bench setup clean
 
 train: setup
 	$(BIN)/esper ppo --env CartPole-v1 --lr-warmup-frac 0.05 --lr-decay cosine --seed $(SEED) --run-dir $(RUN_DIR)
@@ -21,6 +21,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Minutes; benchmarks/bench.py --full is what docs/performance.md shows.
+bench: setup
+	$(BIN)/python benchmarks/bench.py --output performance.json
 
 # Installs again only when the declared dependencies or the chosen extras have changed.
 setup: $(STAMP)-$(subst $(comma),-,$(EXTRAS))
