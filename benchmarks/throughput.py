@@ -31,7 +31,8 @@ WORKLOADS = {
     "cartpole": f"{CARTPOLE} --num-envs 8",
     "cartpole-64": f"{CARTPOLE} --num-envs 64",
     "cartpole-512": f"{CARTPOLE} --num-envs 512",
-    "halfcheetah": "--env HalfCheetah-v4 --num-envs 1 --num-steps 2048 --update-epochs 10 --num-minibatches 32 --lr 3e-4",
+    "halfcheetah": "--env HalfCheetah-v4 --num-steps 2048 --update-epochs 10 --num-minibatches 32 --lr 3e-4 "
+    "--num-envs 1",
 }
 TIMESTEPS = {"cartpole": 300_000, "cartpole-64": 1_000_000, "cartpole-512": 2_000_000, "halfcheetah": 100_000}
 

@@ -12,8 +12,8 @@ Mode: TypeAlias = Literal["continue", "extend", "restart"]
 MODES: tuple[Mode, ...] = ("continue", "extend", "restart")
 
 # Where and how a run computes, how it is stored, when it ends; and what config.json does not record. Everything else
-# decides what is learned. Another device, compilation or number of threads rounds differently: allowed, but no longer
-# the same to the last bit.
+# decides what is learned. Another device or compilation, and in torch another number of threads, rounds differently:
+# allowed, but no longer the same to the last bit.
 MAY_CHANGE = frozenset(
     {
         *("device", "compile", "threads"),

@@ -242,11 +242,14 @@ class TestSpaces:
         assert self.taken(env) == [5, 7]
 
     def test_box_actions_are_clipped_and_shaped(self) -> None:
-        env = self.make(action_space=spaces.Box(-1, 2, (1, 2)))
-        assert env.spec.actions == ContinuousActions(size=2)
+        env = self.make(action_space=spaces.Box(-1, 2, (3, 2)))
+        assert env.spec.actions == ContinuousActions(size=6)
         env.reset(0)
-        env.step(np.array([[-5.0, 0.5], [5.0, 1.5]], dtype=np.float32))
-        assert [action.tolist() for action in self.taken(env)] == [[[-1.0, 0.5]], [[2.0, 1.5]]]
+        env.step(np.array([[-5, 0.5, 0, 1, 3, 2], [5, 1.5, 1, -1, 0, -2]], dtype=np.float32))
+        assert [action.tolist() for action in self.taken(env)] == [
+            [[-1, 0.5], [0, 1], [2, 2]],
+            [[2, 1.5], [1, -1], [0, -1]],
+        ]
 
     @pytest.mark.parametrize(
         ("env", "size"),

@@ -22,6 +22,7 @@ CASES: dict[str, dict[str, object]] = {
     "continuous": {"actions": ContinuousActions(size=6), "observation_size": 17},
     "one continuous action": {"actions": ContinuousActions(size=1), "observation_size": 1},
     "relu, odd widths": {"network": NetworkConfig(hidden_sizes=(33, 17, 5), activation="relu")},
+    "wide": {"network": NetworkConfig(hidden_sizes=(130, 256)), "observation_size": 128},
     "no hidden layer": {"network": NetworkConfig(hidden_sizes=())},
     "clipped values": {"value_clip_coef": 0.1},
     "no gradient clipping": {"max_grad_norm": None},

@@ -65,7 +65,7 @@ class GymnasiumVectorEnv:
     def step(self, actions: NDArray[np.generic]) -> Step:
         if self._clip is not None:
             space = self._env.single_action_space
-            actions = np.clip(actions, *self._clip).reshape(-1, *(space.shape or ())).astype(space.dtype)
+            actions = np.clip(actions.reshape(-1, *(space.shape or ())), *self._clip).astype(space.dtype)
         elif self._first_action:
             actions = actions + self._first_action
         with self._errors():

@@ -59,18 +59,19 @@ def cache_folder() -> Path:
 @functools.cache
 def _load(compiler: tuple[str, ...]) -> ctypes.CDLL:
     name = f"kernels-{_fingerprint(compiler)}.so"
-    path = cache_folder() / name
+    kept = cache_folder() / name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            _compile(compiler, path)
-        return ctypes.CDLL(str(path))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if not kept.exists():
+            with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+                # Another process may be doing the same: whoever is first, the file is never half there.
+                os.replace(_compile(compiler, Path(folder) / name), kept)
+        return ctypes.CDLL(str(kept))
     except OSError as error:
-        _log.warning("%s cannot keep compiled kernels (%s): they are compiled for this run alone", path.parent, error)
+        _log.warning("%s cannot keep compiled kernels (%s): they are compiled for this run alone", kept.parent, error)
     with tempfile.TemporaryDirectory() as folder:
         # Once loaded, a library does not need its file any more.
-        _compile(compiler, Path(folder) / name)
-        return ctypes.CDLL(str(Path(folder) / name))
+        return ctypes.CDLL(str(_compile(compiler, Path(folder) / name)))
 
 
 def _fingerprint(compiler: tuple[str, ...]) -> str:
@@ -80,17 +81,12 @@ def _fingerprint(compiler: tuple[str, ...]) -> str:
     return hashlib.sha256(b"\0".join([target, " ".join(_FLAGS).encode(), *sources])).hexdigest()[:16]
 
 
-def _compile(compiler: tuple[str, ...], path: Path) -> None:
+def _compile(compiler: tuple[str, ...], path: Path) -> Path:
     _log.info("compiling kernels for this machine, once: a few seconds")
     started = time.perf_counter()
-    # Another process may be doing the same: whoever is first, the file is never half there.
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    try:
-        _run([*compiler, *_FLAGS, str(_SOURCES / "esper.cpp"), "-o", str(unfinished)])
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    _run([*compiler, *_FLAGS, str(_SOURCES / "esper.cpp"), "-o", str(path)])
     _log.info("compiled in %.1f s", time.perf_counter() - started)
+    return path
 
 
 def _run(command: list[str]) -> bytes:

@@ -131,7 +131,7 @@ class Learner {
 
   struct Buffers {
     std::vector<float> x, outputs[GROUPS];
-    explicit Buffers(const Learner& learner) : x(BLOCK * learner.networks_[0].input_pad(), 0.0f) {
+    explicit Buffers(const Learner& learner) : x(BLOCK * learner.networks_[0].input_stride(), 0.0f) {
       for (int g = 0; g < GROUPS; ++g) outputs[g].resize(learner.networks_[g].output_size, 0.0f);
     }
   };
@@ -157,18 +157,18 @@ class Learner {
 
   void evaluate_block(const float* obs, const void* actions, int64_t first, int count, float* log_probs, float* values,
                       Buffers& buffers) const {
-    const int size = observation_size(), pad = networks_[0].input_pad(), n = action_size();
+    const int size = observation_size(), pad = networks_[0].input_stride(), n = action_size();
     for (int r = 0; r < count; ++r) std::memcpy(&buffers.x[r * pad], obs + r * size, size * sizeof(float));
     if (values) {
       const Network& critic = networks_[VALUE];
       const float* out = critic.forward(packed(VALUE), buffers.x.data(), count, buffers.outputs[VALUE].data());
-      for (int r = 0; r < count; ++r) values[first + r] = out[r * critic.output_pad()];
+      for (int r = 0; r < count; ++r) values[first + r] = out[r * critic.output_stride()];
     }
     if (!log_probs) return;
     const Network& actor = networks_[POLICY];
     const float* out = actor.forward(packed(POLICY), buffers.x.data(), count, buffers.outputs[POLICY].data());
     for (int r = 0; r < count; ++r) {
-      const float* row = out + r * actor.output_pad();
+      const float* row = out + r * actor.output_stride();
       log_probs[first + r] =
           discrete() ? row[static_cast<const int64_t*>(actions)[first + r]] - log_sum_exp(row, n)
                      : gaussian_log_prob(row, log_std_, static_cast<const float*>(actions) + (first + r) * n, n);
@@ -198,7 +198,7 @@ class Learner {
   void accumulate_block(Lane& lane, const Batch& batch, const State& state, Scale scale, const int64_t* index,
                         int count, float rows) const {
     const Network &actor = networks_[POLICY], &critic = networks_[VALUE];
-    const int size = observation_size(), pad = actor.input_pad(), n = action_size();
+    const int size = observation_size(), pad = actor.input_stride(), n = action_size();
     const float clip = *state.clip_coef, entropy_coef = *state.entropy_coef;
     float* x = lane.buffers.x.data();
     float *actor_outputs = lane.buffers.outputs[POLICY].data(), *critic_outputs = lane.buffers.outputs[VALUE].data();
@@ -207,7 +207,7 @@ class Learner {
     for (int r = 0; r < count; ++r) {
       const int64_t i = index[r];
       const float advantage = (batch.advantages[i] - scale.mean) * scale.factor;
-      float* row = head + r * actor.output_pad();
+      float* row = head + r * actor.output_stride();
       if (discrete())
         categorical_row(row, n, static_cast<const int64_t*>(batch.actions)[i], batch.log_probs[i], advantage, clip,
                         entropy_coef, rows, lane.sums);
@@ -219,7 +219,7 @@ class Learner {
     const float value_scale = config_.value_coef / rows;
     float* value = critic.forward(packed(VALUE), x, count, critic_outputs);
     for (int r = 0; r < count; ++r) {
-      float& v = value[r * critic.output_pad()];
+      float& v = value[r * critic.output_stride()];
       v = value_row(v, batch.values[index[r]], batch.returns[index[r]], config_.value_clip_coef, value_scale,
                     lane.sums);
     }
@@ -249,7 +249,7 @@ class Learner {
       }
       const Layer& l = networks_[part.group].layers[part.layer];
       for (int o = 0; o < l.out; ++o)
-        for (int i = 0; i < l.in; ++i) gradient[o * l.in + i] += from[l.gradient + o * l.in_pad + i];
+        for (int i = 0; i < l.in; ++i) gradient[o * l.in + i] += from[l.gradient + o * l.in_stride + i];
       for (int o = 0; o < l.out; ++o) gradient[l.out * l.in + o] += from[l.gradient_bias + o];
     }
     part_norms_[index] = sum_of_squares(gradient, size(part));

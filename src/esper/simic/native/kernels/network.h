@@ -15,11 +15,11 @@ enum Activation { TANH = 0, RELU = 1 };
 // A linear layer: where its weight [out, in] and bias [out] are in the group's vector of parameters, and where its
 // padded copies are in the buffers of a `Network`.
 struct Layer {
-  int in, out, in_pad, out_pad;
+  int in, out, in_stride, out_stride;
   ptrdiff_t weight, bias;
-  ptrdiff_t packed = 0, packed_transposed = 0, packed_bias = 0;  // [out, in_pad], [in, out_pad], [out_pad]
-  ptrdiff_t gradient = 0, gradient_bias = 0;                     // [out, in_pad], [out_pad]
-  ptrdiff_t output = 0;                                          // [BLOCK, out_pad]
+  ptrdiff_t packed = 0, packed_transposed = 0, packed_bias = 0;  // [out, in_stride], [in, out_stride], [out_stride]
+  ptrdiff_t gradient = 0, gradient_bias = 0;                     // [out, in_stride], [out_stride]
+  ptrdiff_t output = 0;                                          // [BLOCK, out_stride]
 };
 
 class Network {
@@ -31,26 +31,26 @@ class Network {
   Network(const int* sizes, int count, const ptrdiff_t* weights, const ptrdiff_t* biases, Activation activation)
       : activation(activation) {
     for (int i = 0; i + 1 < count; ++i) {
-      Layer l{sizes[i], sizes[i + 1], padded(sizes[i]), padded(sizes[i + 1]), weights[i], biases[i]};
-      l.packed = take(packed_size, l.out * l.in_pad);
-      l.packed_transposed = take(packed_size, l.in * l.out_pad);
-      l.packed_bias = take(packed_size, l.out_pad);
-      l.gradient = take(gradient_size, l.out * l.in_pad);
-      l.gradient_bias = take(gradient_size, l.out_pad);
-      l.output = take(output_size, BLOCK * l.out_pad);
+      Layer l{sizes[i], sizes[i + 1], row_stride(sizes[i]), row_stride(sizes[i + 1]), weights[i], biases[i]};
+      l.packed = take(packed_size, l.out * l.in_stride);
+      l.packed_transposed = take(packed_size, l.in * l.out_stride);
+      l.packed_bias = take(packed_size, l.out_stride);
+      l.gradient = take(gradient_size, l.out * l.in_stride);
+      l.gradient_bias = take(gradient_size, l.out_stride);
+      l.output = take(output_size, BLOCK * l.out_stride);
       layers.push_back(l);
     }
   }
 
-  int input_pad() const { return layers.front().in_pad; }
-  int output_pad() const { return layers.back().out_pad; }
+  int input_stride() const { return layers.front().in_stride; }
+  int output_stride() const { return layers.back().out_stride; }
 
   // Copies a layer of `parameters` into `packed`, whose padding must be 0 already.
   void pack(const Layer& l, const float* parameters, float* packed) const {
     const float* weight = parameters + l.weight;
     for (int o = 0; o < l.out; ++o) {
-      std::memcpy(packed + l.packed + o * l.in_pad, weight + o * l.in, l.in * sizeof(float));
-      for (int i = 0; i < l.in; ++i) packed[l.packed_transposed + i * l.out_pad + o] = weight[o * l.in + i];
+      std::memcpy(packed + l.packed + o * l.in_stride, weight + o * l.in, l.in * sizeof(float));
+      for (int i = 0; i < l.in; ++i) packed[l.packed_transposed + i * l.out_stride + o] = weight[o * l.in + i];
     }
     std::memcpy(packed + l.packed_bias, parameters + l.bias, l.out * sizeof(float));
   }
@@ -59,26 +59,26 @@ class Network {
     for (const Layer& l : layers) pack(l, parameters, packed);
   }
 
-  // Rows `x` [rows, in_pad] through all layers into `outputs`; returns the last one's [rows, output_pad].
+  // Rows `x` [rows, in_stride] through all layers into `outputs`; returns the last one's [rows, output_stride].
   float* forward(const float* packed, const float* x, int rows, float* outputs) const {
     const float* input = x;
-    int stride = input_pad();
+    int stride = input_stride();
     for (const Layer& l : layers) {
       float* output = outputs + l.output;
       const float* bias = packed + l.packed_bias;
       const auto begin = [=](int, int n) { return load(bias + n); };
       const auto multiply = [&](auto end) {
-        product(rows, l.out_pad, l.in, input, stride, 1, packed + l.packed_transposed, l.out_pad, begin, end);
+        product(rows, padded(l.out), l.in, input, stride, 1, packed + l.packed_transposed, l.out_stride, begin, end);
       };
-      const int width = l.out_pad;
+      const int next = l.out_stride;
       if (&l == &layers.back())
-        multiply([=](int m, int n, vec v) { store(output + m * width + n, v); });
+        multiply([=](int m, int n, vec v) { store(output + m * next + n, v); });
       else if (activation == TANH)
-        multiply([=](int m, int n, vec v) { store(output + m * width + n, tanh(v)); });
+        multiply([=](int m, int n, vec v) { store(output + m * next + n, tanh(v)); });
       else
-        multiply([=](int m, int n, vec v) { store(output + m * width + n, v < 0.0f ? vec{} : v); });
+        multiply([=](int m, int n, vec v) { store(output + m * next + n, v < 0.0f ? vec{} : v); });
       input = output;
-      stride = width;
+      stride = next;
     }
     return outputs + layers.back().output;
   }
@@ -91,31 +91,31 @@ class Network {
       const float* dy = outputs + l.output;
       float* input = i ? outputs + layers[i - 1].output : const_cast<float*>(x);
       float* dw = gradients + l.gradient;
-      const int width = l.in_pad;
-      product(l.out, width, rows, dy, 1, l.out_pad, input, width,
-              [=](int m, int n) { return load(dw + m * width + n); },
-              [=](int m, int n, vec v) { store(dw + m * width + n, v); });
+      const int stride = l.in_stride;
+      product(l.out, padded(l.in), rows, dy, 1, l.out_stride, input, stride,
+              [=](int m, int n) { return load(dw + m * stride + n); },
+              [=](int m, int n, vec v) { store(dw + m * stride + n, v); });
       float* db = gradients + l.gradient_bias;
-      for (int n = 0; n < l.out_pad; n += LANES) {
+      for (int n = 0; n < padded(l.out); n += LANES) {
         vec sum = load(db + n);
-        for (int r = 0; r < rows; ++r) sum += load(dy + r * l.out_pad + n);
+        for (int r = 0; r < rows; ++r) sum += load(dy + r * l.out_stride + n);
         store(db + n, sum);
       }
       if (i == 0) return;
       const auto begin = [](int, int) { return vec{}; };
       const auto multiply = [&](auto end) {
-        product(rows, width, l.out, dy, l.out_pad, 1, packed + l.packed, width, begin, end);
+        product(rows, padded(l.in), l.out, dy, l.out_stride, 1, packed + l.packed, stride, begin, end);
       };
       // Each element is read for the derivative just before it is replaced by the gradient.
       if (activation == TANH)
         multiply([=](int m, int n, vec v) {
-          const vec y = load(input + m * width + n);
-          store(input + m * width + n, v - v * y * y);
+          const vec y = load(input + m * stride + n);
+          store(input + m * stride + n, v - v * y * y);
         });
       else
         multiply([=](int m, int n, vec v) {
-          const vec y = load(input + m * width + n);
-          store(input + m * width + n, y > 0.0f ? v : vec{});
+          const vec y = load(input + m * stride + n);
+          store(input + m * stride + n, y > 0.0f ? v : vec{});
         });
     }
   }

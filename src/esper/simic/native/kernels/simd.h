@@ -21,6 +21,9 @@ inline vec load(const float* p) { return *reinterpret_cast<const unaligned_vec*>
 inline void store(float* p, vec v) { *reinterpret_cast<unaligned_vec*>(p) = v; }
 inline int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
 
+// Floats from one row of `n` to the next. At a multiple of 512 bytes the rows of a column would share a few cache sets.
+inline int row_stride(int n) { return padded(n) % 128 ? padded(n) : padded(n) + 16; }
+
 // tanh as a rational function of odd and even degree (the approximation of Eigen and XLA), to about 1e-7; NaN stays NaN.
 inline vec tanh(vec x) {
   constexpr float limit = 7.90531110763549805f;
