@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
 from esper.telemetry.events import Event, UpdateCompleted, to_record
 
@@ -24,9 +25,13 @@ class TensorBoardSink:
     def emit(self, event: Event) -> None:
         if not isinstance(event, UpdateCompleted):
             return
-        for name, value in to_record(event).items():
-            if isinstance(value, int | float) and name not in _ON_THE_AXIS:
-                self._writer.add_scalar(name, value, event.env_steps)
+        # One summary for all numbers: one for each would cost a fast run a tenth of its time.
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in to_record(event).items()
+            if isinstance(value, int | float) and name not in _ON_THE_AXIS
+        ]
+        self._writer.file_writer.add_summary(Summary(value=values), event.env_steps)
 
     def close(self) -> None:
         self._writer.close()
