@@ -120,7 +120,7 @@ def test_each_package_has_one_home() -> None:
 def test_help_settings_and_analysis_import_no_torch() -> None:
     code = (
         "import sys, esper.scripts.train, esper.settings, esper.resume_rules, esper.simic.schedules, "
-        "esper.analysis.runs, esper.analysis.statistics, esper.telemetry.events; sys.exit('torch' in sys.modules)"
+        "esper.analysis.runs, esper.analysis.comparison, esper.telemetry.events; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

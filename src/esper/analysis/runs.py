@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,6 +33,11 @@ def repeatable_events(run_dir: Path) -> list[dict[str, Any]]:
 
 def load_updates(run_dir: Path) -> Columns:
     """The completed updates of a run, a column per name; NaN where a number was not computed."""
-    rows = [event for event in read_events(run_dir) if event["event"] == "update_completed"]
+    return columns_of(read_events(run_dir))
+
+
+def columns_of(events: Iterable[Mapping[str, Any]]) -> Columns:
+    """The same of records that were read already."""
+    rows = [event for event in events if event["event"] == "update_completed"]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}

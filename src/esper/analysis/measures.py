@@ -1,0 +1,115 @@
+"""What a run is judged by: how well it ended, how fast it learned, and how steady its updates were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esper.analysis.runs import Columns
+
+# The share of the updates, at the end of a run, over which its last values are averaged.
+FINAL_SHARE = 0.1
+# An update whose approx_kl is so many times the median of the run is a spike.
+SPIKE = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number of a run from its updates; NaN where the run does not tell. `better` says which way is good."""
+
+    of: Callable[[Columns], float]
+    better: Literal["higher", "lower"]
+    says: str
+
+
+def _final_return(updates: Columns) -> float:
+    returns, weights = updates["episode_return_mean"], updates["episodes"]
+    last = slice(len(returns) - max(1, round(FINAL_SHARE * len(returns))), None)
+    return _weighted_mean(returns[last], weights[last])
+
+
+def _area_under_curve(updates: Columns) -> float:
+    known = np.isfinite(updates["episode_return_mean"])
+    steps, returns = updates["env_steps"][known], updates["episode_return_mean"][known]
+    if len(steps) < 2:
+        return np.nan
+    return float(np.trapezoid(returns, steps) / (steps[-1] - steps[0]))
+
+
+def steps_to(threshold: float) -> Callable[[Columns], float]:
+    """The first `env_steps` at which the mean return of a rollout's episodes is `threshold`; infinity if never."""
+
+    def steps(updates: Columns) -> float:
+        reached = np.flatnonzero(updates["episode_return_mean"] >= threshold)
+        return float(updates["env_steps"][reached[0]]) if len(reached) else np.inf
+
+    return steps
+
+
+def _value_loss_roughness(updates: Columns) -> float:
+    return _std(np.diff(_log(updates["value_loss"])))
+
+
+def _value_loss_variance(updates: Columns) -> float:
+    return _std(_log(updates["value_loss"])) ** 2
+
+
+def _mean_of(name: str) -> Callable[[Columns], float]:
+    return lambda updates: float(np.nanmean(updates[name])) if np.isfinite(updates[name]).any() else np.nan
+
+
+def _variance_of(name: str) -> Callable[[Columns], float]:
+    return lambda updates: _std(updates[name]) ** 2
+
+
+def _oscillation_of(name: str) -> Callable[[Columns], float]:
+    return lambda updates: _std(np.diff(updates[name]))
+
+
+def _largest(name: str) -> Callable[[Columns], float]:
+    return lambda updates: float(np.nanmax(updates[name])) if np.isfinite(updates[name]).any() else np.nan
+
+
+def _spikes_of(name: str) -> Callable[[Columns], float]:
+    return lambda updates: float(np.mean(updates[name] > SPIKE * np.nanmedian(updates[name])))
+
+
+def _weighted_mean(values: NDArray[Any], weights: NDArray[Any]) -> float:
+    known = np.isfinite(values) & (weights > 0)
+    return float(np.average(values[known], weights=weights[known])) if known.any() else np.nan
+
+
+def _log(values: NDArray[Any]) -> NDArray[Any]:
+    logarithms: NDArray[Any] = np.log(values[np.isfinite(values) & (values > 0)])
+    return logarithms
+
+
+def _std(values: NDArray[Any]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.std(ddof=1)) if len(known) > 1 else np.nan
+
+
+MEASURES: dict[str, Measure] = {
+    "final_return": Measure(of=_final_return, better="higher", says="mean return of the last 10 % of updates"),
+    "area_under_curve": Measure(of=_area_under_curve, better="higher", says="return averaged over environment steps"),
+    "value_loss_roughness": Measure(
+        of=_value_loss_roughness, better="lower", says="std of first differences of log value_loss"
+    ),
+    "value_loss_variance": Measure(of=_value_loss_variance, better="lower", says="variance of log value_loss"),
+    "ratio_std": Measure(of=_mean_of("ratio_std"), better="lower", says="std of the ratio, mean over updates"),
+    "ratio_std_variance": Measure(of=_variance_of("ratio_std"), better="lower", says="variance of ratio_std"),
+    "clip_fraction_oscillation": Measure(
+        of=_oscillation_of("clip_fraction"), better="lower", says="std of first differences of clip_fraction"
+    ),
+    "approx_kl_max": Measure(of=_largest("approx_kl"), better="lower", says="largest approx_kl"),
+    "approx_kl_spikes": Measure(
+        of=_spikes_of("approx_kl"), better="lower", says="share of updates with approx_kl over 3 times its median"
+    ),
+    "explained_variance": Measure(
+        of=_mean_of("explained_variance"), better="higher", says="explained_variance, mean over updates"
+    ),
+}
