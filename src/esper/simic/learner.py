@@ -73,7 +73,7 @@ class TorchLearner:
         *,
         compiled: bool,
     ) -> None:
-        self._network, self._optimizer, self._coefficients, self._gate = network, optimizer, coefficients, gate
+        self._network, self._optimizer, self._gate = network, optimizer, gate
         self._config, self._compiled = config, compiled
 
         def loss_of(flats: tuple[Tensor, ...], minibatch: Minibatch) -> tuple[Tensor, LossMetrics]:
@@ -88,7 +88,6 @@ class TorchLearner:
             if compiled
             else self._eager_step
         )
-
         changed = (*optimizer.state.tensors(), *gate)
         on_gpu = optimizer.state.step.device.type == "cuda"
         self._steps: Steps = Replayed(self._each, changed) if compiled and on_gpu else self._each
@@ -101,7 +100,8 @@ class TorchLearner:
             row.copy_(self._step(batch, rows))
 
     def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        return self._network.policy(obs).log_prob(actions), self._network.value(obs)
+        evaluation: Evaluation = self._network(obs, actions)
+        return evaluation.log_prob, evaluation.value
 
     def value(self, obs: Tensor) -> Tensor:
         return self._network.value(obs)
