@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from esper.analysis.anomalies import Anomaly
 from esper.analysis.runs import Columns
 
 _COLOURS = {"policy": "tab:blue", "value": "tab:orange", "shared": "tab:green"}
@@ -25,7 +26,7 @@ def plot_training(updates: Columns, path: Path, *, title: str) -> None:
     figure.suptitle(title)
     if len(updates.get("update", ())):
         _plot_return(axes[0, 0], updates)
-        _draw_rates(axes[0, 1], _rates(updates), list(updates["lr_phase/policy"]))
+        _draw_rates(axes[0, 1], _by_group(updates, "lr"), list(updates["lr_phase/policy"]))
         axes[0, 1].set_title("learning rates", fontsize=10)
         _plot_metric(axes[1, 0], updates, "value_loss", log=True)
         _plot_metric(axes[1, 1], updates, "explained_variance")
@@ -35,6 +36,60 @@ def plot_training(updates: Columns, path: Path, *, title: str) -> None:
         axis.set_xlabel("update")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def plot_report(updates: Columns, anomalies: Sequence[Anomaly], folder: Path) -> dict[str, Path]:
+    """The pictures of a report as PNG files, by their headings; anomalies are marked where they begin."""
+    drawn = {}
+    for name, (heading, panels) in _REPORT.items():
+        figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.2), layout="constrained")
+        for axis, panel in zip(np.atleast_1d(axes), panels, strict=True):
+            _plot_panel(axis, panel, updates)
+            axis.set_xlabel("update")
+            for anomaly in anomalies:
+                axis.axvline(anomaly.update, color="tab:red", linewidth=0.8, linestyle=":")
+        drawn[heading] = folder / f"{name}.png"
+        figure.savefig(drawn[heading], dpi=110)
+        plt.close(figure)
+    return drawn
+
+
+# File name, heading, and what is drawn side by side.
+_REPORT = {
+    "learning": ("Learning", ("return", "lr", "steps_per_second")),
+    "value": ("Value function", ("value_loss", "explained_variance", "grad_norm")),
+    "policy": ("Policy", ("policy_loss", "entropy", "approx_kl")),
+    "ratio": ("Ratio and clipping", ("ratio", "clip_fraction", "ratio_std")),
+}
+
+
+def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
+    if panel == "return":
+        _plot_return(axis, updates)
+    elif panel == "lr":
+        _draw_rates(axis, _by_group(updates, "lr"), list(updates["lr_phase/policy"]))
+        axis.set_title("learning rates", fontsize=10)
+    elif panel == "grad_norm":
+        axis.set_title("grad_norm", fontsize=10)
+        for group, norms in _by_group(updates, "grad_norm").items():
+            axis.plot(updates["update"], norms, linewidth=1, label=group, color=_COLOURS[group])
+        axis.set_yscale("log")
+        axis.legend(fontsize=8)
+    elif panel == "ratio":
+        _plot_ratio(axis, updates)
+    else:
+        _plot_metric(axis, updates, panel, log=panel == "value_loss")
+
+
+def _plot_ratio(axis: Axes, updates: Columns) -> None:
+    axis.set_title("ratio (mean, one deviation, min to max)", fontsize=10)
+    x, mean, deviation = (updates[name] for name in ("update", "ratio_mean", "ratio_std"))
+    axis.fill_between(x, updates["ratio_min"], updates["ratio_max"], alpha=0.15, color="tab:blue", linewidth=0)
+    axis.fill_between(x, mean - deviation, mean + deviation, alpha=0.35, color="tab:blue", linewidth=0)
+    axis.plot(x, mean, linewidth=1, color="tab:blue")
+    clip = updates["clip_coef"]
+    for bound in (1 - clip, 1 + clip):
+        axis.plot(x, bound, linewidth=0.8, linestyle="--", color="0.3")
 
 
 def plot_schedules(
@@ -76,8 +131,9 @@ def _plot_return(axis: Axes, updates: Columns) -> None:
     axis.plot(x, mean[known], linewidth=1)
 
 
-def _rates(updates: Columns) -> dict[str, Sequence[float]]:
-    return {name.removeprefix("lr/"): list(rates) for name, rates in updates.items() if name.startswith("lr/")}
+def _by_group(updates: Columns, name: str) -> dict[str, Sequence[float]]:
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): list(column) for key, column in updates.items() if key.startswith(prefix)}
 
 
 def _plot_metric(axis: Axes, updates: Columns, name: str, *, log: bool = False) -> None:

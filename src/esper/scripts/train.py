@@ -7,10 +7,17 @@ import sys
 from collections.abc import Sequence
 
 from esper import __version__
-from esper.scripts import checkpoint, compare, evaluate, ppo, schedule
+from esper.scripts import checkpoint, compare, evaluate, ppo, report, schedule
 from esper.scripts.flags import STOPPED_BY, Parser, unknown_flags
 
-_COMMANDS = {"ppo": ppo, "schedule": schedule, "evaluate": evaluate, "compare": compare, "checkpoint": checkpoint}
+_COMMANDS = {
+    "ppo": ppo,
+    "schedule": schedule,
+    "evaluate": evaluate,
+    "report": report,
+    "compare": compare,
+    "checkpoint": checkpoint,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
