@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--engines", nargs="+", default=["native", "torch"])
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--updates", type=int, default=200, help="in a block")
+    parser.add_argument("--updates", type=int, default=100, help="in a block")
     parser.add_argument("--count-updates", type=int, default=10_000, help="in which recompilations are counted")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()

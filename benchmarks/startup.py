@@ -61,7 +61,7 @@ def measure(runs: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     text = json.dumps(measure(args.runs), indent=2)
