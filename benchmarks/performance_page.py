@@ -163,6 +163,7 @@ def draw_peers(results: dict[str, Any], path: Path) -> None:
         axis.bar_label(bars, [f"{speed:,.0f}" for speed in speeds.values()], padding=3, fontsize=8)
         axis.set(title=TITLES[workload], xlabel="environment steps per second", xlim=(0, 1.25 * max(speeds.values())))
         axis.title.set_fontsize(9)
+        axis.locator_params(axis="x", nbins=4)
         axis.invert_yaxis()
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)

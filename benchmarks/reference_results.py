@@ -48,7 +48,7 @@ ROWS = (
 def train_and_evaluate(row: Row, seed: int, output: Path, episodes: int) -> dict[str, float]:
     run = output / row.env / f"seed-{seed}"
     if not (run / "policy.json").exists():
-        flags = [*shlex.split(row.command)[1:], "--seed", str(seed), "--run-dir", str(run), "--quiet"]
+        flags = [*shlex.split(row.command)[1:], "--seed", str(seed), "--run-dir", str(run), "--threads", "1", "--quiet"]
         subprocess.run([*ESPER, *flags], check=True)
     command = [*ESPER, "evaluate", str(run), "--episodes", str(episodes), "--json"]
     score = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

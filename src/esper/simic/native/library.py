@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 _SOURCES = Path(__file__).parent / "kernels"
 # Errors and traps of mathematical functions would forbid vectorizing them; NaN and infinity keep their meaning.
 _FLAGS = (
-    *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
+    *("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
     *("-ffp-contract=fast", "-fPIC", "-shared", "-pthread"),
 )
 

@@ -24,7 +24,7 @@ class Team {
     } catch (const std::system_error&) {
     }
     team.size_ = int(threads.size()) + 1;
-    team.turn_.store(1, std::memory_order_release);
+    team.begin(1);
     work(team, 0);
     for (std::thread& thread : threads) thread.join();
   }
@@ -38,17 +38,26 @@ class Team {
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) return pass(turn);
     arrived_.store(0, std::memory_order_relaxed);
     next_.store(0, std::memory_order_relaxed);
-    turn_.store(turn + 1, std::memory_order_release);
+    begin(turn + 1);
   }
 
  private:
   Team() = default;
 
-  // Members arrive within microseconds of each other, unless another process has their core.
-  void pass(int turn) const {
-    for (int spins = 0; turn_.load(std::memory_order_acquire) == turn; ++spins)
-      if (spins > 10000) std::this_thread::yield();
+  void begin(int turn) {
+    turn_.store(turn, std::memory_order_release);
+    turn_.notify_all();
   }
+
+  // Members arrive within microseconds of each other, unless another process has their core: then to spin on would
+  // take a core from it, or from the one that is waited for.
+  void pass(int turn) const {
+    for (int spins = 0; spins < SPINS; ++spins)
+      if (turn_.load(std::memory_order_acquire) != turn) return;
+    turn_.wait(turn, std::memory_order_acquire);
+  }
+
+  static constexpr int SPINS = 20000;
 
   int size_ = 1;
   std::atomic<int> arrived_{0}, turn_{0}, next_{0};
