@@ -31,15 +31,11 @@ def train(args: Arguments, clock: Clock) -> Outcome:
     import numpy as np
     import torch
     from tianshou.algorithm import PPO
-    from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy, ProbabilisticActorPolicy
     from tianshou.algorithm.optim import AdamOptimizerFactory
     from tianshou.data import Collector, CollectStats, VectorReplayBuffer
     from tianshou.env import DummyVectorEnv
     from tianshou.trainer import OnPolicyTrainerParams
-    from tianshou.utils.net.common import Net
-    from tianshou.utils.net.continuous import ContinuousActorProbabilistic, ContinuousCritic
-    from tianshou.utils.net.discrete import DiscreteActor, DiscreteCritic
-    from torch.distributions import Distribution, Independent, Normal
+    from torch.distributions import Distribution
 
     logging.disable(logging.INFO)
     Distribution.set_default_validate_args(False)
@@ -59,25 +55,7 @@ def train(args: Arguments, clock: Clock) -> Outcome:
             returns.extend(stats.returns.tolist())
             return stats
 
-    def body() -> Net:
-        return Net(state_shape=obs_space.shape, hidden_sizes=args.hidden, activation=torch.nn.Tanh)
-
-    policy: ProbabilisticActorPolicy
-    if isinstance(action_space, gym.spaces.Discrete):
-        policy = DiscreteActorPolicy(
-            actor=DiscreteActor(preprocess_net=body(), action_shape=action_space.n, softmax_output=False),
-            action_space=action_space,
-        )
-        critic: torch.nn.Module = DiscreteCritic(preprocess_net=body())
-    else:
-        policy = ProbabilisticActorPolicy(
-            actor=ContinuousActorProbabilistic(preprocess_net=body(), action_shape=action_space.shape, unbounded=True),
-            dist_fn=lambda parameters: Independent(Normal(*parameters), 1),
-            action_space=action_space,
-            action_scaling=True,
-            action_bound_method="clip",
-        )
-        critic = ContinuousCritic(preprocess_net=body())
+    policy, critic = make_networks(args.hidden, obs_space.shape, action_space)
     algorithm = PPO(
         policy=policy,
         critic=critic,
@@ -114,6 +92,31 @@ def train(args: Arguments, clock: Clock) -> Outcome:
     )
     clock.tick()
     return Outcome(env_implementation="gymnasium", score=statistics.fmean(returns[-100:]) if returns else None)
+
+
+def make_networks(hidden: list[int], obs_shape: tuple[int, ...], action_space: Any) -> tuple[Any, Any]:
+    """A policy and a critic apart."""
+    from gymnasium.spaces import Discrete
+    from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy, ProbabilisticActorPolicy
+    from tianshou.utils.net.common import Net
+    from tianshou.utils.net.continuous import ContinuousActorProbabilistic, ContinuousCritic
+    from tianshou.utils.net.discrete import DiscreteActor, DiscreteCritic
+    from torch.distributions import Independent, Normal
+    from torch.nn import Tanh
+
+    bodies = [Net(state_shape=obs_shape, hidden_sizes=hidden, activation=Tanh) for _ in range(2)]
+    if isinstance(action_space, Discrete):
+        actor = DiscreteActor(preprocess_net=bodies[0], action_shape=action_space.n, softmax_output=False)
+        policy = DiscreteActorPolicy(actor=actor, action_space=action_space)
+        return policy, DiscreteCritic(preprocess_net=bodies[1])
+    gaussian = ProbabilisticActorPolicy(
+        actor=ContinuousActorProbabilistic(preprocess_net=bodies[0], action_shape=action_space.shape, unbounded=True),
+        dist_fn=lambda parameters: Independent(Normal(*parameters), 1),
+        action_space=action_space,
+        action_scaling=True,
+        action_bound_method="clip",
+    )
+    return gaussian, ContinuousCritic(preprocess_net=bodies[1])
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esper.options import Bounds, ConfigError, coerce
-from esper.scripts.flags import fail
+from esper.options import Bounds
+from esper.scripts.flags import fail, number
 
 if TYPE_CHECKING:
     from esper.analysis.comparison import Difference, Summary
@@ -29,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    threshold = None if args.threshold is None else _number("--threshold", args.threshold, float)
-    seed = int(_number("--seed", args.seed, int))
+    threshold = None
+    if args.threshold is not None:
+        threshold = number("--threshold", args.threshold, float, Bounds(), "esper compare")
+    seed = number("--seed", args.seed, int, Bounds(minimum=0), "esper compare")
     from esper.analysis.arms import ArmError, load_arm
     from esper.analysis.comparison import compare, warnings
 
@@ -41,9 +43,8 @@ def run(args: argparse.Namespace) -> int:
         fail(str(error), "esper compare")
     notes = warnings(arms)
     if args.json:
-        print(
-            json.dumps(_plain({"arms": {arm.name: len(arm.runs) for arm in arms}, "measures": results, "notes": notes}))
-        )
+        runs = {arm.name: len(arm.runs) for arm in arms}
+        print(json.dumps(_plain({"arms": runs, "measures": results, "notes": notes})))
         return 0
     _print(results)
     for note in notes:
@@ -87,13 +88,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _number(name: str, text: str, kind: type) -> float:
-    try:
-        number = coerce(name, text, kind)
-    except ConfigError as error:
-        fail(f"{name} {text}: {error.allowed}", "esper compare")
-    if kind is int and not Bounds(minimum=0).contain(number):
-        fail(f"{name} {text}: {Bounds(minimum=0)}", "esper compare")
-    return float(number)

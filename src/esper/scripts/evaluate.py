@@ -7,8 +7,8 @@ import json
 import statistics
 from pathlib import Path
 
-from esper.options import Bounds, ConfigError, coerce
-from esper.scripts.flags import fail
+from esper.options import Bounds, ConfigError
+from esper.scripts.flags import fail, number
 
 USAGE = "esper evaluate RUN [--episodes N] [--seed S] [--stochastic] [--json] [--record FILE.gif]"
 
@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    episodes, seed = _count("--episodes", args.episodes, 1), _count("--seed", args.seed, 0)
+    episodes = number("--episodes", args.episodes, int, Bounds(minimum=1), "esper evaluate")
+    seed = number("--seed", args.seed, int, Bounds(minimum=0), "esper evaluate")
     if args.record and args.record.suffix != ".gif":
         fail(f"--record {args.record}: must end in .gif", "esper evaluate")
     from esper.analysis.statistics import interquartile_mean
@@ -55,14 +56,3 @@ def _sentence(env: str, result: dict[str, float], seed: int) -> str:
         f"{env}: return {result['mean']:.2f} ± {result['std']:.2f} (mean ± std), IQM {result['iqm']:.2f}, "
         f"over {result['episodes']} episodes, seed {seed}"
     )
-
-
-def _count(name: str, text: str, minimum: int) -> int:
-    try:
-        number = coerce(name, text, int)
-    except ConfigError as error:
-        fail(f"{name} {text}: {error.allowed}", "esper evaluate")
-    bounds = Bounds(minimum=minimum)
-    if not bounds.contain(number):
-        fail(f"{name} {text}: {bounds}", "esper evaluate")
-    return int(number)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from esper.config import RunConfig
-from esper.options import ConfigError, Setting, format_value, nearest, parse, settings_of
+from esper.options import Bounds, ConfigError, Setting, coerce, format_value, nearest, parse, settings_of
 from esper.settings import (
     COMPONENT_LRS,
     Layer,
@@ -51,6 +51,17 @@ def fail(message: str, prog: str) -> NoReturn:
     """One clear message, exit status 2."""
     print(f"{prog}: error: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def number(name: str, text: str, kind: type, bounds: Bounds, prog: str) -> Any:
+    """What flag `name` was given as, an `int` or a `float` within `bounds`; otherwise a message and exit status 2."""
+    try:
+        value = coerce(name, text, kind)
+    except ConfigError as error:
+        fail(f"{name} {text}: {error.allowed}", prog)
+    if not bounds.contain(value):
+        fail(f"{name} {text}: {bounds}", prog)
+    return value
 
 
 def add_settings(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
