@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+# Of the record: counted up whenever a field or an event goes, or comes to mean something else.
+SCHEMA_VERSION = 2
+
 # Fields, and events, that differ between two runs with the same seed.
 TIME_FIELDS = frozenset({"time", "seconds", "steps_per_second"})
 TIMED_EVENTS = frozenset({"checkpoint_saved"})
@@ -23,7 +26,8 @@ TIMED_EVENTS = frozenset({"checkpoint_saved"})
 class RunStarted:
     """`schedules` holds each resolved schedule: its base rate, floor, and where its parts begin, in updates.
 
-    `engine` is what computes the updates: native, torch (compiled) or eager.
+    `engine` is what computes the updates: native, torch (compiled) or eager. `versions` has esper's commit too, where
+    it runs from a checkout; `-dirty` says that files differ from it.
     """
 
     config: Mapping[str, Any]
@@ -34,6 +38,7 @@ class RunStarted:
     engine: str
     threads: int
     versions: Mapping[str, str]
+    schema: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,7 @@ class RunResumed:
     engine: str
     threads: int
     versions: Mapping[str, str]
+    schema: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
