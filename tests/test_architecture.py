@@ -54,6 +54,15 @@ MAY_IMPORT = {
         "esper.simic",
         "esper.telemetry",
     },
+    # What says which runs there are, and how far they are, is free of torch; what runs them is not.
+    "esper.sweep": {"esper.sweep"},
+    "esper.sweep.plan": {"esper.config", "esper.options", "esper.settings"},
+    "esper.sweep.progress": {"esper.resume_rules", "esper.settings", "esper.sweep.plan"},
+    "esper.sweep.job": {
+        *("esper.checkpoint.store", "esper.options", "esper.resume", "esper.run", "esper.settings"),
+        "esper.sweep",
+    },
+    "esper.sweep.cluster": {"esper.simic.schedules", "esper.sweep"},
     "esper.scripts": {"esper"},
 }
 
@@ -65,7 +74,8 @@ HOMES = {
     "matplotlib": {"esper.analysis.plots"},
     "plotext": {"esper.analysis.terminal"},
     "scipy": {"esper.analysis.statistics"},
-    "rich": {"esper.telemetry.console", "esper.scripts.ppo"},
+    "ray": {"esper.sweep.cluster"},
+    "rich": {"esper.telemetry.console", "esper.scripts.ppo", "esper.scripts.overview"},
     "PIL": {"esper.evaluate"},
 }
 

@@ -126,6 +126,7 @@ class TestRecord:
             "run_dir",
             "quiet",
             "tensorboard",
+            "picture",
             "max_minutes",
         }
 

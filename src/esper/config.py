@@ -28,6 +28,7 @@ class RunConfig:
         None, "folder of the run (default: runs/<env>/<time>-<seed>)", group="output", recorded=False
     )
     tensorboard: bool = option(True, "write TensorBoard files", group="output", recorded=False)
+    picture: bool = option(True, "draw training.png when the run ends", group="output", recorded=False)
     quiet: bool = option(False, "print nothing but errors", group="output", recorded=False)
 
     def __post_init__(self) -> None:

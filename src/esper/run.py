@@ -223,7 +223,8 @@ class _Session:
         seconds = time.perf_counter() - self._started
         self._emit(run_finished(training, result.status, cause, seconds))
         save_policy(self._folder.path, training.agent, self._config.environment)
-        _plot(self._config, self._folder)
+        if self._config.picture:
+            _plot(self._config, self._folder)
         return RunResult(run_dir=self._folder.path, train=result, cause=cause, seconds=seconds)
 
     def fail(self, cause: str) -> None:

@@ -64,11 +64,15 @@ def number(name: str, text: str, kind: type, bounds: Bounds, prog: str) -> Any:
     return value
 
 
-def add_settings(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
-    """Add a flag for every setting, and those that choose a preset or a file."""
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose a preset or a file of settings."""
     sources = parser.add_argument_group("where settings come from", "A flag beats the file, the file the preset.")
     sources.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON file of settings, as a config.json")
     sources.add_argument("--preset", default="auto", metavar="NAME", help="auto (by environment), none, or a name")
+
+
+def add_settings(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
+    """Add a flag for every setting."""
     groups = {title: parser.add_argument_group(title, _NOTES.get(title)) for title in _GROUPS}
     for name, setting, hidden in _flags():
         _add_flag(groups[setting.group], name, setting, hidden=hidden and not help_all)
@@ -95,8 +99,12 @@ def given_layers(args: argparse.Namespace) -> list[Layer]:
     Raises:
         SettingsError: for a file that cannot be read.
     """
-    flags = Layer(source="flag", values=_flag_values(args))
-    return [file_layer(args.config), flags] if args.config else [flags]
+    return [file_layer(args.config), flag_layer(args)] if args.config else [flag_layer(args)]
+
+
+def flag_layer(args: argparse.Namespace) -> Layer:
+    """The settings in the flags; ends the program when one cannot be read."""
+    return Layer(source="flag", values=_flag_values(args))
 
 
 def explain(error: SettingsError) -> str:

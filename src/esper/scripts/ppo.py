@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from esper.config import RunConfig
 from esper.options import ConfigError, flatten
 from esper.resume_rules import MODES
-from esper.scripts.flags import STOPPED_BY, add_settings, explain, fail, flag, given_layers, settings_from
+from esper.scripts.flags import STOPPED_BY, add_settings, add_sources, explain, fail, flag, given_layers, settings_from
 from esper.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ USAGE = "esper ppo [--env ID] [--lr X] [--lr-warmup-steps N] [--lr-decay NAME] [
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
+    add_sources(parser)
     add_settings(parser, help_all=help_all)
     resume = parser.add_argument_group(
         "resume",
@@ -169,7 +170,7 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
         f"{train.env_steps:,} env steps, {train.episodes:,} episodes in {minutes}:{seconds:02}"
     )
     for label, text in (
-        ("picture", f"{folder / 'training.png'}"),
+        ("picture", f"{folder / 'training.png'}" if config.picture else ""),
         ("record", f"{folder / 'events.jsonl'}, {folder / 'config.json'}"),
         ("policy", f"{folder / 'policy.safetensors'}, {folder / 'policy.json'}"),
         ("go on", "" if done else f"esper ppo --resume {folder}"),

@@ -7,13 +7,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from esper.scripts.flags import add_settings, fail, settings_from
+from esper.scripts.flags import add_settings, add_sources, fail, settings_from
 from esper.simic.schedules import Schedule, make_schedule
 
 USAGE = "esper schedule [the flags of esper ppo] [--output FILE.png]"
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
+    add_sources(parser)
     add_settings(parser, help_all=help_all)
     parser.add_argument("--output", type=Path, metavar="FILE.png", help="also draw the curves into a picture")
     parser.add_argument("--help-all", action="help", help="show every flag, those of each component too")

@@ -102,8 +102,12 @@ class ActorCritic(nn.Module):
 
 
 def _linear(before: int, after: int) -> nn.Module:
-    # Its own initialisation would draw from torch's global generator, and be overwritten.
-    return nn.utils.skip_init(nn.Linear, before, after)  # type: ignore[no-any-return, no-untyped-call]
+    # Its own initialisation would draw from torch's global generator, and be overwritten. To empty it with
+    # nn.utils.skip_init takes the same way, but imports sympy for it, three quarters of a second.
+    layer = nn.Linear(before, after, device="meta")
+    layer.weight = nn.Parameter(torch.empty(after, before))
+    layer.bias = nn.Parameter(torch.empty(after))
+    return layer
 
 
 def _mlp(sizes: Sequence[int], activation: type[nn.Module], output: int | None = None) -> nn.Sequential:

@@ -1,0 +1,124 @@
+"""The runs of a sweep while they train: a live table, or plain lines where the output is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from esper.sweep.plan import Job
+from esper.sweep.progress import progress_of
+
+if TYPE_CHECKING:
+    from esper.sweep.launch import Board
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+class Overview:
+    """Shows all runs by environment and arm; a context, within which the terminal is its own."""
+
+    def __init__(self, jobs: Sequence[Job], slots: int, *, quiet: bool) -> None:
+        self._jobs, self._slots = jobs, slots
+        self._console = Console(quiet=quiet)
+        self._live: Live | None = None
+        self._progress = {job.name: progress_of(job) for job in jobs}
+        self._seconds = defaultdict[str, float](float)
+        self._before = {name: progress.fraction for name, progress in self._progress.items()}
+        self._started = self._looked = self._last_line = time.monotonic()
+
+    def __enter__(self) -> Overview:
+        done = sum(progress.status == "completed" for progress in self._progress.values())
+        self._say(f"{len(self._jobs)} runs, {done} of them complete before, {self._slots} at a time")
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, board: Board, ended: Job | None) -> None:
+        """Look where the runs are; a run that has `ended` is said if it did not complete."""
+        now = time.monotonic()
+        if ended is not None:
+            self._progress[ended.name] = progress_of(ended)
+            outcome = board.outcomes[ended.name]
+            if self._live is None or outcome.status not in ("completed", "interrupted"):
+                self._say(
+                    f"{self._done()}  {ended.name} {outcome.status}{f': {outcome.cause}' if outcome.cause else ''}"
+                )
+                self._last_line = now
+        if now - self._looked < _SECONDS_BETWEEN_LOOKS:
+            return
+        for job in board.running:
+            self._progress[job.name] = progress_of(job)
+        for job in self._active(board):
+            self._seconds[job.name] += now - self._looked
+        self._looked = now
+        if self._live is not None:
+            self._live.update(self._table(board), refresh=True)
+        elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._say(f"{self._done()}  {len(self._active(board))} running, {self._time_left(board)} left")
+            self._last_line = now
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def _done(self) -> str:
+        done = sum(progress.status == "completed" for progress in self._progress.values())
+        return f"{done}/{len(self._jobs)}"
+
+    def _table(self, board: Board) -> Table:
+        table, active = Table.grid(padding=(0, 2)), self._active(board)
+        for (environment, arm), jobs in self._groups().items():
+            progress = [self._progress[job.name] for job in jobs]
+            ended = [board.outcomes[job.name] for job in jobs if job.name in board.outcomes]
+            failed = sum(outcome.status in ("failed", "refused") for outcome in ended)
+            failed += sum(each.status == "diverged" for each in progress)
+            running = sum(job in active for job in jobs)
+            table.add_row(
+                f"{environment}/{arm}",
+                ProgressBar(total=len(jobs), completed=sum(each.fraction for each in progress), width=30),
+                f"{sum(each.status == 'completed' for each in progress)}/{len(jobs)} complete",
+                f"{running} running" if running else "",
+                f"[red]{failed} failed[/]" if failed else "",
+            )
+        whole = Table.grid()
+        whole.add_row(table)
+        whole.add_row(f"{self._done()} complete, {self._time_left(board)} left")
+        return whole
+
+    def _groups(self) -> dict[tuple[str, str], list[Job]]:
+        groups: dict[tuple[str, str], list[Job]] = {}
+        for job in self._jobs:
+            groups.setdefault((job.environment, job.arm), []).append(job)
+        return groups
+
+    def _time_left(self, board: Board) -> str:
+        """By the speed of each environment so far; one that nothing is known of counts as the slowest."""
+        done, spent, left = (defaultdict[str, float](float) for _ in range(3))
+        for job in self._jobs:
+            env, steps, progress = job.environment, job.config.ppo.total_timesteps, self._progress[job.name]
+            done[env] += steps * (progress.fraction - self._before[job.name])
+            spent[env] += self._seconds[job.name]
+            if job.name not in board.outcomes and progress.status in ("new", "begun"):
+                left[env] += steps * (1 - progress.fraction)
+        speeds = {env: done[env] / spent[env] for env in done if done[env] and spent[env]}
+        if not speeds:
+            return "-"
+        seconds = sum(steps / speeds.get(env, min(speeds.values())) for env, steps in left.items())
+        minutes, rest = divmod(round(seconds / max(1, len(self._active(board)))), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+    def _active(self, board: Board) -> list[Job]:
+        """What trains: of what was started on Ray, much only waits for its turn."""
+        return [job for job in board.running if self._progress[job.name].status == "begun"]

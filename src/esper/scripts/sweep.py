@@ -1,0 +1,203 @@
+"""Train many runs, arms x seeds x environments, and compare the arms."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esper.machine import usable_cores
+from esper.options import Bounds, nearest
+from esper.scripts import compare
+from esper.scripts.flags import STOPPED_BY, Parser, add_settings, explain, fail, flag_layer, number, unknown_flags
+from esper.settings import SettingsError
+from esper.sweep.plan import Job, Sweep, SweepError, make_jobs, make_sweep, parse_seeds, read_sweep
+from esper.sweep.progress import check_same, progress_of
+
+if TYPE_CHECKING:
+    from esper.sweep.launch import Board, Launcher
+
+_PROG = "esper sweep"
+USAGE = 'esper sweep [--config FILE.toml] [--arm "NAME: flags"]... [--seeds LIST] [--envs IDS] [flags of esper ppo]'
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
+    what = parser.add_argument_group(
+        "what is run", "Arms x environments x seeds. A flag of esper ppo holds for every run, and beats the file."
+    )
+    what.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file of the sweep; docs/sweep.md has its tables"
+    )
+    what.add_argument(
+        "--arm", action="append", default=[], metavar='"NAME: FLAGS"', help="an arm, as 'cosine: --lr-decay cosine'"
+    )
+    what.add_argument("--seeds", metavar="LIST", help="10 (seeds 1 to 10), 11-20 or 1,5,7")
+    what.add_argument("--envs", metavar="IDS", help="several environments, as CartPole-v1,Acrobot-v1")
+    what.add_argument("--only", metavar="NAMES", help="environments of the file to run, of all that it has")
+    what.add_argument("--preset", metavar="NAME", help="auto (by environment), none, or a name")
+    what.add_argument("--output", metavar="FOLDER", help="folder of the runs; a sweep that is there goes on")
+    what.add_argument("--dry-run", action="store_true", help="list the runs and how far each is, and end")
+    where = parser.add_argument_group("where it runs")
+    where.add_argument("--workers", metavar="N", help="runs at a time on this machine (default: its cores)")
+    where.add_argument("--retries", default="2", metavar="N", help="tries more for a run that fails (default: 2)")
+    where.add_argument("--ray", action="store_true", help="run on Ray: the cluster of RAY_ADDRESS, or one made here")
+    where.add_argument(
+        "--ray-address", metavar="ADDRESS", help="run on the Ray cluster there, as auto or ray://host:10001"
+    )
+    where.add_argument("--gpus-per-run", default="0", metavar="X", help="of Ray, for each run, as 0.25 (default: 0)")
+    add_settings(parser, help_all=help_all)
+    parser.add_argument("--help-all", action="help", help="show every flag, those of each component too")
+
+
+def run(args: argparse.Namespace) -> int:
+    workers = usable_cores() if args.workers is None else _count("--workers", args.workers, 1)
+    retries = _count("--retries", args.retries, 0)
+    gpus = number("--gpus-per-run", args.gpus_per_run, float, Bounds(minimum=0), _PROG)
+    jobs = _jobs(args, workers)
+    if args.dry_run:
+        for job in jobs:
+            progress = progress_of(job)
+            print(f"{job.name}  {progress.status}  {progress.fraction:.0%}")
+        return 0
+    for job in jobs:
+        job.run_dir.parent.mkdir(parents=True, exist_ok=True)
+    if args.ray or args.ray_address:
+        launcher = _ray(args.ray_address, jobs, gpus)
+    else:
+        from esper.sweep.local import LocalLauncher
+
+        launcher = LocalLauncher(min(workers, len(jobs)))
+    return _train(jobs, launcher, retries, quiet=getattr(args, "quiet", False))
+
+
+def _train(jobs: Sequence[Job], launcher: Launcher, retries: int, *, quiet: bool) -> int:
+    from esper.scripts.overview import Overview
+    from esper.stopping import stop_request
+    from esper.sweep.launch import Board, run_all
+
+    board = Board([job for job in jobs if progress_of(job).status in ("new", "begun")])
+    try:
+        with stop_request(None, quiet=quiet) as stop, Overview(jobs, launcher.slots, quiet=quiet) as overview:
+            run_all(board, launcher, retries=retries, should_stop=lambda: bool(stop), on_change=overview.show)
+    finally:
+        launcher.close()
+    return _conclude(jobs, board, stop.cause)
+
+
+def _jobs(args: argparse.Namespace, workers: int) -> list[Job]:
+    """All runs of the sweep, each with settings that can be used, none in the way of another run."""
+    try:
+        sweep = make_sweep(_tables(args), str(args.config or "flags"))
+        if "env" in (flags := flag_layer(args)).values and (args.envs or len(sweep.environments) > 1):
+            raise SweepError("--env: the sweep has several environments; --envs gives others")
+        defaults = {"threads": max(1, usable_cores() // workers), "tensorboard": False, "picture": False, "quiet": True}
+        jobs = make_jobs(_selected(sweep, args.only), defaults, flags)
+        for job in jobs:
+            check_same(job)
+    except SweepError as error:
+        fail(str(error), _PROG)
+    except SettingsError as error:
+        fail(explain(error), _PROG)
+    return jobs
+
+
+def _tables(args: argparse.Namespace) -> dict[str, Any]:
+    """The sweep file's tables, under what the flags say."""
+    tables = read_sweep(args.config) if args.config else {}
+    if args.arm:
+        tables["arms"] = dict(_arm(text) for text in args.arm)
+        # What the file gives its own arms in an environment means nothing to others.
+        tables["environments"] = {
+            name: {key: value for key, value in table.items() if key != "arms"}
+            for name, table in tables.get("environments", {}).items()
+        }
+    if args.envs:
+        tables["environments"] = {name.strip(): {} for name in args.envs.split(",") if name.strip()}
+    elif env := getattr(args, "env", None):
+        tables.setdefault("environments", {env: {}})
+    if args.seeds:
+        tables["seeds"] = list(parse_seeds(args.seeds))
+        for environment in tables.get("environments", {}).values():
+            environment.pop("seeds", None)
+    if args.preset:
+        tables["preset"] = args.preset
+    if args.output:
+        tables["folder"] = args.output
+    tables.setdefault("folder", f"runs/{args.config.stem}" if args.config else None)
+    if tables["folder"] is None:
+        raise SweepError("--output: name the folder of the sweep's runs; the same one goes on with it later")
+    return tables
+
+
+def _selected(sweep: Sweep, only: str | None) -> Sweep:
+    if only is None:
+        return sweep
+    names, known = [name.strip() for name in only.split(",")], [environment.name for environment in sweep.environments]
+    for name in names:
+        if name not in known:
+            raise SweepError(f"--only {name}: must be of {', '.join(known)}{nearest(name, known)}")
+    chosen = [environment for environment in sweep.environments if environment.name in names]
+    return dataclasses.replace(sweep, environments=chosen)
+
+
+def _arm(text: str) -> tuple[str, Mapping[str, Any]]:
+    """Name and settings of an arm as typed, `cosine: --lr-decay cosine`."""
+    name, _, flags = text.partition(":")
+    parser = Parser(prog=f"{_PROG}: --arm {name}", allow_abbrev=False)
+    add_settings(parser, help_all=False)
+    try:
+        words = shlex.split(flags)
+    except ValueError as error:
+        fail(f"--arm {text}: {error}", _PROG)
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        unknown_flags(unknown, parser)
+    args.command = "sweep"
+    return name.strip(), flag_layer(args).values
+
+
+def _ray(address: str | None, jobs: Sequence[Job], gpus: float) -> Launcher:
+    try:
+        from esper.sweep.cluster import RayLauncher
+    except ModuleNotFoundError as error:
+        fail(f"--ray: needs {error.name}; pip install 'esper-simic[ray]'", _PROG)
+    threads = max(job.config.ppo.runtime.threads or 1 for job in jobs)
+    try:
+        return RayLauncher(address, cpus=threads, gpus=gpus, jobs=len(jobs))
+    except (ConnectionError, ValueError) as error:
+        fail(f"--ray-address {address}: {str(error).splitlines()[0]}", _PROG)
+
+
+def _conclude(jobs: Sequence[Job], board: Board, stopped_by: str | None) -> int:
+    """Say what is missing and what all that is there shows; the exit status."""
+    done = [job for job in jobs if progress_of(job).status == "completed"]
+    print(f"\n{len(done)} of {len(jobs)} runs are complete, in {jobs[0].run_dir.parents[2]}")
+    missing = [job for job in jobs if job not in done]
+    for job in missing:
+        outcome = board.outcomes.get(job.name)
+        if outcome is not None and outcome.status != "interrupted":
+            print(f"{job.name}: {outcome.status}{f', {outcome.cause}' if outcome.cause else ''}", file=sys.stderr)
+    if stopped_by is not None:
+        print("go on with the same command")
+        return STOPPED_BY[stopped_by]
+    for environment in dict.fromkeys(job.environment for job in jobs):
+        arms = dict.fromkeys(job.run_dir.parent for job in done if job.environment == environment)
+        if arms:
+            _compare(environment, [str(arm) for arm in arms])
+    return 1 if missing else 0
+
+
+def _compare(environment: str, arms: Sequence[str]) -> None:
+    print(f"\n{environment}: esper compare {' '.join(arms)}")
+    parser = Parser(prog="esper compare")
+    compare.add_arguments(parser, help_all=False)
+    compare.run(parser.parse_args(arms))
+
+
+def _count(name: str, text: str, minimum: int) -> int:
+    count: int = number(name, text, int, Bounds(minimum=minimum), _PROG)
+    return count

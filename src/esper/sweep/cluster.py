@@ -1,0 +1,60 @@
+"""Runs as tasks of a Ray cluster, or of one that Ray makes on this machine. The only home of ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, TaskCancelledError
+
+from esper.simic.schedules import SWITCH
+from esper.sweep.job import Outcome, do
+from esper.sweep.plan import Job
+
+
+class RayLauncher:
+    """Gives all runs to Ray, which starts each where its resources are free. All machines must see the sweep's folder.
+
+    Without an `address` Ray takes the cluster of RAY_ADDRESS, or makes one here with as many cores as there are.
+
+    Raises:
+        ConnectionError: when there is no cluster at `address`.
+    """
+
+    def __init__(self, address: str | None, *, cpus: int, gpus: float, jobs: int) -> None:
+        # Ray is the queue: whoever holds runs back would hide from an autoscaler what it should make room for.
+        self.slots = jobs
+        ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        # A lost worker or node is a failed try like any other, and counted with them.
+        options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0, "max_calls": 0}
+        switch = os.environ.get(SWITCH)
+        if switch is not None:
+            options["runtime_env"] = {"env_vars": {SWITCH: switch}}
+        self._remote = ray.remote(**options)(do)
+        self._jobs: dict[Any, Job] = {}
+
+    def start(self, job: Job) -> None:
+        self._jobs[self._remote.remote(job)] = job
+
+    def ended(self, seconds: float) -> list[tuple[Job, Outcome]]:
+        done, _ = ray.wait(list(self._jobs), num_returns=1, timeout=seconds)
+        return [(self._jobs.pop(reference), _outcome(reference)) for reference in done]
+
+    def stop(self) -> None:
+        for reference in self._jobs:
+            ray.cancel(reference)
+
+    def close(self) -> None:
+        ray.shutdown()
+
+
+def _outcome(reference: Any) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(reference)
+    except TaskCancelledError:
+        return Outcome(status="interrupted", cause="cancelled")
+    except RayError as error:
+        return Outcome(status="failed", cause=str(error).splitlines()[0])
+    return outcome

@@ -1,0 +1,42 @@
+"""One run of a sweep, in the process that calls it: begun, or gone on with from its last checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from esper.checkpoint.store import StoreError
+from esper.options import ConfigError, flatten
+from esper.resume import ResumeError
+from esper.run import RunError, resume_run, run
+from esper.settings import Layer, SettingsError
+from esper.sweep.plan import Job
+from esper.sweep.progress import progress_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a try at a run ended, and why if not completed. A `failed` one may succeed at another try."""
+
+    status: Literal["completed", "diverged", "interrupted", "failed", "refused"]
+    cause: str | None = None
+
+
+def do(job: Job) -> Outcome:
+    """Bring the run of `job` to its end; nothing is done where it is there already."""
+    progress = progress_of(job)
+    if progress.status in ("completed", "diverged"):
+        return Outcome(status=progress.status)
+    if not job.run_dir.parent.is_dir():
+        return Outcome(status="refused", cause=f"{job.run_dir.parent}: not here; all machines must see this folder")
+    try:
+        if (job.run_dir / "config.json").exists():
+            settings = Layer(source="sweep", values=flatten(job.config))
+            _, result = resume_run(job.run_dir, [settings])
+        else:
+            result = run(job.config)
+    except RunError as error:
+        return Outcome(status="failed", cause=str(error))
+    except (ConfigError, SettingsError, StoreError, ResumeError) as error:
+        return Outcome(status="refused", cause=str(error))
+    return Outcome(status=result.train.status, cause=result.cause)

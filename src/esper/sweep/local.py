@@ -1,0 +1,99 @@
+"""Runs as processes of this machine, a process each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from esper.sweep.job import Outcome, do
+from esper.sweep.plan import Job
+
+
+class _Child(NamedTuple):
+    job: Job
+    process: BaseProcess
+    connection: Connection
+
+
+class LocalLauncher:
+    """Starts a process for every run. What a run prints goes to a `.log` file beside its folder."""
+
+    def __init__(self, workers: int) -> None:
+        self.slots = workers
+        # Forked from a process that has imported torch and done nothing else: quick, and no state is shared.
+        self._context: Any = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__])
+        self._children: list[_Child] = []
+
+    def start(self, job: Job) -> None:
+        mine, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_child, args=(job, theirs), name=job.name)
+        process.start()
+        theirs.close()
+        self._children.append(_Child(job, process, mine))
+
+    def ended(self, seconds: float) -> list[tuple[Job, Outcome]]:
+        gone = wait([child.process.sentinel for child in self._children], timeout=seconds)
+        found = [child for child in self._children if child.process.sentinel in gone]
+        self._children = [child for child in self._children if child not in found]
+        return [(child.job, _outcome(child)) for child in found]
+
+    def stop(self) -> None:
+        for child in self._children:
+            child.process.terminate()
+
+    def close(self) -> None:
+        for child in self._children:
+            child.process.kill()
+            child.process.join()
+
+
+def log_of(job: Job) -> Path:
+    """What the process of `job` printed, if it printed anything."""
+    return job.run_dir.with_name(f"{job.run_dir.name}.log")
+
+
+def _outcome(child: _Child) -> Outcome:
+    child.process.join()
+    try:
+        outcome: Outcome = child.connection.recv()
+    except EOFError:
+        code = child.process.exitcode or 0
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+        outcome = Outcome(status="failed", cause=f"its process was {how}; {log_of(child.job)}")
+    child.connection.close()
+    return outcome
+
+
+def _child(job: Job, connection: Connection) -> None:
+    # Ctrl-C is for the sweep, which then asks its runs to stop.
+    os.setpgrp()
+    log = log_of(job)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    threading.Thread(target=_stop_when_the_sweep_is_gone, daemon=True).start()
+    try:
+        outcome = do(job)
+    except Exception as error:
+        traceback.print_exc()
+        outcome = Outcome(status="failed", cause=f"{type(error).__name__}: {error}; {log}")
+    connection.send(outcome)
+    sys.stdout.flush()
+    if not log.stat().st_size:
+        log.unlink()
+
+
+def _stop_when_the_sweep_is_gone() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)

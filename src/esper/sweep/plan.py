@@ -1,0 +1,206 @@
+"""What a sweep consists of: every run with its settings, checked before the first one starts."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from esper.config import RunConfig
+from esper.options import nearest
+from esper.settings import Layer, preset_layer, resolve
+
+MAX_SEEDS = 10_000
+_KEYS = ("folder", "seeds", "preset", "settings", "environments", "arms")
+
+
+class SweepError(ValueError):
+    """A sweep that cannot be run: what is wrong, and what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """`settings` are for all its runs, `arms` what an arm has beside its own settings here."""
+
+    name: str
+    seeds: tuple[int, ...]
+    settings: Mapping[str, Any]
+    arms: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Arms x environments x seeds; `settings` are for all runs. `source` is the file it is from."""
+
+    source: str
+    folder: Path
+    preset: str
+    settings: Mapping[str, Any]
+    arms: Mapping[str, Mapping[str, Any]]
+    environments: Sequence[Environment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of a sweep."""
+
+    environment: str
+    arm: str
+    config: RunConfig
+
+    @property
+    def run_dir(self) -> Path:
+        assert self.config.run_dir is not None
+        return Path(self.config.run_dir)
+
+    @property
+    def name(self) -> str:
+        return f"{self.environment}/{self.arm}/{self.run_dir.name}"
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """The tables in the TOML file `path`.
+
+    Raises:
+        SweepError: for a file that cannot be read, or a table that no sweep has.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not TOML: {error}"
+        raise SweepError(f"{path}: {reason}") from None
+    for key in tables:
+        if key not in _KEYS:
+            hint = nearest(key, _KEYS)
+            raise SweepError(f"{path}: {key} is nothing that a sweep has ({', '.join(_KEYS)}){hint}")
+    return tables
+
+
+def make_sweep(tables: Mapping[str, Any], source: str) -> Sweep:
+    """The sweep that `tables`, as in a sweep file, describe.
+
+    Raises:
+        SweepError: naming what is wrong.
+    """
+    try:
+        seeds, settings = parse_seeds(tables.get("seeds", 1)), _table(tables, "settings")
+        arms = {_name(name): _table(_table(tables, "arms"), name) for name in _table(tables, "arms")}
+        given = _table(tables, "environments")
+        # Without a table of environments there is one, that of the settings.
+        names = list(given) or [str(settings.get("env", RunConfig().environment.env))]
+        environments = [_environment(name, _table(given, name), seeds) for name in names]
+        folder, preset = tables.get("folder"), tables.get("preset", "auto")
+        if not isinstance(folder, str) or not folder:
+            raise SweepError("folder: needed, the folder of the sweep's runs, as text")
+        if not isinstance(preset, str):
+            raise SweepError(f"preset = {preset}: must be auto, none or the name of one")
+        _check_apart("environment", [environment.name for environment in environments])
+        for environment in environments:
+            for arm in environment.arms:
+                if arm not in arms:
+                    hint = nearest(arm, arms)
+                    raise SweepError(f"environments.{environment.name}.arms.{arm}: there is no such arm{hint}")
+    except SweepError as error:
+        raise SweepError(f"{source}: {error}") from None
+    return Sweep(
+        source=source,
+        folder=Path(folder),
+        preset=preset,
+        settings=settings,
+        arms=arms or {"default": {}},
+        environments=environments,
+    )
+
+
+def _environment(name: str, table: Mapping[str, Any], seeds: tuple[int, ...]) -> Environment:
+    own = {key: value for key, value in table.items() if key not in ("seeds", "arms")}
+    return Environment(
+        name=_name(name.replace("/", "-").replace(":", "-")),
+        seeds=parse_seeds(table["seeds"]) if "seeds" in table else seeds,
+        settings={"env": name, **own},
+        arms={arm: _table(_table(table, "arms"), arm) for arm in _table(table, "arms")},
+    )
+
+
+def make_jobs(sweep: Sweep, defaults: Mapping[str, Any], flags: Layer) -> list[Job]:
+    """All runs, by environment, then seed, then arm: whatever is done of a sweep, its arms have the same seeds.
+
+    Settings come, the weaker first, from the preset of the environment, `defaults`, the sweep, the environment, the
+    arm, the arm in this environment, and `flags`.
+
+    Raises:
+        SettingsError: for settings that cannot be used, with the table they stand in.
+    """
+    jobs = []
+    for environment in sweep.environments:
+        for seed in environment.seeds:
+            for arm, settings in sweep.arms.items():
+                layers = [
+                    Layer(source="sweep", values=defaults),
+                    Layer(source=f"{sweep.source} settings", values=sweep.settings),
+                    Layer(source=f"{sweep.source} environments.{environment.name}", values=environment.settings),
+                    Layer(source=f"{sweep.source} arms.{arm}", values=settings),
+                    Layer(
+                        source=f"{sweep.source} environments.{environment.name}.arms.{arm}",
+                        values=environment.arms.get(arm, {}),
+                    ),
+                    flags,
+                    Layer(
+                        source="sweep",
+                        values={"seed": seed, "run_dir": str(sweep.folder / environment.name / arm / f"seed-{seed}")},
+                    ),
+                ]
+                preset = preset_layer(sweep.preset, str(environment.settings["env"]))
+                config = resolve(layers if preset is None else [preset, *layers]).config
+                jobs.append(Job(environment=environment.name, arm=arm, config=config))
+    return jobs
+
+
+def parse_seeds(given: object) -> tuple[int, ...]:
+    """Seeds as a count (`10`: 1 to 10), a range (`"11-20"`), a list (`[1, 5]`, `"1,5"`), or ranges in a list.
+
+    Raises:
+        SweepError: for anything else, and for a seed that is there twice.
+    """
+    wrong = SweepError(f"seeds = {given}: must be a count (10: seeds 1 to 10), a range (11-20) or a list (1,5,11-13)")
+    if isinstance(given, list) and all(type(seed) is int and seed >= 0 for seed in given):
+        seeds = list(given)
+    elif type(given) is int or (isinstance(given, str) and given.isdecimal()):
+        seeds = list(range(1, min(int(given), MAX_SEEDS + 1) + 1))
+    elif isinstance(given, str):
+        seeds = []
+        for part in given.split(","):
+            ends = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
+            if ends is None or int(ends[2] or ends[1]) - int(ends[1]) > MAX_SEEDS:
+                raise wrong
+            seeds += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+    else:
+        raise wrong
+    if not 0 < len(seeds) <= MAX_SEEDS:
+        raise wrong
+    _check_apart("seed", seeds)
+    return tuple(seeds)
+
+
+def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        raise SweepError(f"{name} = {table}: must be a table of settings")
+    return table
+
+
+def _name(name: str) -> str:
+    """`name`, which becomes that of a folder."""
+    if not re.fullmatch(r"[\w+=.-]{1,100}", name) or name.startswith("."):
+        raise SweepError(f"{name!r}: a name has letters, digits and any of -_+=. and does not begin with a dot")
+    return name
+
+
+def _check_apart(what: str, names: Sequence[object]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise SweepError(f"{what} {twice[0]} is there twice")
