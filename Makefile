@@ -14,7 +14,8 @@ train: setup
 	$(BIN)/esper ppo --env CartPole-v1 --lr-warmup-frac 0.05 --lr-decay cosine --seed $(SEED) --run-dir $(RUN_DIR)
 	$(BIN)/esper evaluate $(RUN_DIR) --episodes 20
 
-test: setup lint
+test:
+	$(MAKE) lint EXTRAS=$(EXTRAS),ray,wandb
 	$(BIN)/python -m pytest
 
 lint: setup

@@ -111,10 +111,8 @@ def _tables(args: argparse.Namespace) -> dict[str, Any]:
     if args.arm:
         tables["arms"] = dict(_arm(text) for text in args.arm)
         # What the file gives its own arms in an environment means nothing to others.
-        tables["environments"] = {
-            name: {key: value for key, value in table.items() if key != "arms"}
-            for name, table in tables.get("environments", {}).items()
-        }
+        for environment in tables.get("environments", {}).values():
+            environment.pop("arms", None)
     if args.envs:
         tables["environments"] = {name.strip(): {} for name in args.envs.split(",") if name.strip()}
     elif env := getattr(args, "env", None):

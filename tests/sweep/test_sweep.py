@@ -1,0 +1,214 @@
+"""Sweeps that are killed, stopped and gone on with end where undisturbed runs end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esper.analysis.runs import read_events
+from esper.run import run
+from esper.scripts.train import main
+from esper.settings import Layer
+from esper.sweep.launch import Board, run_all
+from esper.sweep.local import LocalLauncher, log_of
+from esper.sweep.plan import Job, make_jobs, make_sweep
+from esper.sweep.progress import progress_of
+
+SETTINGS = {"total_timesteps": 400_000, "checkpoint_every": 3, "tensorboard": False, "picture": False, "quiet": True}
+ARMS = {"constant": {}, "cosine": {"lr_decay": "cosine", "lr_warmup_frac": 0.1}}
+SMALL = ["--env", "torch/CartPole-v1", "--total-timesteps", "4096"]
+
+
+def make(folder: Path, seeds: int = 1, **settings: Any) -> list[Job]:
+    tables = {"folder": str(folder), "seeds": seeds, "arms": ARMS, "environments": {"torch/CartPole-v1": {}}}
+    jobs = make_jobs(make_sweep(tables, "x"), SETTINGS | {"threads": 1} | settings, Layer(source="flag", values={}))
+    for job in jobs:
+        job.run_dir.parent.mkdir(parents=True, exist_ok=True)
+    return jobs
+
+
+def updates(run_dir: Path) -> list[dict[str, Any]]:
+    """What was learned, without what the clock says."""
+    timed = ("time", "steps_per_second")
+    return [
+        {name: value for name, value in event.items() if name not in timed}
+        for event in read_events(run_dir)
+        if event["event"] == "update_completed"
+    ]
+
+
+def alone(job: Job, folder: Path) -> list[dict[str, Any]]:
+    """The updates of the same run without a sweep."""
+    (copy,) = [each for each in make(folder) if each.arm == job.arm]
+    return updates(run(copy.config).run_dir)
+
+
+class TestLocal:
+    def test_a_killed_run_goes_on_and_ends_where_it_would_have_ended(self, tmp_path: Path) -> None:
+        jobs = make(tmp_path / "sweep")
+        launcher, board = LocalLauncher(2), Board(jobs)
+        killed = []
+
+        def kill_one(board: Board, ended: Job | None) -> None:
+            for child in launcher._children:
+                if not killed and progress_of(child.job).fraction > 0:
+                    child.process.kill()
+                    killed.append(child.job)
+
+        run_all(board, launcher, retries=1, should_stop=lambda: False, on_change=kill_one)
+        launcher.close()
+        assert {outcome.status for outcome in board.outcomes.values()} == {"completed"}
+        assert board.retries == {killed[0].name: 1}
+        assert [event["event"] for event in read_events(killed[0].run_dir)].count("run_resumed") == 1
+        for job in jobs:
+            assert updates(job.run_dir) == alone(job, tmp_path / "alone")
+        assert not any(log_of(job).exists() for job in jobs)
+
+    def test_a_run_that_keeps_failing_is_given_up_and_the_others_are_not(self, tmp_path: Path) -> None:
+        good, bad = make(tmp_path, total_timesteps=4096)
+        # Not empty, and without a config: no run can begin there, and none go on.
+        bad.run_dir.mkdir()
+        (bad.run_dir / "something").touch()
+        board, launcher = Board([bad, good]), LocalLauncher(1)
+        run_all(board, launcher, retries=2, should_stop=lambda: False, on_change=lambda board, ended: None)
+        launcher.close()
+        assert board.outcomes[good.name].status == "completed"
+        assert board.outcomes[bad.name].status == "refused"
+        assert "has files in it" in str(board.outcomes[bad.name].cause)
+
+    def test_a_process_that_dies_each_time(self, tmp_path: Path) -> None:
+        job = make(tmp_path)[0]
+        board, launcher = Board([job]), LocalLauncher(1)
+
+        def kill(board: Board, ended: Job | None) -> None:
+            for child in launcher._children:
+                child.process.kill()
+
+        run_all(board, launcher, retries=1, should_stop=lambda: False, on_change=kill)
+        launcher.close()
+        assert board.outcomes[job.name].status == "failed"
+        assert "killed by SIGKILL" in str(board.outcomes[job.name].cause)
+        assert board.retries[job.name] == 1
+
+
+def start(folder: Path, steps: int, *flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "esper.scripts.train", "sweep", "--env", "torch/CartPole-v1", "--seeds", "2"]
+    command += ["--total-timesteps", str(steps), "--workers", "2", "--output", str(folder), *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_until_both_run(folder: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        records = list(folder.glob("*/*/seed-*/events.jsonl"))
+        if len(records) == 2 and all(b"update_completed" in record.read_bytes() for record in records):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the runs did not begin")
+
+
+class TestStops:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_leaves_checkpoints_and_the_same_command_goes_on(
+        self, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        sweep = start(tmp_path, 600_000)
+        wait_until_both_run(tmp_path)
+        sweep.send_signal(number)
+        out, _ = sweep.communicate(timeout=60)
+        assert sweep.returncode == 128 + number
+        assert "0 of 2 runs are complete" in out
+        assert "go on with the same command" in out
+        for record in tmp_path.glob("*/*/seed-*/events.jsonl"):
+            last = json.loads(record.read_text().splitlines()[-1])
+            assert (last["event"], last["status"]) == ("run_finished", "interrupted")
+        again = start(tmp_path, 600_000)
+        out, _ = again.communicate(timeout=120)
+        assert again.returncode == 0
+        assert "2 of 2 runs are complete" in out
+
+    def test_runs_stop_when_the_sweep_is_killed(self, tmp_path: Path) -> None:
+        sweep = start(tmp_path, 50_000_000)
+        wait_until_both_run(tmp_path)
+        sweep.kill()
+        records = list(tmp_path.glob("*/*/seed-*/events.jsonl"))
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not all(b'"run_finished"' in record.read_bytes() for record in records):
+            time.sleep(0.1)
+        for record in records:
+            assert json.loads(record.read_text().splitlines()[-1])["cause"] == "SIGTERM"
+        sweep.communicate()
+
+
+class TestCommand:
+    def test_runs_that_are_complete_are_not_run_again(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arms = ["--arm", "constant:", "--arm", "cosine: --lr-decay cosine --lr-warmup-frac 0.1"]
+        command = ["sweep", *SMALL, *arms, "--output", str(tmp_path)]
+        assert main([*command, "--seeds", "1"]) == 0
+        before = {path: os.stat(path).st_mtime_ns for path in tmp_path.rglob("events.jsonl")}
+        assert len(before) == 2
+        capsys.readouterr()
+        assert main([*command, "--seeds", "2"]) == 0
+        out = capsys.readouterr().out
+        assert "4 runs, 2 of them complete before" in out
+        assert "4 of 4 runs are complete" in out
+        assert "final_return" in out
+        assert {path: os.stat(path).st_mtime_ns for path in before} == before
+        assert len(list(tmp_path.rglob("events.jsonl"))) == 4
+        assert main([*command, "--seeds", "3", "--dry-run"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "torch-CartPole-v1/constant/seed-1  completed  100%"
+        assert lines[-1] == "torch-CartPole-v1/cosine/seed-3  new  0%"
+
+    def test_a_folder_with_runs_of_other_settings(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["sweep", *SMALL, "--output", str(tmp_path)]) == 0
+        with pytest.raises(SystemExit) as stop:
+            main(["sweep", *SMALL, "--output", str(tmp_path), "--gamma", "0.9"])
+        assert stop.value.code == 2
+        assert "seed-1 is there already, with other settings: gamma 0.99, now 0.9" in capsys.readouterr().err
+
+    def test_a_file_and_flags_above_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "two.toml"
+        path.write_text(
+            '[arms.a]\n[arms.b]\nlr_decay = "linear"\n[environments.Cart]\nenv = "torch/CartPole-v1"\nseeds = 3\n'
+            '[environments.Pend]\nenv = "torch/Pendulum-v1"\n'
+        )
+        assert main(["sweep", "--config", str(path), "--only", "Cart", "--seeds", "2", "--dry-run"]) == 0
+        lines = capsys.readouterr().out.split("\n")
+        assert [line.split()[0] for line in lines if line] == [
+            *("Cart/a/seed-1", "Cart/b/seed-1", "Cart/a/seed-2", "Cart/b/seed-2")
+        ]
+        assert main(["sweep", "--config", str(path), "--arm", "c:", "--dry-run"]) == 0
+        assert [line.split("/")[:2] for line in capsys.readouterr().out.splitlines()] == [["Cart", "c"]] * 3 + [
+            ["Pend", "c"]
+        ]
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            ([], "--output: name the folder"),
+            (["--output", "x", "--seeds", "0"], "seeds = 0"),
+            (["--output", "x", "--workers", "0"], "--workers 0: must be at least 1"),
+            (["--output", "x", "--retries", "-1"], "--retries -1: must be at least 0"),
+            (["--output", "x", "--arm", "a: --lr-deacy cosine"], "unknown argument --lr-deacy; did you mean"),
+            (["--output", "x", "--arm", "a: --lr-decay cosin"], "did you mean 'cosine'"),
+            (["--output", "x", "--arm", "a: --lr '1"], "No closing quotation"),
+            (["--output", "x", "--arm", "a/b:"], "'a/b': a name has letters"),
+            (["--output", "x", "--only", "Cart"], "--only Cart: must be of CartPole-v1"),
+            (["--output", "x", "--envs", "A,B", "--env", "C"], "--env: the sweep has several environments"),
+            (["--config", "nothing.toml"], "nothing.toml: No such file"),
+        ],
+    )
+    def test_bad_input(self, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stop:
+            main(["sweep", *flags, "--dry-run"])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
