@@ -127,6 +127,9 @@ class TestRecord:
             "quiet",
             "tensorboard",
             "picture",
+            "telemetry",
+            "snapshot_every",
+            "wandb",
             "max_minutes",
         }
 

@@ -9,6 +9,9 @@ from esper.checkpoint.config import CheckpointConfig
 from esper.envs.config import EnvConfig
 from esper.options import Bounds, check_options, option, section
 from esper.simic.config import PPOConfig
+from esper.telemetry.config import TelemetryConfig
+
+_COUNT = Bounds(minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +23,18 @@ class RunConfig:
     environment: EnvConfig = section(EnvConfig())
     ppo: PPOConfig = section(PPOConfig())
     checkpoints: CheckpointConfig = section(CheckpointConfig())
+    telemetry: TelemetryConfig = section(TelemetryConfig())
     seed: int = option(1, "seed of initialisation, actions, minibatches and environments", bounds=Bounds(minimum=0))
+    eval_every: int | None = option(
+        None, "updates between evaluations: whole episodes, most likely actions, a seed of their own", bounds=_COUNT
+    )
+    eval_episodes: int = option(10, "episodes of an evaluation", bounds=_COUNT)
     max_minutes: float | None = option(
         None, "stop after this time, with a checkpoint", bounds=Bounds(above=0), recorded=False
     )
     run_dir: str | None = option(
         None, "folder of the run (default: runs/<env>/<time>-<seed>)", group="output", recorded=False
     )
-    tensorboard: bool = option(True, "write TensorBoard files", group="output", recorded=False)
     picture: bool = option(True, "draw training.png when the run ends", group="output", recorded=False)
     quiet: bool = option(False, "print nothing but errors", group="output", recorded=False)
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from esper.envs.base import VectorEnv
+from esper.envs.config import EnvConfig
 from esper.envs.make import make_from_config, make_rendered
 from esper.policy import Policy
+from esper.simic.networks import ActorCritic
 from esper.simic.seeding import device_generator, integer_seed
 
 _MAX_ENVS = 8
@@ -23,22 +26,35 @@ class Scores:
     lengths: list[int]
 
 
-@torch.no_grad()
 def evaluate(policy: Policy, *, episodes: int, seed: int, stochastic: bool = False) -> Scores:
-    """Run `episodes` whole episodes, with the most likely actions unless `stochastic`.
+    """Run `episodes` whole episodes in environments of their own, as `run_episodes`."""
+    env = make_evaluation_env(policy.environment, episodes)
+    try:
+        return run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic)
+    finally:
+        env.close()
+
+
+def make_evaluation_env(config: EnvConfig, episodes: int) -> VectorEnv:
+    """An environment with as many copies as are worth having for so many `episodes`."""
+    return make_from_config(config, min(episodes, _MAX_ENVS))
+
+
+@torch.no_grad()
+def run_episodes(network: ActorCritic, env: VectorEnv, *, episodes: int, seed: int, stochastic: bool = False) -> Scores:
+    """Run `episodes` whole episodes from a reset with `seed`, with the most likely actions unless `stochastic`.
 
     Each copy of the environment has a fixed share of the episodes, so that short ones are not counted more often.
     """
-    num_envs = min(episodes, _MAX_ENVS)
-    env = make_from_config(policy.environment, num_envs)
+    num_envs, device = env.spec.num_envs, next(network.parameters()).device
     actions = device_generator(seed, "evaluation actions", torch.device("cpu"))
     left = np.array([len(range(copy, episodes, num_envs)) for copy in range(num_envs)])
     running, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
     result = Scores(returns=[], lengths=[])
     obs = env.reset(integer_seed(seed, "evaluation"))
     while left.any():
-        noise = policy.network.noise((num_envs,), actions) if stochastic else None
-        step = env.step(policy.network.act(torch.from_numpy(obs), noise).numpy())
+        noise = network.noise((num_envs,), actions).to(device) if stochastic else None
+        step = env.step(network.act(torch.from_numpy(obs).to(device), noise).cpu().numpy())
         obs = step.obs
         running += step.reward
         lengths += 1 if step.ignored is None else ~step.ignored
@@ -48,7 +64,6 @@ def evaluate(policy: Policy, *, episodes: int, seed: int, stochastic: bool = Fal
                 result.returns.append(float(running[copy]))
                 result.lengths.append(int(lengths[copy]))
             running[copy] = lengths[copy] = 0
-    env.close()
     return result
 
 

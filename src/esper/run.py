@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from esper.analysis.runs import read_events
 from esper.checkpoint.folder import checkpoints_in, remove_leftovers, set_aside
 from esper.checkpoint.keeper import CheckpointKeeper, Saved
 from esper.checkpoint.store import StoreError, dump_json, write_atomically
@@ -29,6 +30,7 @@ from esper.resume import (
     settings_to_resume,
 )
 from esper.resume_rules import Mode, changes
+from esper.run_evaluation import Evaluation
 from esper.run_events import run_finished, run_resumed, run_started
 from esper.run_folder import RunFolder, create_run_folder, open_run_folder
 from esper.run_state import capture_run, env_seed, load_run
@@ -38,7 +40,9 @@ from esper.simic.rates import Rates
 from esper.simic.vectorized import Training, TrainResult
 from esper.stopping import stop_request
 from esper.telemetry.events import CheckpointSaved, Event, Sink, SinkError
-from esper.telemetry.jsonl import JsonlSink
+from esper.telemetry.jsonl import JsonlRecord
+from esper.telemetry.stream import Telemetry
+from esper.telemetry.writers import make_writers
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +78,8 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
     with contextlib.ExitStack() as stack:
         stack.callback(env.close)
         with _too_large_reported():
-            agent = PPOAgent(config.ppo, env.spec, seed=config.seed)
+            debug = config.telemetry.telemetry == "debug"
+            agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug)
             if agent.optimization.engine != "native":
                 torch.set_num_threads(agent.optimization.threads)
             training = Training(agent, env, env_seed=env_seed(config, 0))
@@ -183,7 +188,9 @@ class _Session:
         stack: contextlib.ExitStack,
     ) -> None:
         self._config, self._training, self._folder, self._stack = config, training, folder, stack
-        self._sinks = list(sinks)
+        self._watchers = sinks
+        self._evaluation = Evaluation(config)
+        stack.callback(self._evaluation.close)
         self._keeper = CheckpointKeeper(folder.checkpoints, config.checkpoints)
         self._saved_after: int | None = None
         self._started = time.perf_counter()
@@ -215,7 +222,7 @@ class _Session:
         """Train to the end of the run, or until it is stopped."""
         training = self._training
         with stop_request(self._config.max_minutes, quiet=self._config.quiet) as stop:
-            result = training.run(on_event=self._emit, should_stop=lambda: bool(stop), after_update=self._save_if_due)
+            result = training.run(on_event=self._emit, should_stop=lambda: bool(stop), after_update=self._after_update)
         if self._saved_after != training.rollouts:
             self._save()
         self._announce(self._keeper.wait())
@@ -245,24 +252,25 @@ class _Session:
         folder.checkpoints.mkdir(exist_ok=True)
         remove_leftovers(folder.checkpoints)
         try:
-            self._record = JsonlSink(folder.events, position)
+            self._record = JsonlRecord(folder.events, position)
         except SinkError as error:
             raise RunError(f"{error}; go on in another folder with --run-dir") from None
         write_atomically(folder.config, dump_json(recorded(self._config)))
-        self._sinks.insert(0, self._record)
-        if self._config.tensorboard:
-            # Only a run that writes these files should need their library.
-            from esper.telemetry.tensorboard import TensorBoardSink
-
-            self._sinks.append(TensorBoardSink(folder.tensorboard, self._training.env_steps))
-        for sink in self._sinks:
-            self._stack.callback(sink.close)
+        self._telemetry = Telemetry(
+            self._config.telemetry,
+            self._record,
+            writers=make_writers(self._config.telemetry, folder.path, self._training.env_steps),
+            watchers=self._watchers,
+            before=read_events(folder.path),
+        )
+        self._stack.callback(self._telemetry.close)
 
     def _emit(self, event: Event) -> None:
-        for sink in self._sinks:
-            sink.emit(event)
+        self._telemetry.emit(event)
 
-    def _save_if_due(self) -> None:
+    def _after_update(self) -> None:
+        if self._evaluation.due(self._training.rollouts):
+            self._emit(self._evaluation.run(self._training))
         self._announce(self._keeper.finished())
         if self._keeper.due(self._training.rollouts):
             self._save()

@@ -25,6 +25,7 @@ def run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
         lr_schedule_switch="on" if agent.lr_schedules_on else "off",
         engine=agent.optimization.engine,
         threads=agent.optimization.threads,
+        telemetry=config.telemetry.telemetry,
         versions=versions(),
     )
 
@@ -54,6 +55,7 @@ def run_resumed(
         broken=[reason for _, reason in resume.point.broken],
         engine=agent.optimization.engine,
         threads=agent.optimization.threads,
+        telemetry=config.telemetry.telemetry,
         versions=versions(),
     )
 

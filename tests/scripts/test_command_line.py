@@ -65,10 +65,11 @@ class TestRunFolder:
 
     def test_events_tell_the_whole_story(self, run: Path) -> None:
         events = repeatable_events(run)
-        assert [event["event"] for event in events] == ["run_started", *["update_completed"] * UPDATES, "run_finished"]
+        names = ["run_started", *["update_completed"] * UPDATES, "analytics_snapshot", "run_finished"]
+        assert [event["event"] for event in events] == names
         assert events[0]["lr_schedule_switch"] == "on"
         assert events[0]["schedules"]["policy_lr"]["warmup"] == 3
-        assert [event["env_steps"] for event in events[1:-1]] == [64 * (u + 1) for u in range(UPDATES)]
+        assert [event["env_steps"] for event in events[1:-2]] == [64 * (u + 1) for u in range(UPDATES)]
         assert events[-1]["status"] == "completed"
 
     def test_learning_rates_in_the_record_equal_the_schedules(self, run: Path) -> None:

@@ -48,7 +48,8 @@ def make_agent(engine: str, **changes: object) -> PPOAgent:
         "value_lr": ScheduleConfig(peak=2e-3),
         "runtime": RuntimeConfig(compile=engine),  # type: ignore[arg-type]
     }
-    agent = PPOAgent(PPOConfig(**(settings | changes)), spec, seed=1)  # type: ignore[arg-type]
+    debug = bool(changes.pop("debug", True))
+    agent = PPOAgent(PPOConfig(**(settings | changes)), spec, seed=1, debug=debug)  # type: ignore[arg-type]
     agent._apply(agent.schedules.at(0))
     return agent
 
@@ -165,3 +166,22 @@ def test_tanh_to_the_last_digits(value: float, sign: int) -> None:
     x = torch.tensor([[sign * value]])
     expected = x[0].double().tanh().float()
     torch.testing.assert_close(agent.optimization.learner.value(x), expected, rtol=4e-7, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("engine", ["native", "off"])
+def test_looking_at_minibatches_changes_nothing(engine: str) -> None:
+    seen, unseen = (after_an_update(make_agent(engine, debug=debug)) for debug in (True, False))
+    assert seen[0][:, : unseen[0].shape[1]].equal(unseen[0])
+    assert all(a.equal(b) for a, b in zip(seen[1], unseen[1], strict=True))
+
+
+@pytest.mark.parametrize("engine", ["native", "off"])
+def test_quantiles_of_the_ratio_by_hand(engine: str) -> None:
+    """Of the ratios 1 to 8 the quantile q lies 7 q after the first."""
+    agent = make_agent(engine, num_steps=1, num_minibatches=1, update_epochs=1)
+    batch = random_batch(agent)
+    log_probs = agent.network(batch.obs, batch.actions).log_prob.detach() - torch.arange(1.0, 9.0).log()
+    metrics, _ = agent.optimization.run(batch._replace(log_probs=log_probs), torch.Generator().manual_seed(5))
+    assert metrics[0, -5:].tolist() == pytest.approx([1.35, 2.75, 4.5, 6.25, 7.65], rel=1e-5)
+    nothing = batch._replace(log_probs=torch.full((8,), float("nan")))
+    assert agent.optimization.run(nothing, torch.Generator())[0][0, -5:].isnan().all()

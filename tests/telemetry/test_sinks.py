@@ -20,7 +20,7 @@ from esper.telemetry.events import (
     event_name,
     to_record,
 )
-from esper.telemetry.jsonl import JsonlSink
+from esper.telemetry.jsonl import JsonlRecord
 
 
 def update(index: int = 0, returns: tuple[float, ...] = (), **changes: Any) -> UpdateCompleted:
@@ -29,6 +29,8 @@ def update(index: int = 0, returns: tuple[float, ...] = (), **changes: Any) -> U
         "env_steps": 100 * (index + 1),
         "lr": {"policy": 1e-3, "value": 2e-3},
         "lr_phase": {"policy": "warmup", "value": "decay"},
+        "schedule_update": index,
+        "schedule_total_updates": 50,
         "clip_coef": 0.2,
         "entropy_coef": 0.0,
         "optimizer_steps": 4,
@@ -59,6 +61,7 @@ def started(**changes: Any) -> RunStarted:
         "lr_schedule_switch": "on",
         "engine": "eager",
         "threads": 1,
+        "telemetry": "normal",
         "versions": {},
     }
     return RunStarted(**(fields | changes))
@@ -86,13 +89,13 @@ class TestRecord:
         assert record["episode_length_mean"] == 10
 
     def test_names(self) -> None:
-        events = [started(), update(), UpdateSkipped(update=0, env_steps=1, cause="x")]
-        assert [event_name(event) for event in events] == ["run_started", "update_completed", "update_skipped"]
+        events = [started(), update(), UpdateSkipped(update=0, env_steps=1, cause="x", non_finite=True)]
+        assert [event_name(type(event)) for event in events] == ["run_started", "update_completed", "update_skipped"]
 
     def test_file_has_whole_lines_while_the_run_goes_on(self, tmp_path: Path) -> None:
-        sink = JsonlSink(tmp_path / "events.jsonl")
+        sink = JsonlRecord(tmp_path / "events.jsonl")
         for index in range(3):
-            sink.emit(update(index))
+            sink.write(to_record(update(index)))
             lines = (tmp_path / "events.jsonl").read_text().splitlines()
             assert [json.loads(line)["update"] for line in lines] == list(range(index + 1))
         sink.close()
@@ -144,4 +147,6 @@ class TestConsole:
         assert shown(started(lr_schedule_switch=switch), update()).count("ESPER_LR_SCHEDULE=off") == said
 
     def test_a_skipped_update_is_said(self) -> None:
-        assert "update 3 skipped: bad" in shown(started(), UpdateSkipped(update=3, env_steps=1, cause="bad"))
+        assert "update 3 skipped: bad" in shown(
+            started(), UpdateSkipped(update=3, env_steps=1, cause="bad", non_finite=True)
+        )

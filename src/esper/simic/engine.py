@@ -40,9 +40,17 @@ class Made(NamedTuple):
 
 
 def make_learner(
-    network: ActorCritic, optimizer: Adam, coefficients: Coefficients, gate: Gate, config: PPOConfig
+    network: ActorCritic,
+    optimizer: Adam,
+    coefficients: Coefficients,
+    gate: Gate,
+    config: PPOConfig,
+    *,
+    debug: bool = False,
 ) -> Made:
     """The learner that `config.runtime.compile` asks for. `auto` takes what is there, and says so once.
+
+    With `debug` its metrics have the columns of `RATIO_QUANTILES` too.
 
     Raises:
         ConfigError: for an engine that is asked for by name and cannot be had.
@@ -58,7 +66,8 @@ def make_learner(
         try:
             if reason is None:
                 count = threads("native")
-                return Made("native", count, NativeLearner(network, optimizer, coefficients, gate, config, count))
+                native = NativeLearner(network, optimizer, coefficients, gate, config, count, debug=debug)
+                return Made("native", count, native)
         except BuildError as error:
             reason = str(error)
             if asked == "auto":
@@ -71,7 +80,7 @@ def make_learner(
         if asked == "torch":
             raise ConfigError("compile", asked, f"needs {missing}; use auto or off without")
         compiled = False
-    learner = TorchLearner(network, optimizer, coefficients, gate, config, compiled=compiled)
+    learner = TorchLearner(network, optimizer, coefficients, gate, config, compiled=compiled, debug=debug)
     engine: Engine = "torch" if compiled else "eager"
     return Made(engine, threads(engine), learner)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,9 +14,12 @@ from esper.simic.collect import Act, act_in_torch
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.graphs import Replayed, Steps
-from esper.simic.losses import Coefficients, LossMetrics, Minibatch, ppo_loss
+from esper.simic.losses import RATIO_QUANTILES, Coefficients, LossMetrics, Minibatch, ppo_loss
 from esper.simic.networks import ActorCritic, Evaluation
 from esper.simic.optimizers import Adam, adam_step
+
+# One tensor, or none where nobody asked for them.
+Quantiles: TypeAlias = tuple[Tensor, ...]
 
 
 class Gate(NamedTuple):
@@ -33,7 +36,8 @@ class Learner(Protocol):
         """A step on each minibatch, the rows `indices` [S, B] of `batch`, in turn.
 
         Fills `metrics` [S, columns]: the fields of `LossMetrics`, the gradient norm of each parameter group before
-        clipping, and whether the optimizer stepped. A step that is refused closes the gate, and changes nothing.
+        clipping, whether the optimizer stepped, and for debugging `RATIO_QUANTILES`. A step that is refused closes the
+        gate, and changes nothing.
         """
         ...
 
@@ -72,14 +76,21 @@ class TorchLearner:
         config: PPOConfig,
         *,
         compiled: bool,
+        debug: bool = False,
     ) -> None:
         self._network, self._optimizer, self._gate = network, optimizer, gate
         self._config, self._compiled = config, compiled
 
-        def loss_of(flats: tuple[Tensor, ...], minibatch: Minibatch) -> tuple[Tensor, LossMetrics]:
+        quantiles = torch.tensor(list(RATIO_QUANTILES.values()), device=gate.open.device)
+
+        def loss_of(flats: tuple[Tensor, ...], minibatch: Minibatch) -> tuple[Tensor, tuple[LossMetrics, Quantiles]]:
             inputs = (minibatch.obs, minibatch.actions)
             evaluation: Evaluation = functional_call(network, optimizer.views(flats), inputs)
-            return ppo_loss(evaluation, minibatch, coefficients, config)
+            loss, metrics = ppo_loss(evaluation, minibatch, coefficients, config)
+            if not debug:
+                return loss, (metrics, ())
+            ratio = (evaluation.log_prob - minibatch.log_probs).detach().exp()
+            return loss, (metrics, (ratio.quantile(quantiles),))
 
         self._gradients_of = torch.func.grad(loss_of, has_aux=True)
         # Dynamo counts recompilations per function; isolated, a process can make as many agents as it likes.
@@ -121,7 +132,7 @@ class TorchLearner:
     def _eager_step(self, batch: Minibatch, rows: Tensor) -> Tensor:
         state, gate, config = self._optimizer.state, self._gate, self._config
         minibatch = Minibatch(*(field[rows] for field in batch))
-        gradients, metrics = self._gradients_of(state.parameters, minibatch)
+        gradients, (metrics, quantiles) = self._gradients_of(state.parameters, minibatch)
         norms = tuple(torch.linalg.vector_norm(gradient) for gradient in gradients)
         norm = torch.linalg.vector_norm(torch.stack(norms))
         finite = torch.isfinite(norm) & torch.isfinite(metrics.loss)
@@ -133,4 +144,5 @@ class TorchLearner:
             scale = (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             gradients = tuple(gradient * scale for gradient in gradients)
         adam_step(state, gradients, self._optimizer.learning_rates, gate.open, config.adam_eps)
-        return torch.stack((*metrics, *norms, gate.open))
+        row = torch.stack((*metrics, *norms, gate.open))
+        return torch.cat((row, *quantiles)) if quantiles else row

@@ -44,6 +44,10 @@ class LossMetrics(NamedTuple):
     ratio_max: Tensor
 
 
+# Of the importance ratio, where someone looks at each minibatch.
+RATIO_QUANTILES = {"ratio_p05": 0.05, "ratio_p25": 0.25, "ratio_p50": 0.5, "ratio_p75": 0.75, "ratio_p95": 0.95}
+
+
 def ppo_loss(
     evaluation: Evaluation, minibatch: Minibatch, coefficients: Coefficients, config: PPOConfig
 ) -> tuple[Tensor, LossMetrics]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from esper.envs.base import EnvSpec
 from esper.options import ConfigError
 from esper.simic.config import PPOConfig
-from esper.simic.losses import Coefficients, Minibatch
+from esper.simic.losses import RATIO_QUANTILES, Coefficients, Minibatch
 from esper.simic.networks import ActorCritic
 from esper.simic.normalization import RewardScaler
 from esper.simic.optimizers import Adam
@@ -31,7 +31,7 @@ class UpdateResult:
 
     `fault` says what was not finite, if anything was: then nothing was changed, the clock did not tick, and there are
     no metrics. `metrics` are the loss and ratio fields of `UpdateCompleted`; `explained_variance` is None when all
-    returns were the same.
+    returns were the same. `minibatches` has what an agent for debugging tells of each of them, by metric.
     """
 
     update: int
@@ -41,6 +41,7 @@ class UpdateResult:
     metrics: dict[str, Any]
     grad_norms: dict[str, float]
     explained_variance: float | None
+    minibatches: dict[str, list[float]] | None
 
 
 class PPOAgent:
@@ -48,13 +49,13 @@ class PPOAgent:
 
     `train_steps` is the clock: the number of updates done, and the index of the next one. Schedules span the whole
     run unless `set_horizon` says otherwise. They are constant when the environment variable `ESPER_LR_SCHEDULE` is
-    `off`; `lr_schedules_on` says which.
+    `off`; `lr_schedules_on` says which. With `debug` updates tell of each minibatch.
 
     Raises:
         ConfigError: for settings that do not fit together, or this machine.
     """
 
-    def __init__(self, config: PPOConfig, spec: EnvSpec, *, seed: int = 1) -> None:
+    def __init__(self, config: PPOConfig, spec: EnvSpec, *, seed: int = 1, debug: bool = False) -> None:
         if config.num_envs != spec.num_envs:
             raise ConfigError("num_envs", config.num_envs, f"must equal the environment's {spec.num_envs} copies")
         self.lr_schedules_on = schedules_enabled()
@@ -70,7 +71,8 @@ class PPOAgent:
         self.ignored_rows = host_generator(seed, "ignored_rows")
         self.optimizer = Adam(self.network, _parameter_groups(self.network), eps=config.adam_eps)
         self.coefficients = Coefficients(torch.zeros((), device=self.device), torch.zeros((), device=self.device))
-        self.optimization = Optimization(self.network, self.optimizer, self.coefficients, self.config)
+        self._debug = debug
+        self.optimization = Optimization(self.network, self.optimizer, self.coefficients, self.config, debug=debug)
         self.set_horizon(Horizon(updates=self.config.total_updates))
 
     def set_horizon(self, horizon: Horizon) -> None:
@@ -151,6 +153,7 @@ class PPOAgent:
             metrics=metrics,
             grad_norms=norms,
             explained_variance=explained_variance if math.isfinite(explained_variance) else None,
+            minibatches=dict(zip(names, rows.T.tolist(), strict=True)) if self._debug else None,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -243,7 +246,8 @@ def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> st
 def _summarize(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
     """One number per metric for the update, over the minibatches that the optimizer stepped on."""
     means = dict(zip(names, stepped.mean(axis=0).tolist(), strict=True))
-    del means["stepped"]
+    for name in ("stepped", *RATIO_QUANTILES):
+        means.pop(name, None)
     variance = means.pop("ratio_deviation_sq") - (means["ratio_mean"] - 1) ** 2
     return means | {
         "ratio_std": max(variance, 0.0) ** 0.5,

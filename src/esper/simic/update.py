@@ -12,7 +12,7 @@ from torch import Tensor
 from esper.simic.config import PPOConfig
 from esper.simic.engine import make_learner
 from esper.simic.learner import Gate
-from esper.simic.losses import Coefficients, LossMetrics, Minibatch
+from esper.simic.losses import RATIO_QUANTILES, Coefficients, LossMetrics, Minibatch
 from esper.simic.networks import ActorCritic
 from esper.simic.optimizers import Adam, restore_unless
 
@@ -20,10 +20,19 @@ from esper.simic.optimizers import Adam, restore_unless
 class Optimization:
     """Runs the epochs of an update over a batch.
 
-    `metric_names` are the columns of the metrics, a row per minibatch. `learner` computes; `engine` is its kind.
+    `metric_names` are the columns of the metrics, a row per minibatch; with `debug` those of `RATIO_QUANTILES` follow.
+    `learner` computes; `engine` is its kind.
     """
 
-    def __init__(self, network: ActorCritic, optimizer: Adam, coefficients: Coefficients, config: PPOConfig) -> None:
+    def __init__(
+        self,
+        network: ActorCritic,
+        optimizer: Adam,
+        coefficients: Coefficients,
+        config: PPOConfig,
+        *,
+        debug: bool = False,
+    ) -> None:
         self._optimizer = optimizer
         self._config = config
         device = optimizer.state.step.device
@@ -32,10 +41,13 @@ class Optimization:
             *LossMetrics._fields,
             *(f"grad_norm/{name}" for name in optimizer.group_names),
             "stepped",
+            *(RATIO_QUANTILES if debug else ()),
         )
         rows = config.update_epochs * config.num_minibatches
         self._metrics = torch.zeros((rows, len(self.metric_names)), device=device)
-        self.engine, self.threads, self.learner = make_learner(network, optimizer, coefficients, self._gate, config)
+        self.engine, self.threads, self.learner = make_learner(
+            network, optimizer, coefficients, self._gate, config, debug=debug
+        )
 
     def run(self, batch: Minibatch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Metrics [minibatches, columns] and whether all stayed finite (0-d), both on the device.

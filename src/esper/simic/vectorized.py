@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector
 from esper.simic.episodes import Episode, EpisodeLog
 from esper.simic.ppo import PPOAgent, UpdateResult
-from esper.telemetry.events import Event, UpdateCompleted, UpdateSkipped, episode_fields
+from esper.telemetry.events import DebugSnapshot, Event, UpdateCompleted, UpdateSkipped, episode_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,8 @@ class Training:
         """Update until the end, or until stopped; `after_update` follows each update's event."""
         while (status := self._status()) == "training" and not should_stop():
             on_event(self.update())
+            if self._result.minibatches is not None:
+                on_event(self._debug_snapshot(self._result.minibatches))
             after_update()
         return TrainResult(
             env_steps=self.env_steps,
@@ -102,7 +105,7 @@ class Training:
         """Collect a rollout and learn from it."""
         started = time.perf_counter()
         self._collect()
-        result = self.agent.update(self._rollout)
+        self._result = result = self.agent.update(self._rollout)
         # Only now, as it waits for the device, which then has nothing more to do.
         finished = self._log.finished(self._rollout)
         self.rollouts += 1
@@ -156,12 +159,11 @@ class Training:
     def _event(self, result: UpdateResult, finished: list[Episode], seconds: float) -> Event:
         if not result.optimizer_steps:
             cause = result.fault or "approx_kl exceeded target_kl before the first step"
-            return UpdateSkipped(update=result.update, env_steps=self.env_steps, cause=cause)
+            return UpdateSkipped(
+                update=result.update, env_steps=self.env_steps, cause=cause, non_finite=result.fault is not None
+            )
         return UpdateCompleted(
-            update=result.update,
-            env_steps=self.env_steps,
-            lr=result.rates.learning_rates,
-            lr_phase=result.rates.phases,
+            **self._place(result),
             clip_coef=result.rates.clip_coef,
             entropy_coef=result.rates.entropy_coef,
             optimizer_steps=result.optimizer_steps,
@@ -171,3 +173,19 @@ class Training:
             **result.metrics,
             **episode_fields([e.episode_return for e in finished], [e.length for e in finished]),
         )
+
+    def _place(self, result: UpdateResult) -> dict[str, Any]:
+        """Which update `result` is of, and its rates."""
+        horizon = self.agent.schedules.horizon
+        return {
+            "update": result.update,
+            "env_steps": self.env_steps,
+            "lr": result.rates.learning_rates,
+            "lr_phase": result.rates.phases,
+            "schedule_update": result.update - horizon.start,
+            "schedule_total_updates": horizon.updates,
+        }
+
+    def _debug_snapshot(self, minibatches: Mapping[str, Sequence[float]]) -> DebugSnapshot:
+        finite = {name: [x if math.isfinite(x) else None for x in column] for name, column in minibatches.items()}
+        return DebugSnapshot(**self._place(self._result), minibatch=finite)

@@ -11,7 +11,16 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from esper.telemetry.events import Event, RunFinished, RunResumed, RunStarted, UpdateCompleted, UpdateSkipped
+from esper.telemetry.events import (
+    AnomalyDetected,
+    EvaluationCompleted,
+    Event,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    UpdateCompleted,
+    UpdateSkipped,
+)
 
 _RECENT_EPISODES = 100  # at least, where so many have ended
 _SECONDS_BETWEEN_LINES = 5.0
@@ -38,6 +47,13 @@ class ConsoleSink:
                 self._go_on(event)
             case UpdateCompleted():
                 self._show(event)
+            case AnomalyDetected() if event.kind != "non_finite":
+                self._say(f"update {event.update}: {event.says} ({event.kind})", style="yellow")
+            case EvaluationCompleted():
+                self._say(
+                    f"evaluation after update {event.update}: return {event.eval_return_mean:.2f} "
+                    f"± {event.eval_return_std:.2f} over {event.eval_episodes} episodes"
+                )
             case UpdateSkipped():
                 self._say(f"update {event.update} skipped: {event.cause}", style="yellow")
             case RunFinished():

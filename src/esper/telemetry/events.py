@@ -12,6 +12,8 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from math import isfinite
 from typing import Any, Literal, Protocol, TypeAlias
 
 # Of the record: counted up whenever a field or an event goes, or comes to mean something else.
@@ -37,23 +39,36 @@ class RunStarted:
     lr_schedule_switch: Literal["on", "off"]
     engine: str
     threads: int
+    telemetry: str
     versions: Mapping[str, str]
     schema: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpdateCompleted:
-    """One PPO update. `update` is its index (the clock of the schedules), `env_steps` counts all environments.
+class _AtUpdate:
+    """Where a run is: `update` is its index, the clock of the schedules, `env_steps` counts all environments.
 
-    `lr`, `lr_phase` and `grad_norm` (before clipping) are by parameter group. Losses, `entropy`, `approx_kl`,
-    `clip_fraction` and the importance `ratio` are over all minibatches optimised; `value_loss` is half the mean
-    squared error. The `episode` fields are over the episodes that ended in this rollout, in the environment's rewards.
+    `lr` and `lr_phase` are by parameter group. The schedules are at `schedule_update` of `schedule_total_updates`:
+    they have no other state.
     """
 
     update: int
     env_steps: int
     lr: Mapping[str, float]
     lr_phase: Mapping[str, str]
+    schedule_update: int
+    schedule_total_updates: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateCompleted(_AtUpdate):
+    """One PPO update.
+
+    `grad_norm` (before clipping) is by parameter group. Losses, `entropy`, `approx_kl`, `clip_fraction` and the
+    importance `ratio` are over all minibatches optimised; `value_loss` is half the mean squared error. The `episode`
+    fields are over the episodes that ended in this rollout, in the environment's rewards.
+    """
+
     clip_coef: float
     entropy_coef: float
     optimizer_steps: int
@@ -80,11 +95,65 @@ class UpdateCompleted:
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateSkipped:
-    """An update without an optimizer step, or undone; parameters and clock are as before it."""
+    """An update without an optimizer step, or undone; parameters and clock are as before it.
+
+    `non_finite`: something was not a finite number; otherwise the first step was over `target_kl`.
+    """
 
     update: int
     env_steps: int
     cause: str
+    non_finite: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyticsSnapshot(_AtUpdate):
+    """Statistics of the last `window` updates, by metric.
+
+    `value_loss_roughness` is the standard deviation of first differences of log `value_loss`.
+    """
+
+    window: int
+    mean: Mapping[str, float]
+    std: Mapping[str, float]
+    min: Mapping[str, float]
+    max: Mapping[str, float]
+    value_loss_roughness: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebugSnapshot(_AtUpdate):
+    """The minibatches of an update, one that was skipped too: a list for each metric, null for what is not finite.
+
+    `ratio_p05` to `ratio_p95` are quantiles of the importance ratio. `stepped` is 0 for minibatches that the optimizer
+    did not step on, because one before was over `target_kl` or not finite.
+    """
+
+    minibatch: Mapping[str, Sequence[float | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnomalyDetected:
+    """Something began to go wrong; the same kind is said again when it comes back after 10 updates or more."""
+
+    update: int
+    env_steps: int
+    kind: str
+    value: float | None
+    says: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationCompleted:
+    """Whole episodes with the most likely actions, after update `update`."""
+
+    update: int
+    env_steps: int
+    eval_episodes: int
+    eval_return_mean: float
+    eval_return_std: float
+    eval_length_mean: float
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +180,7 @@ class RunResumed:
     broken: Sequence[str]
     engine: str
     threads: int
+    telemetry: str
     versions: Mapping[str, str]
     schema: int = SCHEMA_VERSION
 
@@ -137,7 +207,27 @@ class RunFinished:
     seconds: float
 
 
-Event: TypeAlias = RunStarted | RunResumed | UpdateCompleted | UpdateSkipped | CheckpointSaved | RunFinished
+@dataclass(frozen=True, kw_only=True)
+class SinkFailed:
+    """Something beside the record could not be written, and is not written any more."""
+
+    sink: str
+    cause: str
+
+
+Event: TypeAlias = (
+    RunStarted
+    | RunResumed
+    | UpdateCompleted
+    | UpdateSkipped
+    | AnalyticsSnapshot
+    | DebugSnapshot
+    | AnomalyDetected
+    | EvaluationCompleted
+    | CheckpointSaved
+    | SinkFailed
+    | RunFinished
+)
 
 
 class SinkError(Exception):
@@ -156,21 +246,43 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-def event_name(event: Event) -> str:
+@cache
+def event_name(kind: type) -> str:
     """`update_completed` for `UpdateCompleted`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+@cache
+def is_flat(kind: type) -> bool:
+    """Whether a record of event `kind` has a name for each item of a mapping, as `lr/policy`."""
+    return issubclass(kind, _AtUpdate)
 
 
 def to_record(event: Event) -> dict[str, Any]:
     """`event` as one flat JSON object: mappings by group become `lr/policy`; None and non-finite are left out."""
-    record: dict[str, Any] = {"event": event_name(event)}
-    for field in dataclasses.fields(event):
-        value = getattr(event, field.name)
-        if isinstance(event, UpdateCompleted) and isinstance(value, Mapping):
-            record.update((f"{field.name}/{group}", item) for group, item in value.items())
-        elif value is not None and not (isinstance(value, float) and not math.isfinite(value)):
-            record[field.name] = value
+    kind: type = type(event)
+    record: dict[str, Any] = {"event": event_name(kind)}
+    flat = is_flat(kind)
+    for name in _field_names(kind):
+        value = getattr(event, name)
+        if flat and isinstance(value, dict):
+            for key, item in value.items():
+                if item is not None and (type(item) is not float or isfinite(item)):
+                    record[f"{name}/{key}"] = item
+        elif value is not None and (type(value) is not float or isfinite(value)):
+            record[name] = value
     return record
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def by_group(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What `record` has of mapping `name`."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}
 
 
 def episode_fields(returns: Sequence[float], lengths: Sequence[int]) -> dict[str, Any]:

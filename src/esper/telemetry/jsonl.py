@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from esper.telemetry.events import Event, SinkError, to_record
+from esper.telemetry.events import SinkError
 
 
-class JsonlSink:
-    """Writes to `path`, after its first `position` bytes; what comes behind them is dropped.
+class JsonlRecord:
+    """Writes records to `path`, after its first `position` bytes; what comes behind them is dropped.
 
     A line is one write, so that a run that is killed leaves whole lines, but for the last on a disk that is full.
 
@@ -39,8 +41,13 @@ class JsonlSink:
         os.ftruncate(self._descriptor, position)
         os.lseek(self._descriptor, position, os.SEEK_SET)
 
-    def emit(self, event: Event) -> None:
-        line = (json.dumps(to_record(event) | {"time": time.time()}, allow_nan=False) + "\n").encode()
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add a line with `record` and the time.
+
+        Raises:
+            SinkError: when it cannot be written, whole.
+        """
+        line = (json.dumps({**record, "time": time.time()}, allow_nan=False) + "\n").encode()
         try:
             if os.fstat(self._descriptor).st_nlink == 0:
                 raise SinkError(f"{self._path}: was removed while the run was writing it")

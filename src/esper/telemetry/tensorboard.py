@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event as FileEvent
+from tensorboardX.proto.event_pb2 import SessionLog
 
-from esper.telemetry.events import Event, UpdateCompleted, to_record
+from esper.telemetry.events import EvaluationCompleted, Event, UpdateCompleted, to_record
 
 _ON_THE_AXIS = ("update", "env_steps")
+_SECONDS_BETWEEN_FLUSHES = 10.0
 
 
 class TensorBoardSink:
-    """Every number of an update, by its name in the record, over `env_steps`.
+    """Every number of an update or an evaluation, by its name in the record, over `env_steps`.
 
-    A run that goes on after `env_steps` hides what is there of later ones.
+    A run that goes on after `env_steps` hides what is there of later ones. Written by the caller: the queue and thread
+    of a SummaryWriter would cost a fast run more than the writing does, and keep a full disk to themselves.
     """
 
     def __init__(self, folder: Path, env_steps: int = 0) -> None:
-        purge_step = env_steps + 1 if env_steps else None
-        self._writer = SummaryWriter(str(folder), write_to_disk=True, purge_step=purge_step)
+        folder.mkdir(parents=True, exist_ok=True)
+        # File names have whole seconds; a run may go on sooner.
+        self._writer = EventsWriter(str(folder / "events"), f".{env_steps}")
+        self._flushed = time.monotonic()
+        if env_steps:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(FileEvent(wall_time=time.time(), step=env_steps + 1, session_log=start))
 
     def emit(self, event: Event) -> None:
-        if not isinstance(event, UpdateCompleted):
+        if not isinstance(event, UpdateCompleted | EvaluationCompleted):
             return
-        # One summary for all numbers: one for each would cost a fast run a tenth of its time.
-        values = [
-            Summary.Value(tag=name, simple_value=value)
-            for name, value in to_record(event).items()
-            if isinstance(value, int | float) and name not in _ON_THE_AXIS
-        ]
-        self._writer.file_writer.add_summary(Summary(value=values), event.env_steps)
+        # One summary for all numbers: one for each would cost as much again.
+        file_event = FileEvent(wall_time=time.time(), step=event.env_steps)
+        add = file_event.summary.value.add
+        for name, value in to_record(event).items():
+            if isinstance(value, int | float) and name not in _ON_THE_AXIS:
+                add(tag=name, simple_value=value)
+        self._writer.write_event(file_event)
+        if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
+            self._writer.flush()
+            self._flushed = time.monotonic()
 
     def close(self) -> None:
         self._writer.close()

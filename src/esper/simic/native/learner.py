@@ -16,7 +16,7 @@ from esper.simic.collect import Act
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.learner import Gate
-from esper.simic.losses import Coefficients, Minibatch
+from esper.simic.losses import RATIO_QUANTILES, Coefficients, Minibatch
 from esper.simic.native.library import load_library
 from esper.simic.networks import ActorCritic
 from esper.simic.optimizers import Adam
@@ -50,6 +50,8 @@ class _LearnerConfig(Structure):
         ("max_grad_norm", c_float),
         ("target_kl", c_float),
         ("adam_eps", c_float),
+        ("quantile_count", c_int32),
+        ("quantiles", POINTER(c_float)),
     )
 
 
@@ -81,6 +83,8 @@ class NativeLearner:
         gate: Gate,
         config: PPOConfig,
         threads: int,
+        *,
+        debug: bool = False,
     ) -> None:
         self._library = load_library()
         state = optimizer.state
@@ -96,7 +100,7 @@ class NativeLearner:
         self._network, self._config, self._threads = network, config, c_int32(threads)
         create = self._library.esper_learner
         create.restype = c_void_p
-        self._handle = c_void_p(create(ctypes.byref(_describe(network, optimizer, config))))
+        self._handle = c_void_p(create(ctypes.byref(_describe(network, optimizer, config, debug))))
         weakref.finalize(self, self._library.esper_learner_delete, self._handle)
 
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
@@ -204,7 +208,7 @@ class NativeLearner:
         return described
 
 
-def _describe(network: ActorCritic, optimizer: Adam, config: PPOConfig) -> _LearnerConfig:
+def _describe(network: ActorCritic, optimizer: Adam, config: PPOConfig, debug: bool) -> _LearnerConfig:
     offsets = optimizer.offsets()
     discrete = network.log_std is None
     return _LearnerConfig(
@@ -220,6 +224,8 @@ def _describe(network: ActorCritic, optimizer: Adam, config: PPOConfig) -> _Lear
         max_grad_norm=_limit(config.max_grad_norm),
         target_kl=_limit(config.target_kl),
         adam_eps=config.adam_eps,
+        quantile_count=len(RATIO_QUANTILES) if debug else 0,
+        quantiles=(c_float * len(RATIO_QUANTILES))(*RATIO_QUANTILES.values()),
     )
 
 

@@ -29,6 +29,8 @@ struct LearnerConfig {
   float value_coef;
   float value_clip_coef, max_grad_norm, target_kl;  // negative: no such limit
   float adam_eps;
+  int32_t quantile_count;  // of the ratio, to be told of each minibatch
+  const float* quantiles;
 };
 
 // Rows of a batch; `actions` are int64 [rows] or float [rows, action_size].
@@ -45,12 +47,14 @@ struct State {
   float *open, *finite;
 };
 
-// Metrics of a minibatch, in the order of LossMetrics, then gradient norms, then whether the optimizer stepped.
+// Metrics of a minibatch, in the order of LossMetrics, then gradient norms, then whether the optimizer stepped. The
+// ratio's quantiles follow.
 constexpr int METRICS = 10 + GROUPS + 1;
 
 class Learner {
  public:
-  explicit Learner(const LearnerConfig& config) : config_(config) {
+  explicit Learner(const LearnerConfig& config)
+      : config_(config), quantiles_(config.quantiles, config.quantiles + config.quantile_count) {
     for (int g = 0; g < GROUPS; ++g) {
       const NetworkConfig& n = config.networks[g];
       std::vector<ptrdiff_t> weights(n.weights, n.weights + n.count - 1), biases(n.biases, n.biases + n.count - 1);
@@ -89,12 +93,14 @@ class Learner {
     });
   }
 
-  // A PPO step on each minibatch of `indices` [steps, rows]; a row of `metrics` [steps, METRICS] for each.
+  // A PPO step on each minibatch of `indices` [steps, rows]; a row of `metrics` for each.
   void optimize(const Batch& batch, const State& state, const int64_t* indices, int64_t steps, int64_t rows,
                 float* metrics, int threads) {
     // A fixed number of partial sums, however many threads add them up: the result is the same to the last bit.
     const int lanes = int(std::min<int64_t>(MAX_LANES, std::max<int64_t>(1, rows / (2 * BLOCK))));
     while (int(lanes_.size()) < lanes) lanes_.emplace_back(new Lane(*this));
+    const size_t columns = METRICS + quantiles_.size();
+    if (!quantiles_.empty()) ratios_.resize(rows);
     pack(state.parameters);
     Team::run(std::min(threads, lanes), [&](Team& team, int member) {
       float open = *state.open, finite = *state.finite, step = *state.step;
@@ -105,7 +111,12 @@ class Learner {
           accumulate(*lanes_[lane], batch, state, scale, rows_of_step, rows * lane / lanes, rows * (lane + 1) / lanes,
                      rows);
         team.wait();
-        for (size_t part; (part = team.take()) < parts_.size();) reduce(part, lanes);
+        float* row_of_step = metrics + s * columns;
+        for (size_t part; (part = team.take()) <= parts_.size();)
+          if (part < parts_.size())
+            reduce(part, lanes);
+          else if (!quantiles_.empty())
+            quantiles(ratios_, quantiles_, row_of_step + METRICS);
         team.wait();
         float row[METRICS];
         const float norm = summarize(state, lanes, rows, row);
@@ -116,7 +127,7 @@ class Learner {
         step += open;
         if (open > 0)
           for (size_t part; (part = team.take()) < parts_.size();) adam(part, state, norm, step);
-        if (member == 0) std::memcpy(metrics + s * METRICS, row, sizeof row);
+        if (member == 0) std::memcpy(row_of_step, row, sizeof row);
         team.wait();
       }
       if (member == 0) *state.open = open, *state.finite = finite, *state.step = step;
@@ -188,15 +199,15 @@ class Learner {
   }
 
   void accumulate(Lane& lane, const Batch& batch, const State& state, Scale scale, const int64_t* rows_of_step,
-                  int64_t from, int64_t to, int64_t rows) const {
+                  int64_t from, int64_t to, int64_t rows) {
     lane.clear();
     for (; from < to; from += BLOCK)
       accumulate_block(lane, batch, state, scale, rows_of_step + from, int(std::min<int64_t>(BLOCK, to - from)),
-                       float(rows));
+                       float(rows), quantiles_.empty() ? nullptr : &ratios_[from]);
   }
 
   void accumulate_block(Lane& lane, const Batch& batch, const State& state, Scale scale, const int64_t* index,
-                        int count, float rows) const {
+                        int count, float rows, float* ratios) const {
     const Network &actor = networks_[POLICY], &critic = networks_[VALUE];
     const int size = observation_size(), pad = actor.input_stride(), n = action_size();
     const float clip = *state.clip_coef, entropy_coef = *state.entropy_coef;
@@ -214,6 +225,7 @@ class Learner {
       else
         gaussian_row(row, log_std_, n, static_cast<const float*>(batch.actions) + i * n, batch.log_probs[i], advantage,
                      clip, entropy_coef, rows, lane.sums, lane.by_log_std.data());
+      if (ratios) ratios[r] = lane.sums.last_ratio;
     }
     actor.backward(packed(POLICY), x, count, actor_outputs, lane.gradients[POLICY].data());
     const float value_scale = config_.value_coef / rows;
@@ -298,6 +310,7 @@ class Learner {
   LearnerConfig config_;
   std::vector<Network> networks_;
   std::vector<std::vector<float>> packed_, gradients_;
+  std::vector<float> quantiles_, ratios_;
   std::vector<Part> parts_;
   std::vector<double> part_norms_;
   std::vector<std::unique_ptr<Lane>> lanes_;

@@ -3,16 +3,18 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 namespace esper {
 
 // Of the rows so far: sums, and the extremes of the ratio.
 struct Sums {
   double policy = 0, value = 0, entropy = 0, kl = 0, clipped = 0, ratio = 0, deviation_sq = 0;
-  float ratio_min = INFINITY, ratio_max = -INFINITY;
+  float ratio_min = INFINITY, ratio_max = -INFINITY, last_ratio = 0;
 
   void add(float r, float log_ratio, float clip) {
     const float deviation = r - 1;
+    last_ratio = r;
     kl += deviation - log_ratio;
     clipped += std::fabs(deviation) > clip;
     ratio += r;
@@ -29,6 +31,24 @@ struct Sums {
     if (o.ratio_max > ratio_max || o.ratio_max != o.ratio_max) ratio_max = o.ratio_max;
   }
 };
+
+// The quantiles at `at`, ascending, of `values`, which it reorders; between two values on the line through them.
+inline void quantiles(std::vector<float>& values, const std::vector<float>& at, float* found) {
+  const auto end = values.end();
+  if (std::any_of(values.begin(), end, [](float v) { return v != v; })) {
+    std::fill_n(found, at.size(), NAN);
+    return;
+  }
+  auto from = values.begin();
+  for (size_t i = 0; i < at.size(); ++i) {
+    const double place = double(at[i]) * (values.size() - 1);
+    const auto below = values.begin() + ptrdiff_t(place);
+    if (below >= from) std::nth_element(from, below, end);
+    from = below;
+    const float above = below + 1 < end ? *std::min_element(below + 1, end) : *below;
+    found[i] = float(*below + (place - std::floor(place)) * (double(above) - *below));
+  }
+}
 
 inline float log_sum_exp(const float* logits, int n) {
   float top = logits[0];

@@ -1,0 +1,87 @@
+"""What a run's updates say together: rolling statistics every so many of them, and anomalies when they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esper.telemetry.anomalies import AnomalyDetector
+from esper.telemetry.events import AnalyticsSnapshot, AnomalyDetected, by_group
+
+# Updates that a snapshot's statistics are over.
+WINDOW = 100
+# An anomaly that comes back within so many updates is still the same one.
+_SAME = 10
+
+_METRICS = (
+    *("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"),
+    *("ratio_std", "ratio_min", "ratio_max", "grad_norm/policy", "grad_norm/value", "grad_norm/shared"),
+    *("explained_variance", "episode_return_mean"),
+)
+
+
+class Analytics:
+    """Turns records into further events. All it knows is from records: to go on, let it see those of before."""
+
+    def __init__(self, snapshot_every: int) -> None:
+        self._snapshot_every = snapshot_every
+        self._detector = AnomalyDetector()
+        self._last_seen: dict[str, int] = {}
+        self._last: Mapping[str, Any] = {}
+        # A row per update, the oldest overwritten; NaN where a number was not computed.
+        self._rows = np.full((WINDOW, len(_METRICS)), np.nan)
+        self._seen = 0
+
+    def see(self, record: Mapping[str, Any]) -> Iterator[AnomalyDetected | AnalyticsSnapshot]:
+        """The events that follow from `record`."""
+        for anomaly in self._detector.see(record):
+            kind, update = anomaly.kind, record["update"]
+            last = self._last_seen.get(kind)
+            self._last_seen[kind] = update
+            if last is None or update - last > _SAME:
+                yield AnomalyDetected(
+                    update=update, env_steps=record["env_steps"], kind=kind, value=anomaly.value, says=anomaly.says
+                )
+        if record["event"] == "update_completed":
+            self._rows[self._seen % WINDOW] = [record.get(name, np.nan) for name in _METRICS]
+            self._seen += 1
+            self._last = record
+            if (record["update"] + 1) % self._snapshot_every == 0:
+                yield self._snapshot()
+
+    def _snapshot(self) -> AnalyticsSnapshot:
+        window = min(self._seen, WINDOW)
+        # In the order of the updates.
+        rows = np.roll(self._rows, -(self._seen % WINDOW), axis=0)[WINDOW - window :]
+        known = np.flatnonzero(np.isfinite(rows).any(axis=0))
+        names, columns = [_METRICS[index] for index in known], rows[:, known]
+        # Those that look for NaN take several times as long.
+        some_missing = np.isnan(columns).any()
+        mean, std = (np.nanmean, np.nanstd) if some_missing else (np.mean, np.std)
+        low, high = (np.nanmin, np.nanmax) if some_missing else (np.min, np.max)
+
+        def by_name(values: NDArray[Any]) -> dict[str, float]:
+            return dict(zip(names, values.tolist(), strict=True))
+
+        return AnalyticsSnapshot(
+            update=self._last["update"],
+            env_steps=self._last["env_steps"],
+            lr=by_group(self._last, "lr"),
+            lr_phase=by_group(self._last, "lr_phase"),
+            schedule_update=self._last["schedule_update"],
+            schedule_total_updates=self._last["schedule_total_updates"],
+            window=window,
+            mean=by_name(mean(columns, axis=0)),
+            std=by_name(std(columns, axis=0)),
+            min=by_name(low(columns, axis=0)),
+            max=by_name(high(columns, axis=0)),
+            value_loss_roughness=_roughness(rows[:, _METRICS.index("value_loss")]),
+        )
+
+
+def _roughness(losses: NDArray[Any]) -> float | None:
+    logarithms = np.log(losses[losses > 0])
+    return float(np.diff(logarithms).std(ddof=1)) if len(logarithms) > 2 else None

@@ -1,0 +1,71 @@
+"""Updates at which something went wrong, found as they are recorded, or later in the record."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+# A ratio beyond this, or below its inverse, has left what clipping at 0.2 is made for.
+RATIO_LIMIT = 10.0
+# Entropy below this share of what the run began with: the policy has stopped exploring.
+ENTROPY_SHARE = 0.01
+# Worse than predicting the mean by this much: the value function knows nothing any more.
+EXPLAINED_VARIANCE_LIMIT = -1.0
+# A value function begins knowing nothing: it is not judged in this share of the updates.
+LEARNING_SHARE = 0.1
+# A loss so many times the median of the updates before it.
+VALUE_LOSS_FACTOR = 100.0
+_WINDOW = 50
+
+
+class Anomaly(NamedTuple):
+    """What is wrong at an update: its kind, the value that shows it, and in words."""
+
+    kind: str
+    value: float | None
+    says: str
+
+
+class AnomalyDetector:
+    """Looks at the records of a run in their order."""
+
+    def __init__(self) -> None:
+        self._total_updates = 0
+        self._first_entropy: float | None = None
+        self._value_losses: deque[float] = deque(maxlen=_WINDOW)
+
+    def see(self, record: Mapping[str, Any]) -> list[Anomaly]:
+        """What is wrong with the update in `record`; other records tell what an update is judged by."""
+        match record["event"]:
+            case "run_started" | "run_resumed":
+                self._total_updates = record["total_updates"]
+            case "update_skipped" if record["non_finite"]:
+                return [Anomaly("non_finite", None, str(record["cause"]))]
+            case "update_completed":
+                return list(self._judge(record))
+        return []
+
+    def _judge(self, update: Mapping[str, Any]) -> Iterator[Anomaly]:
+        low, high = update.get("ratio_min", 1.0), update.get("ratio_max", 1.0)
+        if high > RATIO_LIMIT or low < 1 / RATIO_LIMIT:
+            says = f"a ratio beyond {RATIO_LIMIT:g} or below {1 / RATIO_LIMIT:g}"
+            yield Anomaly("ratio_explosion", high if high > RATIO_LIMIT else low, says)
+        entropy = update.get("entropy")
+        if self._first_entropy is None:
+            self._first_entropy = entropy
+        # That of a continuous policy can be negative, and has no share.
+        if entropy is not None and self._first_entropy and 0 <= entropy < ENTROPY_SHARE * self._first_entropy:
+            yield Anomaly("entropy_collapse", entropy, f"entropy below {ENTROPY_SHARE:.0%} of the first update's")
+        explained = update.get("explained_variance", 1.0)
+        if explained < EXPLAINED_VARIANCE_LIMIT and update["update"] >= LEARNING_SHARE * self._total_updates:
+            says = f"explained_variance below {EXPLAINED_VARIANCE_LIMIT:g} after the first {LEARNING_SHARE:.0%}"
+            yield Anomaly("value_collapse", explained, says)
+        loss, before = update.get("value_loss"), self._value_losses
+        if loss is None:
+            return
+        if len(before) == _WINDOW and loss > VALUE_LOSS_FACTOR * statistics.median(before):
+            says = f"value_loss over {VALUE_LOSS_FACTOR:g} times the median of the {_WINDOW} updates before"
+            yield Anomaly("value_loss_spike", loss, says)
+        before.append(loss)

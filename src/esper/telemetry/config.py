@@ -1,0 +1,32 @@
+"""The settings of telemetry, free of torch so that the command line answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from esper.options import Bounds, check_options, option
+
+Level: TypeAlias = Literal["off", "minimal", "normal", "debug"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TelemetryConfig:
+    """What is written down of a run, and where to. None of it changes what the run learns."""
+
+    group: ClassVar[str] = "output"
+
+    telemetry: Level = option(
+        "normal",
+        "what is recorded: off, not even updates; minimal, each update; normal, also rolling statistics and anomalies; "
+        "debug, also every minibatch",
+        recorded=False,
+    )
+    snapshot_every: int = option(
+        10, "updates between snapshots of rolling statistics", bounds=Bounds(minimum=1), recorded=False
+    )
+    tensorboard: bool = option(True, "write TensorBoard files", recorded=False)
+    wandb: str | None = option(None, "also log to this project of Weights & Biases (extra wandb)", recorded=False)
+
+    def __post_init__(self) -> None:
+        check_options(self)

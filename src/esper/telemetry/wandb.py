@@ -1,0 +1,66 @@
+"""Weights & Biases. The only home of wandb, which is an extra."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from esper.telemetry.events import (
+    AnomalyDetected,
+    DebugSnapshot,
+    Event,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    to_record,
+)
+
+
+class WandbSink:
+    """A run of `project`, named as the run's folder; numbers go by their names in the record, over `env_steps`.
+
+    Whether anything is sent is decided by wandb's own settings, as WANDB_MODE=offline. A run that goes on in its folder
+    goes on here too.
+    """
+
+    def __init__(self, project: str, run_dir: Path) -> None:
+        self._project, self._folder = project, run_dir.resolve()
+        self._run: Any = None
+
+    def emit(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._begin(dict(event.config))
+            case RunResumed():
+                self._begin(None)
+            case AnomalyDetected():
+                self._run.summary[f"anomaly/{event.kind}"] = event.update
+            case RunFinished():
+                self._run.summary["status"] = event.status
+            case DebugSnapshot():
+                # Lists, which the record has; here they would be as many histograms.
+                pass
+            case _:
+                numbers = {name: value for name, value in to_record(event).items() if isinstance(value, int | float)}
+                if "env_steps" in numbers:
+                    self._run.log(numbers, step=numbers.pop("env_steps"))
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.finish()
+
+    def _begin(self, config: dict[str, Any] | None) -> None:
+        if self._run is None:
+            self._run = wandb.init(
+                project=self._project,
+                dir=self._folder,
+                name=self._folder.name,
+                # The same folder is the same run.
+                id=hashlib.sha256(str(self._folder).encode()).hexdigest()[:16],
+                resume="allow",
+                config=config,
+                settings=wandb.Settings(silent=True, console="off"),
+            )
