@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "esper.envs": {"esper.machine", "esper.options", "esper.envs"},
     "esper.checkpoint": {"esper.options", "esper.checkpoint"},
     "esper.telemetry": {"esper.telemetry"},
-    "esper.analysis": {"esper.analysis", "esper.telemetry.events"},
+    "esper.analysis": {"esper.analysis", "esper.resume_rules", "esper.telemetry.events"},
     "esper.policy": {"esper", "esper.options", "esper.checkpoint", "esper.envs", "esper.simic"},
     "esper.evaluate": {"esper.envs", "esper.policy", "esper.simic"},
     "esper.run": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,11 +15,22 @@ from esper.telemetry.events import TIME_FIELDS, TIMED_EVENTS
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 
 
-def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:
-    """The records in `events.jsonl`, in order."""
+def read_events(run_dir: Path, decode: Callable[[str], Any] = json.loads) -> Iterator[dict[str, Any]]:
+    """The records in `events.jsonl`, in order; `decode` makes one of a line.
+
+    Raises:
+        OSError: when there is no such file, or it cannot be read.
+        ValueError: for a line that is no event, as the last one of a run that was killed can be.
+    """
     with (run_dir / "events.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+        for number, line in enumerate(file, start=1):
+            try:
+                event = decode(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"line {number} is not JSON ({error})") from None
+            if not isinstance(event, dict) or "event" not in event:
+                raise ValueError(f"line {number} is no event")
+            yield event
 
 
 def repeatable_events(run_dir: Path) -> list[dict[str, Any]]:

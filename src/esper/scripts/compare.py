@@ -67,7 +67,7 @@ def _print(results: dict[str, dict[str, Summary]]) -> None:
 
 
 def _difference(difference: Difference) -> str:
-    how = "by pairs" if difference.paired else "unpaired"
+    how = f"by {difference.pairs} pairs" if difference.pairs else "unpaired"
     text = f"less the first {_with_interval(difference.mean, difference.interval)} {how}"
     text += f", P(better) {difference.probability_of_improvement:.2f}"
     return text if math.isnan(difference.effect_size) else f"{text}, effect {difference.effect_size:+.2f}"
