@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from esper.analysis.anomalies import find_anomalies
 from esper.scripts.train import main
@@ -96,6 +97,27 @@ class TestReport:
         (tmp_path / "events.jsonl").write_text(lines[0] + first)
         assert main(["report", str(tmp_path)]) == 0
         assert "not finished, 1 of 10 updates" in (tmp_path / "report" / "report.html").read_text()
+
+    def test_a_single_update_is_seen(self, trained: Path, tmp_path: Path) -> None:
+        lines = (trained / "events.jsonl").read_text().splitlines(keepends=True)
+        first = next(line for line in lines if "update_completed" in line)
+        (tmp_path / "events.jsonl").write_text(lines[0] + first)
+        assert main(["report", str(tmp_path)]) == 0
+        for picture in (tmp_path / "report").glob("*.png"):
+            pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+            # Three panels, each with a line, are a thousand pixels and more; legends alone are a hundred.
+            assert ((pixels[..., 2] - pixels[..., 0]) > 100).sum() > 1_000, picture.name
+
+    def test_anomalies_are_numbered_as_in_the_pictures(self, trained: Path, tmp_path: Path) -> None:
+        text = (trained / "events.jsonl").read_text()
+        ratios = re.sub(r'"ratio_max": [0-9.]+', '"ratio_max": 20.0', text)
+        (tmp_path / "events.jsonl").write_text(
+            re.sub(r'"entropy": [0-9.]+', '"entropy": 0.0', ratios).replace('"entropy": 0.0', '"entropy": 0.6', 1)
+        )
+        assert main(["report", str(tmp_path)]) == 0
+        page = (tmp_path / "report" / "report.html").read_text()
+        assert "<td>1. ratio explosion</td><td>from update 0, in 10" in page
+        assert "<td>2. entropy collapse</td><td>from update 1, in 9" in page
 
     @pytest.mark.parametrize(
         ("record", "message"),
