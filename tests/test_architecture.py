@@ -62,7 +62,7 @@ HOMES = {
     "envpool": {"esper.envs.pool"},
     "safetensors": {"esper.checkpoint.store"},
     "tensorboardX": {"esper.telemetry.tensorboard"},
-    "matplotlib": {"esper.analysis.plots"},
+    "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison"},
     "plotext": {"esper.analysis.terminal"},
     "scipy": {"esper.analysis.statistics"},
     "rich": {"esper.telemetry.console", "esper.scripts.ppo"},

@@ -12,13 +12,17 @@ import pytest
 
 from esper.analysis.arms import ArmError, load_arm
 from esper.analysis.comparison import compare, warnings
+from esper.analysis.comparison_table import HEADINGS
+from esper.analysis.curves import curve_of
 from esper.analysis.measures import MEASURES, steps_to
 from esper.analysis.statistics import (
     difference_interval,
     hedges_g,
+    mean_band,
     mean_interval,
     probability_of_improvement,
 )
+from esper.analysis.thinning import POINTS
 from esper.scripts.train import main
 from esper.telemetry.events import SCHEMA_VERSION
 
@@ -90,6 +94,16 @@ class TestStatistics:
 
     def test_one_value_has_no_interval(self) -> None:
         assert np.isnan(mean_interval([1.0], np.random.default_rng(0))).all()
+
+    def test_few_values_have_the_interval_of_student(self) -> None:
+        # Mean 2, standard error 1, and t of one degree of freedom at 0.975: 12.706.
+        assert mean_interval([1.0, 3.0], np.random.default_rng(0)) == pytest.approx((2 - 12.706, 2 + 12.706), abs=1e-3)
+
+    def test_a_band_leaves_out_what_is_not_known(self) -> None:
+        mean, low, high = mean_band(np.array([[1.0, 5.0, np.nan], [3.0, np.nan, np.nan]]))
+        np.testing.assert_array_equal(mean, [2.0, 5.0, np.nan])
+        np.testing.assert_allclose(low, [2 - 12.706, np.nan, np.nan], atol=1e-3)
+        np.testing.assert_allclose(high, [2 + 12.706, np.nan, np.nan], atol=1e-3)
 
     def test_equal_values_have_an_interval_of_no_width(self) -> None:
         assert mean_interval([2.0, 2.0, 2.0], np.random.default_rng(0)) == (2.0, 2.0)
@@ -177,6 +191,7 @@ class TestArms:
             ('"value_loss": 2.0', '"value_loss": true', "one of its value_loss is True"),
             ('"value_loss": 2.0', '"value_loss": null', "one of its value_loss is None"),
             ('"value_loss": 2.0', '"value_loss": 1' + "0" * 400, "one of its value_loss is too large"),
+            ('"value_loss": 2.0', '"value_loss": 1e999', "one of its value_loss is too large"),
             ('"update": 1,', '"update": 2,', "its updates do not count up from 0"),
             ('"env_steps": 200', '"env_steps": 100', "its env_steps do not grow"),
             ('"env_steps": 200, ', "", "its env_steps do not grow"),
@@ -320,16 +335,77 @@ class TestComparison:
             compare(arms)
 
 
+class TestCurves:
+    def test_runs_meet_where_their_steps_are_the_same(self, tmp_path: Path) -> None:
+        write_run(tmp_path / "arm" / "a", 1, value_loss=[1.0, 10.0, 100.0], approx_kl=[0.1, 0.2, 0.3])
+        skips = write_run(tmp_path / "arm" / "b", 2, value_loss=[100.0, 1.0], approx_kl=[0.3, 0.5], skipped=1)
+        # It skipped the second of its updates.
+        edit(skips, '"env_steps": 200', '"env_steps": 300')
+        arm = load_arm(tmp_path / "arm")
+        curve = curve_of(arm, "approx_kl", "env_steps")
+        assert curve.x.tolist() == [100, 200, 300]
+        assert curve.mean == pytest.approx([0.2, 0.2, 0.4])
+        assert np.isnan(curve.low).tolist() == [False, True, False]
+        # By the logarithm: the square root of 1 * 100.
+        assert curve_of(arm, "value_loss", "env_steps", log=True).mean == pytest.approx([10, 10, 10])
+
+    def test_many_updates_are_thinned_and_none_left_out(self, tmp_path: Path) -> None:
+        # Of 800 updates every other one is 1, the rest 0.
+        write_run(tmp_path / "arm", 1, approx_kl=[0.0, 1.0] * POINTS)
+        curve = curve_of(load_arm(tmp_path / "arm"), "approx_kl", "update")
+        assert curve.mean.tolist() == [0.5] * POINTS
+        assert curve.x[:2].tolist() == [0.5, 2.5]
+
+
+class TestPage:
+    def test_needs_nothing_else_and_has_everything(self, tmp_path: Path) -> None:
+        for name, rate in (("slow & sure", 1e-4), ("fast", 1e-3)):
+            columns = {
+                "ratio_std": [0.1] * 20,
+                "approx_kl": [0.1] * 20,
+                "lr/policy": [rate] * 20,
+                "lr/value": [rate] * 20,
+            }
+            write_arm(tmp_path / name, [1.0, 2.0], settings={"policy_lr": rate}, **columns)
+        write_run(tmp_path / "fast" / "stopped", 7, status="interrupted", value_loss=[1.0])
+        arms = [str(tmp_path / name) for name in ("slow & sure", "fast")]
+        assert main(["compare", *arms, "--html", str(tmp_path / "page.html")]) == 0
+        page = (tmp_path / "page.html").read_text()
+        assert set(re.findall(r'(?:src|href)="([a-z]+:[a-z/]+)', page)) == {"data:image/png"}
+        assert page.count("<img") == 4
+        assert "<h1>slow &amp; sure, fast on CartPole-v1</h1>" in page
+        assert "<td>policy_lr</td><td>0.0001</td><td>0.001</td>" in page
+        assert "stopped: is not complete (interrupted)" in page
+        assert "<td>2</td><td>0, 1</td><td>20</td><td>2,000</td>" in page
+        for name, measure in MEASURES.items():
+            assert f"{name}: {measure.says}" in page
+
+    @pytest.mark.parametrize(("arms", "updates"), [(1, 1), (7, 1), (1, POINTS + 1)])
+    def test_of_any_size(self, tmp_path: Path, arms: int, updates: int) -> None:
+        folders = [
+            write_run(tmp_path / f"arm-{number}", 1, value_loss=[1.0] * updates, approx_kl=[0.1] * updates)
+            for number in range(arms)
+        ]
+        assert main(["compare", *map(str, folders), "--html", str(tmp_path / "page.html")]) == 0
+        assert ("up to 2 updates" in (tmp_path / "page.html").read_text()) == (updates > POINTS)
+
+
 class TestCommand:
     def test_table_and_json(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         arms = [str(write_arm(tmp_path / name, [value, value + 1])) for name, value in (("low", 1.0), ("high", 5.0))]
         assert main(["compare", *arms, "--threshold", "5"]) == 0
         out, err = capsys.readouterr()
-        assert "final_return" in out
-        assert "steps_to_threshold" in out
-        # Of low, one run reached 5 at no time, and the other neither.
-        assert "low   mean -, IQM -, 2 without" in out
-        assert "less the first 4 [" in out
+        lines = [re.split("  +", line.strip()) for line in out.splitlines()]
+        assert lines[0] == list(HEADINGS)
+        (at,) = (i for i, line in enumerate(lines) if line == ["final_return, higher is better"])
+        # Means of two values 1 apart have an error of 0.5, and Student's t of one degree of freedom is 12.71; their
+        # difference has one of 0.5 * 2 ** 0.5, and with two degrees it is 4.303.
+        assert lines[at + 1 : at + 3] == [
+            ["low", "2", "1.5 [-4.85, 7.85]", "1.5"],
+            ["high", "2", "5.5 [-0.853, 11.9]", "5.5", "4 [0.958, 7.04]", "none", "1.00", "+3.23"],
+        ]
+        # Of low, neither run reached 5.
+        assert lines[-2:] == [["low", "0 of 2", "-", "-"], ["high", "2", "100 [100, 100]", "100"]]
         assert "too few" in err
         assert main(["compare", *arms, "--json"]) == 0
         summary = json.loads(capsys.readouterr().out)["measures"]["final_return"]["high"]
@@ -345,3 +421,10 @@ class TestCommand:
             main(["compare", *arguments])
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+
+    def test_a_page_that_cannot_be_written(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arm = write_arm(tmp_path / "arm", [1.0])
+        with pytest.raises(SystemExit) as stop:
+            main(["compare", str(arm), "--html", str(tmp_path)])
+        assert stop.value.code == 2
+        assert f"--html {tmp_path}: cannot be written: Is a directory" in capsys.readouterr().err

@@ -30,8 +30,8 @@ class ArmError(ValueError):
 class Run:
     """A run that came to its end.
 
-    `settings` has none of `MAY_DIFFER`. `updates` has the `COLUMNS` and the learning rates; `skipped` counts the
-    updates that the run undid, which are not in it.
+    `settings` has none of `MAY_DIFFER`. `updates` has the `COLUMNS`, NaN where a number was not computed; `skipped`
+    counts the updates that the run undid, which are not in it.
     """
 
     path: Path
@@ -46,11 +46,15 @@ class Run:
 class Arm:
     """Runs of one setting, by seed; `left_out` are those in the folder that tell nothing, and why."""
 
-    name: str
+    path: Path
     env: str
     settings: Mapping[str, Any]
     runs: dict[int, Run]
     left_out: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.path.absolute().name
 
 
 def load_arm(path: Path) -> Arm:
@@ -76,7 +80,7 @@ def load_arm(path: Path) -> Arm:
             raise ArmError(f"{path}: {by_seed[run.seed].path} and {run.path} both have seed {run.seed}")
         by_seed[run.seed] = run
     _check_one_setting(path, runs)
-    return Arm(name=path.absolute().name, env=runs[0].env, settings=runs[0].settings, runs=by_seed, left_out=left_out)
+    return Arm(path=path, env=runs[0].env, settings=runs[0].settings, runs=by_seed, left_out=left_out)
 
 
 def _check_one_setting(path: Path, runs: Sequence[Run]) -> None:
@@ -119,13 +123,12 @@ def _load(folder: Path) -> Run:
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
     """The events of a run but its updates, and what is needed of these by column."""
-    events, columns = [], dict[str, list[Any]]()
+    events = []
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for event in read_events(folder, _decode):
         if event["event"] != "update_completed":
             events.append(event)
             continue
-        if not columns:
-            columns = {name: [] for name in (*COLUMNS, *(name for name in event if name.startswith("lr/")))}
         for name, values in columns.items():
             values.append(event.get(name, np.nan))
     return events, columns
@@ -175,7 +178,7 @@ def _settings(started: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]]) 
 
 
 def _updates(columns: Mapping[str, Sequence[Any]]) -> Columns:
-    if not columns:
+    if not columns["update"]:
         raise ArmError("has no completed update")
     updates = {name: _column(name, values) for name, values in columns.items()}
     if not np.array_equal(updates["update"], np.arange(len(updates["update"]))):
@@ -191,6 +194,9 @@ def _column(name: str, values: Sequence[Any]) -> NDArray[np.float64]:
         wrong = next(value for value in values if type(value) not in (int, float, bytes))
         raise ArmError(f"one of its {name} is {wrong!r:.40}")
     try:
-        return np.array([*map(float, values)])
+        column = np.array([*map(float, values)])
     except OverflowError:
-        raise ArmError(f"one of its {name} is too large") from None
+        column = np.array([np.inf])
+    if np.isinf(column).any():
+        raise ArmError(f"one of its {name} is too large")
+    return column

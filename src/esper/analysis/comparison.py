@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from esper.analysis.arms import Arm, ArmError
-from esper.analysis.measures import MEASURES, Measure, steps_to
+from esper.analysis.measures import MEASURES, Measure
 from esper.analysis.statistics import (
     Interval,
     difference_interval,
@@ -54,7 +54,9 @@ class Summary:
     difference: Difference | None
 
 
-def compare(arms: Sequence[Arm], *, threshold: float | None = None, seed: int = 0) -> dict[str, dict[str, Summary]]:
+def compare(
+    arms: Sequence[Arm], measures: Mapping[str, Measure] = MEASURES, *, seed: int = 0
+) -> dict[str, dict[str, Summary]]:
     """Summaries by measure and arm. Resampling draws from a generator with `seed`.
 
     Raises:
@@ -66,11 +68,6 @@ def compare(arms: Sequence[Arm], *, threshold: float | None = None, seed: int = 
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
         raise ArmError(f"two arms are called the same: {', '.join(names)}; rename a folder")
-    measures = dict(MEASURES)
-    if threshold is not None:
-        measures["steps_to_threshold"] = Measure(
-            of=steps_to(threshold), better="lower", says=f"first env_steps with a mean return of {threshold:g}"
-        )
     return {name: _summaries(arms, measure, seed) for name, measure in measures.items()}
 
 
@@ -82,7 +79,7 @@ def warnings(arms: Sequence[Arm]) -> list[str]:
         if len(arm.runs) < FEW_SEEDS:
             found.append(f"{arm.name}: {len(arm.runs)} seeds are too few to tell arms apart; have {FEW_SEEDS} or more")
         if skipped := {seed: run.skipped for seed, run in arm.runs.items() if run.skipped}:
-            found.append(f"{arm.name}: {sum(skipped.values())} updates were skipped, by {_seeds(skipped)}")
+            found.append(f"{arm.name}: {sum(skipped.values())} updates were skipped, by {name_seeds(skipped)}")
     for arm in arms[1:]:
         found += _about_pairs(arm, arms[0])
     ends = {arm.name: max(int(run.updates["env_steps"][-1]) for run in arm.runs.values()) for arm in arms}
@@ -95,16 +92,17 @@ def warnings(arms: Sequence[Arm]) -> list[str]:
 def _about_pairs(arm: Arm, first: Arm) -> list[str]:
     shared = arm.runs.keys() & first.runs.keys()
     if 0 < len(shared) < FEWEST_PAIRS:
-        return [f"{arm.name}: shares only {_seeds(shared)} with {first.name}; compared without pairs"]
+        return [f"{arm.name}: shares only {name_seeds(shared)} with {first.name}; compared without pairs"]
     alone = [
-        f"{_seeds(each.runs.keys() - shared)} of {each.name}" for each in (first, arm) if each.runs.keys() - shared
+        f"{name_seeds(each.runs.keys() - shared)} of {each.name}" for each in (first, arm) if each.runs.keys() - shared
     ]
     if not shared or not alone:
         return []
     return [f"{arm.name}: {len(shared)} pairs with {first.name}; without a partner: {', '.join(alone)}"]
 
 
-def _seeds(seeds: Iterable[int]) -> str:
+def name_seeds(seeds: Iterable[int]) -> str:
+    """`seeds 1, 2, 3`, the first of many."""
     found = sorted(seeds)
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return f"seed{'s' * (len(found) > 1)} {', '.join(map(str, found[:_NAMED]))}{more}"

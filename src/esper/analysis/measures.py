@@ -15,6 +15,7 @@ from esper.analysis.runs import Columns
 COLUMNS = (
     *("update", "env_steps", "episodes", "episode_return_mean"),
     *("value_loss", "ratio_std", "clip_fraction", "approx_kl", "explained_variance"),
+    *("lr/policy", "lr/value", "lr/shared"),
 )
 # The share of the updates, at the end of a run, over which its last values are averaged.
 FINAL_SHARE = 0.1
@@ -132,3 +133,11 @@ MEASURES: dict[str, Measure] = {
         of=_mean_of("explained_variance"), better="higher", says="explained_variance, mean over updates"
     ),
 }
+
+
+def all_measures(threshold: float | None = None) -> dict[str, Measure]:
+    """`MEASURES`, and `steps_to_threshold` where there is a `threshold`."""
+    if threshold is None:
+        return MEASURES
+    says = f"first env_steps with a mean return of {threshold:g}"
+    return MEASURES | {"steps_to_threshold": Measure(of=steps_to(threshold), better="lower", says=says)}

@@ -11,7 +11,7 @@ from typing import Any
 _STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin-top: 2rem }
+h1 { font-size: 1.5rem; margin-bottom: .5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 img { display: block; width: 100% } div { overflow-x: auto }
 table { border-collapse: collapse } td, th { padding: .15rem 1rem .15rem 0; text-align: left; vertical-align: top }
 td + td { font-family: ui-monospace, monospace; font-size: 13px } tr.group td { padding-top: .8rem }
