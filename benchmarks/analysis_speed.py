@@ -92,12 +92,14 @@ def measure(folders: list[str]) -> dict[str, Any]:
     from esper.analysis.comparison import compare
 
     imported = time.perf_counter()
+    idle = time.process_time()
     arms = [load_arm(Path(folder)) for folder in folders]
-    read = time.perf_counter()
+    read, busy = time.perf_counter(), time.process_time() - idle
     compare(arms)
     return {
         "import_seconds": imported - started,
         "read_seconds": read - imported,
+        "read_cpu_seconds": busy,
         "compare_seconds": time.perf_counter() - read,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "torch_imported": "torch" in sys.modules,

@@ -177,7 +177,7 @@ class TestArms:
         assert [reason.split(": ")[0].rsplit("/", 1)[1] for reason in loaded.left_out] == ["empty", "half", "stopped"]
         notes = warnings([loaded])
         assert "stopped: is not complete (interrupted)" in notes[2]
-        assert "1 seeds are too few" in notes[3]
+        assert "too few seeds to tell arms apart (1)" in notes[3]
 
     @pytest.mark.parametrize(
         ("old", "new", "reason"),

@@ -77,7 +77,7 @@ def warnings(arms: Sequence[Arm]) -> list[str]:
     for arm in arms:
         found += [f"{arm.name}: left out {reason}" for reason in arm.left_out]
         if len(arm.runs) < FEW_SEEDS:
-            found.append(f"{arm.name}: {len(arm.runs)} seeds are too few to tell arms apart; have {FEW_SEEDS} or more")
+            found.append(f"{arm.name}: too few seeds to tell arms apart ({len(arm.runs)}); have {FEW_SEEDS} or more")
         if skipped := {seed: run.skipped for seed, run in arm.runs.items() if run.skipped}:
             found.append(f"{arm.name}: {sum(skipped.values())} updates were skipped, by {name_seeds(skipped)}")
     for arm in arms[1:]:

@@ -21,6 +21,8 @@ from esper.analysis.runs import Columns
 from esper.analysis.thinning import thinned
 
 _COLOURS = {"policy": "tab:blue", "value": "tab:orange", "shared": "tab:green"}
+# Gaps let a line below be seen where rates are the same.
+_LINES = {"policy": "-", "value": "--", "shared": ":"}
 # Beside a ratio beyond this, the band around 1 would not be seen.
 _FAR_RATIO = 3.0
 _PHASE_COLOURS = {"delay": "0.75", "warmup": "tab:red", "stable": "tab:green", "floor": "0.5"}
@@ -172,9 +174,7 @@ def _draw_rates(
     axis: Axes, x: NDArray[Any], curves: Mapping[str, Sequence[float] | NDArray[Any]], phases: Sequence[str]
 ) -> None:
     for group, rates in curves.items():
-        # Dashes let a line below be seen where two rates are the same.
-        style = "--" if group == "value" else "-"
-        axis.plot(x, rates, style, label=group, color=_COLOURS[group], drawstyle="steps-post")
+        axis.plot(x, rates, _LINES[group], label=group, color=_COLOURS[group], drawstyle="steps-post")
     _shade(axis, x, phases)
     axis.set_ylim(bottom=0)
     axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
