@@ -40,7 +40,10 @@ MAY_IMPORT = {
     "esper.envs": {"esper.machine", "esper.options", "esper.envs"},
     "esper.checkpoint": {"esper.options", "esper.checkpoint"},
     "esper.telemetry": {"esper.options", "esper.telemetry"},
-    "esper.analysis": {"esper.analysis", "esper.telemetry.events"},
+    "esper.analysis": {
+        *("esper.analysis", "esper.resume_rules"),
+        *("esper.telemetry.anomalies", "esper.telemetry.events"),
+    },
     "esper.policy": {"esper", "esper.options", "esper.checkpoint", "esper.envs", "esper.simic"},
     "esper.evaluate": {"esper.envs", "esper.policy", "esper.simic"},
     "esper.run_evaluation": {
@@ -80,7 +83,7 @@ HOMES = {
     "safetensors": {"esper.checkpoint.store"},
     "tensorboardX": {"esper.telemetry.tensorboard"},
     "wandb": {"esper.telemetry.wandb"},
-    "matplotlib": {"esper.analysis.plots"},
+    "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison"},
     "plotext": {"esper.analysis.terminal"},
     "scipy": {"esper.analysis.statistics"},
     "ray": {"esper.sweep.cluster"},

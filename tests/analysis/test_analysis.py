@@ -12,6 +12,7 @@ from esper.analysis.plots import plot_training
 from esper.analysis.runs import load_updates
 from esper.analysis.statistics import interquartile_mean
 from esper.analysis.terminal import draw_curves
+from esper.analysis.thinning import POINTS, thinned
 
 
 def write(folder: Path, *events: dict[str, object]) -> Path:
@@ -44,3 +45,25 @@ def test_interquartile_mean_is_that_of_the_middle_half() -> None:
 
 def test_curves_of_one_update_can_be_drawn() -> None:
     assert "policy" in draw_curves({"policy": [1e-3], "value": [1e-3]}, width=60, colour=False)
+
+
+class TestThinning:
+    def test_few_points_stay_as_they_are(self) -> None:
+        values = np.array([3.0, np.nan, 1.0])
+        for by in ("mean", "min", "max"):
+            np.testing.assert_array_equal(thinned(values, by), values)
+
+    def test_many_become_stretches(self) -> None:
+        # Four values a stretch: 0, 1, 2, 3, then 4, 5, 6, 7.
+        values = np.arange(4.0 * POINTS)
+        assert thinned(values)[:2].tolist() == [1.5, 5.5]
+        assert thinned(values, "min")[:2].tolist() == [0.0, 4.0]
+        assert thinned(values, "max")[-1] == 4 * POINTS - 1
+        assert len(thinned(values)) == POINTS
+
+    def test_nan_counts_for_nothing(self) -> None:
+        values = np.full((2, 2 * POINTS), np.nan)
+        values[0, :2], values[1, 0] = (1.0, 3.0), 5.0
+        assert thinned(values)[:, 0].tolist() == [2.0, 5.0]
+        assert thinned(values, "max")[:, 0].tolist() == [3.0, 5.0]
+        assert np.isnan(thinned(values)[:, 1:]).all()

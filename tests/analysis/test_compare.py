@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +12,66 @@ import pytest
 
 from esper.analysis.arms import ArmError, load_arm
 from esper.analysis.comparison import compare, warnings
+from esper.analysis.comparison_table import HEADINGS
+from esper.analysis.curves import curve_of
 from esper.analysis.measures import MEASURES, steps_to
 from esper.analysis.statistics import (
     difference_interval,
     hedges_g,
+    mean_band,
     mean_interval,
     probability_of_improvement,
 )
+from esper.analysis.thinning import POINTS
 from esper.scripts.train import main
+from esper.telemetry.events import SCHEMA_VERSION
 
 
-def write_run(folder: Path, seed: int, *, env: str = "CartPole-v1", status: str = "completed", **columns: Any) -> Path:
+def write_run(
+    folder: Path,
+    seed: int,
+    *,
+    settings: dict[str, Any] | None = None,
+    resumed: dict[str, Any] | None = None,
+    skipped: int = 0,
+    status: str = "completed",
+    **columns: Any,
+) -> Path:
     """A record whose updates have `columns`, each a list."""
     folder.mkdir(parents=True)
+    config = {"env": "CartPole-v1", "policy_lr": 1e-3, "seed": seed} | (settings or {})
     updates = [
         {"event": "update_completed", "update": i, "env_steps": 100 * (i + 1), **dict(zip(columns, row, strict=True))}
         for i, row in enumerate(zip(*columns.values(), strict=True))
     ]
     events = [
-        {"event": "run_started", "seed": seed, "config": {"env": env}},
+        {"event": "run_started", "schema": SCHEMA_VERSION, "seed": seed, "config": config},
+        *(
+            [{"event": "run_resumed", "schema": SCHEMA_VERSION, "update": 1, "changed": {}} | resumed]
+            if resumed
+            else []
+        ),
         *updates,
+        *[{"event": "update_skipped", "update": len(updates)}] * skipped,
         {"event": "run_finished", "status": status},
     ]
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     return folder
 
 
-def write_arm(folder: Path, returns: list[float], **settings: Any) -> Path:
-    """A run per number, whose episodes all have that return."""
-    for seed, value in enumerate(returns):
+def write_arm(folder: Path, returns: dict[int, float] | list[float], **more: Any) -> Path:
+    """A run per number, by seed, whose episodes all have that return."""
+    for seed, value in returns.items() if isinstance(returns, dict) else enumerate(returns):
         columns = {"episode_return_mean": [value] * 20, "episodes": [1] * 20, "value_loss": [1.0, 2.0] * 10}
-        write_run(folder / f"seed-{seed}", seed, **(columns | settings))
+        write_run(folder / f"seed-{seed}", seed, **(columns | more))
     return folder
+
+
+def edit(run: Path, old: str, new: str) -> None:
+    """Replace `old`, once, in the record of `run`."""
+    text = (run / "events.jsonl").read_text()
+    assert old in text
+    (run / "events.jsonl").write_text(text.replace(old, new, 1))
 
 
 class TestStatistics:
@@ -65,6 +94,16 @@ class TestStatistics:
 
     def test_one_value_has_no_interval(self) -> None:
         assert np.isnan(mean_interval([1.0], np.random.default_rng(0))).all()
+
+    def test_few_values_have_the_interval_of_student(self) -> None:
+        # Mean 2, standard error 1, and t of one degree of freedom at 0.975: 12.706.
+        assert mean_interval([1.0, 3.0], np.random.default_rng(0)) == pytest.approx((2 - 12.706, 2 + 12.706), abs=1e-3)
+
+    def test_a_band_leaves_out_what_is_not_known(self) -> None:
+        mean, low, high = mean_band(np.array([[1.0, 5.0, np.nan], [3.0, np.nan, np.nan]]))
+        np.testing.assert_array_equal(mean, [2.0, 5.0, np.nan])
+        np.testing.assert_allclose(low, [2 - 12.706, np.nan, np.nan], atol=1e-3)
+        np.testing.assert_allclose(high, [2 + 12.706, np.nan, np.nan], atol=1e-3)
 
     def test_equal_values_have_an_interval_of_no_width(self) -> None:
         assert mean_interval([2.0, 2.0, 2.0], np.random.default_rng(0)) == (2.0, 2.0)
@@ -138,20 +177,93 @@ class TestArms:
         assert [reason.split(": ")[0].rsplit("/", 1)[1] for reason in loaded.left_out] == ["empty", "half", "stopped"]
         notes = warnings([loaded])
         assert "stopped: is not complete (interrupted)" in notes[2]
-        assert "1 seeds are too few" in notes[3]
+        assert "too few seeds to tell arms apart (1)" in notes[3]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "reason"),
+        [
+            ('"schema": 2', '"schema": 3', "its run_started has schema 3; schema 2 is read"),
+            ('"schema": 2, ', "", "its run_started has schema 1; schema 2 is read"),
+            ('"config": {', '"config": [], "old": {', "its config is []"),
+            ('"env": "CartPole-v1", ', "", "its env is None"),
+            ('"seed": 7, "config"', '"seed": "7", "config"', "its seed is '7'"),
+            ('"value_loss": 2.0', '"value_loss": "2.0"', "one of its value_loss is '2.0'"),
+            ('"value_loss": 2.0', '"value_loss": true', "one of its value_loss is True"),
+            ('"value_loss": 2.0', '"value_loss": null', "one of its value_loss is None"),
+            ('"value_loss": 2.0', '"value_loss": 1' + "0" * 400, "one of its value_loss is too large"),
+            ('"value_loss": 2.0', '"value_loss": 1e999', "one of its value_loss is too large"),
+            ('"update": 1,', '"update": 2,', "its updates do not count up from 0"),
+            ('"env_steps": 200', '"env_steps": 100', "its env_steps do not grow"),
+            ('"env_steps": 200, ', "", "its env_steps do not grow"),
+            ('{"event": "update_completed", "update": 0', '[{"update": 0', "line 2 is not JSON"),
+            ('{"event": "update_completed"', '[]\n{"event": "update_completed"', "line 2 is no event"),
+            ('{"event": "update_completed"', "[" * 99_999 + "\n{", "line 2 is not JSON"),
+            ('{"event": "update_completed"', '{"no": "update_completed"', "line 2 is no event"),
+            ("{", '{"event": "run_finished"}\n{', "its record has no beginning"),
+            ('{"event": "update', '{"event": "run_started", "schema": 2}\n{"event": "update', "is of several runs"),
+        ],
+    )
+    def test_a_run_that_cannot_be_read_is_left_out(self, tmp_path: Path, old: str, new: str, reason: str) -> None:
+        arm = write_arm(tmp_path / "arm", {6: 1.0, 7: 1.0})
+        edit(arm / "seed-7", old, new)
+        loaded = load_arm(arm)
+        assert list(loaded.runs) == [6]
+        (left_out,) = loaded.left_out
+        assert left_out.startswith(f"{arm / 'seed-7'}: ")
+        assert reason in left_out
+        assert len(left_out) < len(str(arm)) + 200
+
+    @pytest.mark.parametrize(
+        ("resumed", "reason"),
+        [({"schema": 1}, "its run_resumed has schema 1"), ({"changed": ["policy_lr"]}, "its changed is ['policy_lr']")],
+    )
+    def test_where_it_went_on_counts_too(self, tmp_path: Path, resumed: dict[str, Any], reason: str) -> None:
+        write_run(tmp_path / "run", 1, value_loss=[1.0], resumed=resumed)
+        with pytest.raises(ArmError, match=re.escape(reason)):
+            load_arm(tmp_path)
+
+    def test_a_run_without_updates(self, tmp_path: Path) -> None:
+        write_run(tmp_path / "run", 1, value_loss=[])
+        with pytest.raises(ArmError, match="has no completed update"):
+            load_arm(tmp_path)
 
     @pytest.mark.parametrize(
         ("second", "message"),
         [
-            ({"env": "Acrobot-v1"}, "runs of Acrobot-v1, CartPole-v1"),
-            ({"seed": 0}, "both have seed 0"),
+            ({"settings": {"env": "Acrobot-v1"}}, "runs of Acrobot-v1, CartPole-v1"),
+            ({"seed": 0}, "arm/other and .*arm/seed-0 both have seed 0"),
+            (
+                {"settings": {"policy_lr": 0.5}},
+                r"arm/other and .*arm/seed-0 differ in policy_lr \(0.5, 0.001\); an arm",
+            ),
+            ({"settings": {"gamma": 0.9}}, r"differ in gamma \(0.9, None\)"),
+            ({"settings": {f"s{i}": i for i in range(7)}}, r"s0 .*s4 \(4, None\) and 2 more"),
+            (
+                {"resumed": {"changed": {"policy_lr": [0.001, 0.5]}}},
+                r"policy_lr \(0.001, from update 1 \[0.001, 0.5\], 0.001\)",
+            ),
+            ({"value_loss": [1.0] * 19}, "are of 19 and 20 updates"),
         ],
     )
     def test_what_is_no_arm(self, tmp_path: Path, second: dict[str, Any], message: str) -> None:
         arm = write_arm(tmp_path / "arm", [1.0])
-        write_run(arm / "other", **({"seed": 1, "value_loss": [1.0]} | second))
+        write_run(arm / "other", **({"seed": 1, "value_loss": [1.0] * 20} | second))
         with pytest.raises(ArmError, match=message):
             load_arm(arm)
+
+    def test_runs_may_differ_in_what_cannot_change_what_is_learned(self, tmp_path: Path) -> None:
+        arm = write_arm(tmp_path / "arm", [1.0])
+        settings = {"threads": 8, "device": "cuda", "compile": "off", "checkpoint_every": 5, "keep_checkpoints": 1}
+        resumed = {"changed": {"threads": [1, 2]}}
+        write_run(arm / "other", 1, value_loss=[1.0] * 20, settings=settings, resumed=resumed)
+        assert list(load_arm(arm).runs) == [1, 0]
+
+    def test_a_skipped_update_counts_as_one(self, tmp_path: Path) -> None:
+        arm = write_arm(tmp_path / "arm", [1.0] * 5)
+        write_run(arm / "skips", 9, value_loss=[1.0] * 18, skipped=2)
+        loaded = load_arm(arm)
+        assert len(loaded.runs) == 6
+        assert warnings([loaded]) == ["arm: 2 updates were skipped, by seed 9"]
 
     def test_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(ArmError, match="there is no run"):
@@ -159,15 +271,45 @@ class TestArms:
 
 
 class TestComparison:
-    def test_pairs_by_seed_where_both_arms_have_the_same(self, tmp_path: Path) -> None:
-        # Seeds differ by tens, arms by 1 in each: only pairs can tell.
-        a, b = ([10.0 * seed + shift + 0.01 * (seed % 3) for seed in range(8)] for shift in (0.0, 1.0))
-        arms = [load_arm(write_arm(tmp_path / name, x)) for name, x in (("a", a), ("b", [*b[:7], b[7] + 0.02]))]
+    def test_pairs_are_of_the_seeds_that_both_arms_have(self, tmp_path: Path) -> None:
+        # Seeds differ by tens, arms by 1 in each: only pairs can tell. Those without a partner are far off.
+        first = {seed: 10.0 * seed + 0.01 * (seed % 3) for seed in range(8)}
+        second = {seed: value + 1 + 0.02 * (seed == 5) for seed, value in first.items() if seed < 6}
+        arms = [load_arm(write_arm(tmp_path / "a", first)), load_arm(write_arm(tmp_path / "b", {**second, 20: 900.0}))]
         difference = compare(arms)["final_return"]["b"].difference
         assert difference is not None
-        assert difference.paired
+        assert difference.pairs == 6
+        # Five differences of 1 and one of 1.02.
+        assert difference.mean == pytest.approx(1 + 0.02 / 6)
         assert 0.9 < difference.interval.low < difference.interval.high < 1.1
-        assert not compare([arms[0], load_arm(write_arm(tmp_path / "c", b[:5]))])["final_return"]["c"].difference.paired  # type: ignore[union-attr]
+        # Of 36 pairs of runs, one of each arm: this arm's greater where its seed is not lower.
+        assert difference.probability_of_improvement == 21 / 36
+        assert warnings(arms) == ["b: 6 pairs with a; without a partner: seeds 6, 7 of a, seed 20 of b"]
+
+    def test_few_pairs_are_none(self, tmp_path: Path) -> None:
+        # Of six seeds each, four are shared.
+        arms = [
+            load_arm(write_arm(tmp_path / name, {seed: float(seed) for seed in range(begin, begin + 6)}))
+            for name, begin in (("a", 0), ("b", 2))
+        ]
+        difference = compare(arms)["final_return"]["b"].difference
+        assert difference is not None
+        assert difference.pairs == 0
+        assert difference.mean == 2.0
+        assert warnings(arms) == ["b: shares only seeds 2, 3, 4, 5 with a; compared without pairs"]
+
+    def test_arms_of_other_seeds_need_no_notice(self, tmp_path: Path) -> None:
+        arms = [
+            load_arm(write_arm(tmp_path / name, dict.fromkeys(range(begin, begin + 5), 1.0)))
+            for name, begin in (("a", 0), ("b", 5))
+        ]
+        assert warnings(arms) == []
+
+    def test_arms_of_other_lengths_are_told_of(self, tmp_path: Path) -> None:
+        long = load_arm(write_arm(tmp_path / "long", [1.0] * 5))
+        write_run(tmp_path / "short", 1, value_loss=[1.0, 2.0])
+        notes = warnings([long, load_arm(tmp_path / "short")])
+        assert notes[-1] == "the arms were trained for different env_steps: long 2,000, short 200"
 
     def test_better_is_lower_for_what_should_be_low(self, tmp_path: Path) -> None:
         calm, wild = [1.0, 1.1] * 10, [1.0, 9.0] * 10
@@ -188,9 +330,64 @@ class TestComparison:
         assert results["approx_kl_max"]["arm"].values == {}
 
     def test_arms_of_different_environments(self, tmp_path: Path) -> None:
-        arms = [load_arm(write_arm(tmp_path / env, [1.0], env=env)) for env in ("A-v0", "B-v0")]
+        arms = [load_arm(write_arm(tmp_path / env, [1.0], settings={"env": env})) for env in ("A-v0", "B-v0")]
         with pytest.raises(ArmError, match="A-v0, B-v0"):
             compare(arms)
+
+
+class TestCurves:
+    def test_runs_meet_where_their_steps_are_the_same(self, tmp_path: Path) -> None:
+        write_run(tmp_path / "arm" / "a", 1, value_loss=[1.0, 10.0, 100.0], approx_kl=[0.1, 0.2, 0.3])
+        skips = write_run(tmp_path / "arm" / "b", 2, value_loss=[100.0, 1.0], approx_kl=[0.3, 0.5], skipped=1)
+        # It skipped the second of its updates.
+        edit(skips, '"env_steps": 200', '"env_steps": 300')
+        arm = load_arm(tmp_path / "arm")
+        curve = curve_of(arm, "approx_kl", "env_steps")
+        assert curve.x.tolist() == [100, 200, 300]
+        assert curve.mean == pytest.approx([0.2, 0.2, 0.4])
+        assert np.isnan(curve.low).tolist() == [False, True, False]
+        # By the logarithm: the square root of 1 * 100.
+        assert curve_of(arm, "value_loss", "env_steps", log=True).mean == pytest.approx([10, 10, 10])
+
+    def test_many_updates_are_thinned_and_none_left_out(self, tmp_path: Path) -> None:
+        # Of 800 updates every other one is 1, the rest 0.
+        write_run(tmp_path / "arm", 1, approx_kl=[0.0, 1.0] * POINTS)
+        curve = curve_of(load_arm(tmp_path / "arm"), "approx_kl", "update")
+        assert curve.mean.tolist() == [0.5] * POINTS
+        assert curve.x[:2].tolist() == [0.5, 2.5]
+
+
+class TestPage:
+    def test_needs_nothing_else_and_has_everything(self, tmp_path: Path) -> None:
+        for name, rate in (("slow & sure", 1e-4), ("fast", 1e-3)):
+            columns = {
+                "ratio_std": [0.1] * 20,
+                "approx_kl": [0.1] * 20,
+                "lr/policy": [rate] * 20,
+                "lr/value": [rate] * 20,
+            }
+            write_arm(tmp_path / name, [1.0, 2.0], settings={"policy_lr": rate}, **columns)
+        write_run(tmp_path / "fast" / "stopped", 7, status="interrupted", value_loss=[1.0])
+        arms = [str(tmp_path / name) for name in ("slow & sure", "fast")]
+        assert main(["compare", *arms, "--html", str(tmp_path / "page.html")]) == 0
+        page = (tmp_path / "page.html").read_text()
+        assert set(re.findall(r'(?:src|href)="([a-z]+:[a-z/]+)', page)) == {"data:image/png"}
+        assert page.count("<img") == 4
+        assert "<h1>slow &amp; sure, fast on CartPole-v1</h1>" in page
+        assert "<td>policy_lr</td><td>0.0001</td><td>0.001</td>" in page
+        assert "stopped: is not complete (interrupted)" in page
+        assert "<td>2</td><td>0, 1</td><td>20</td><td>2,000</td>" in page
+        for name, measure in MEASURES.items():
+            assert f"{name}: {measure.says}" in page
+
+    @pytest.mark.parametrize(("arms", "updates"), [(1, 1), (7, 1), (1, POINTS + 1)])
+    def test_of_any_size(self, tmp_path: Path, arms: int, updates: int) -> None:
+        folders = [
+            write_run(tmp_path / f"arm-{number}", 1, value_loss=[1.0] * updates, approx_kl=[0.1] * updates)
+            for number in range(arms)
+        ]
+        assert main(["compare", *map(str, folders), "--html", str(tmp_path / "page.html")]) == 0
+        assert ("up to 2 updates" in (tmp_path / "page.html").read_text()) == (updates > POINTS)
 
 
 class TestCommand:
@@ -198,11 +395,17 @@ class TestCommand:
         arms = [str(write_arm(tmp_path / name, [value, value + 1])) for name, value in (("low", 1.0), ("high", 5.0))]
         assert main(["compare", *arms, "--threshold", "5"]) == 0
         out, err = capsys.readouterr()
-        assert "final_return" in out
-        assert "steps_to_threshold" in out
-        # Of low, one run reached 5 at no time, and the other neither.
-        assert "low   mean -, IQM -, 2 without" in out
-        assert "less the first 4 [4, 4] by pairs, P(better) 1.00" in out
+        lines = [re.split("  +", line.strip()) for line in out.splitlines()]
+        assert lines[0] == list(HEADINGS)
+        (at,) = (i for i, line in enumerate(lines) if line == ["final_return, higher is better"])
+        # Means of two values 1 apart have an error of 0.5, and Student's t of one degree of freedom is 12.71; their
+        # difference has one of 0.5 * 2 ** 0.5, and with two degrees it is 4.303.
+        assert lines[at + 1 : at + 3] == [
+            ["low", "2", "1.5 [-4.85, 7.85]", "1.5"],
+            ["high", "2", "5.5 [-0.853, 11.9]", "5.5", "4 [0.958, 7.04]", "none", "1.00", "+3.23"],
+        ]
+        # Of low, neither run reached 5.
+        assert lines[-2:] == [["low", "0 of 2", "-", "-"], ["high", "2", "100 [100, 100]", "100"]]
         assert "too few" in err
         assert main(["compare", *arms, "--json"]) == 0
         summary = json.loads(capsys.readouterr().out)["measures"]["final_return"]["high"]
@@ -218,3 +421,10 @@ class TestCommand:
             main(["compare", *arguments])
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+
+    def test_a_page_that_cannot_be_written(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arm = write_arm(tmp_path / "arm", [1.0])
+        with pytest.raises(SystemExit) as stop:
+            main(["compare", str(arm), "--html", str(tmp_path)])
+        assert stop.value.code == 2
+        assert f"--html {tmp_path}: cannot be written: Is a directory" in capsys.readouterr().err

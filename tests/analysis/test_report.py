@@ -8,57 +8,40 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from esper.analysis.anomalies import find_anomalies
+from esper.analysis.anomalies import find_troubles
+from esper.analysis.runs import ratio_quantiles
 from esper.scripts.train import main
 
-STEADY: dict[str, Any] = {
-    "update": np.arange(100),
-    "ratio_min": np.full(100, 0.8),
-    "ratio_max": np.full(100, 1.3),
-    "entropy": np.linspace(0.69, 0.3, 100),
-    "explained_variance": np.linspace(-0.9, 0.9, 100),
-    "value_loss": np.linspace(10.0, 1.0, 100),
-}
+
+def update(index: int, **values: float) -> dict[str, Any]:
+    return {"event": "update_completed", "update": index, "ratio_max": 1.2, "value_loss": 1.0, **values}
 
 
-def kinds(**changes: Any) -> list[tuple[str, int, int]]:
-    return [(a.kind, a.update, a.updates) for a in find_anomalies(STEADY | changes)]
-
-
-def changed(name: str, **values: float) -> dict[str, Any]:
-    column = STEADY[name].copy()
-    for index, value in values.items():
-        column[int(index[1:])] = value
-    return {name: column}
-
-
-class TestAnomalies:
-    def test_a_steady_run_has_none(self) -> None:
-        assert kinds() == []
-
-    @pytest.mark.parametrize(
-        ("change", "anomaly"),
+def test_troubles_are_counted_from_where_they_began() -> None:
+    found = find_troubles(
         [
-            (changed("ratio_max", _20=11.0, _30=50.0), ("ratio explosion", 20, 2)),
-            (changed("ratio_min", _20=0.05), ("ratio explosion", 20, 1)),
-            (changed("entropy", _90=0.0, _91=0.001), ("entropy collapse", 90, 2)),
-            (changed("value_loss", _70=1000.0), ("value loss spike", 70, 1)),
-            (changed("explained_variance", _80=-2.0), ("value collapse", 80, 1)),
-        ],
+            {"event": "run_started", "total_updates": 60},
+            *(update(index) for index in range(50)),
+            update(50, value_loss=1000.0),
+            *(update(index, ratio_max=11.0) for index in (51, 53)),
+            {"event": "update_skipped", "update": 54, "cause": "a reward was nan", "non_finite": True},
+            {"event": "update_skipped", "update": 54, "cause": "over target_kl", "non_finite": False},
+        ]
     )
-    def test_each_kind(self, change: dict[str, Any], anomaly: tuple[str, int, int]) -> None:
-        assert kinds(**change) == [anomaly]
+    assert [(each.kind, each.update, each.updates) for each in found] == [
+        *(("value_loss_spike", 50, 1), ("ratio_explosion", 51, 2), ("non_finite", 54, 1))
+    ]
+    assert found[2].says == "a reward was nan"
 
-    def test_a_value_function_may_begin_badly(self) -> None:
-        assert kinds(explained_variance=np.where(np.arange(100) < 10, -9.0, 0.5)) == []
 
-    def test_the_entropy_of_a_continuous_policy_may_be_negative(self) -> None:
-        assert kinds(entropy=np.linspace(1.0, -3.0, 100)) == []
-
-    def test_skipped_updates_are_one_too(self) -> None:
-        (anomaly,) = find_anomalies({}, [{"update": 7, "cause": "a reward was nan"}, {"update": 7, "cause": "again"}])
-        assert (anomaly.kind, anomaly.update, anomaly.updates, anomaly.says) == ("skipped", 7, 2, "a reward was nan")
+def test_quantiles_of_an_update_are_means_over_its_minibatches() -> None:
+    events = [{"event": "debug_snapshot", "update": 3, "minibatch/ratio_p95": [1.0, 2.0, None], "minibatch/loss": [1]}]
+    found = ratio_quantiles(events, np.array([2, 3]))
+    assert list(found) == ["ratio_p95"]
+    assert np.isnan(found["ratio_p95"][0])
+    assert found["ratio_p95"][1] == 1.5
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +79,27 @@ class TestReport:
         (tmp_path / "events.jsonl").write_text(lines[0] + first)
         assert main(["report", str(tmp_path)]) == 0
         assert "not finished, 1 of 10 updates" in (tmp_path / "report" / "report.html").read_text()
+
+    def test_a_single_update_is_seen(self, trained: Path, tmp_path: Path) -> None:
+        lines = (trained / "events.jsonl").read_text().splitlines(keepends=True)
+        first = next(line for line in lines if "update_completed" in line)
+        (tmp_path / "events.jsonl").write_text(lines[0] + first)
+        assert main(["report", str(tmp_path)]) == 0
+        for picture in (tmp_path / "report").glob("*.png"):
+            pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+            # Three panels, each with a line, are a thousand pixels and more; legends alone are a hundred.
+            assert ((pixels[..., 2] - pixels[..., 0]) > 100).sum() > 1_000, picture.name
+
+    def test_anomalies_are_numbered_as_in_the_pictures(self, trained: Path, tmp_path: Path) -> None:
+        text = (trained / "events.jsonl").read_text()
+        ratios = re.sub(r'"ratio_max": [0-9.]+', '"ratio_max": 20.0', text)
+        (tmp_path / "events.jsonl").write_text(
+            re.sub(r'"entropy": [0-9.]+', '"entropy": 0.0', ratios).replace('"entropy": 0.0', '"entropy": 0.6', 1)
+        )
+        assert main(["report", str(tmp_path)]) == 0
+        page = (tmp_path / "report" / "report.html").read_text()
+        assert "<td>1. ratio_explosion</td><td>from update 0, in 10" in page
+        assert "<td>2. entropy_collapse</td><td>from update 1, in 9" in page
 
     @pytest.mark.parametrize(
         ("record", "message"),

@@ -1,12 +1,25 @@
-"""Arms of a comparison: runs of one environment that differ in their seeds."""
+"""Arms of a comparison: runs of one setting that differ in their seeds."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from esper.analysis.runs import Columns, columns_of, read_events
+import numpy as np
+from numpy.typing import NDArray
+
+from esper.analysis.measures import COLUMNS
+from esper.analysis.runs import Columns, read_events
+from esper.resume_rules import MAY_CHANGE
+from esper.telemetry.events import SCHEMA_VERSION
+
+# Settings in which the runs of an arm may differ. The others decide what is learned, or for how long.
+MAY_DIFFER = MAY_CHANGE - {"total_timesteps"} | {"seed"}
+# So many differences are named.
+_NAMED = 5
 
 
 class ArmError(ValueError):
@@ -15,29 +28,40 @@ class ArmError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run that came to its end."""
+    """A run that came to its end.
+
+    `settings` has none of `MAY_DIFFER`. `updates` has the `COLUMNS`, NaN where a number was not computed; `skipped`
+    counts the updates that the run undid, which are not in it.
+    """
 
     path: Path
     env: str
     seed: int
+    settings: Mapping[str, Any]
     updates: Columns
+    skipped: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Runs of one environment, by seed; `left_out` are those in the folder that tell nothing, and why."""
+    """Runs of one setting, by seed; `left_out` are those in the folder that tell nothing, and why."""
 
-    name: str
+    path: Path
     env: str
+    settings: Mapping[str, Any]
     runs: dict[int, Run]
     left_out: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.path.absolute().name
 
 
 def load_arm(path: Path) -> Arm:
     """The run in `path`, or all runs below it.
 
     Raises:
-        ArmError: where there is no usable run, or they are of different environments, or share a seed.
+        ArmError: where there is no usable run, or they share a seed, or differ in anything else that matters.
     """
     found = sorted(events.parent for events in path.rglob("events.jsonl"))
     if not found:
@@ -49,27 +73,130 @@ def load_arm(path: Path) -> Arm:
         except ArmError as error:
             left_out.append(str(error))
     if not runs:
-        raise ArmError(f"{path}: none of its {len(found)} runs is usable: {'; '.join(left_out[:5])}")
-    environments = sorted({run.env for run in runs})
-    if len(environments) > 1:
-        raise ArmError(f"{path}: has runs of {', '.join(environments)}; an arm is of one environment")
+        raise ArmError(f"{path}: none of its {len(found)} runs is usable: {'; '.join(left_out[:_NAMED])}")
     by_seed: dict[int, Run] = {}
     for run in runs:
         if run.seed in by_seed:
             raise ArmError(f"{path}: {by_seed[run.seed].path} and {run.path} both have seed {run.seed}")
         by_seed[run.seed] = run
-    return Arm(name=path.name, env=environments[0], runs=by_seed, left_out=left_out)
+    _check_one_setting(path, runs)
+    return Arm(path=path, env=runs[0].env, settings=runs[0].settings, runs=by_seed, left_out=left_out)
+
+
+def _check_one_setting(path: Path, runs: Sequence[Run]) -> None:
+    environments = sorted({run.env for run in runs})
+    if len(environments) > 1:
+        raise ArmError(f"{path}: has runs of {', '.join(environments)}; an arm is of one environment")
+    first, *others = runs
+    for run in others:
+        both = f"{path}: {first.path} and {run.path}"
+        if names := differing(first.settings, run.settings):
+            values = [f"{name} ({first.settings.get(name)}, {run.settings.get(name)})" for name in names[:_NAMED]]
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            raise ArmError(f"{both} differ in {', '.join(values)}{more}; an arm is one setting over seeds")
+        mine, its = (len(each.updates["update"]) + each.skipped for each in (first, run))
+        if mine != its:
+            raise ArmError(f"{both} are of {mine:,} and {its:,} updates; an arm's runs are of one length")
+
+
+def differing(*settings: Mapping[str, Any]) -> list[str]:
+    """The names whose values are not the same in all `settings`."""
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)]
 
 
 def _load(folder: Path) -> Run:
     try:
-        events = list(read_events(folder))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        events, columns = _read(folder)
+    except (OSError, ValueError) as error:
         raise ArmError(f"{folder}: cannot be read: {error}") from None
-    if not events or events[0].get("event") != "run_started":
+    if not events or events[0]["event"] != "run_started":
         raise ArmError(f"{folder}: its record has no beginning")
     last = events[-1]
-    if last.get("event") != "run_finished" or last.get("status") != "completed":
+    if last["event"] != "run_finished" or last.get("status") != "completed":
         raise ArmError(f"{folder}: is not complete ({last.get('status', 'it runs, or was killed')})")
-    started = events[0]
-    return Run(path=folder, env=started["config"]["env"], seed=started["seed"], updates=columns_of(events))
+    try:
+        return _run(folder, events, columns)
+    except ArmError as error:
+        raise ArmError(f"{folder}: {error}") from None
+
+
+def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
+    """The events of a run but its updates, and what is needed of these by column."""
+    events = []
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for event in read_events(folder, _decode):
+        if event["event"] != "update_completed":
+            events.append(event)
+            continue
+        for name, values in columns.items():
+            values.append(event.get(name, np.nan))
+    return events, columns
+
+
+# Leaves 1.5 as b"1.5": making a float of it takes longer than all else, and most numbers of an update are not needed.
+_decode_update = json.JSONDecoder(parse_float=str.encode).decode
+
+
+def _decode(line: str) -> Any:
+    return _decode_update(line) if '"update_completed"' in line else json.loads(line)
+
+
+def _run(folder: Path, events: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[Any]]) -> Run:
+    started, *others = (event for event in events if event["event"] in ("run_started", "run_resumed"))
+    for event in (started, *others):
+        # Records of version 1 do not say so.
+        schema = event.get("schema", 1)
+        if schema != SCHEMA_VERSION:
+            raise ArmError(f"its {event['event']} has schema {schema}; schema {SCHEMA_VERSION} is read")
+    if any(event["event"] == "run_started" for event in others):
+        raise ArmError("its record is of several runs")
+    return Run(
+        path=folder,
+        env=_field(_field(started, "config", dict), "env", str),
+        seed=_field(started, "seed", int),
+        settings=_settings(started, others),
+        updates=_updates(columns),
+        skipped=sum(event["event"] == "update_skipped" for event in events),
+    )
+
+
+def _field(record: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = record.get(name)
+    if type(value) is not kind:
+        raise ArmError(f"its {name} is {value!r:.40}")
+    return value
+
+
+def _settings(started: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What decides the run: its config, whether schedules were on, and what was changed where it went on."""
+    settings = {**started["config"], "lr_schedule_switch": started.get("lr_schedule_switch")}
+    for event in resumed:
+        for name, change in _field(event, "changed", dict).items():
+            settings[name] = f"{settings.get(name)}, from update {event.get('update')} {change}"
+    return {name: value for name, value in settings.items() if name not in MAY_DIFFER}
+
+
+def _updates(columns: Mapping[str, Sequence[Any]]) -> Columns:
+    if not columns["update"]:
+        raise ArmError("has no completed update")
+    updates = {name: _column(name, values) for name, values in columns.items()}
+    if not np.array_equal(updates["update"], np.arange(len(updates["update"]))):
+        raise ArmError("its updates do not count up from 0: it is a part of a run")
+    if not (np.diff(updates["env_steps"], prepend=0) > 0).all():
+        raise ArmError("its env_steps do not grow")
+    return updates
+
+
+def _column(name: str, values: Sequence[Any]) -> NDArray[np.float64]:
+    # float would take "1" and true, too.
+    if not {int, float, bytes}.issuperset(map(type, values)):
+        wrong = next(value for value in values if type(value) not in (int, float, bytes))
+        raise ArmError(f"one of its {name} is {wrong!r:.40}")
+    try:
+        column = np.array([*map(float, values)])
+    except OverflowError:
+        column = np.array([np.inf])
+    if np.isinf(column).any():
+        raise ArmError(f"one of its {name} is too large")
+    return column

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from esper.analysis.arms import Arm, ArmError
-from esper.analysis.measures import MEASURES, Measure, steps_to
-from esper.analysis.runs import Columns
+from esper.analysis.measures import MEASURES, Measure
 from esper.analysis.statistics import (
     Interval,
     difference_interval,
@@ -22,18 +21,22 @@ from esper.analysis.statistics import (
 
 # Below so many seeds, intervals are wide and their rate is not what they say.
 FEW_SEEDS = 5
+# With fewer pairs, the degrees of freedom that pairing costs weigh more than the noise that pairs have in common.
+FEWEST_PAIRS = 5
+# So many seeds are named.
+_NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """An arm less the first one. Paired by seed where both have the same seeds.
+    """An arm less the first one: over the seeds that both have in `pairs`, or over all runs where that is 0.
 
     `probability_of_improvement` is that a run of this arm is better than one of the first.
     """
 
     mean: float
     interval: Interval
-    paired: bool
+    pairs: int
     probability_of_improvement: float
     effect_size: float
 
@@ -51,7 +54,9 @@ class Summary:
     difference: Difference | None
 
 
-def compare(arms: Sequence[Arm], *, threshold: float | None = None, seed: int = 0) -> dict[str, dict[str, Summary]]:
+def compare(
+    arms: Sequence[Arm], measures: Mapping[str, Measure] = MEASURES, *, seed: int = 0
+) -> dict[str, dict[str, Summary]]:
     """Summaries by measure and arm. Resampling draws from a generator with `seed`.
 
     Raises:
@@ -63,11 +68,6 @@ def compare(arms: Sequence[Arm], *, threshold: float | None = None, seed: int = 
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
         raise ArmError(f"two arms are called the same: {', '.join(names)}; rename a folder")
-    measures = dict(MEASURES)
-    if threshold is not None:
-        measures["steps_to_threshold"] = Measure(
-            of=steps_to(threshold), better="lower", says=f"first env_steps with a mean return of {threshold:g}"
-        )
     return {name: _summaries(arms, measure, seed) for name, measure in measures.items()}
 
 
@@ -77,8 +77,35 @@ def warnings(arms: Sequence[Arm]) -> list[str]:
     for arm in arms:
         found += [f"{arm.name}: left out {reason}" for reason in arm.left_out]
         if len(arm.runs) < FEW_SEEDS:
-            found.append(f"{arm.name}: {len(arm.runs)} seeds are too few to tell arms apart; have {FEW_SEEDS} or more")
+            found.append(f"{arm.name}: too few seeds to tell arms apart ({len(arm.runs)}); have {FEW_SEEDS} or more")
+        if skipped := {seed: run.skipped for seed, run in arm.runs.items() if run.skipped}:
+            found.append(f"{arm.name}: {sum(skipped.values())} updates were skipped, by {name_seeds(skipped)}")
+    for arm in arms[1:]:
+        found += _about_pairs(arm, arms[0])
+    ends = {arm.name: max(int(run.updates["env_steps"][-1]) for run in arm.runs.values()) for arm in arms}
+    if len(set(ends.values())) > 1:
+        each = ", ".join(f"{name} {steps:,}" for name, steps in ends.items())
+        found.append(f"the arms were trained for different env_steps: {each}")
     return found
+
+
+def _about_pairs(arm: Arm, first: Arm) -> list[str]:
+    shared = arm.runs.keys() & first.runs.keys()
+    if 0 < len(shared) < FEWEST_PAIRS:
+        return [f"{arm.name}: shares only {name_seeds(shared)} with {first.name}; compared without pairs"]
+    alone = [
+        f"{name_seeds(each.runs.keys() - shared)} of {each.name}" for each in (first, arm) if each.runs.keys() - shared
+    ]
+    if not shared or not alone:
+        return []
+    return [f"{arm.name}: {len(shared)} pairs with {first.name}; without a partner: {', '.join(alone)}"]
+
+
+def name_seeds(seeds: Iterable[int]) -> str:
+    """`seeds 1, 2, 3`, the first of many."""
+    found = sorted(seeds)
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return f"seed{'s' * (len(found) > 1)} {', '.join(map(str, found[:_NAMED]))}{more}"
 
 
 def _summaries(arms: Sequence[Arm], measure: Measure, seed: int) -> dict[str, Summary]:
@@ -101,15 +128,8 @@ def _summaries(arms: Sequence[Arm], measure: Measure, seed: int) -> dict[str, Su
 
 
 def _values(arm: Arm, measure: Measure) -> dict[int, float]:
-    values = {seed: _of(measure, run.updates) for seed, run in arm.runs.items()}
+    values = {seed: measure.of(run.updates) for seed, run in arm.runs.items()}
     return {seed: value for seed, value in values.items() if np.isfinite(value)}
-
-
-def _of(measure: Measure, updates: Columns) -> float:
-    try:
-        return measure.of(updates)
-    except KeyError:
-        return np.nan
 
 
 def _difference(
@@ -117,16 +137,17 @@ def _difference(
 ) -> Difference | None:
     if not mine or not first:
         return None
-    a, b = list(mine.values()), list(first.values())
-    paired = mine.keys() == first.keys()
+    shared = sorted(mine.keys() & first.keys())
+    pairs = len(shared) if len(shared) >= FEWEST_PAIRS else 0
+    a, b = ([values[seed] for seed in (shared if pairs else values)] for values in (mine, first))
     interval = (
-        mean_interval([mine[seed] - first[seed] for seed in mine], rng) if paired else difference_interval(a, b, rng)
+        mean_interval([x - y for x, y in zip(a, b, strict=True)], rng) if pairs else difference_interval(a, b, rng)
     )
     greater = probability_of_improvement(a, b)
     return Difference(
         mean=float(np.mean(a) - np.mean(b)),
         interval=interval,
-        paired=paired,
+        pairs=pairs,
         probability_of_improvement=greater if measure.better == "higher" else 1 - greater,
         effect_size=hedges_g(a, b),
     )

@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 
 from esper.analysis.runs import Columns
 
+# What is read of every update: what the measures need, and pages of comparisons draw.
+COLUMNS = (
+    *("update", "env_steps", "episodes", "episode_return_mean"),
+    *("value_loss", "ratio_std", "clip_fraction", "approx_kl", "explained_variance"),
+    *("lr/policy", "lr/value", "lr/shared"),
+)
 # The share of the updates, at the end of a run, over which its last values are averaged.
 FINAL_SHARE = 0.1
 # An update whose approx_kl is so many times the median of the run is a spike.
@@ -19,7 +25,7 @@ SPIKE = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """A number of a run from its updates; NaN where the run does not tell. `better` says which way is good."""
+    """A number of a run from its updates; not finite where the run does not tell. `better` says which way is good."""
 
     of: Callable[[Columns], float]
     better: Literal["higher", "lower"]
@@ -59,7 +65,11 @@ def _value_loss_variance(updates: Columns) -> float:
 
 
 def _mean_of(name: str) -> Callable[[Columns], float]:
-    return lambda updates: float(np.nanmean(updates[name])) if np.isfinite(updates[name]).any() else np.nan
+    def mean(updates: Columns) -> float:
+        known = _known(updates[name])
+        return float(known.mean()) if len(known) else np.nan
+
+    return mean
 
 
 def _variance_of(name: str) -> Callable[[Columns], float]:
@@ -71,11 +81,15 @@ def _oscillation_of(name: str) -> Callable[[Columns], float]:
 
 
 def _largest(name: str) -> Callable[[Columns], float]:
-    return lambda updates: float(np.nanmax(updates[name])) if np.isfinite(updates[name]).any() else np.nan
+    return lambda updates: float(_known(updates[name]).max(initial=-np.inf))
 
 
 def _spikes_of(name: str) -> Callable[[Columns], float]:
-    return lambda updates: float(np.mean(updates[name] > SPIKE * np.nanmedian(updates[name])))
+    def share(updates: Columns) -> float:
+        known = _known(updates[name])
+        return float(np.mean(known > SPIKE * np.median(known))) if len(known) else np.nan
+
+    return share
 
 
 def _weighted_mean(values: NDArray[Any], weights: NDArray[Any]) -> float:
@@ -83,13 +97,19 @@ def _weighted_mean(values: NDArray[Any], weights: NDArray[Any]) -> float:
     return float(np.average(values[known], weights=weights[known])) if known.any() else np.nan
 
 
+def _known(values: NDArray[Any]) -> NDArray[Any]:
+    known: NDArray[Any] = values[np.isfinite(values)]
+    return known
+
+
 def _log(values: NDArray[Any]) -> NDArray[Any]:
-    logarithms: NDArray[Any] = np.log(values[np.isfinite(values) & (values > 0)])
+    known = _known(values)
+    logarithms: NDArray[Any] = np.log(known[known > 0])
     return logarithms
 
 
 def _std(values: NDArray[Any]) -> float:
-    known = values[np.isfinite(values)]
+    known = _known(values)
     return float(known.std(ddof=1)) if len(known) > 1 else np.nan
 
 
@@ -113,3 +133,11 @@ MEASURES: dict[str, Measure] = {
         of=_mean_of("explained_variance"), better="higher", says="explained_variance, mean over updates"
     ),
 }
+
+
+def all_measures(threshold: float | None = None) -> dict[str, Measure]:
+    """`MEASURES`, and `steps_to_threshold` where there is a `threshold`."""
+    if threshold is None:
+        return MEASURES
+    says = f"first env_steps with a mean return of {threshold:g}"
+    return MEASURES | {"steps_to_threshold": Measure(of=steps_to(threshold), better="lower", says=says)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -12,11 +13,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from esper.analysis.anomalies import Anomaly
+from esper.analysis.anomalies import Trouble
 from esper.analysis.runs import Columns
+from esper.analysis.thinning import thinned
 
 _COLOURS = {"policy": "tab:blue", "value": "tab:orange", "shared": "tab:green"}
+# Gaps let a line below be seen where rates are the same.
+_LINES = {"policy": "-", "value": "--", "shared": ":"}
+# Beside a ratio beyond this, the band around 1 would not be seen.
+_FAR_RATIO = 3.0
 _PHASE_COLOURS = {"delay": "0.75", "warmup": "tab:red", "stable": "tab:green", "floor": "0.5"}
 
 
@@ -25,33 +33,51 @@ def plot_training(updates: Columns, path: Path, *, title: str) -> None:
     figure, axes = plt.subplots(3, 2, figsize=(11, 8), sharex=True, layout="constrained")
     figure.suptitle(title)
     if len(updates.get("update", ())):
-        _plot_return(axes[0, 0], updates)
-        _draw_rates(axes[0, 1], _by_group(updates, "lr"), list(updates["lr_phase/policy"]))
-        axes[0, 1].set_title("learning rates", fontsize=10)
-        _plot_metric(axes[1, 0], updates, "value_loss", log=True)
-        _plot_metric(axes[1, 1], updates, "explained_variance")
-        _plot_metric(axes[2, 0], updates, "approx_kl")
-        _plot_metric(axes[2, 1], updates, "clip_fraction")
+        panels = ("return", "lr", "value_loss", "explained_variance", "approx_kl", "clip_fraction")
+        for axis, panel in zip(axes.flat, panels, strict=True):
+            _plot_panel(axis, panel, _wide(updates))
     for axis in axes[-1]:
         axis.set_xlabel("update")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def plot_report(updates: Columns, anomalies: Sequence[Anomaly], folder: Path) -> dict[str, Path]:
-    """The pictures of a report as PNG files, by their headings; anomalies are marked where they begin."""
+def plot_report(updates: Columns, anomalies: Sequence[Trouble], folder: Path) -> dict[str, Path]:
+    """The pictures of a report as PNG files, by their headings; anomalies are marked, by number, where they begin."""
     drawn = {}
     for name, (heading, panels) in _REPORT.items():
         figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.2), layout="constrained")
-        for axis, panel in zip(np.atleast_1d(axes), panels, strict=True):
-            _plot_panel(axis, panel, updates)
+        for axis, panel in zip(axes, panels, strict=True):
+            _plot_panel(axis, panel, _wide(updates))
             axis.set_xlabel("update")
-            for anomaly in anomalies:
-                axis.axvline(anomaly.update, color="tab:red", linewidth=0.8, linestyle=":")
+            _mark(axis, anomalies)
         drawn[heading] = folder / f"{name}.png"
-        figure.savefig(drawn[heading], dpi=110)
+        figure.savefig(drawn[heading], dpi=150)
         plt.close(figure)
     return drawn
+
+
+def _wide(updates: Columns) -> Columns:
+    """A single update as one that lasts, as a line of one point is not seen."""
+    if len(updates["update"]) > 1:
+        return updates
+    return {name: np.repeat(column, 2) for name, column in updates.items()} | {
+        "update": updates["update"] + np.array([-0.5, 0.5])
+    }
+
+
+def _mark(axis: Axes, anomalies: Sequence[Trouble]) -> None:
+    for number, anomaly in enumerate(anomalies, start=1):
+        axis.axvline(anomaly.update, color="tab:red", linewidth=0.8, linestyle=":")
+        # Numbers of anomalies that are near each other stand below each other.
+        axis.annotate(
+            f" {number}",
+            (anomaly.update, 0.98 - 0.09 * ((number - 1) % 4)),
+            xycoords=("data", "axes fraction"),
+            va="top",
+            fontsize=8,
+            color="tab:red",
+        )
 
 
 # File name, heading, and what is drawn side by side.
@@ -64,32 +90,71 @@ _REPORT = {
 
 
 def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
+    axis.set_title(panel, fontsize=10)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    x = updates["update"]
     if panel == "return":
         _plot_return(axis, updates)
     elif panel == "lr":
-        _draw_rates(axis, _by_group(updates, "lr"), list(updates["lr_phase/policy"]))
         axis.set_title("learning rates", fontsize=10)
+        _draw_rates(axis, x, _by_group(updates, "lr"), list(updates["lr_phase/policy"]))
     elif panel == "grad_norm":
-        axis.set_title("grad_norm", fontsize=10)
         for group, norms in _by_group(updates, "grad_norm").items():
-            axis.plot(updates["update"], norms, linewidth=1, label=group, color=_COLOURS[group])
+            _draw_curve(axis, x, norms, label=group, color=_COLOURS[group])
         axis.set_yscale("log")
         axis.legend(fontsize=8)
     elif panel == "ratio":
         _plot_ratio(axis, updates)
-    else:
-        _plot_metric(axis, updates, panel, log=panel == "value_loss")
+    elif panel in updates:
+        _draw_curve(axis, x, updates[panel], color=_COLOURS["policy"])
+        if panel == "value_loss" and (updates[panel] > 0).all():
+            axis.set_yscale("log")
 
 
 def _plot_ratio(axis: Axes, updates: Columns) -> None:
-    axis.set_title("ratio (mean, one deviation, min to max)", fontsize=10)
-    x, mean, deviation = (updates[name] for name in ("update", "ratio_mean", "ratio_std"))
-    axis.fill_between(x, updates["ratio_min"], updates["ratio_max"], alpha=0.15, color="tab:blue", linewidth=0)
-    axis.fill_between(x, mean - deviation, mean + deviation, alpha=0.35, color="tab:blue", linewidth=0)
-    axis.plot(x, mean, linewidth=1, color="tab:blue")
+    if "ratio_p50" in updates:
+        axis.set_title("ratio (median, 25-75 %, 5-95 %, range)", fontsize=10)
+        middle = updates["ratio_p50"]
+        bands = [(updates[f"ratio_{low}"], updates[f"ratio_{high}"]) for low, high in (("p05", "p95"), ("p25", "p75"))]
+    else:
+        axis.set_title("ratio (mean, one deviation, range)", fontsize=10)
+        middle, deviation = updates["ratio_mean"], updates["ratio_std"]
+        bands = [(middle - deviation, middle + deviation)]
+    _draw_bands(axis, updates["update"], middle, [(updates["ratio_min"], updates["ratio_max"]), *bands])
+    if updates["ratio_max"].max() > _FAR_RATIO and (updates["ratio_min"] > 0).all():
+        axis.set_yscale("log")
     clip = updates["clip_coef"]
     for bound in (1 - clip, 1 + clip):
-        axis.plot(x, bound, linewidth=0.8, linestyle="--", color="0.3")
+        axis.plot(updates["update"], bound, linewidth=0.8, linestyle="--", color="0.3")
+
+
+def _plot_return(axis: Axes, updates: Columns) -> None:
+    axis.set_title("return (mean, one deviation, range)", fontsize=10)
+    if "episode_return_mean" not in updates:
+        axis.text(0.5, 0.5, "no episode ended", ha="center", transform=axis.transAxes)
+        return
+    known = np.isfinite(updates["episode_return_mean"])
+    mean, deviation, low, high = (updates[f"episode_return_{name}"][known] for name in ("mean", "std", "min", "max"))
+    _draw_bands(axis, updates["update"][known], mean, [(low, high), (mean - deviation, mean + deviation)])
+
+
+def _draw_bands(
+    axis: Axes, x: NDArray[Any], middle: NDArray[Any], bands: Sequence[tuple[NDArray[Any], NDArray[Any]]]
+) -> None:
+    """The line `middle` over `x`, in bands from the widest, the extremes, to the narrowest."""
+    x = thinned(x)
+    for index, (low, high) in enumerate(bands):
+        edges = (thinned(low, "min"), thinned(high, "max")) if index == 0 else (thinned(low), thinned(high))
+        axis.fill_between(x, *edges, alpha=0.15 if index == 0 else 0.3, color=_COLOURS["policy"], linewidth=0)
+    axis.plot(x, thinned(middle), linewidth=1, color=_COLOURS["policy"])
+
+
+def _draw_curve(axis: Axes, x: NDArray[Any], values: NDArray[Any], *, color: str, label: str | None = None) -> None:
+    """`values` over `x`; where they are thinned, with a band from their lowest to their highest."""
+    x_thin = thinned(x)
+    if len(x_thin) < len(x):
+        axis.fill_between(x_thin, thinned(values, "min"), thinned(values, "max"), alpha=0.25, color=color, linewidth=0)
+    axis.plot(x_thin, thinned(values), linewidth=1, color=color, label=label)
 
 
 def plot_schedules(
@@ -102,51 +167,29 @@ def plot_schedules(
 ) -> None:
     """Learning-rate curves by parameter group over the update index; `phases` shades the background."""
     figure, axis = plt.subplots(figsize=size, layout="constrained")
-    _draw_rates(axis, curves, phases)
+    _draw_rates(axis, np.arange(len(phases)), curves, phases)
     axis.set(title=title, xlabel="update")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _draw_rates(axis: Axes, curves: Mapping[str, Sequence[float]], phases: Sequence[str]) -> None:
+def _draw_rates(
+    axis: Axes, x: NDArray[Any], curves: Mapping[str, Sequence[float] | NDArray[Any]], phases: Sequence[str]
+) -> None:
     for group, rates in curves.items():
-        # Dashes let a line below be seen where two rates are the same.
-        style = "--" if group == "value" else "-"
-        axis.plot(rates, style, label=group, color=_COLOURS[group], drawstyle="steps-post")
-    _shade(axis, phases)
+        axis.plot(x, rates, _LINES[group], label=group, color=_COLOURS[group], drawstyle="steps-post")
+    _shade(axis, x, phases)
     axis.set_ylim(bottom=0)
     axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axis.legend(fontsize=8)
 
 
-def _plot_return(axis: Axes, updates: Columns) -> None:
-    mean = updates.get("episode_return_mean")
-    axis.set_title("episode return (mean, min to max)", fontsize=10)
-    if mean is None:
-        axis.text(0.5, 0.5, "no episode ended", ha="center", transform=axis.transAxes)
-        return
-    known = np.isfinite(mean)
-    x = updates["update"][known]
-    axis.fill_between(x, updates["episode_return_min"][known], updates["episode_return_max"][known], alpha=0.2)
-    axis.plot(x, mean[known], linewidth=1)
-
-
-def _by_group(updates: Columns, name: str) -> dict[str, Sequence[float]]:
+def _by_group(updates: Columns, name: str) -> dict[str, NDArray[Any]]:
     prefix = f"{name}/"
-    return {key.removeprefix(prefix): list(column) for key, column in updates.items() if key.startswith(prefix)}
+    return {key.removeprefix(prefix): column for key, column in updates.items() if key.startswith(prefix)}
 
 
-def _plot_metric(axis: Axes, updates: Columns, name: str, *, log: bool = False) -> None:
-    axis.set_title(name, fontsize=10)
-    values = updates.get(name)
-    if values is None:
-        return
-    axis.plot(updates["update"], values, linewidth=1)
-    if log and (values > 0).all():
-        axis.set_yscale("log")
-
-
-def _shade(axis: Axes, phases: Sequence[str]) -> None:
+def _shade(axis: Axes, x: NDArray[Any], phases: Sequence[str]) -> None:
     """Colour the background by the policy's phase; decay and constant stay white."""
     start, labelled = 0, set[str]()
     for index in range(1, len(phases) + 1):
@@ -155,6 +198,8 @@ def _shade(axis: Axes, phases: Sequence[str]) -> None:
         phase = phases[start]
         if phase in _PHASE_COLOURS:
             label = None if phase in labelled else phase
-            axis.axvspan(start, index, color=_PHASE_COLOURS[phase], alpha=0.12, label=label, linewidth=0)
+            axis.axvspan(
+                x[start], x[min(index, len(x) - 1)], color=_PHASE_COLOURS[phase], alpha=0.12, label=label, linewidth=0
+            )
             labelled.add(phase)
         start = index

@@ -1,25 +1,16 @@
-"""A run as one HTML page that needs nothing else: pictures are in it, and there is no script."""
+"""A run as one HTML page."""
 
 from __future__ import annotations
 
-import base64
-import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esper.analysis.anomalies import Anomaly, find_anomalies
+from esper.analysis.anomalies import Trouble, find_troubles
+from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots import plot_report
-from esper.analysis.runs import Columns, columns_of, read_events
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin-top: 2rem }
-img { width: 100% } table { border-collapse: collapse } td, th { padding: .15rem .8rem .15rem 0; text-align: left }
-td + td { font-family: ui-monospace, monospace; font-size: 13px } .bad { color: #a40000 }
-@media (prefers-color-scheme: dark) { body { background: #161616; color: #ddd } img { filter: invert(.92) } }
-"""
+from esper.analysis.runs import Columns, columns_of, ratio_quantiles, read_events
 
 
 class ReportError(ValueError):
@@ -34,7 +25,7 @@ class Record:
     finished: Mapping[str, Any] | None
     resumed: Sequence[Mapping[str, Any]]
     updates: Columns
-    anomalies: Sequence[Anomaly]
+    anomalies: Sequence[Trouble]
 
 
 def read_record(run_dir: Path) -> Record:
@@ -57,8 +48,8 @@ def read_record(run_dir: Path) -> Record:
         started=events[0],
         finished=last if last["event"] == "run_finished" else None,
         resumed=[event for event in events if event["event"] == "run_resumed"],
-        updates=updates,
-        anomalies=find_anomalies(updates, [event for event in events if event["event"] == "update_skipped"]),
+        updates={**updates, **ratio_quantiles(events, updates["update"])},
+        anomalies=find_troubles(events),
     )
 
 
@@ -71,32 +62,33 @@ def write_report(run_dir: Path, folder: Path) -> list[Path]:
     record = read_record(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     pictures = plot_report(record.updates, record.anomalies, folder)
-    page = folder / "report.html"
-    page.write_text(_page(run_dir.name, record, pictures), encoding="utf-8")
-    return [page, *pictures.values()]
+    path = folder / "report.html"
+    path.write_text(_page(run_dir.absolute().name, record, pictures), encoding="utf-8")
+    return [path, *pictures.values()]
 
 
 def _page(name: str, record: Record, pictures: Mapping[str, Path]) -> str:
     config = record.started["config"]
-    title = f"{config['env']}, seed {record.started['seed']}"
-    sections = [f"<h1>{html.escape(title)}</h1><p>{html.escape(name)}: {html.escape(_how_it_went(record))}</p>"]
+    sections = [text(f"{name}: {_how_it_went(record)}")]
     if record.anomalies:
-        rows = ((a.kind, f"from update {a.update}, in {a.updates}: {a.says}") for a in record.anomalies)
-        sections.append(f'<h2 class="bad">Anomalies</h2>{_table(rows)}')
-    for heading, picture in pictures.items():
-        data = base64.b64encode(picture.read_bytes()).decode()
-        sections.append(f'<h2>{heading}</h2><img alt="{heading}" src="data:image/png;base64,{data}">')
-    schedules = (
-        (group, ", ".join(f"{k} {v}" for k, v in s.items())) for group, s in record.started["schedules"].items()
-    )
-    sections.append(f"<h2>Schedules</h2>{_table(schedules)}")
-    if record.resumed:
-        rows = ((f"update {event['update']}", event["checkpoint"]) for event in record.resumed)
-        sections.append(f"<h2>Resumed</h2>{_table(rows)}")
-    sections.append(f"<h2>Settings</h2>{_table(config.items())}")
-    sections.append(f"<h2>Versions</h2>{_table(record.started['versions'].items())}")
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(sections)}</body></html>\n"
+        # Numbered, as they are in the pictures.
+        rows = (
+            (f"{i}. {a.kind}", f"from update {a.update}, in {a.updates}: {a.says}")
+            for i, a in enumerate(record.anomalies, start=1)
+        )
+        sections += [heading("Anomalies", bad=True), table(rows)]
+    for says, path in pictures.items():
+        sections += [heading(says), picture(says, path.read_bytes())]
+    schedules = {
+        group: ", ".join(f"{name} {value}" for name, value in schedule.items())
+        for group, schedule in record.started["schedules"].items()
+    }
+    resumed = {f"update {event['update']}": event["checkpoint"] for event in record.resumed}
+    tables = {"Schedules": schedules, "Resumed": resumed, "Settings": config, "Versions": record.started["versions"]}
+    for says, rows in tables.items():
+        if rows:
+            sections += [heading(says), table(rows.items())]
+    return page(f"{config['env']}, seed {record.started['seed']}", sections)
 
 
 def _how_it_went(record: Record) -> str:
@@ -106,8 +98,3 @@ def _how_it_went(record: Record) -> str:
         return f"not finished, {done}, {steps}"
     cause = f" ({record.finished['cause']})" if "cause" in record.finished else ""
     return f"{record.finished['status']}{cause}, {done}, {steps}, {record.finished['seconds']:,.0f} s"
-
-
-def _table(rows: Iterable[tuple[Any, Any]]) -> str:
-    cells = "".join(f"<tr><td>{html.escape(str(a))}</td><td>{html.escape(str(b))}</td></tr>" for a, b in rows)
-    return f"<table>{cells}</table>"

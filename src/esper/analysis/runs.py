@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,11 +15,22 @@ from esper.telemetry.events import TIME_FIELDS, TIMED_EVENTS
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 
 
-def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:
-    """The records in `events.jsonl`, in order."""
+def read_events(run_dir: Path, decode: Callable[[str], Any] = json.loads) -> Iterator[dict[str, Any]]:
+    """The records in `events.jsonl`, in order; `decode` makes one of a line.
+
+    Raises:
+        OSError: when there is no such file, or it cannot be read.
+        ValueError: for a line that is no event, as the last one of a run that was killed can be.
+    """
     with (run_dir / "events.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+        for number, line in enumerate(file, start=1):
+            try:
+                event = decode(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"line {number} is not JSON ({error})") from None
+            if not isinstance(event, dict) or "event" not in event:
+                raise ValueError(f"line {number} is no event")
+            yield event
 
 
 def repeatable_events(run_dir: Path) -> list[dict[str, Any]]:
@@ -41,3 +52,23 @@ def columns_of(events: Iterable[Mapping[str, Any]]) -> Columns:
     rows = [event for event in events if event["event"] == "update_completed"]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+
+
+def ratio_quantiles(events: Iterable[Mapping[str, Any]], updates: NDArray[Any]) -> Columns:
+    """Those of the importance ratio for each of `updates`, the mean over minibatches; none unless for debugging."""
+    prefix = "minibatch/ratio_p"
+    rows = {
+        event["update"]: {name: values for name, values in event.items() if name.startswith(prefix)}
+        for event in events
+        if event["event"] == "debug_snapshot"
+    }
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    return {
+        name.removeprefix("minibatch/"): np.array([_mean(rows.get(update, {}).get(name, ())) for update in updates])
+        for name in names
+    }
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else np.nan

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 RESAMPLES = 10_000
+_FEWEST_TO_RESAMPLE = 5
 
 
 class Interval(NamedTuple):
@@ -27,13 +28,29 @@ def interquartile_mean(scores: Sequence[float]) -> float:
 def mean_interval(values: Sequence[float], rng: np.random.Generator) -> Interval:
     """Of the mean, by the studentized bootstrap (Efron and Tibshirani 1993, chapter 12.5).
 
-    Quantiles of the resampled means alone would be too narrow for the five to twenty seeds that there are.
+    Quantiles of the resampled means alone would be too narrow for the five to twenty seeds that there are. Fewer than
+    five make too few different resamples, and get Student's interval.
     """
     return _studentized([np.asarray(values, dtype=float)], rng)
 
 
+def mean_band(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Means of the columns of `values` [N, P], and the ends of their 95 % intervals by Student's t.
+
+    NaN counts for nothing. A column of nothing else has no mean, and one of a single value no interval.
+    """
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    missing = np.full(values.shape[1], np.nan)
+    mean = np.divide(np.where(known, values, 0.0).sum(axis=0), count, out=missing.copy(), where=count > 0)
+    squares = np.where(known, (values - mean) ** 2, 0.0).sum(axis=0)
+    variance = np.divide(squares, count * (count - 1), out=missing, where=count > 1)
+    half = stats.t.ppf(0.975, count - 1) * np.sqrt(variance)
+    return mean, mean - half, mean + half
+
+
 def difference_interval(a: Sequence[float], b: Sequence[float], rng: np.random.Generator) -> Interval:
-    """Of mean(a) - mean(b) for independent samples, by the studentized bootstrap with Welch's standard error."""
+    """Of mean(a) - mean(b) for independent samples, the same with Welch's standard error."""
     return _studentized([np.asarray(a, dtype=float), -np.asarray(b, dtype=float)], rng)
 
 
@@ -42,7 +59,14 @@ def _studentized(samples: list[NDArray[Any]], rng: np.random.Generator) -> Inter
     if min(map(len, samples)) < 2:
         return Interval(np.nan, np.nan)
     estimate = float(sum(x.mean() for x in samples))
-    error = np.sqrt(sum(x.var(ddof=1) / len(x) for x in samples))
+    squares = np.array([x.var(ddof=1) / len(x) for x in samples])
+    error = np.sqrt(squares.sum())
+    if error == 0:
+        return Interval(estimate, estimate)
+    if min(map(len, samples)) < _FEWEST_TO_RESAMPLE:
+        freedom = error**4 / sum(squares**2 / [len(x) - 1 for x in samples])
+        half = stats.t.ppf(0.975, freedom) * error
+        return Interval(float(estimate - half), float(estimate + half))
     shifts, variances = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
     for x in samples:
         drawn = x[rng.integers(len(x), size=(RESAMPLES, len(x)))]
@@ -50,8 +74,6 @@ def _studentized(samples: list[NDArray[Any]], rng: np.random.Generator) -> Inter
         variances += drawn.var(axis=1, ddof=1) / len(x)
     # A resample of one value again and again says nothing of the error.
     usable = variances > 1e-12 * error**2
-    if not usable.any():
-        return Interval(estimate, estimate)
     low, high = np.quantile(shifts[usable] / np.sqrt(variances[usable]), (0.025, 0.975))
     return Interval(float(estimate - high * error), float(estimate - low * error))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,10 @@ from esper.options import Bounds
 from esper.scripts.flags import fail, number
 
 if TYPE_CHECKING:
-    from esper.analysis.comparison import Difference, Summary
+    from esper.analysis.comparison import Summary
+    from esper.analysis.measures import Measure
 
-USAGE = "esper compare A B [C ...] [--threshold X] [--json]"
+USAGE = "esper compare A B [C ...] [--threshold X] [--html FILE] [--json]"
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
@@ -25,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     )
     parser.add_argument("--threshold", metavar="X", help="also the environment steps to a mean return of X")
     parser.add_argument("--seed", default="0", metavar="S", help="seed of the resampling (default: 0)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with curves and intervals")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
@@ -35,48 +39,46 @@ def run(args: argparse.Namespace) -> int:
     seed = number("--seed", args.seed, int, Bounds(minimum=0), "esper compare")
     from esper.analysis.arms import ArmError, load_arm
     from esper.analysis.comparison import compare, warnings
+    from esper.analysis.measures import all_measures
 
+    measures = all_measures(threshold)
     try:
         arms = [load_arm(path) for path in args.arms]
-        results = compare(arms, threshold=threshold, seed=seed)
+        results = compare(arms, measures, seed=seed)
     except ArmError as error:
         fail(str(error), "esper compare")
     notes = warnings(arms)
+    if args.html:
+        from esper.analysis.comparison_page import comparison_page
+
+        try:
+            args.html.write_text(comparison_page(arms, results, measures, notes), encoding="utf-8")
+        except OSError as error:
+            fail(f"--html {args.html}: cannot be written: {error.strerror}", "esper compare")
     if args.json:
         runs = {arm.name: len(arm.runs) for arm in arms}
         print(json.dumps(_plain({"arms": runs, "measures": results, "notes": notes})))
         return 0
-    _print(results)
+    _print(results, measures)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     return 0
 
 
-def _print(results: dict[str, dict[str, Summary]]) -> None:
-    for measure, summaries in results.items():
-        width = max(map(len, summaries))
-        print(measure)
-        for arm, summary in summaries.items():
-            mean = _with_interval(summary.mean, summary.interval)
-            parts = [f"mean {mean}", f"IQM {_with_interval(summary.iqm, summary.iqm_interval)}"]
-            if summary.without:
-                parts.append(f"{summary.without} without")
-            print(f"  {arm:{width}}  {', '.join(parts)}")
-            if summary.difference is not None:
-                print(f"  {'':{width}}  {_difference(summary.difference)}")
+def _print(results: Mapping[str, Mapping[str, Summary]], measures: Mapping[str, Measure]) -> None:
+    from esper.analysis.comparison_table import HEADINGS, rows
+
+    lines = {measure: rows(summaries) for measure, summaries in results.items()}
+    widths = [max(map(len, column)) for column in zip(HEADINGS, *itertools.chain(*lines.values()), strict=True)]
+    print(_line(HEADINGS, widths))
+    for measure, each in lines.items():
+        print(f"{measure}, {measures[measure].better} is better")
+        for row in each:
+            print(_line(row, widths))
 
 
-def _difference(difference: Difference) -> str:
-    how = "by pairs" if difference.paired else "unpaired"
-    text = f"less the first {_with_interval(difference.mean, difference.interval)} {how}"
-    text += f", P(better) {difference.probability_of_improvement:.2f}"
-    return text if math.isnan(difference.effect_size) else f"{text}, effect {difference.effect_size:+.2f}"
-
-
-def _with_interval(value: float, interval: tuple[float, float]) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.4g}" + ("" if math.isnan(interval[0]) else f" [{interval[0]:.4g}, {interval[1]:.4g}]")
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  " + "  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def _plain(value: Any) -> Any:

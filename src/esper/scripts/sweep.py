@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,15 +185,16 @@ def _conclude(jobs: Sequence[Job], board: Board, stopped_by: str | None) -> int:
     for environment in dict.fromkeys(job.environment for job in jobs):
         arms = dict.fromkeys(job.run_dir.parent for job in done if job.environment == environment)
         if arms:
-            _compare(environment, [str(arm) for arm in arms])
+            _compare(arms, jobs[0].run_dir.parents[2] / f"{environment}.html")
     return 1 if missing else 0
 
 
-def _compare(environment: str, arms: Sequence[str]) -> None:
-    print(f"\n{environment}: esper compare {' '.join(arms)}")
+def _compare(arms: Iterable[Path], page: Path) -> None:
+    arguments = [*map(str, arms), "--html", str(page)]
+    print(f"\nesper compare {' '.join(arguments)}")
     parser = Parser(prog="esper compare")
     compare.add_arguments(parser, help_all=False)
-    compare.run(parser.parse_args(arms))
+    compare.run(parser.parse_args(arguments))
 
 
 def _count(name: str, text: str, minimum: int) -> int:

@@ -41,7 +41,7 @@ class AnomalyDetector:
         match record["event"]:
             case "run_started" | "run_resumed":
                 self._total_updates = record["total_updates"]
-            case "update_skipped" if record["non_finite"]:
+            case "update_skipped" if record.get("non_finite"):
                 return [Anomaly("non_finite", None, str(record["cause"]))]
             case "update_completed":
                 return list(self._judge(record))

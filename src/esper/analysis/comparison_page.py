@@ -1,0 +1,66 @@
+"""Arms beside each other as one HTML page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from esper.analysis.arms import Arm, differing
+from esper.analysis.comparison import Summary
+from esper.analysis.comparison_table import HEADINGS, rows
+from esper.analysis.measures import Measure
+from esper.analysis.page import heading, page, picture, table, text
+from esper.analysis.plots_comparison import plot_curves, plot_measures
+from esper.analysis.thinning import POINTS
+
+
+def comparison_page(
+    arms: Sequence[Arm],
+    results: Mapping[str, Mapping[str, Summary]],
+    measures: Mapping[str, Measure],
+    notes: Sequence[str],
+) -> str:
+    """The page, of what `compare` found by `measures`, and of what `warnings` has to say."""
+    sections = [_arms(arms)]
+    if notes:
+        sections += [heading("Notes", bad=True), text(*notes)]
+    has_shared = any(np.isfinite(run.updates["lr/shared"]).any() for arm in arms for run in arm.runs.values())
+    rates = ["lr/policy", "lr/value", *["lr/shared"] * has_shared]
+    updates = max(len(run.updates["update"]) for arm in arms for run in arm.runs.values())
+    thin = f" Each point is the mean of up to {math.ceil(updates / POINTS)} updates." if updates > POINTS else ""
+    sections += [
+        heading("Learning curves"),
+        text(f"Means over seeds, with 95 % bands.{thin}"),
+        picture("learning curves", plot_curves(arms, ["episode_return_mean"], "env_steps")),
+        heading("Learning rates"),
+        picture("learning rates", plot_curves(arms, rates, "update")),
+        heading("Stability"),
+        picture("stability", plot_curves(arms, ["value_loss", "ratio_std", "approx_kl", "clip_fraction"], "update")),
+        heading("Measures"),
+        text("Means with 95 % intervals; a dot is a run."),
+        picture("measures", plot_measures(results, measures)),
+        _measures(results, measures, arms[0].name),
+    ]
+    return page(f"{', '.join(arm.name for arm in arms)} on {arms[0].env}", sections)
+
+
+def _arms(arms: Sequence[Arm]) -> str:
+    lines = []
+    for arm in arms:
+        longest = max((run.updates for run in arm.runs.values()), key=lambda updates: float(updates["env_steps"][-1]))
+        ends = (f"{len(longest['update']):,}", f"{longest['env_steps'][-1]:,.0f}")
+        lines.append((arm.name, arm.path, len(arm.runs), ", ".join(map(str, sorted(arm.runs))), *ends))
+    found = table(lines, ("arm", "folder", "runs", "seeds", "updates", "env_steps"))
+    if names := differing(*(arm.settings for arm in arms)):
+        settings = ((name, *(arm.settings.get(name) for arm in arms)) for name in names)
+        found += heading("Settings in which they differ") + table(settings, ("setting", *(arm.name for arm in arms)))
+    return found
+
+
+def _measures(results: Mapping[str, Mapping[str, Summary]], measures: Mapping[str, Measure], first: str) -> str:
+    lines: list[Sequence[str]] = []
+    for name, summaries in results.items():
+        lines += [(f"{name}: {measures[name].says}, {measures[name].better} is better",), *rows(summaries)]
+    return table(lines, HEADINGS)

@@ -1,0 +1,48 @@
+"""A comparison in words, for the terminal and for pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from esper.analysis.comparison import Difference, Summary
+from esper.analysis.statistics import Interval
+
+HEADINGS = ("arm", "runs", "mean [95 %]", "IQM", "less the first [95 %]", "pairs", "P(better)", "effect")
+
+
+def rows(summaries: Mapping[str, Summary]) -> list[tuple[str, ...]]:
+    """One of each arm, for the summaries of a measure; `runs` are those that tell it."""
+    return [
+        (
+            arm,
+            f"{len(each.values)} of {len(each.values) + each.without}" if each.without else f"{len(each.values)}",
+            _with_interval(each.mean, each.interval),
+            _number(each.iqm),
+            *_difference(each.difference),
+        )
+        for arm, each in summaries.items()
+    ]
+
+
+def _difference(difference: Difference | None) -> tuple[str, ...]:
+    if difference is None:
+        return ("",) * 4
+    return (
+        _with_interval(difference.mean, difference.interval),
+        f"{difference.pairs or 'none'}",
+        f"{difference.probability_of_improvement:.2f}",
+        "-" if math.isnan(difference.effect_size) else f"{difference.effect_size:+.2f}",
+    )
+
+
+def _with_interval(value: float, interval: Interval) -> str:
+    if math.isnan(interval.low):
+        return _number(value)
+    return f"{_number(value)} [{_number(interval.low, 3)}, {_number(interval.high, 3)}]"
+
+
+def _number(value: float, digits: int = 4) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"

@@ -1,0 +1,35 @@
+"""Curves of an arm: means over its seeds with their bands."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esper.analysis.arms import Arm
+from esper.analysis.statistics import mean_band
+from esper.analysis.thinning import thinned
+
+
+class Curve(NamedTuple):
+    """All [P]; `low` and `high` are NaN where there are too few seeds for an interval."""
+
+    x: NDArray[Any]
+    mean: NDArray[Any]
+    low: NDArray[Any]
+    high: NDArray[Any]
+
+
+def curve_of(arm: Arm, name: str, over: Literal["update", "env_steps"], *, log: bool = False) -> Curve:
+    """The mean over seeds of column `name`, thinned in each run; with `log`, of its logarithm, and made up again."""
+    runs = [run.updates for run in arm.runs.values()]
+    x = np.unique(np.concatenate([updates[over] for updates in runs]))
+    # Runs that skipped an update have none at some x.
+    values = np.full((len(runs), len(x)), np.nan)
+    for row, updates in zip(values, runs, strict=True):
+        row[np.searchsorted(x, updates[over])] = updates[name]
+    if not log:
+        return Curve(thinned(x), *mean_band(thinned(values)))
+    logarithms = np.log(values, out=np.full(values.shape, np.nan), where=values > 0)
+    return Curve(thinned(x), *map(np.exp, mean_band(thinned(logarithms))))
