@@ -87,6 +87,12 @@ class TestStatistics:
         covered = [low <= 3 <= high for low, high in (mean_interval(x, rng) for x in rng.normal(3, 1, (1_000, 10)))]
         assert 0.93 <= np.mean(covered) <= 0.97
 
+    def test_one_run_that_failed_among_equal_ones(self) -> None:
+        """No mean of values within 260 and 500 lies outside."""
+        returns = [260.0, *(500.0 - 0.01 * i for i in range(19))]
+        low, high = mean_interval(returns, np.random.default_rng(0))
+        assert 400 < low < 488 < high <= 500
+
     def test_a_planted_effect_is_found(self) -> None:
         rng = np.random.default_rng(2)
         low, high = difference_interval(rng.normal(1.5, 1, 20), rng.normal(0, 1, 20), rng)
@@ -138,6 +144,8 @@ class TestMeasures:
             ("area_under_curve", 3.0),
             # Differences 1, -1, 1: mean 1/3, squared deviations 4/9 + 16/9 + 4/9 over 2.
             ("value_loss_roughness", (12 / 9) ** 0.5),
+            # 1, e, 1, e: deviations of (e - 1) / 2, squares 4 times that over 3.
+            ("value_loss_std", (np.e - 1) / 3**0.5),
             # 0, 1, 0, 1 around 1/2: 4 quarters over 3.
             ("value_loss_variance", 1 / 3),
             ("ratio_std", 0.2),
@@ -152,7 +160,7 @@ class TestMeasures:
         assert MEASURES[name].of(UPDATES) == pytest.approx(value)
 
     def test_all_are_tried(self) -> None:
-        assert len(MEASURES) == 10
+        assert len(MEASURES) == 11
 
     def test_steps_to_a_threshold(self) -> None:
         assert steps_to(3.0)(UPDATES) == 300

@@ -60,6 +60,10 @@ def _value_loss_roughness(updates: Columns) -> float:
     return _std(np.diff(_log(updates["value_loss"])))
 
 
+def _value_loss_std(updates: Columns) -> float:
+    return _std(updates["value_loss"])
+
+
 def _value_loss_variance(updates: Columns) -> float:
     return _std(_log(updates["value_loss"])) ** 2
 
@@ -119,6 +123,7 @@ MEASURES: dict[str, Measure] = {
     "value_loss_roughness": Measure(
         of=_value_loss_roughness, better="lower", says="std of first differences of log value_loss"
     ),
+    "value_loss_std": Measure(of=_value_loss_std, better="lower", says="std of value_loss"),
     "value_loss_variance": Measure(of=_value_loss_variance, better="lower", says="variance of log value_loss"),
     "ratio_std": Measure(of=_mean_of("ratio_std"), better="lower", says="std of the ratio, mean over updates"),
     "ratio_std_variance": Measure(of=_variance_of("ratio_std"), better="lower", says="variance of ratio_std"),
