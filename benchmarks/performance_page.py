@@ -1,12 +1,8 @@
-"""Writes the tables of docs/performance.md, and draws its pictures, from docs/performance.json.
-
-A table stands between <!-- NAME --> and <!-- end -->; the text around it is written by hand.
-"""
+"""Writes the tables of docs/performance.md, and draws its pictures, from docs/performance.json."""
 
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import throughput
+from marked import fill
 from matplotlib import pyplot as plt
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -197,15 +194,7 @@ def draw_scaling(results: dict[str, Any], path: Path) -> None:
 def main() -> None:
     matplotlib.use("Agg")
     results = json.loads((DOCS / "performance.json").read_text())
-    page = DOCS / "performance.md"
-    text = page.read_text()
-    for name, table in TABLES.items():
-        marked = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not marked.search(text):
-            raise SystemExit(f"{page} has no place for <!-- {name} -->")
-        content = table(results)
-        text = marked.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
-    page.write_text(text)
+    fill(DOCS / "performance.md", {name: table(results) for name, table in TABLES.items()})
     draw_peers(results, DOCS / "images" / "performance-peers.png")
     draw_scaling(results, DOCS / "images" / "performance-scaling.png")
 

@@ -103,7 +103,21 @@ class TestReport:
 
     @pytest.mark.parametrize(
         ("record", "message"),
-        [(None, "cannot be read"), ("", "does not begin"), ("{", "cannot be read"), ('{"event": "x"}\n', "not begin")],
+        [
+            (None, "cannot be read"),
+            ("", "does not begin"),
+            ("{", "cannot be read"),
+            ('{"event": "x"}\n', "not begin"),
+            ('{"event": "run_started"}\n', "its run_started has schema 1; schema 2 is read"),
+            (
+                '{"event": "run_started", "schema": 2}\n{"event": "run_resumed", "schema": 3}\n',
+                "run_resumed has schema 3",
+            ),
+            (
+                '{"event": "run_started", "schema": 2}\n{"event": "update_completed", "update": 0, "entropy": "low"}\n',
+                "one of its entropy is 'low', and no number",
+            ),
+        ],
     )
     def test_nothing_to_report(
         self, tmp_path: Path, record: str | None, message: str, capsys: pytest.CaptureFixture[str]

@@ -335,3 +335,13 @@ def test_a_torch_environment_trains_with_its_preset_evaluates_and_is_drawn(
     assert status == 0
     assert json.loads(out)["episodes"] == 2
     assert gif.read_bytes().startswith(b"GIF89a")
+
+
+def test_whoever_reads_the_output_may_have_enough() -> None:
+    command = [sys.executable, "-m", "esper.scripts.train", "ppo", "--print-config"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait() == 141
+        assert process.stderr.read() == b""

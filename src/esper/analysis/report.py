@@ -11,6 +11,7 @@ from esper.analysis.anomalies import Trouble, find_troubles
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots import plot_report
 from esper.analysis.runs import Columns, columns_of, ratio_quantiles, read_events
+from esper.telemetry.events import SCHEMA_VERSION
 
 
 class ReportError(ValueError):
@@ -40,6 +41,7 @@ def read_record(run_dir: Path) -> Record:
         raise ReportError(f"{run_dir / 'events.jsonl'}: cannot be read: {error}") from None
     if not events or events[0].get("event") != "run_started":
         raise ReportError(f"{run_dir / 'events.jsonl'}: does not begin with run_started")
+    _check(run_dir, events)
     updates = columns_of(events)
     if not len(updates.get("update", ())):
         raise ReportError(f"{run_dir}: has no completed update yet")
@@ -51,6 +53,20 @@ def read_record(run_dir: Path) -> Record:
         updates={**updates, **ratio_quantiles(events, updates["update"])},
         anomalies=find_troubles(events),
     )
+
+
+def _check(run_dir: Path, events: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse records of another version, and updates with text where a number belongs."""
+    for event in events:
+        # Records of version 1 do not say so.
+        if event["event"] in ("run_started", "run_resumed") and event.get("schema", 1) != SCHEMA_VERSION:
+            raise ReportError(
+                f"{run_dir}: its {event['event']} has schema {event.get('schema', 1)}; schema {SCHEMA_VERSION} is read"
+            )
+        if event["event"] == "update_completed":
+            for name, value in event.items():
+                if name != "event" and not name.startswith("lr_phase/") and type(value) not in (int, float):
+                    raise ReportError(f"{run_dir}: one of its {name} is {value!r:.40}, and no number")
 
 
 def write_report(run_dir: Path, folder: Path) -> list[Path]:

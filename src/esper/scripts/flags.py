@@ -37,7 +37,7 @@ _NOTES = {
 
 
 # What a shell reports for a program ended by a signal.
-STOPPED_BY = {"SIGINT": 130, "SIGTERM": 143}
+STOPPED_BY = {"SIGINT": 130, "SIGPIPE": 141, "SIGTERM": 143}
 
 
 class Parser(argparse.ArgumentParser):

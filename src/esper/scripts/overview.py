@@ -93,8 +93,9 @@ class Overview:
                 f"[red]{failed} failed[/]" if failed else "",
             )
         whole = Table.grid()
-        whole.add_row(table)
+        # Above, where it is seen even if the arms are more than the terminal's lines.
         whole.add_row(f"{self._done()} complete, {self._time_left(board)} left")
+        whole.add_row(table)
         return whole
 
     def _groups(self) -> dict[tuple[str, str], list[Job]]:

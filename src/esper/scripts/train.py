@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         unknown_flags(unknown, commands[args.command])
     try:
         status: int = _COMMANDS[args.command].run(args)
+    except BrokenPipeError:
+        # Whoever reads the output has enough. Python would say so again when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STOPPED_BY["SIGPIPE"]
     except KeyboardInterrupt:
         print(f"esper {args.command}: stopped at once; what was written before is whole", file=sys.stderr)
         return STOPPED_BY["SIGINT"]

@@ -1,0 +1,95 @@
+"""The tables and pictures of docs/study-lr-schedules.md, from the runs of its sweep.
+
+    esper sweep --config docs/study-lr-schedules.toml
+    python benchmarks/study_page.py runs/study-lr-schedules
+
+The numbers go to a JSON file beside the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from marked import fill
+
+from esper.analysis.arms import Arm, load_arm
+from esper.analysis.comparison import Summary, compare, warnings
+from esper.analysis.measures import all_measures
+from esper.analysis.plots_comparison import plot_curves
+from esper.sweep.plan import make_sweep, read_sweep
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, SWEEP, NUMBERS = (DOCS / f"study-lr-schedules.{suffix}" for suffix in ("md", "toml", "json"))
+# Where the sign may change a share of the first arm's mean says nothing: these are shown as they are.
+ABSOLUTE = ("final_return", "area_under_curve", "explained_variance")
+CURVES = ("episode_return_mean", "value_loss", "ratio_std", "approx_kl")
+
+Results = Mapping[str, Mapping[str, Mapping[str, Summary]]]
+
+
+def load(folder: Path) -> dict[str, list[Arm]]:
+    """The arms of each environment that `folder` has, in the sweep's order."""
+    sweep = make_sweep({"folder": "", **read_sweep(SWEEP)}, str(SWEEP))
+    return {
+        environment.name: [load_arm(folder / environment.name / arm) for arm in sweep.arms]
+        for environment in sweep.environments
+        if (folder / environment.name).is_dir()
+    }
+
+
+def table(results: Results, measure: str) -> str:
+    """A row for each arm, a column for each environment: means of the first arm, differences of the others."""
+    lines = [f"| | {' | '.join(results)} |", "|---" * (len(results) + 1) + "|"]
+    arms = list(next(iter(results.values()))[measure])
+    for arm in arms:
+        cells = [
+            cell(by_measure[measure][arm], by_measure[measure][arms[0]], measure) for by_measure in results.values()
+        ]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(summary: Summary, first: Summary, measure: str) -> str:
+    """In bold what has an interval without 0."""
+    difference = summary.difference
+    if difference is None:
+        return f"{summary.mean:.3g}"
+    low, high = difference.interval
+    scale, unit = (1.0, "") if measure in ABSOLUTE else (100 / first.mean, " %")
+    text = f"{difference.mean * scale:+.3g}{unit} [{low * scale:+.3g}, {high * scale:+.3g}]"
+    return f"**{text}**" if low * high > 0 else text
+
+
+def numbers(results: Results, arms: Mapping[str, list[Arm]]) -> dict[str, Any]:
+    return {
+        environment: {
+            "runs": {arm.name: len(arm.runs) for arm in arms[environment]},
+            "notes": warnings(arms[environment]),
+            "measures": {
+                measure: {arm: dataclasses.asdict(summary) for arm, summary in by_arm.items()}
+                for measure, by_arm in by_measure.items()
+            },
+        }
+        for environment, by_measure in results.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    args = parser.parse_args()
+    arms, measures = load(args.folder), all_measures(None)
+    results = {environment: compare(each, measures) for environment, each in arms.items()}
+    fill(PAGE, {measure: table(results, measure) for measure in measures})
+    NUMBERS.write_text(json.dumps(numbers(results, arms), indent=1) + "\n")
+    for environment, each in arms.items():
+        (DOCS / "images" / f"study-{environment}.png").write_bytes(plot_curves(each, CURVES, "update"))
+
+
+if __name__ == "__main__":
+    main()

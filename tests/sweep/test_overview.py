@@ -1,0 +1,46 @@
+"""What is shown of a sweep while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from esper.scripts.overview import Overview
+from esper.settings import Layer
+from esper.sweep.job import Outcome
+from esper.sweep.launch import Board
+from esper.sweep.plan import Job, make_jobs, make_sweep
+from esper.sweep.progress import Progress
+
+
+def make(folder: Path) -> list[Job]:
+    """Two runs of a thousand steps in each of two environments."""
+    tables = {"folder": str(folder), "seeds": 2, "environments": {"A": {"env": "CartPole-v1"}, "B": {"env": "X-v1"}}}
+    layer = Layer(source="flag", values={"total_timesteps": 1000, "num_envs": 1, "num_steps": 100})
+    return make_jobs(make_sweep(tables, "x"), {}, layer)
+
+
+def test_time_left_is_by_the_speed_of_each_environment(tmp_path: Path) -> None:
+    jobs = make(tmp_path)
+    overview, board = Overview(jobs, 2, quiet=True), Board([])
+    assert overview._time_left(board) == "-"
+    # 1,000 steps in 10 s, and 250 in 25 s.
+    overview._progress[jobs[0].name] = Progress(status="completed", fraction=1.0)
+    overview._progress[jobs[2].name] = Progress(status="begun", fraction=0.25)
+    overview._seconds.update({jobs[0].name: 10.0, jobs[2].name: 25.0})
+    board.running = [jobs[2]]
+    # 1,000 at 100 a second, 750 and 1,000 at 10 a second, one after the other.
+    assert overview._time_left(board) == "0:03:05"
+
+
+def test_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = make(tmp_path)
+    board = Board([])
+    board.outcomes[jobs[0].name] = Outcome(status="failed", cause="it broke")
+    with Overview(jobs, 2, quiet=False) as overview:
+        overview.show(board, jobs[0])
+    assert capsys.readouterr().out.splitlines() == [
+        "4 runs, 0 of them complete before, 2 at a time",
+        "0/4  A/default/seed-1 failed: it broke",
+    ]
