@@ -117,7 +117,12 @@ class TestJobs:
 
     @pytest.mark.parametrize(
         ("text", "message"),
-        [("seed = 1", "seed is nothing that a sweep has .* did you mean 'seeds'"), ("a = ", "not TOML")],
+        [
+            ("seed = 1", "seed is nothing that a sweep has .* did you mean 'seeds'"),
+            ("a = ", "not TOML"),
+            ("environments = 3", "environments = 3: must be a table"),
+            ("[environments]\nX = 3", "X = 3: must be a table"),
+        ],
     )
     def test_files(self, tmp_path: Path, text: str, message: str) -> None:
         path = tmp_path / "s.toml"

@@ -204,6 +204,10 @@ class TestCommand:
             (["--output", "x", "--arm", "a/b:"], "'a/b': a name has letters"),
             (["--output", "x", "--only", "Cart"], "--only Cart: must be of CartPole-v1"),
             (["--output", "x", "--envs", "A,B", "--env", "C"], "--env: the sweep has several environments"),
+            (["--output", "x", "--arm", "a:", "--arm", "a: --lr 1"], "arm a is there twice"),
+            (["--output", "x", "--envs", "A,A"], "environment A is there twice"),
+            (["--output", "x", "--ray", "--workers", "2"], "--workers: is of this machine"),
+            (["--output", "x", "--gpus-per-run", "1"], "--gpus-per-run 1: goes with --ray"),
             (["--config", "nothing.toml"], "nothing.toml: No such file"),
         ],
     )

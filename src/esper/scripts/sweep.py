@@ -15,7 +15,7 @@ from esper.options import Bounds, nearest
 from esper.scripts import compare
 from esper.scripts.flags import STOPPED_BY, Parser, add_settings, explain, fail, flag_layer, number, unknown_flags
 from esper.settings import SettingsError
-from esper.sweep.plan import Job, Sweep, SweepError, make_jobs, make_sweep, parse_seeds, read_sweep
+from esper.sweep.plan import Job, Sweep, SweepError, check_apart, make_jobs, make_sweep, parse_seeds, read_sweep
 from esper.sweep.progress import check_same, progress_of
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ def run(args: argparse.Namespace) -> int:
     workers = usable_cores() if args.workers is None else _count("--workers", args.workers, 1)
     retries = _count("--retries", args.retries, 0)
     gpus = number("--gpus-per-run", args.gpus_per_run, float, Bounds(minimum=0), _PROG)
+    on_ray = args.ray or args.ray_address is not None
+    if on_ray and args.workers is not None:
+        fail("--workers: is of this machine; how many run on Ray is for its resources to say", _PROG)
+    if gpus and not on_ray:
+        fail(f"--gpus-per-run {args.gpus_per_run}: goes with --ray", _PROG)
     jobs = _jobs(args, workers)
     if args.dry_run:
         for job in jobs:
@@ -65,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for job in jobs:
         job.run_dir.parent.mkdir(parents=True, exist_ok=True)
-    if args.ray or args.ray_address:
+    if on_ray:
         launcher = _ray(args.ray_address, jobs, gpus)
     else:
         from esper.sweep.local import LocalLauncher
@@ -109,12 +114,16 @@ def _tables(args: argparse.Namespace) -> dict[str, Any]:
     """The sweep file's tables, under what the flags say."""
     tables = read_sweep(args.config) if args.config else {}
     if args.arm:
-        tables["arms"] = dict(_arm(text) for text in args.arm)
+        arms = [_arm(text) for text in args.arm]
+        check_apart("arm", [name for name, _ in arms])
+        tables["arms"] = dict(arms)
         # What the file gives its own arms in an environment means nothing to others.
         for environment in tables.get("environments", {}).values():
             environment.pop("arms", None)
     if args.envs:
-        tables["environments"] = {name.strip(): {} for name in args.envs.split(",") if name.strip()}
+        names = [name.strip() for name in args.envs.split(",") if name.strip()]
+        check_apart("environment", names)
+        tables["environments"] = {name: {} for name in names}
     elif env := getattr(args, "env", None):
         tables.setdefault("environments", {env: {}})
     if args.seeds:

@@ -28,7 +28,7 @@ class RayLauncher:
         self.slots = jobs
         ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         # A lost worker or node is a failed try like any other, and counted with them.
-        options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0, "max_calls": 0}
+        options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
         switch = os.environ.get(SWITCH)
         if switch is not None:
             options["runtime_env"] = {"env_vars": {SWITCH: switch}}

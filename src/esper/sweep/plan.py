@@ -77,6 +77,12 @@ def read_sweep(path: Path) -> dict[str, Any]:
         if key not in _KEYS:
             hint = nearest(key, _KEYS)
             raise SweepError(f"{path}: {key} is nothing that a sweep has ({', '.join(_KEYS)}){hint}")
+    try:
+        for key in ("environments", "arms"):
+            for name in _table(tables, key):
+                _table(tables[key], name)
+    except SweepError as error:
+        raise SweepError(f"{path}: {error}") from None
     return tables
 
 
@@ -98,7 +104,7 @@ def make_sweep(tables: Mapping[str, Any], source: str) -> Sweep:
             raise SweepError("folder: needed, the folder of the sweep's runs, as text")
         if not isinstance(preset, str):
             raise SweepError(f"preset = {preset}: must be auto, none or the name of one")
-        _check_apart("environment", [environment.name for environment in environments])
+        check_apart("environment", [environment.name for environment in environments])
         for environment in environments:
             for arm in environment.arms:
                 if arm not in arms:
@@ -182,7 +188,7 @@ def parse_seeds(given: object) -> tuple[int, ...]:
         raise wrong
     if not 0 < len(seeds) <= MAX_SEEDS:
         raise wrong
-    _check_apart("seed", seeds)
+    check_apart("seed", seeds)
     return tuple(seeds)
 
 
@@ -200,7 +206,12 @@ def _name(name: str) -> str:
     return name
 
 
-def _check_apart(what: str, names: Sequence[object]) -> None:
+def check_apart(what: str, names: Sequence[object]) -> None:
+    """Refuse `names` of which two are the same.
+
+    Raises:
+        SweepError: naming it.
+    """
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise SweepError(f"{what} {twice[0]} is there twice")
