@@ -149,15 +149,16 @@ def render_config(settings: Settings) -> str:
         place = "default" if origin is None else origin.source
         if origin is not None and origin.source == "flag":
             place = f"flag {flag(origin.name)}"
-        lines.append(f"{name} = {_toml(value)}  # {place}")
+        lines.append(f"{name} = {as_toml(value)}  # {place}")
     return "\n".join(lines)
 
 
-def _toml(value: Any) -> str:
+def as_toml(value: Any) -> str:
+    """`value` as a settings file has it."""
     if value is None:
         return '"none"'
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{json.dumps(key)} = {as_toml(item)}" for key, item in value.items()) + " }"
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 

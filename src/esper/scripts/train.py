@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from esper import __version__
-from esper.scripts import checkpoint, compare, evaluate, ppo, report, schedule, sweep
+from esper.scripts import checkpoint, compare, evaluate, ppo, presets, report, schedule, sweep
 from esper.scripts.flags import STOPPED_BY, Parser, unknown_flags
 
 _COMMANDS = {
     "ppo": ppo,
+    "presets": presets,
     "sweep": sweep,
     "schedule": schedule,
     "evaluate": evaluate,
