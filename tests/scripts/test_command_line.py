@@ -281,6 +281,8 @@ BAD = [
     (["--config", "no.toml"], "--config no.toml: No such file or directory"),
     (["--device", "cuda:99"], "--device cuda:99: is not to be had here"),
     (["--lr"], "argument --lr: expected one argument"),
+    (["--stop-at-return", "10"], "--stop-at-return 10: needs evaluations: give eval_every too"),
+    (["--stop-at-return", "nan", "--eval-every", "1"], "--stop-at-return nan: must be finite"),
 ]
 
 
