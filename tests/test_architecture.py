@@ -46,6 +46,7 @@ MAY_IMPORT = {
     },
     "esper.policy": {"esper", "esper.options", "esper.checkpoint", "esper.envs", "esper.simic"},
     "esper.evaluate": {"esper.envs", "esper.policy", "esper.simic"},
+    "esper.export": {"esper.checkpoint.store", "esper.policy", "esper.simic.networks"},
     "esper.run_evaluation": {
         *("esper.config", "esper.envs.base", "esper.evaluate"),
         *("esper.simic.vectorized", "esper.telemetry.events"),
