@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from esper import __version__
-from esper.scripts import checkpoint, compare, evaluate, export, ppo, presets, report, schedule, sweep
+from esper.scripts import checkpoint, compare, enjoy, evaluate, export, ppo, presets, report, schedule, sweep
 from esper.scripts.flags import STOPPED_BY, Parser, unknown_flags
 
 _COMMANDS = {
@@ -16,6 +16,7 @@ _COMMANDS = {
     "sweep": sweep,
     "schedule": schedule,
     "evaluate": evaluate,
+    "enjoy": enjoy,
     "export": export,
     "report": report,
     "compare": compare,
