@@ -85,8 +85,8 @@ def test_the_return_of_each_episode_is_said(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_the_rate_reaches_the_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = enjoy(capsys, saved(tmp_path, "Shown-v0"), "--episodes", "1", "--fps", "1000")
-    assert out == "episode 1: return 3000.00, 3 steps\n"
+    _, out, _ = enjoy(capsys, saved(tmp_path, "Shown-v0"), "--episodes", "1", "--fps", "250")
+    assert out == "episode 1: return 750.00, 3 steps\n"
     assert Shown.metadata["render_fps"] == 500
 
 
