@@ -46,6 +46,7 @@ MAY_IMPORT = {
     },
     "esper.policy": {"esper", "esper.options", "esper.checkpoint", "esper.envs", "esper.simic"},
     "esper.evaluate": {"esper.envs", "esper.policy", "esper.simic"},
+    "esper.export": {"esper.checkpoint.store", "esper.policy", "esper.simic.networks"},
     "esper.run_evaluation": {
         *("esper.config", "esper.envs.base", "esper.evaluate"),
         *("esper.simic.vectorized", "esper.telemetry.events"),
@@ -78,7 +79,8 @@ MAY_IMPORT = {
 }
 
 HOMES = {
-    "gymnasium": {"esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot"},
+    "gymnasium": {"esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot", "esper.envs.window"},
+    "pygame": {"esper.envs.window"},
     "envpool": {"esper.envs.pool"},
     "safetensors": {"esper.checkpoint.store"},
     "tensorboardX": {"esper.telemetry.tensorboard"},

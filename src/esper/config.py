@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from esper.checkpoint.config import CheckpointConfig
 from esper.envs.config import EnvConfig
-from esper.options import Bounds, check_options, option, section
+from esper.options import Bounds, ConfigError, check_options, option, section
 from esper.simic.config import PPOConfig
 from esper.telemetry.config import TelemetryConfig
 
@@ -29,6 +29,9 @@ class RunConfig:
         None, "updates between evaluations: whole episodes, most likely actions, a seed of their own", bounds=_COUNT
     )
     eval_episodes: int = option(10, "episodes of an evaluation", bounds=_COUNT)
+    stop_at_return: float | None = option(
+        None, "stop, with a checkpoint, after an evaluation with this mean return; needs eval_every", bounds=Bounds()
+    )
     max_minutes: float | None = option(
         None, "stop after this time, with a checkpoint", bounds=Bounds(above=0), recorded=False
     )
@@ -40,3 +43,5 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.stop_at_return is not None and self.eval_every is None:
+            raise ConfigError("stop_at_return", self.stop_at_return, "needs evaluations: give eval_every too")

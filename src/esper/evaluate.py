@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
-from esper.envs.make import make_from_config, make_rendered
+from esper.envs.make import make_from_config, make_rendered, make_shown
 from esper.policy import Policy
 from esper.simic.networks import ActorCritic
 from esper.simic.seeding import device_generator, integer_seed
@@ -40,11 +41,42 @@ def make_evaluation_env(config: EnvConfig, episodes: int) -> VectorEnv:
     return make_from_config(config, min(episodes, _MAX_ENVS))
 
 
+def show(
+    policy: Policy,
+    *,
+    episodes: int,
+    seed: int,
+    stochastic: bool = False,
+    fps: float | None = None,
+    on_episode: Callable[[float, int], None],
+) -> None:
+    """Run `episodes` whole episodes in a window, one after the other, as `run_episodes`.
+
+    Raises:
+        ConfigError: where there can be no window.
+        EnvError: when the environment raises.
+    """
+    env = make_shown(policy.environment, fps)
+    try:
+        run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic, on_episode=on_episode)
+    finally:
+        env.close()
+
+
 @torch.no_grad()
-def run_episodes(network: ActorCritic, env: VectorEnv, *, episodes: int, seed: int, stochastic: bool = False) -> Scores:
+def run_episodes(
+    network: ActorCritic,
+    env: VectorEnv,
+    *,
+    episodes: int,
+    seed: int,
+    stochastic: bool = False,
+    on_episode: Callable[[float, int], None] = lambda episode_return, length: None,
+) -> Scores:
     """Run `episodes` whole episodes from a reset with `seed`, with the most likely actions unless `stochastic`.
 
-    Each copy of the environment has a fixed share of the episodes, so that short ones are not counted more often.
+    `on_episode` gets return and length of each as it ends. Each copy of the environment has a fixed share of the
+    episodes, so that short ones are not counted more often.
     """
     num_envs, device = env.spec.num_envs, next(network.parameters()).device
     actions = device_generator(seed, "evaluation actions", torch.device("cpu"))
@@ -63,6 +95,7 @@ def run_episodes(network: ActorCritic, env: VectorEnv, *, episodes: int, seed: i
                 left[copy] -= 1
                 result.returns.append(float(running[copy]))
                 result.lengths.append(int(lengths[copy]))
+                on_episode(result.returns[-1], result.lengths[-1])
             running[copy] = lengths[copy] = 0
     return result
 

@@ -51,7 +51,8 @@ class Bounds:
             ("at most", self.maximum),
             ("less than", self.below),
         )
-        return "must be " + " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+        given = [f"{word} {limit:g}" for word, limit in limits if limit is not None]
+        return "must be " + (" and ".join(given) or "finite")
 
     def contain(self, value: float) -> bool:
         return (

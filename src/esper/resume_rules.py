@@ -18,7 +18,7 @@ MAY_CHANGE = frozenset(
     {
         *("device", "compile", "threads"),
         *("total_timesteps", "checkpoint_every", "keep_checkpoints", "max_skipped_updates"),
-        *("eval_every", "eval_episodes"),
+        *("eval_every", "eval_episodes", "stop_at_return"),
     }
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -222,11 +223,18 @@ class _Session:
         """Train to the end of the run, or until it is stopped."""
         training = self._training
         with stop_request(self._config.max_minutes, quiet=self._config.quiet) as stop:
-            result = training.run(on_event=self._emit, should_stop=lambda: bool(stop), after_update=self._after_update)
+            result = training.run(
+                on_event=self._emit,
+                should_stop=lambda: bool(self._evaluation.reached or stop),
+                after_update=self._after_update,
+            )
         if self._saved_after != training.rollouts:
             self._save()
         self._announce(self._keeper.wait())
         cause = {"completed": None, "interrupted": stop.cause, "diverged": result.fault}[result.status]
+        if result.status == "interrupted" and (reached := self._evaluation.reached):
+            # It did what it was asked to, so that a sweep does not go on with it.
+            result, cause = dataclasses.replace(result, status="completed"), reached
         seconds = time.perf_counter() - self._started
         self._emit(run_finished(training, result.status, cause, seconds))
         save_policy(self._folder.path, training.agent, self._config.environment)
@@ -255,6 +263,7 @@ class _Session:
             self._record = JsonlRecord(folder.events, position)
         except SinkError as error:
             raise RunError(f"{error}; go on in another folder with --run-dir") from None
+        self._evaluation.recall(read_events(folder.path))
         write_atomically(folder.config, dump_json(recorded(self._config)))
         self._telemetry = Telemetry(
             self._config.telemetry,
@@ -270,10 +279,17 @@ class _Session:
 
     def _after_update(self) -> None:
         if self._evaluation.due(self._training.rollouts):
-            self._emit(self._evaluation.run(self._training))
+            self._evaluate()
         self._announce(self._keeper.finished())
         if self._keeper.due(self._training.rollouts):
             self._save()
+
+    def _evaluate(self) -> None:
+        event, best_so_far = self._evaluation.run(self._training)
+        self._emit(event)
+        if best_so_far:
+            self._folder.best.mkdir(exist_ok=True)
+            save_policy(self._folder.best, self._training.agent, self._config.environment)
 
     def _save(self) -> None:
         state = capture_run(self._config, self._training, self._record.position)

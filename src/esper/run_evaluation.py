@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from esper.config import RunConfig
 from esper.envs.base import VectorEnv
 from esper.evaluate import make_evaluation_env, run_episodes
 from esper.simic.vectorized import Training
-from esper.telemetry.events import EvaluationCompleted
+from esper.telemetry.events import EvaluationCompleted, episode_fields
 
 
 class Evaluation:
     """Whole episodes every `eval_every` updates, always from the same starts, in environments of their own.
 
-    What is learned does not change with it.
+    What is learned does not change with it. `best` is the highest mean return, `best_update` what it came after.
     """
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self._env: VectorEnv | None = None
+        self.best, self.best_update = -math.inf, -1
+
+    def recall(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Find the best evaluation again in `records` of the run."""
+        for record in records:
+            if record["event"] == "evaluation_completed" and "eval_return_mean" in record:
+                self._judge(record["eval_return_mean"], record["update"])
+
+    @property
+    def reached(self) -> str | None:
+        """That an evaluation has reached `stop_at_return`, in words; None while none has."""
+        goal = self._config.stop_at_return
+        if goal is None or self.best < goal:
+            return None
+        return f"stop_at_return {goal:g}: the evaluation after update {self.best_update} had {self.best:.2f}"
 
     def due(self, updates: int) -> bool:
         every = self._config.eval_every
         return every is not None and updates % every == 0
 
-    def run(self, training: Training) -> EvaluationCompleted:
-        """Evaluate the policy as it is.
+    def run(self, training: Training) -> tuple[EvaluationCompleted, bool]:
+        """Evaluate the policy as it is; also whether it is the best so far.
 
         Raises:
             EnvError: when the environment raises.
@@ -37,15 +54,24 @@ class Evaluation:
             self._env = make_evaluation_env(self._config.environment, episodes)
         agent = training.agent
         scores = run_episodes(agent.network, self._env, episodes=episodes, seed=self._config.seed)
-        return EvaluationCompleted(
+        fields = episode_fields(scores.returns, scores.lengths)
+        event = EvaluationCompleted(
             update=agent.train_steps - 1,
             env_steps=training.env_steps,
             eval_episodes=episodes,
-            eval_return_mean=statistics.fmean(scores.returns),
-            eval_return_std=statistics.pstdev(scores.returns),
-            eval_length_mean=statistics.fmean(scores.lengths),
+            eval_return_mean=fields["episode_return_mean"],
+            eval_return_std=fields["episode_return_std"],
+            eval_length_mean=fields["episode_length_mean"],
             seconds=time.perf_counter() - started,
         )
+        return event, self._judge(event.eval_return_mean, event.update)
+
+    def _judge(self, mean: float, update: int) -> bool:
+        """Whether this is the best so far, which it is from now on. A return that is not finite never is."""
+        better = math.isfinite(mean) and mean > self.best
+        if better:
+            self.best, self.best_update = mean, update
+        return better
 
     def close(self) -> None:
         if self._env is not None:

@@ -15,6 +15,7 @@ from esper.options import ConfigError
 
 _log = logging.getLogger(__name__)
 
+BEST = "best"
 CHECKPOINTS = "checkpoints"
 
 
@@ -40,6 +41,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
+
+    @property
+    def best(self) -> Path:
+        return self.path / BEST
 
     @property
     def picture(self) -> Path:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from esper.analysis.runs import load_updates, read_events, repeatable_events
 from esper.scripts.train import main
+from esper.settings import Layer, file_layer, load_presets, resolve
 from esper.simic.schedules import ScheduleConfig, make_schedule
 
 SMALL = [
@@ -158,6 +159,34 @@ class TestOutput:
             assert text in full
 
 
+class TestPresets:
+    def test_all_are_listed_with_what_is_special(self, capsys: pytest.CaptureFixture[str]) -> None:
+        status, out, _ = esper(capsys, "presets")
+        heading, *lines = out.splitlines()
+        assert status == 0
+        assert heading.split()[:3] == ["environment", "steps", "rate"]
+        assert [line.split()[0] for line in lines] == list(load_presets())
+        assert "Pendulum-v1     600,000    0.0005  num_envs 16, num_steps 256, update_epochs 10" in lines[2]
+        # Settings that are the default are not special: Acrobot's num_steps = 128.
+        assert "num_steps" not in lines[1]
+
+    @pytest.mark.parametrize("name", load_presets())
+    def test_one_can_be_fed_back_and_gives_the_same_settings(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    ) -> None:
+        status, out, _ = esper(capsys, "presets", name)
+        assert status == 0
+        (tmp_path / "preset.toml").write_text(out)
+        given = [Layer(source="preset", values={"env": name, **load_presets()[name]})]
+        assert resolve([file_layer(tmp_path / "preset.toml")]).config == resolve(given).config
+
+    def test_an_unknown_one(self, capsys: pytest.CaptureFixture[str]) -> None:
+        status, out, err = esper(capsys, "presets", "Cartpole")
+        assert (status, out) == (2, "")
+        assert "Cartpole: must be one of CartPole-v1, Acrobot-v1" in err
+        assert "did you mean 'CartPole-v1'" in err
+
+
 class TestSchedule:
     def test_draws_in_the_terminal_and_into_a_picture(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         flags = ["--lr-warmup-steps", "5", "--lr-decay", "wsd", "--lr-decay-frac", "0.2", "--value-lr", "2e-3"]
@@ -252,6 +281,8 @@ BAD = [
     (["--config", "no.toml"], "--config no.toml: No such file or directory"),
     (["--device", "cuda:99"], "--device cuda:99: is not to be had here"),
     (["--lr"], "argument --lr: expected one argument"),
+    (["--stop-at-return", "10"], "--stop-at-return 10: needs evaluations: give eval_every too"),
+    (["--stop-at-return", "nan", "--eval-every", "1"], "--stop-at-return nan: must be finite"),
 ]
 
 

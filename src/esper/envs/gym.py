@@ -31,6 +31,7 @@ from esper.envs.base import (
 from esper.envs.config import EnvConfig
 from esper.envs.copies import Copy, in_worker
 from esper.envs.snapshot import capture, restore
+from esper.envs.window import check_can_be_shown, paced
 from esper.options import ConfigError, nearest
 
 
@@ -173,6 +174,22 @@ def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
     return GymnasiumVectorEnv(_make(drawn, lambda: _make_copies(drawn, 1, "sync")))
 
 
+def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVectorEnv:
+    """One copy in a window, `fps` steps a second.
+
+    Raises:
+        ConfigError: as `make_gymnasium`, and where there can be no window.
+    """
+    spec = find_spec(config.env)
+    shown = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": "human"})
+
+    def make() -> Any:
+        check_can_be_shown(spec)
+        return _make_copies(shown, 1, "sync", paced(fps))
+
+    return GymnasiumVectorEnv(_make(shown, make))
+
+
 def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
     """The registered environment called `env`; `module:id` is one that importing `module` registers.
 
@@ -213,13 +230,15 @@ def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
     return env if isinstance(space, Box) and len(space.shape) == 1 else FlattenObservation(env)
 
 
-def _make_copies(config: EnvConfig, num_envs: int, mode: str) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+def _make_copies(
+    config: EnvConfig, num_envs: int, mode: str, *wrappers: Callable[[gymnasium.Env[Any, Any]], Any]
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     env: Any = gymnasium.make_vec(
         config.env,
         num_envs=num_envs,
         vectorization_mode=mode,
         vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-        wrappers=[flatten_observations, in_worker(os.getpid()) if mode == "async" else Copy],
+        wrappers=[*wrappers, flatten_observations, in_worker(os.getpid()) if mode == "async" else Copy],
         disable_env_checker=True,
         **config.env_kwargs,
     )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.device.vector import PREFIX, make_device, on_host
-from esper.envs.gym import GymnasiumVectorEnv, make_gymnasium, make_gymnasium_rendered
+from esper.envs.gym import GymnasiumVectorEnv, make_gymnasium, make_gymnasium_rendered, make_gymnasium_shown
 from esper.envs.pool import make_envpool
 
 
@@ -42,3 +42,12 @@ def make_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
         ConfigError: as `make_env`, and for an environment that cannot be drawn.
     """
     return make_gymnasium_rendered(on_host(config))
+
+
+def make_shown(config: EnvConfig, fps: float | None) -> VectorEnv:
+    """One copy in a window, at most `fps` steps a second, by default as the environment says.
+
+    Raises:
+        ConfigError: as `make_env`, and where there can be no window.
+    """
+    return make_gymnasium_shown(on_host(config), fps)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from esper.config import RunConfig
 from esper.options import ConfigError, flatten
 from esper.resume_rules import MODES
+from esper.run_folder import BEST
 from esper.scripts.flags import STOPPED_BY, add_settings, add_sources, explain, fail, flag, given_layers, settings_from
 from esper.settings import Settings, SettingsError
 
@@ -149,15 +150,16 @@ def render_config(settings: Settings) -> str:
         place = "default" if origin is None else origin.source
         if origin is not None and origin.source == "flag":
             place = f"flag {flag(origin.name)}"
-        lines.append(f"{name} = {_toml(value)}  # {place}")
+        lines.append(f"{name} = {as_toml(value)}  # {place}")
     return "\n".join(lines)
 
 
-def _toml(value: Any) -> str:
+def as_toml(value: Any) -> str:
+    """`value` as a settings file has it."""
     if value is None:
         return '"none"'
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{json.dumps(key)} = {as_toml(item)}" for key, item in value.items()) + " }"
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
@@ -165,15 +167,18 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
     minutes, seconds = divmod(round(result.seconds), 60)
     train, folder = result.train, result.run_dir
     done = train.status == "completed"
+    how = ("finished" if done else "stopped") + (f" ({result.cause})" if result.cause else "")
+    go_on = f"esper ppo --resume {folder}" + (" --stop-at-return none" if done else "")
     print(
-        f"\n{'finished' if done else f'stopped ({result.cause})'} after {train.updates:,} updates, "
+        f"\n{how} after {train.updates:,} updates, "
         f"{train.env_steps:,} env steps, {train.episodes:,} episodes in {minutes}:{seconds:02}"
     )
     for label, text in (
         ("picture", f"{folder / 'training.png'}" if config.picture else ""),
         ("record", f"{folder / 'events.jsonl'}, {folder / 'config.json'}"),
         ("policy", f"{folder / 'policy.safetensors'}, {folder / 'policy.json'}"),
-        ("go on", "" if done else f"esper ppo --resume {folder}"),
+        ("best", f"{folder / BEST}" if (folder / BEST).exists() else ""),
+        ("go on", go_on if result.cause else ""),
         ("next", f"esper evaluate {folder}"),
         ("", f"esper ppo --config {folder / 'config.json'} --seed {config.seed + 1}"),
     ):

@@ -8,14 +8,17 @@ import sys
 from collections.abc import Sequence
 
 from esper import __version__
-from esper.scripts import checkpoint, compare, evaluate, ppo, report, schedule, sweep
+from esper.scripts import checkpoint, compare, enjoy, evaluate, export, ppo, presets, report, schedule, sweep
 from esper.scripts.flags import STOPPED_BY, Parser, unknown_flags
 
 _COMMANDS = {
     "ppo": ppo,
+    "presets": presets,
     "sweep": sweep,
     "schedule": schedule,
     "evaluate": evaluate,
+    "enjoy": enjoy,
+    "export": export,
     "report": report,
     "compare": compare,
     "checkpoint": checkpoint,

@@ -40,6 +40,7 @@ class ActorCritic(nn.Module):
         discrete = isinstance(actions, DiscreteActions)
         self.action_size = actions.n if isinstance(actions, DiscreteActions) else actions.size
         self.normalizer = ObservationNormalizer((observation_size,)) if config.normalize_observations else None
+        self.observation_size = observation_size
         shared = config.hidden_sizes if config.shared_trunk else ()
         own = () if config.shared_trunk else config.hidden_sizes
         width = shared[-1] if shared else observation_size

@@ -197,7 +197,10 @@ class CheckpointSaved:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished:
-    """How the run ended, and why if before its last update; `seconds` is from its (latest) start."""
+    """How the run ended, and why if before its last update; `seconds` is from its (latest) start.
+
+    A run that reached its `stop_at_return` is completed, with that as the cause.
+    """
 
     status: Literal["completed", "interrupted", "diverged", "failed"]
     cause: str | None

@@ -1,0 +1,78 @@
+"""A policy as a file that runs without Esper: raw observations [N, D] in, the most likely actions out."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import io
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from esper.checkpoint.store import write_atomically
+from esper.policy import Policy
+from esper.simic.networks import ActorCritic
+
+SUFFIXES = (".pt2", ".onnx")
+_ONNX_PACKAGES = ("onnx", "onnxscript")
+
+
+class ExportError(Exception):
+    """A policy that cannot be exported as asked, and why."""
+
+
+def export_policy(policy: Policy, path: Path) -> None:
+    """Write `policy` to `path`, by its ending for `torch.export.load` or for ONNX; normalization is part of it.
+
+    Discrete actions are int64 [N], counted from 0, continuous ones float32 [N, A], not clipped to the environment's
+    bounds.
+
+    Raises:
+        ExportError: for another ending, or where packages are missing.
+        OSError: when the file cannot be written.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ExportError(f"{path}: must end in {' or '.join(SUFFIXES)}")
+    if path.suffix == ".onnx":
+        missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+        if missing:
+            raise ExportError(f"{path}: ONNX needs {' and '.join(missing)}; pip install {' '.join(missing)}")
+        write_atomically(path, _onnx(_program(policy.network)))
+    else:
+        file = io.BytesIO()
+        torch.export.save(_program(policy.network), file)
+        write_atomically(path, file.getvalue())
+
+
+class _Actor(nn.Module):
+    def __init__(self, network: ActorCritic) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        del self.network.critic
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.network.act(observations)
+
+
+def _program(network: ActorCritic) -> ExportedProgram:
+    # Of two rows, as torch takes a size of 1 for one that never changes.
+    example = torch.zeros(2, network.observation_size)
+    return torch.export.export(_Actor(network), (example,), dynamic_shapes={"observations": {0: Dim("batch")}})
+
+
+def _onnx(program: ExportedProgram) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.onnx"
+        torch.onnx.export(
+            program,
+            f=path,
+            input_names=["observations"],
+            output_names=["actions"],
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        return path.read_bytes()

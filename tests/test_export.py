@@ -1,0 +1,105 @@
+"""An exported policy acts as the policy does, for any number of observations."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec
+from esper.envs.config import EnvConfig
+from esper.export import ExportError, export_policy
+from esper.policy import Policy, load_policy, save_policy
+from esper.scripts.train import main
+from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
+
+ACTIONS = [DiscreteActions(n=3), ContinuousActions(size=2)]
+KINDS = ["discrete", "continuous"]
+
+
+def saved(folder: Path, actions: Actions, *, shared: bool = False) -> Policy:
+    """A policy of random weights that has seen observations far from mean 0 and deviation 1."""
+    network = NetworkConfig(hidden_sizes=(8, 8), normalize_observations=True, shared_trunk=shared)
+    config = PPOConfig(num_envs=2, network=network, runtime=RuntimeConfig(compile="off"))
+    agent = PPOAgent(config, EnvSpec(num_envs=2, observation_size=5, actions=actions), seed=1)
+    assert agent.network.normalizer is not None
+    agent.network.normalizer.update(observations(50))
+    # The first policy is near uniform: it would hardly tell observations apart.
+    with torch.no_grad():
+        agent.network.actor[-1].weight.mul_(100)
+    save_policy(folder, agent, EnvConfig())
+    return load_policy(folder)
+
+
+def observations(count: int) -> torch.Tensor:
+    return 7 + 3 * torch.randn(count, 5, generator=torch.Generator().manual_seed(count))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["apart", "shared"])
+@pytest.mark.parametrize("actions", ACTIONS, ids=KINDS)
+def test_pt2_acts_as_the_policy(tmp_path: Path, actions: Actions, shared: bool) -> None:
+    policy = saved(tmp_path, actions, shared=shared)
+    export_policy(policy, tmp_path / "policy.pt2")
+    exported = torch.export.load(tmp_path / "policy.pt2").module()
+    for count in (1, 2, 33):
+        taken = exported(observations(count))
+        expected = policy.network.act(observations(count))
+        assert (taken.dtype, taken.shape) == (expected.dtype, expected.shape)
+        torch.testing.assert_close(taken, expected)
+    # The policy tells these observations apart, or the comparison above would show little.
+    assert len(exported(observations(33)).unique(dim=0)) > 1
+    assert not [name for name in exported.state_dict() if "critic" in name]
+
+
+@pytest.mark.parametrize("actions", ACTIONS, ids=KINDS)
+def test_onnx_acts_as_the_policy(tmp_path: Path, actions: Actions) -> None:
+    pytest.importorskip("onnxscript")
+    reference = pytest.importorskip("onnx.reference")
+    policy = saved(tmp_path, actions)
+    export_policy(policy, tmp_path / "policy.onnx")
+    session = reference.ReferenceEvaluator(str(tmp_path / "policy.onnx"))
+    for count in (1, 33):
+        (taken,) = session.run(None, {"observations": observations(count).numpy()})
+        torch.testing.assert_close(torch.from_numpy(taken), policy.network.act(observations(count)).detach())
+
+
+def test_onnx_without_its_packages_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else there("torch"))
+    policy = saved(tmp_path, ACTIONS[0])
+    with pytest.raises(ExportError, match=r"policy.onnx: ONNX needs onnxscript; pip install onnxscript$"):
+        export_policy(policy, tmp_path / "policy.onnx")
+    assert not (tmp_path / "policy.onnx").exists()
+
+
+class TestCommand:
+    def test_writes_beside_the_policy(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        policy = saved(tmp_path, ACTIONS[0])
+        assert main(["export", str(tmp_path)]) == 0
+        assert capsys.readouterr().out == f"policy {tmp_path}/policy.pt2\n"
+        exported = torch.export.load(tmp_path / "policy.pt2").module()
+        assert exported(observations(9)).equal(policy.network.act(observations(9)))
+
+    @pytest.mark.parametrize(
+        ("output", "message"),
+        [
+            ("a.pt", "a.pt: must end in .pt2 or .onnx"),
+            ("no/a.pt2", "no/a.pt2: cannot be written: No such file or directory"),
+        ],
+    )
+    def test_an_output_that_cannot_be(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, message: str
+    ) -> None:
+        saved(tmp_path, ACTIONS[0])
+        with pytest.raises(SystemExit, match="2"):
+            main(["export", str(tmp_path), "--output", str(tmp_path / output)])
+        err = capsys.readouterr().err
+        assert err.startswith(f"esper export: error: --output {tmp_path}/")
+        assert err.endswith(f"{message}\n")
+
+    def test_no_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(["export", str(tmp_path)])
+        assert "policy.json: No such file" in capsys.readouterr().err
