@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ def test_a_run_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     events = train(tmp_path / "run", snapshot_every=2)
     assert not [event for event in events if event["event"] == "sink_failed"]
     (path,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
-    rows = list(history(path.read_bytes()))
+    deadline = time.monotonic() + 60
+    # Its own process may be writing still when `finish` has returned.
+    while len(rows := list(history(path.read_bytes()))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
     updates = [event for event in events if event["event"] == "update_completed"]
     assert [float(row["lr/policy"]) for row in rows] == [event["lr/policy"] for event in updates]
     assert [int(row["_step"]) for row in rows] == [1024, 2048, 3072, 4096]

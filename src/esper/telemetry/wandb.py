@@ -9,12 +9,14 @@ from typing import Any
 import wandb
 
 from esper.telemetry.events import (
+    AnalyticsSnapshot,
     AnomalyDetected,
-    DebugSnapshot,
+    EvaluationCompleted,
     Event,
     RunFinished,
     RunResumed,
     RunStarted,
+    UpdateCompleted,
     to_record,
 )
 
@@ -40,13 +42,10 @@ class WandbSink:
                 self._run.summary[f"anomaly/{event.kind}"] = event.update
             case RunFinished():
                 self._run.summary["status"] = event.status
-            case DebugSnapshot():
-                # Lists, which the record has; here they would be as many histograms.
-                pass
-            case _:
+            # Not of checkpoints, which are whole some updates after their env_steps: an axis here only grows.
+            case UpdateCompleted() | AnalyticsSnapshot() | EvaluationCompleted():
                 numbers = {name: value for name, value in to_record(event).items() if isinstance(value, int | float)}
-                if "env_steps" in numbers:
-                    self._run.log(numbers, step=numbers.pop("env_steps"))
+                self._run.log(numbers, step=numbers.pop("env_steps"))
 
     def close(self) -> None:
         if self._run is not None:
