@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, FloatArray, Step
+from esper.envs.base import (
+    Actions,
+    ContinuousActions,
+    DiscreteActions,
+    EnvSpec,
+    FloatArray,
+    MultiDiscreteActions,
+    Step,
+)
 
 NUM_ENVS = 8
 
@@ -93,6 +101,16 @@ class RewardByActionAndObservation(RewardByObservation):
 
     def outcome(self, obs, actions):
         return self.one_step(np.where((actions == 1) == (obs > 0), 1.0, -1.0))
+
+
+class RewardByEachChoice(RewardByObservation):
+    """One step; each of three choices has its own right answer, one of them by the observation, worth 1/3 each."""
+
+    actions = MultiDiscreteActions(nvec=(4, 2, 3))
+
+    def outcome(self, obs, actions):
+        right = np.stack([np.full(NUM_ENVS, 2), obs > 0, np.zeros(NUM_ENVS)], axis=1)
+        return self.one_step((actions == right).mean(axis=1))
 
 
 class RewardByContinuousAction(Probe):

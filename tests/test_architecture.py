@@ -78,7 +78,13 @@ MAY_IMPORT = {
 }
 
 HOMES = {
-    "gymnasium": {"esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot"},
+    "gymnasium": {
+        "esper.envs.actions",
+        "esper.envs.gym",
+        "esper.envs.copies",
+        "esper.envs.pool",
+        "esper.envs.snapshot",
+    },
     "envpool": {"esper.envs.pool"},
     "safetensors": {"esper.checkpoint.store"},
     "tensorboardX": {"esper.telemetry.tensorboard"},

@@ -69,6 +69,16 @@ def test_the_right_action_depends_on_the_observation(normalize: bool) -> None:
     assert value(agent, 1.0) > 0.9
 
 
+def test_each_choice_is_learned_by_itself() -> None:
+    agent = trained(probes.RewardByEachChoice(), updates=80)
+    obs = torch.tensor([[-1.0], [1.0]])
+    with torch.no_grad():
+        assert agent.network.act(obs).tolist() == [[2, 0, 0], [2, 1, 0]]
+        # The answers of all three choices together, of 24 there are.
+        assert agent.network.policy(obs).log_prob(torch.tensor([[2, 0, 0], [2, 1, 0]])).exp().min() > 0.8
+    assert value(agent, 1.0) == pytest.approx(1.0, abs=0.1)
+
+
 def test_a_continuous_action_is_found() -> None:
     agent = trained(probes.RewardByContinuousAction(), updates=100, entropy_coef=CoefficientConfig(peak=0.0))
     assert best_action(agent, 0.0) == pytest.approx(0.5, abs=0.1)

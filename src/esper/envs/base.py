@@ -29,6 +29,22 @@ class DiscreteActions:
 
     n: int
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers a policy gives for an action."""
+        return self.n
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiDiscreteActions:
+    """Several choices at once, the k-th one of `nvec[k]`, each numbered from 0."""
+
+    nvec: tuple[int, ...]
+
+    @property
+    def outputs(self) -> int:
+        return sum(self.nvec)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ContinuousActions:
@@ -36,8 +52,12 @@ class ContinuousActions:
 
     size: int
 
+    @property
+    def outputs(self) -> int:
+        return self.size
 
-Actions: TypeAlias = DiscreteActions | ContinuousActions
+
+Actions: TypeAlias = DiscreteActions | MultiDiscreteActions | ContinuousActions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +96,7 @@ class VectorEnv(Protocol):
         ...
 
     def step(self, actions: NDArray[np.generic]) -> Step:
-        """Actions are int64 [N] or float32 [N, A]. The returned arrays may be overwritten by the next call.
+        """Actions are int64 [N] or [N, K], or float32 [N, A]. The returned arrays may be overwritten by the next call.
 
         Raises:
             EnvError: when a copy raises.

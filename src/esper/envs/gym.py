@@ -17,11 +17,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation
 from numpy.typing import NDArray
 
+from esper.envs.actions import actions_of, to_space
 from esper.envs.base import (
-    Actions,
     BoolArray,
-    ContinuousActions,
-    DiscreteActions,
     EnvError,
     EnvSpec,
     FloatArray,
@@ -47,13 +45,10 @@ class GymnasiumVectorEnv:
         self._copies = env if isinstance(env, SyncVectorEnv | AsyncVectorEnv) else None
         self._next_step = env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
-        space = env.single_action_space
-        self._first_action = int(space.start) if isinstance(space, Discrete) else 0
-        self._clip = (space.low, space.high) if isinstance(space, Box) else None
         self.spec = EnvSpec(
             num_envs=env.num_envs,
             observation_size=math.prod(env.single_observation_space.shape or ()),
-            actions=actions_of(space),
+            actions=actions_of(env.single_action_space),
         )
 
     def reset(self, seed: int) -> FloatArray:
@@ -63,13 +58,8 @@ class GymnasiumVectorEnv:
         return self._vectors(obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
-        if self._clip is not None:
-            space = self._env.single_action_space
-            actions = np.clip(actions.reshape(-1, *(space.shape or ())), *self._clip).astype(space.dtype)
-        elif self._first_action:
-            actions = actions + self._first_action
         with self._errors():
-            obs, reward, terminated, truncated, info = self._env.step(actions)
+            obs, reward, terminated, truncated, info = self._env.step(to_space(self._env.single_action_space, actions))
         obs, done = self._vectors(obs), terminated | truncated
         final_obs = None
         if done.any():
@@ -287,16 +277,3 @@ def check_observation(space: Space[Any]) -> None:
         or not space.is_np_flattenable
     ):
         raise ConfigError("space", space, f"observation space {space} cannot be made a vector")
-
-
-def actions_of(space: Space[Any]) -> Actions:
-    """The actions in `space`.
-
-    Raises:
-        ConfigError: for a space that is neither Discrete nor Box of floats.
-    """
-    if isinstance(space, Discrete):
-        return DiscreteActions(n=int(space.n))
-    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
-        return ContinuousActions(size=math.prod(space.shape))
-    raise ConfigError("env", str(space), "is an action space that is not supported; Discrete and Box are")

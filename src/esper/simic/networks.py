@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from esper.envs.base import Actions, DiscreteActions
+from esper.envs.base import Actions, ContinuousActions, MultiDiscreteActions
 from esper.simic.config import NetworkConfig
-from esper.simic.distributions import Categorical, DiagGaussian, Distribution
+from esper.simic.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical
 from esper.simic.normalization import ObservationNormalizer
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -37,8 +37,7 @@ class ActorCritic(nn.Module):
         self, observation_size: int, actions: Actions, config: NetworkConfig, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        discrete = isinstance(actions, DiscreteActions)
-        self.action_size = actions.n if isinstance(actions, DiscreteActions) else actions.size
+        self.actions, self.action_size = actions, actions.outputs
         self.normalizer = ObservationNormalizer((observation_size,)) if config.normalize_observations else None
         shared = config.hidden_sizes if config.shared_trunk else ()
         own = () if config.shared_trunk else config.hidden_sizes
@@ -47,7 +46,8 @@ class ActorCritic(nn.Module):
         self.trunk = _mlp((observation_size, *shared), activation)
         self.actor = _mlp((width, *own), activation, self.action_size)
         self.critic = _mlp((width, *own), activation, 1)
-        self.log_std = None if discrete else nn.Parameter(torch.full((self.action_size,), config.log_std_init))
+        continuous = isinstance(actions, ContinuousActions)
+        self.log_std = nn.Parameter(torch.full((self.action_size,), config.log_std_init)) if continuous else None
         self._initialize(generator)
 
     def _initialize(self, generator: torch.Generator | None) -> None:
@@ -86,7 +86,11 @@ class ActorCritic(nn.Module):
 
     def _head(self, features: Tensor) -> Distribution:
         output = self.actor(features)
-        return Categorical(output) if self.log_std is None else DiagGaussian(output, self.log_std)
+        if self.log_std is not None:
+            return DiagGaussian(output, self.log_std)
+        if isinstance(self.actions, MultiDiscreteActions):
+            return MultiCategorical(output, self.actions.nvec)
+        return Categorical(output)
 
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         return self._parameters_below("actor", "log_std")

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esper.envs.base import BoolArray, DiscreteActions, EnvSpec
+from esper.envs.base import BoolArray, ContinuousActions, EnvSpec, MultiDiscreteActions
 from esper.options import ConfigError
 
 
 @dataclass(kw_only=True)
 class Rollout:
     """Tensors on one device: `obs` [T+1, N, D], `actions` [T, N] or [T, N, A], `rewards` [T, N], all float32 but for
-    int64 discrete actions; `terminated` and `truncated` [T, N], bool.
+    int64 choices, [T, N] or [T, N, K]; `terminated` and `truncated` [T, N], bool.
 
     `final_obs` [T, N, D] holds the last observation of an episode where it was truncated and not terminated, and
     anything elsewhere. `ignored` [T, N] marks steps that an environment used to reset: no transition to learn from. It
@@ -38,11 +38,16 @@ class Rollout:
             return torch.zeros(shape, dtype=dtype, device=device, pin_memory=pinned)
 
         shape, size = (num_steps, spec.num_envs), spec.observation_size
+        match spec.actions:
+            case ContinuousActions(size=numbers):
+                actions = zeros(*shape, numbers)
+            case MultiDiscreteActions(nvec=nvec):
+                actions = zeros(*shape, len(nvec), dtype=torch.int64)
+            case _:
+                actions = zeros(*shape, dtype=torch.int64)
         return Rollout(
             obs=zeros(num_steps + 1, spec.num_envs, size),
-            actions=zeros(*shape, dtype=torch.int64)
-            if isinstance(spec.actions, DiscreteActions)
-            else zeros(*shape, spec.actions.size),
+            actions=actions,
             rewards=zeros(*shape),
             terminated=zeros(*shape, dtype=torch.bool),
             truncated=zeros(*shape, dtype=torch.bool),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esper.envs.base import Copies, DeviceEnv
+from esper.envs.base import Copies, DeviceEnv, MultiDiscreteActions
 from esper.simic.collect import Act
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
@@ -63,6 +63,8 @@ def unsupported(network: ActorCritic, device: torch.device) -> str | None:
     """What the C++ learner cannot do of this, or None."""
     if device.type != "cpu":
         return f"device {device.type}"
+    if isinstance(network.actions, MultiDiscreteActions):
+        return "actions of several choices (MultiDiscrete, MultiBinary)"
     return "shared_trunk" if network.shared_parameters() else None
 
 
