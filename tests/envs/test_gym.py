@@ -15,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from esper.envs.base import ContinuousActions, DiscreteActions, MultiDiscreteActions, Step
+from esper.envs.copies import Copy
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.make import make_env
 from esper.options import ConfigError
@@ -66,7 +67,7 @@ def registered() -> Iterator[None]:
 
 
 def counters(mode: AutoresetMode, lengths: tuple[int, ...] = (3, 2), **kwargs: Any) -> GymnasiumVectorEnv:
-    makers = [lambda length=length: Counter(length=length, **kwargs) for length in lengths]
+    makers = [lambda length=length: Copy(Counter(length=length, **kwargs)) for length in lengths]
     return GymnasiumVectorEnv(SyncVectorEnv(makers, autoreset_mode=mode))
 
 

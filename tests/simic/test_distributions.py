@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal
 
-from esper.simic.distributions import Categorical, DiagGaussian, MultiCategorical
+from esper.simic.distributions import Categorical, DiagGaussian, MultiCategorical, masked
 
 
 def generator() -> torch.Generator:
@@ -79,6 +79,53 @@ class TestSeveralChoices:
         assert logits.grad is not None
         assert logits.grad.isfinite().all()
         assert logits.grad.ne(0).all()
+
+
+class TestMasked:
+    LOGITS = torch.tensor([[1.0, 5, 3]]).log()
+    ALLOWED = torch.tensor([[True, False, True]])
+
+    def test_probabilities_are_those_among_the_allowed(self) -> None:
+        """Of the weights 1, 5 and 3 the middle one is not allowed: 1/4 and 3/4 are left."""
+        policy = Categorical(masked(self.LOGITS, self.ALLOWED))
+        assert policy.log_prob(torch.tensor([0])).item() == pytest.approx(math.log(1 / 4), rel=1e-5)
+        assert policy.log_prob(torch.tensor([2])).item() == pytest.approx(math.log(3 / 4), rel=1e-5)
+        # -(1/4 ln 1/4 + 3/4 ln 3/4)
+        assert policy.entropy().item() == pytest.approx(0.562335, rel=1e-5)
+        assert policy.mode().item() == 2
+
+    def test_of_several_choices_each_has_its_own(self) -> None:
+        logits = torch.tensor([[2.0, 6, 1, 5, 3]]).log()
+        policy = MultiCategorical(masked(logits, torch.tensor([[True, True, True, False, True]])), (2, 3))
+        assert policy.log_prob(torch.tensor([[1, 2]])).item() == pytest.approx(math.log(3 / 4 * 3 / 4), rel=1e-5)
+        assert policy.entropy().item() == pytest.approx(2 * 0.562335, rel=1e-5)
+        assert policy.mode().tolist() == [[1, 2]]
+
+    def test_nothing_else_is_sampled(self) -> None:
+        logits = torch.tensor([-80.0, 80.0, -80.0]).expand(10_000, 3)
+        samples = Categorical(masked(logits, self.ALLOWED)).sample(Categorical.noise((10_000, 3), generator()))
+        assert set(samples.tolist()) == {0, 2}
+
+    def test_the_others_have_no_gradient(self) -> None:
+        logits = self.LOGITS.clone().requires_grad_()
+        policy = Categorical(masked(logits, self.ALLOWED))
+        policy.log_prob(torch.tensor([0])).sum().backward()
+        assert logits.grad is not None
+        # One minus its probability, and minus the other's.
+        assert logits.grad[0].tolist() == pytest.approx([3 / 4, 0.0, -3 / 4])
+        logits.grad = None
+        policy = Categorical(masked(logits, self.ALLOWED))
+        policy.entropy().sum().backward()
+        assert logits.grad[0].isfinite().all()
+        assert logits.grad[0, 1] == 0
+
+    def test_one_that_is_allowed_alone_is_certain(self) -> None:
+        logits = torch.tensor([[-50.0, 50.0]], requires_grad=True)
+        policy = Categorical(masked(logits, torch.tensor([[True, False]])))
+        (policy.log_prob(torch.tensor([0])) + policy.entropy()).sum().backward()
+        assert policy.log_prob(torch.tensor([0])).item() == policy.entropy().item() == 0.0
+        assert logits.grad is not None
+        assert logits.grad.tolist() == [[0.0, 0.0]]
 
 
 def test_gaussian_samples_have_the_right_moments() -> None:

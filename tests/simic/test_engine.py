@@ -46,6 +46,12 @@ def test_the_kernels_know_one_choice_at_a_time() -> None:
         chosen("native", probe=probes.RewardByEachChoice)
 
 
+def test_the_kernels_know_no_masks() -> None:
+    assert chosen("auto", timesteps=1024, probe=probes.Trapdoors) == "eager"
+    with pytest.raises(ConfigError, match="is not to be had: action masks; use auto, torch or off"):
+        chosen("native", probe=probes.Trapdoors)
+
+
 def test_off() -> None:
     assert chosen("off") == "eager"
 

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from numpy.typing import NDArray
 
-from esper.envs.base import Actions, ContinuousActions, DiscreteActions, MultiDiscreteActions
+from esper.envs.base import Actions, BoolArray, ContinuousActions, DiscreteActions, MultiDiscreteActions
 from esper.options import ConfigError
 
 
@@ -41,3 +41,25 @@ def to_space(space: Space[Any], actions: NDArray[np.generic]) -> NDArray[np.gene
     elif isinstance(space, MultiDiscrete):
         shaped = shaped + space.start
     return shaped.astype(space.dtype, copy=False)
+
+
+def check_mask(mask: Any, actions: Actions) -> BoolArray:
+    """`mask`, booleans or 0 and 1 for each value of each choice, as booleans.
+
+    Raises:
+        ValueError: for another shape, other values, or a choice without an allowed value.
+    """
+    array = np.asarray(mask)
+    if array.shape != (actions.outputs,):
+        raise ValueError(f"has shape {list(array.shape)}, not [{actions.outputs}]")
+    if array.dtype != np.bool_ and not ((array == 0) | (array == 1)).all():
+        raise ValueError("has values other than 0 and 1")
+    array = array.astype(np.bool_, copy=False)
+    if isinstance(actions, MultiDiscreteActions):
+        choices = np.split(array, np.cumsum(actions.nvec[:-1]))
+        empty = [choice for choice, values in enumerate(choices) if not values.any()]
+        if empty:
+            raise ValueError(f"allows no value of choice {empty[0]}")
+    elif not array.any():
+        raise ValueError("allows no action")
+    return array

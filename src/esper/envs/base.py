@@ -62,11 +62,15 @@ Actions: TypeAlias = DiscreteActions | MultiDiscreteActions | ContinuousActions
 
 @dataclass(frozen=True, kw_only=True)
 class EnvSpec:
-    """Sizes of a vectorized environment: `num_envs` copies, observations as vectors of `observation_size`."""
+    """Sizes of a vectorized environment: `num_envs` copies, observations as vectors of `observation_size`.
+
+    `masked` says whether it tells, by `action_masks`, which actions are allowed.
+    """
 
     num_envs: int
     observation_size: int
     actions: Actions
+    masked: bool = False
 
 
 class Step(NamedTuple):
@@ -91,6 +95,14 @@ class VectorEnv(Protocol):
     @property
     def spec(self) -> EnvSpec: ...
 
+    @property
+    def action_masks(self) -> BoolArray | None:
+        """[N, M], true for what is allowed next, of M values of a choice or of all choices in turn; none unless masked.
+
+        In every choice something is. They belong to the observations of the last `reset` or `step`.
+        """
+        ...
+
     def reset(self, seed: int) -> FloatArray:
         """Start every copy afresh from `seed`; returns observations [N, D]."""
         ...
@@ -99,7 +111,7 @@ class VectorEnv(Protocol):
         """Actions are int64 [N] or [N, K], or float32 [N, A]. The returned arrays may be overwritten by the next call.
 
         Raises:
-            EnvError: when a copy raises.
+            EnvError: when a copy raises, or its mask cannot be used.
         """
         ...
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from esper.envs.actions import actions_of, to_space
 from esper.envs.base import (
     BoolArray,
+    ContinuousActions,
     EnvError,
     EnvSpec,
     FloatArray,
@@ -45,21 +46,28 @@ class GymnasiumVectorEnv:
         self._copies = env if isinstance(env, SyncVectorEnv | AsyncVectorEnv) else None
         self._next_step = env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
+        self.action_masks: BoolArray | None = None
+        actions = actions_of(env.single_action_space)
         self.spec = EnvSpec(
             num_envs=env.num_envs,
             observation_size=math.prod(env.single_observation_space.shape or ()),
-            actions=actions_of(env.single_action_space),
+            actions=actions,
+            masked=not isinstance(actions, ContinuousActions) and self._find_masks(),
         )
 
     def reset(self, seed: int) -> FloatArray:
         self._resetting[:] = False
         with self._errors():
-            obs, _ = self._env.reset(seed=seed)
+            obs, info = self._env.reset(seed=seed)
+        if self._copies is None and "action_mask" in info:
+            raise EnvError("gives action masks, which are not used where all copies step at once; use vector sync")
+        self._take_masks(info)
         return self._vectors(obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
         with self._errors():
             obs, reward, terminated, truncated, info = self._env.step(to_space(self._env.single_action_space, actions))
+        self._take_masks(info)
         obs, done = self._vectors(obs), terminated | truncated
         final_obs = None
         if done.any():
@@ -72,6 +80,20 @@ class GymnasiumVectorEnv:
         final_obs = obs.copy()
         final_obs[done] = np.stack([np.ravel(final) for final in info["final_obs"][done]])
         return final_obs
+
+    def _find_masks(self) -> bool:
+        """Whether the copies come with action masks; from here on they must do what they did now."""
+        if self._copies is None:
+            return False
+        with self._errors():
+            masked = any(self._copies.call("publishes_masks"))
+            self._copies.set_attr("masked", masked)
+        return masked
+
+    def _take_masks(self, info: dict[str, Any]) -> None:
+        if self.spec.masked:
+            # Of a copy that has just been reset these are the new episode's: the old one's are in "final_info".
+            self.action_masks = info["action_mask"]
 
     def _vectors(self, obs: NDArray[Any]) -> FloatArray:
         return obs.reshape(self._env.num_envs, -1).astype(np.float32, copy=False)

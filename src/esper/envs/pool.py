@@ -28,6 +28,8 @@ class EnvPoolVectorEnv:
     the two apart. Nor does it tell where its copies stand, and an error within one of them ends the process.
     """
 
+    action_masks = None
+
     def __init__(self, make: Callable[[int], Any]) -> None:
         """`make` gives the pool for a seed."""
         self._make = make

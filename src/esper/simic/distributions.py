@@ -53,8 +53,13 @@ class Categorical(NamedTuple):
         return -(log_probs.exp() * log_probs).sum(-1)
 
 
-# What stands for the logit of a choice that is not there. An infinite one would make the entropy 0 * inf, which is NaN.
+# What stands for the logit of something that must not be chosen. An infinite one would make the entropy 0 * inf, NaN.
 _NEVER = torch.finfo(torch.float32).min
+
+
+def masked(logits: Tensor, allowed: Tensor) -> Tensor:
+    """`logits` of a policy that chooses only what is `allowed`, a bool for each; the others get no gradient."""
+    return torch.where(allowed, logits, _NEVER)
 
 
 class MultiCategorical(NamedTuple):

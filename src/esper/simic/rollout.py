@@ -20,6 +20,8 @@ class Rollout:
     `final_obs` [T, N, D] holds the last observation of an episode where it was truncated and not terminated, and
     anything elsewhere. `ignored` [T, N] marks steps that an environment used to reset: no transition to learn from. It
     is on the host, where `sample_indices` must know of such steps without waiting for the device.
+
+    `masks` [T, N, M], bool, are the actions that were allowed, where the environment tells.
     """
 
     obs: Tensor
@@ -28,6 +30,7 @@ class Rollout:
     terminated: Tensor
     truncated: Tensor
     final_obs: Tensor
+    masks: Tensor | None
     ignored: BoolArray
 
     @staticmethod
@@ -52,12 +55,14 @@ class Rollout:
             terminated=zeros(*shape, dtype=torch.bool),
             truncated=zeros(*shape, dtype=torch.bool),
             final_obs=zeros(*shape, size),
+            masks=zeros(*shape, spec.actions.outputs, dtype=torch.bool) if spec.masked else None,
             ignored=np.zeros(shape, dtype=np.bool_),
         )
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What the device holds, in the order of the fields."""
-        return (self.obs, self.actions, self.rewards, self.terminated, self.truncated, self.final_obs)
+        """What the device holds, in the order of the fields; masks only where there are any."""
+        masks = () if self.masks is None else (self.masks,)
+        return (self.obs, self.actions, self.rewards, self.terminated, self.truncated, self.final_obs, *masks)
 
     def sample_indices(self, generator: np.random.Generator) -> Tensor | None:
         """Rows of the flattened rollout to learn from, as many as it has; None when they are just all rows.
