@@ -20,7 +20,9 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count("UpdateCompleted(") == 2
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/schedules.md", "docs/results.md", "docs/resume.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/schedules.md", "docs/results.md", "docs/resume.md", "docs/environments.md"]
+)
 def test_links_and_pictures_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)]+)\)", text):

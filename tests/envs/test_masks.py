@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 import probes
 from esper.envs.base import EnvError, VectorEnv
@@ -18,6 +20,7 @@ from esper.envs.config import EnvConfig
 from esper.envs.make import make_env
 from esper.evaluate import evaluate, record_gif
 from esper.policy import Policy
+from esper.scripts.train import main
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig, train_ppo_vectorized
 from esper.simic.collect import Collector
 from esper.simic.networks import ActorCritic
@@ -77,10 +80,12 @@ class Locks(gymnasium.Env[Any, Any]):
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    for kind in (Locks, Late, Pushes):
+    for kind in (Locks, Late, Shut, Pushes):
         gymnasium.register(f"{kind.__name__}-v0", entry_point=kind)
+    gymnasium.register("AtOnce-v0", entry_point=Locks, vector_entry_point=AtOnce)
     yield
-    for kind in (Locks, Late, Pushes):
+    del gymnasium.registry["AtOnce-v0"]
+    for kind in (Locks, Late, Shut, Pushes):
         del gymnasium.registry[f"{kind.__name__}-v0"]
 
 
@@ -129,7 +134,7 @@ def test_the_most_likely_action_is_an_allowed_one() -> None:
         assert scores.lengths == [LENGTH] * 5
 
 
-def test_a_recorded_episode_is_of_allowed_actions(tmp_path: Any) -> None:
+def test_a_recorded_episode_is_of_allowed_actions(tmp_path: Path) -> None:
     network = ActorCritic(1, make().spec.actions, NetworkConfig(hidden_sizes=(4,)))
     policy = Policy(network=network, environment=EnvConfig(env="Locks-v0"))
     assert record_gif(policy, tmp_path / "episode.gif", seed=0) == LENGTH
@@ -238,6 +243,17 @@ class TestWhatIsNoMask:
         env.step(np.zeros((2, 1), dtype=np.float32))
         assert env.action_masks is None
 
+    def test_ends_the_command_with_a_message(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as exit:
+            main(["ppo", "--env", "Shut-v0", "--quiet", "--run-dir", str(tmp_path / "run")])
+        assert exit.value.code == 1
+        assert capsys.readouterr().err == "esper ppo: error: the action mask of environment 0 allows no action\n"
+
+    def test_where_all_copies_step_at_once_they_are_refused(self) -> None:
+        with pytest.raises(EnvError, match="steps all its copies at once gave action masks; use vector sync for them"):
+            make_env("AtOnce-v0", num_envs=2).reset(0)
+        assert make_env("AtOnce-v0", num_envs=2, vector="sync").spec.masked
+
 
 def _short(steps: int, mask: Any) -> Any:
     return mask[:3]
@@ -248,6 +264,20 @@ class Late(Locks):
 
     def reset(self, **arguments: Any) -> Any:
         return super().reset(**arguments)[0], {}
+
+
+class Shut(Locks):
+    """Has no way out."""
+
+    def mask(self) -> Any:
+        return np.zeros(4, dtype=np.int8)
+
+
+class AtOnce(CartPoleVectorEnv):
+    """Has a version of its own for several copies."""
+
+    def reset(self, **arguments: Any) -> Any:
+        return super().reset(**arguments)[0], {"action_mask": np.ones((2, 2), dtype=np.int8)}
 
 
 class Pushes(Locks):

@@ -60,7 +60,9 @@ class GymnasiumVectorEnv:
         with self._errors():
             obs, info = self._env.reset(seed=seed)
         if self._copies is None and "action_mask" in info:
-            raise EnvError("gives action masks, which are not used where all copies step at once; use vector sync")
+            raise EnvError(
+                "an environment that steps all its copies at once gave action masks; use vector sync for them"
+            )
         self._take_masks(info)
         return self._vectors(obs)
 
