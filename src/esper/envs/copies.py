@@ -34,25 +34,24 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         try:
-            obs, reward, terminated, truncated, info = self.env.step(action)
-            if self.masked is not None:
-                info = self._with_mask(info, ended=terminated or truncated)
+            outcome = self.env.step(action)
+            if not self.masked and "action_mask" not in outcome[4]:
+                return outcome
+            obs, reward, terminated, truncated, info = outcome
+            return obs, reward, terminated, truncated, self._with_mask(info, ended=terminated or truncated)
         except EnvError:
             raise
         except Exception as error:
             raise EnvError(f"environment {self.copy_index} raised in a step: {_describe(error)}") from error
-        return obs, reward, terminated, truncated, info
 
     def reset(self, **arguments: Any) -> Any:
         try:
             obs, info = self.env.reset(**arguments)
-            if self.masked is not None:
-                info = self._with_mask(info, ended=False)
+            return obs, self._with_mask(info, ended=False)
         except EnvError:
             raise
         except Exception as error:
             raise EnvError(f"environment {self.copy_index} raised on reset: {_describe(error)}") from error
-        return obs, info
 
     def publishes_masks(self) -> bool:
         """Whether a reset comes with an action mask. The first copy answers for all; the others are not reset."""
@@ -67,7 +66,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _with_mask(self, info: dict[str, Any], *, ended: bool) -> dict[str, Any]:
         if not self.masked:
-            if info.get("action_mask") is not None:
+            if self.masked is False and info.get("action_mask") is not None:
                 raise EnvError(f"environment {self.copy_index} gave an action mask; the first reset came without one")
             return info
         if ended:
