@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, FloatArray, Step
+from esper.envs.base import (
+    Actions,
+    BoolArray,
+    ContinuousActions,
+    DiscreteActions,
+    EnvSpec,
+    FloatArray,
+    MultiDiscreteActions,
+    Step,
+)
 
 NUM_ENVS = 8
 
@@ -14,9 +23,10 @@ class Probe:
     """Copies with observations of one number. A subclass says what a step gives."""
 
     actions: Actions = DiscreteActions(n=2)
+    masked = False
 
     def __init__(self) -> None:
-        self.spec = EnvSpec(num_envs=NUM_ENVS, observation_size=1, actions=self.actions)
+        self.spec = EnvSpec(num_envs=NUM_ENVS, observation_size=1, actions=self.actions, masked=self.masked)
         self._rng = np.random.default_rng(0)
         self._obs = self.start()
 
@@ -30,6 +40,10 @@ class Probe:
         done = terminated | truncated
         self._obs = np.where(done[:, None], self.start(), final_obs).astype(np.float32)
         return Step(self._obs, reward, terminated, truncated, final_obs if done.any() else None, None)
+
+    @property
+    def action_masks(self) -> BoolArray | None:
+        return None
 
     def close(self) -> None: ...
 
@@ -95,6 +109,16 @@ class RewardByActionAndObservation(RewardByObservation):
         return self.one_step(np.where((actions == 1) == (obs > 0), 1.0, -1.0))
 
 
+class RewardByEachChoice(RewardByObservation):
+    """One step; each of three choices has its own right answer, one of them by the observation, worth 1/3 each."""
+
+    actions = MultiDiscreteActions(nvec=(4, 2, 3))
+
+    def outcome(self, obs, actions):
+        right = np.stack([np.full(NUM_ENVS, 2), obs > 0, np.zeros(NUM_ENVS)], axis=1)
+        return self.one_step((actions == right).mean(axis=1))
+
+
 class RewardByContinuousAction(Probe):
     """One step, the nearer to 0.5 the better."""
 
@@ -102,6 +126,46 @@ class RewardByContinuousAction(Probe):
 
     def outcome(self, obs, actions):
         return self.one_step(-((actions[:, 0] - 0.5) ** 2))
+
+
+class Trapdoors(Probe):
+    """Ten steps over trapdoors: of 16 actions all but two, other ones in every step, end the episode at once.
+
+    Of the two, the lower one is worth 1. Nothing is observed, so that who is not told of the trapdoors stays above them
+    in a step with a probability of 1/8 at best.
+    """
+
+    actions = DiscreteActions(n=16)
+    length = 10
+
+    def __init__(self, *, masked: bool = True) -> None:
+        self.masked = masked
+        super().__init__()
+        self.reset(0)
+
+    def reset(self, seed):
+        obs = super().reset(seed)
+        self._age, self._solid = np.zeros(NUM_ENVS, dtype=np.int64), self._rng.integers(8, size=NUM_ENVS)
+        return obs
+
+    @property
+    def action_masks(self):
+        return np.arange(16) % 8 == self._solid[:, None] if self.masked else None
+
+    def outcome(self, obs, actions):
+        self._age += 1
+        over = (actions % 8 != self._solid) | (self._age == self.length)
+        reward = (actions == self._solid).astype(np.float64)
+        self._age[over] = 0
+        self._solid = self._rng.integers(8, size=NUM_ENVS)
+        return reward, np.zeros((NUM_ENVS, 1), dtype=np.float32), over, np.zeros_like(over)
+
+    def state_dict(self):
+        return super().state_dict() | {"age": self._age.copy(), "solid": self._solid.copy()}
+
+    def load_state_dict(self, state) -> None:
+        super().load_state_dict(state)
+        self._age, self._solid = np.array(state["age"]), np.array(state["solid"])
 
 
 class EndlessReward(Probe):

@@ -79,7 +79,10 @@ MAY_IMPORT = {
 }
 
 HOMES = {
-    "gymnasium": {"esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot", "esper.envs.window"},
+    "gymnasium": {
+        *("esper.envs.actions", "esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot"),
+        "esper.envs.window",
+    },
     "pygame": {"esper.envs.window"},
     "envpool": {"esper.envs.pool"},
     "safetensors": {"esper.checkpoint.store"},

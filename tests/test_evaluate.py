@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec
+from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, MultiDiscreteActions
 from esper.envs.config import EnvConfig
 from esper.evaluate import evaluate
 from esper.policy import Policy, load_policy, save_policy
@@ -15,7 +15,7 @@ from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 from esper.simic.networks import ActorCritic
 
 
-def policy(env: str, size: int, actions: DiscreteActions | ContinuousActions) -> Policy:
+def policy(env: str, size: int, actions: Actions) -> Policy:
     config = NetworkConfig(hidden_sizes=(8,), normalize_observations=True)
     network = ActorCritic(size, actions, config, torch.Generator().manual_seed(0))
     return Policy(network=network, environment=EnvConfig(env=env))
@@ -51,8 +51,10 @@ def test_sampled_actions_depend_on_the_seed_and_differ_from_the_most_likely() ->
     assert sampled[0] != evaluate(trained, episodes=5, seed=1).returns
 
 
-@pytest.mark.parametrize("actions", [DiscreteActions(n=3), ContinuousActions(size=2)])
-def test_a_saved_policy_acts_the_same(tmp_path: Path, actions: DiscreteActions | ContinuousActions) -> None:
+@pytest.mark.parametrize(
+    "actions", [DiscreteActions(n=3), ContinuousActions(size=2), MultiDiscreteActions(nvec=(4, 2))]
+)
+def test_a_saved_policy_acts_the_same(tmp_path: Path, actions: Actions) -> None:
     network = NetworkConfig(hidden_sizes=(8, 4), activation="relu", shared_trunk=True, normalize_observations=True)
     config = PPOConfig(num_envs=2, network=network, runtime=RuntimeConfig(compile="off"))
     agent = PPOAgent(config, EnvSpec(num_envs=2, observation_size=5, actions=actions), seed=1)
@@ -62,4 +64,5 @@ def test_a_saved_policy_acts_the_same(tmp_path: Path, actions: DiscreteActions |
     loaded = load_policy(tmp_path)
     obs = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
     assert loaded.network.act(obs).equal(agent.network.act(obs))
+    assert loaded.network.actions == actions
     assert loaded.environment == EnvConfig(env="Some-v0", env_kwargs={"a": [1]}, vector="envpool")

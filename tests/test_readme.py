@@ -45,7 +45,15 @@ def test_an_exported_policy_runs_without_esper(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/schedules.md", "docs/results.md", "docs/resume.md", "docs/migration.md"]
+    "page",
+    [
+        "README.md",
+        "docs/schedules.md",
+        "docs/results.md",
+        "docs/resume.md",
+        "docs/migration.md",
+        "docs/environments.md",
+    ],
 )
 def test_links_and_pictures_exist(page: str) -> None:
     text = (ROOT / page).read_text()

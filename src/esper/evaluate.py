@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from esper.envs.base import VectorEnv
+from esper.envs.base import FloatArray, VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_from_config, make_rendered, make_shown
 from esper.policy import Policy
@@ -78,15 +79,15 @@ def run_episodes(
     `on_episode` gets return and length of each as it ends. Each copy of the environment has a fixed share of the
     episodes, so that short ones are not counted more often.
     """
-    num_envs, device = env.spec.num_envs, next(network.parameters()).device
+    num_envs = env.spec.num_envs
     actions = device_generator(seed, "evaluation actions", torch.device("cpu"))
     left = np.array([len(range(copy, episodes, num_envs)) for copy in range(num_envs)])
     running, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
     result = Scores(returns=[], lengths=[])
     obs = env.reset(integer_seed(seed, "evaluation"))
     while left.any():
-        noise = network.noise((num_envs,), actions).to(device) if stochastic else None
-        step = env.step(network.act(torch.from_numpy(obs).to(device), noise).cpu().numpy())
+        noise = network.noise((num_envs,), actions) if stochastic else None
+        step = env.step(_act(network, env, obs, noise))
         obs = step.obs
         running += step.reward
         lengths += 1 if step.ignored is None else ~step.ignored
@@ -111,8 +112,18 @@ def record_gif(policy: Policy, path: Path, *, seed: int, max_frames: int = 1000)
     ended = False
     while not ended and len(frames) < max_frames:
         frames.append(Image.fromarray(env.render()))
-        step = env.step(policy.network.act(torch.from_numpy(obs)).numpy())
+        step = env.step(_act(policy.network, env, obs))
         obs, ended = step.obs, bool(step.terminated[0] or step.truncated[0])
     env.close()
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / env.render_fps), loop=0)
     return len(frames)
+
+
+def _act(
+    network: ActorCritic, env: VectorEnv, obs: FloatArray, noise: torch.Tensor | None = None
+) -> NDArray[np.generic]:
+    """Actions in `env` for the observations [N, D] it gave last."""
+    device = next(network.parameters()).device
+    masks = None if env.action_masks is None else torch.from_numpy(env.action_masks).to(device)
+    on_device = None if noise is None else noise.to(device)
+    return network.act(torch.from_numpy(obs).to(device), on_device, masks).cpu().numpy()

@@ -12,7 +12,7 @@ import torch
 from esper import __version__
 from esper.checkpoint.store import StoreError, load_pair, save_pair
 from esper.checkpoint.tree import TreeError, check_like
-from esper.envs.base import Actions, ContinuousActions, DiscreteActions
+from esper.envs.base import Actions, ContinuousActions, DiscreteActions, MultiDiscreteActions
 from esper.envs.config import EnvConfig
 from esper.options import ConfigError
 from esper.simic.config import NetworkConfig
@@ -21,8 +21,9 @@ from esper.simic.ppo import PPOAgent
 
 _NAME = "policy"
 _FORMAT = 1
-_ACTIONS: dict[str, type[DiscreteActions] | type[ContinuousActions]] = {
+_ACTIONS: dict[str, type[Actions]] = {
     "discrete": DiscreteActions,
+    "multi_discrete": MultiDiscreteActions,
     "continuous": ContinuousActions,
 }
 
@@ -37,7 +38,7 @@ class Policy:
 
 def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
     """Write `policy.safetensors` and `policy.json` into `folder`."""
-    kind = "discrete" if isinstance(agent.spec.actions, DiscreteActions) else "continuous"
+    (kind,) = (name for name, kind in _ACTIONS.items() if isinstance(agent.spec.actions, kind))
     metadata = {
         "format": _FORMAT,
         "esper": __version__,
@@ -86,4 +87,6 @@ def _read_actions(stored: dict[str, Any]) -> Actions:
     kind = fields.pop("kind")
     if kind not in _ACTIONS:
         raise ConfigError("actions.kind", kind, f"must be one of {', '.join(_ACTIONS)}")
+    if "nvec" in fields:
+        fields["nvec"] = tuple(fields["nvec"])
     return _ACTIONS[kind](**fields)

@@ -75,10 +75,10 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
     """
     _check_recordable(config)
     torch.set_num_threads(1)
-    env = make_from_config(config.environment, config.ppo.num_envs)
     with contextlib.ExitStack() as stack:
-        stack.callback(env.close)
-        with _too_large_reported():
+        with _false_starts_reported():
+            env = make_from_config(config.environment, config.ppo.num_envs)
+            stack.callback(env.close)
             debug = config.telemetry.telemetry == "debug"
             agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug)
             if agent.optimization.engine != "native":
@@ -155,9 +155,12 @@ def _open_folder(config: RunConfig, resume: Resume | None) -> RunFolder:
 
 
 @contextlib.contextmanager
-def _too_large_reported() -> Iterator[None]:
+def _false_starts_reported() -> Iterator[None]:
+    """An environment that raises on its first reset, and memory that is not there, become a `RunError`."""
     try:
         yield
+    except EnvError as error:
+        raise RunError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         # torch has no type of its own for this on the CPU.

@@ -14,7 +14,8 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from esper.envs.base import ContinuousActions, DiscreteActions, Step
+from esper.envs.base import ContinuousActions, DiscreteActions, MultiDiscreteActions, Step
+from esper.envs.copies import Copy
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.make import make_env
 from esper.options import ConfigError
@@ -39,7 +40,7 @@ class Counter(gymnasium.Env[Any, Any]):
         observation_space: spaces.Space[Any] | None = None,
     ) -> None:
         self.length, self.terminates = length, terminates
-        self.action_space = action_space or spaces.Discrete(2)
+        self.action_space = spaces.Discrete(2) if action_space is None else action_space
         self.observation_space = observation_space or spaces.Box(0, 100, (1,))
         self.taken: list[Any] = []
 
@@ -66,7 +67,7 @@ def registered() -> Iterator[None]:
 
 
 def counters(mode: AutoresetMode, lengths: tuple[int, ...] = (3, 2), **kwargs: Any) -> GymnasiumVectorEnv:
-    makers = [lambda length=length: Counter(length=length, **kwargs) for length in lengths]
+    makers = [lambda length=length: Copy(Counter(length=length, **kwargs)) for length in lengths]
     return GymnasiumVectorEnv(SyncVectorEnv(makers, autoreset_mode=mode))
 
 
@@ -252,6 +253,34 @@ class TestSpaces:
         ]
 
     @pytest.mark.parametrize(
+        ("space", "nvec", "actions", "taken"),
+        [
+            (spaces.MultiDiscrete([3, 2]), (3, 2), [2, 1], [2, 1]),
+            (spaces.MultiDiscrete([3, 2], start=[5, -1]), (3, 2), [2, 1], [7, 0]),
+            (
+                spaces.MultiDiscrete([[1, 2, 3], [4, 5, 6]], start=[[0, 0, 0], [10, 20, 30]]),
+                (1, 2, 3, 4, 5, 6),
+                [0, 1, 2, 3, 4, 5],
+                [[0, 1, 2], [13, 24, 35]],
+            ),
+            (spaces.MultiBinary(3), (2, 2, 2), [1, 0, 1], [1, 0, 1]),
+            (spaces.MultiBinary([2, 2]), (2, 2, 2, 2), [1, 0, 0, 1], [[1, 0], [0, 1]]),
+        ],
+    )
+    @pytest.mark.parametrize("vector", ["sync", "async"])
+    def test_several_choices(self, space: Any, nvec: Any, actions: Any, taken: Any, vector: Any) -> None:
+        env = make_env("Counter-v0", num_envs=2, env_kwargs={"action_space": space}, vector=vector)
+        assert env.spec.actions == MultiDiscreteActions(nvec=nvec)
+        env.reset(0)
+        zeros = [0] * len(nvec)
+        env.step(np.array([zeros, actions]))
+        first, second = (copy[-1] for copy in env._env.get_attr("taken"))  # type: ignore[attr-defined]
+        assert second.tolist() == taken
+        assert first in space
+        assert second in space
+        env.close()
+
+    @pytest.mark.parametrize(
         ("env", "size"),
         [("FrozenLake-v1", 16), ("Blackjack-v1", 32 + 11 + 2), ("CartPole-v1", 4)],
         ids=["discrete is one-hot", "tuples are joined", "box"],
@@ -266,7 +295,7 @@ class TestSpaces:
     @pytest.mark.parametrize(
         ("space", "message"),
         [
-            (spaces.MultiDiscrete([2, 2]), "action space that is not supported"),
+            (spaces.Text(3), "action space that is not supported; Discrete, MultiDiscrete, MultiBinary and Box of"),
             (spaces.Box(0, 9, (2,), dtype=np.int64), "action space that is not supported"),
         ],
     )

@@ -1,9 +1,12 @@
 """PPO solves environments whose answers are known."""
 
+import statistics
+
 import pytest
 import torch
 
 import probes
+from esper.evaluate import run_episodes
 from esper.simic import CoefficientConfig, NetworkConfig, PPOAgent, PPOConfig, ScheduleConfig
 from esper.simic import train_ppo_vectorized as train
 
@@ -67,6 +70,25 @@ def test_the_right_action_depends_on_the_observation(normalize: bool) -> None:
     agent = trained(probes.RewardByActionAndObservation(), network=network)
     assert [best_action(agent, obs) for obs in (-1.0, 1.0)] == [0, 1]
     assert value(agent, 1.0) > 0.9
+
+
+def test_each_choice_is_learned_by_itself() -> None:
+    agent = trained(probes.RewardByEachChoice(), updates=80)
+    obs = torch.tensor([[-1.0], [1.0]])
+    with torch.no_grad():
+        assert agent.network.act(obs).tolist() == [[2, 0, 0], [2, 1, 0]]
+        # The answers of all three choices together, of 24 there are.
+        assert agent.network.policy(obs).log_prob(torch.tensor([[2, 0, 0], [2, 1, 0]])).exp().min() > 0.8
+    assert value(agent, 1.0) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_is_masked_need_not_be_learned(masked: bool) -> None:
+    agent, env = trained(probes.Trapdoors(masked=masked), updates=40), probes.Trapdoors(masked=masked)
+    scores = run_episodes(agent.network, env, episodes=80, seed=0, stochastic=True)
+    # Ten steps worth 1 each, or at best 1/8 + 1/8^2 + ... = 1/7.
+    assert statistics.fmean(scores.returns) > 9.5 if masked else statistics.fmean(scores.returns) < 0.5
+    assert set(scores.lengths) == {10} if masked else max(scores.lengths) < 10
 
 
 def test_a_continuous_action_is_found() -> None:

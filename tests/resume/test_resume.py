@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from harness import differences
@@ -107,6 +109,45 @@ class TestContinue:
         assert updates["lr/policy"][-2:].tolist() == pytest.approx([1e-4] * 2)
         assert updates["lr/value"][-2:].tolist() == pytest.approx([2e-4] * 2)
         assert updates["lr_phase/policy"][-2:].tolist() == ["floor"] * 2
+
+
+class Fork(gymnasium.Env[Any, Any]):
+    """Two choices of three; in step n of an episode of 5 the values n modulo 3 are not allowed."""
+
+    observation_space = gymnasium.spaces.Box(0, 9, (1,))
+    action_space = gymnasium.spaces.MultiDiscrete([3, 3])
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.steps = 0
+        return self._obs(), {"action_mask": self._mask()}
+
+    def step(self, action: Any) -> Any:
+        assert self.steps % 3 not in action
+        self.steps += 1
+        return self._obs(), float(action[0] == 2), self.steps == 5, False, {"action_mask": self._mask()}
+
+    def _obs(self) -> Any:
+        return np.array([self.steps], dtype=np.float32)
+
+    def _mask(self) -> Any:
+        return np.tile(np.arange(3) != self.steps % 3, 2)
+
+    def state_dict(self) -> Any:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.steps = state["steps"]
+
+
+def test_action_masks_go_on_across_the_end_of_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    gymnasium.register("Fork-v0", entry_point=Fork)
+    # A checkpoint after 3 rollouts of 16 steps is within an episode, one after 5 between two.
+    whole = train(tmp_path / "whole", "--env", "Fork-v0", "--checkpoint-every", "1", updates=7)
+    for number in (3, 5):
+        killed = cut_back(whole, tmp_path / f"killed-{number}", number)
+        assert resume(killed) == 0
+        assert differences(killed, whole) == []
 
 
 SHAPES: dict[str, dict[str, Any]] = {

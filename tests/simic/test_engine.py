@@ -17,13 +17,15 @@ LONG = 10**7
 SHARED = NetworkConfig(shared_trunk=True)
 
 
-def chosen(mode: str, *, timesteps: int = LONG, network: NetworkConfig | None = None) -> str:
+def chosen(
+    mode: str, *, timesteps: int = LONG, network: NetworkConfig | None = None, probe: type[probes.Probe] = probes.Probe
+) -> str:
     config = PPOConfig(
         total_timesteps=timesteps,
         network=network or NetworkConfig(),
         runtime=RuntimeConfig(compile=mode),  # type: ignore[arg-type]
     )
-    return PPOAgent(config, probes.RewardByObservation().spec).optimization.engine
+    return PPOAgent(config, probe().spec).optimization.engine
 
 
 @pytest.mark.parametrize("mode", ["auto", "native"])
@@ -36,6 +38,18 @@ def test_what_the_kernels_cannot_do_is_compiled_by_torch_when_it_pays() -> None:
     assert chosen("auto", network=SHARED, timesteps=1024) == "eager"
     with pytest.raises(ConfigError, match=r"compile = native: is not to be had: shared_trunk; use auto, torch or off"):
         chosen("native", network=SHARED)
+
+
+def test_the_kernels_know_one_choice_at_a_time() -> None:
+    assert chosen("auto", timesteps=1024, probe=probes.RewardByEachChoice) == "eager"
+    with pytest.raises(ConfigError, match="is not to be had: actions of several choices"):
+        chosen("native", probe=probes.RewardByEachChoice)
+
+
+def test_the_kernels_know_no_masks() -> None:
+    assert chosen("auto", timesteps=1024, probe=probes.Trapdoors) == "eager"
+    with pytest.raises(ConfigError, match="is not to be had: action masks; use auto, torch or off"):
+        chosen("native", probe=probes.Trapdoors)
 
 
 def test_off() -> None:

@@ -42,11 +42,11 @@ def run(agent: PPOAgent, env: probes.Probe | None = None) -> list[UpdateComplete
 
 
 def training(settings: PPOConfig, seed: int = 1, env: probes.Probe | None = None) -> Training:
-    return Training(agent_for(settings, seed), env or probes.RewardByObservation(), env_seed=1)
+    return Training(agent_for(settings, seed, env), env or probes.RewardByObservation(), env_seed=1)
 
 
-def agent_for(settings: PPOConfig, seed: int = 1) -> PPOAgent:
-    return PPOAgent(settings, probes.RewardByObservation().spec, seed=seed)
+def agent_for(settings: PPOConfig, seed: int = 1, env: probes.Probe | None = None) -> PPOAgent:
+    return PPOAgent(settings, (env or probes.RewardByObservation()).spec, seed=seed)
 
 
 class TestRates:
@@ -133,14 +133,16 @@ class TestSwitch:
 
 
 class TestState:
-    @pytest.mark.parametrize("stop", [1, 2, 7])
-    def test_a_run_cut_in_two_ends_where_the_whole_run_ends(self, stop: int) -> None:
+    # After 5 updates of 4 steps a masked episode of 10 has just ended, and the next one begun.
+    @pytest.mark.parametrize("stop", [1, 2, 5, 7])
+    @pytest.mark.parametrize("probe", [probes.RewardByObservation, probes.Trapdoors, probes.RewardByEachChoice])
+    def test_a_run_cut_in_two_ends_where_the_whole_run_ends(self, probe: type[probes.Probe], stop: int) -> None:
         settings = config(normalize_rewards=True, network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True))
-        whole, first = training(settings), training(settings)
+        whole, first = training(settings, env=probe()), training(settings, env=probe())
         events = [whole.update() for _ in range(UPDATES)]
         for _ in range(stop):
             first.update()
-        resumed = training(settings, seed=99)
+        resumed = training(settings, seed=99, env=probe())
         resumed.load_state_dict(first.state_dict(), env_seed=99)
         again = [resumed.update() for _ in range(UPDATES - stop)]
         assert [comparable(event) for event in again] == [comparable(event) for event in events[stop:]]

@@ -29,6 +29,22 @@ class DiscreteActions:
 
     n: int
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers a policy gives for an action."""
+        return self.n
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiDiscreteActions:
+    """Several choices at once, the k-th one of `nvec[k]`, each numbered from 0."""
+
+    nvec: tuple[int, ...]
+
+    @property
+    def outputs(self) -> int:
+        return sum(self.nvec)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ContinuousActions:
@@ -36,17 +52,25 @@ class ContinuousActions:
 
     size: int
 
+    @property
+    def outputs(self) -> int:
+        return self.size
 
-Actions: TypeAlias = DiscreteActions | ContinuousActions
+
+Actions: TypeAlias = DiscreteActions | MultiDiscreteActions | ContinuousActions
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvSpec:
-    """Sizes of a vectorized environment: `num_envs` copies, observations as vectors of `observation_size`."""
+    """Sizes of a vectorized environment: `num_envs` copies, observations as vectors of `observation_size`.
+
+    `masked` says whether it tells, by `action_masks`, which actions are allowed.
+    """
 
     num_envs: int
     observation_size: int
     actions: Actions
+    masked: bool = False
 
 
 class Step(NamedTuple):
@@ -71,15 +95,23 @@ class VectorEnv(Protocol):
     @property
     def spec(self) -> EnvSpec: ...
 
+    @property
+    def action_masks(self) -> BoolArray | None:
+        """[N, M], true for what is allowed next, of M values of a choice or of all choices in turn; none unless masked.
+
+        In every choice something is. They belong to the observations of the last `reset` or `step`.
+        """
+        ...
+
     def reset(self, seed: int) -> FloatArray:
         """Start every copy afresh from `seed`; returns observations [N, D]."""
         ...
 
     def step(self, actions: NDArray[np.generic]) -> Step:
-        """Actions are int64 [N] or float32 [N, A]. The returned arrays may be overwritten by the next call.
+        """Actions are int64 [N] or [N, K], or float32 [N, A]. The returned arrays may be overwritten by the next call.
 
         Raises:
-            EnvError: when a copy raises.
+            EnvError: when a copy raises, or its mask cannot be used.
         """
         ...
 

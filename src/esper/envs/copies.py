@@ -12,6 +12,7 @@ from typing import Any
 
 import gymnasium
 
+from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import EnvError, StateTree
 from esper.envs.snapshot import capture, restore
 
@@ -19,24 +20,65 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """One of several copies. `copy_index` and `pending_state` are set from outside, by `VectorEnv.set_attr`."""
+    """One of several copies. `copy_index`, `pending_state` and `masked` are set from outside, by `VectorEnv.set_attr`.
+
+    Where they are `masked`, "action_mask" in every info, but for that of an episode's end, is what is allowed next, as
+    booleans.
+    """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
         self.copy_index = 0
         self.pending_state: StateTree = {}
+        self.masked: bool | None = None  # not yet asked, or of actions that have no masks
 
     def step(self, action: Any) -> Any:
         try:
-            return self.env.step(action)
+            outcome = self.env.step(action)
+            if not self.masked and "action_mask" not in outcome[4]:
+                return outcome
+            obs, reward, terminated, truncated, info = outcome
+            return obs, reward, terminated, truncated, self._with_mask(info, ended=terminated or truncated)
+        except EnvError:
+            raise
         except Exception as error:
             raise EnvError(f"environment {self.copy_index} raised in a step: {_describe(error)}") from error
 
     def reset(self, **arguments: Any) -> Any:
         try:
-            return self.env.reset(**arguments)
+            obs, info = self.env.reset(**arguments)
+            return obs, self._with_mask(info, ended=False)
+        except EnvError:
+            raise
         except Exception as error:
             raise EnvError(f"environment {self.copy_index} raised on reset: {_describe(error)}") from error
+
+    def publishes_masks(self) -> bool:
+        """Whether a reset comes with an action mask. The first copy answers for all; the others are not reset."""
+        return self.copy_index == 0 and self._published(self.reset(seed=0)[1]) is not None
+
+    def _published(self, info: dict[str, Any]) -> Any:
+        """The mask by Gymnasium's convention, or by that of sb3-contrib; None if there is none."""
+        mask = info.get("action_mask")
+        if mask is None and self.env.has_wrapper_attr("action_masks"):
+            mask = self.env.get_wrapper_attr("action_masks")()
+        return mask
+
+    def _with_mask(self, info: dict[str, Any], *, ended: bool) -> dict[str, Any]:
+        if not self.masked:
+            if self.masked is False and info.get("action_mask") is not None:
+                raise EnvError(f"environment {self.copy_index} gave an action mask; the first reset came without one")
+            return info
+        if ended:
+            # Nobody acts on it, and often nothing is allowed there.
+            return {name: value for name, value in info.items() if name != "action_mask"}
+        mask = self._published(info)
+        if mask is None:
+            raise EnvError(f"environment {self.copy_index} gave no action mask; the first reset came with one")
+        try:
+            return {**info, "action_mask": check_mask(mask, actions_of(self.action_space))}
+        except ValueError as error:
+            raise EnvError(f"the action mask of environment {self.copy_index} {error}") from None
 
     def capture_state(self) -> StateTree | None:
         return capture(self.env)

@@ -17,11 +17,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation
 from numpy.typing import NDArray
 
+from esper.envs.actions import actions_of, to_space
 from esper.envs.base import (
-    Actions,
     BoolArray,
     ContinuousActions,
-    DiscreteActions,
     EnvError,
     EnvSpec,
     FloatArray,
@@ -48,29 +47,30 @@ class GymnasiumVectorEnv:
         self._copies = env if isinstance(env, SyncVectorEnv | AsyncVectorEnv) else None
         self._next_step = env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
-        space = env.single_action_space
-        self._first_action = int(space.start) if isinstance(space, Discrete) else 0
-        self._clip = (space.low, space.high) if isinstance(space, Box) else None
+        self.action_masks: BoolArray | None = None
+        actions = actions_of(env.single_action_space)
         self.spec = EnvSpec(
             num_envs=env.num_envs,
             observation_size=math.prod(env.single_observation_space.shape or ()),
-            actions=actions_of(space),
+            actions=actions,
+            masked=not isinstance(actions, ContinuousActions) and self._find_masks(),
         )
 
     def reset(self, seed: int) -> FloatArray:
         self._resetting[:] = False
         with self._errors():
-            obs, _ = self._env.reset(seed=seed)
+            obs, info = self._env.reset(seed=seed)
+        if self._copies is None and "action_mask" in info:
+            raise EnvError(
+                "an environment that steps all its copies at once gave action masks; use vector sync for them"
+            )
+        self._take_masks(info)
         return self._vectors(obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
-        if self._clip is not None:
-            space = self._env.single_action_space
-            actions = np.clip(actions.reshape(-1, *(space.shape or ())), *self._clip).astype(space.dtype)
-        elif self._first_action:
-            actions = actions + self._first_action
         with self._errors():
-            obs, reward, terminated, truncated, info = self._env.step(actions)
+            obs, reward, terminated, truncated, info = self._env.step(to_space(self._env.single_action_space, actions))
+        self._take_masks(info)
         obs, done = self._vectors(obs), terminated | truncated
         final_obs = None
         if done.any():
@@ -83,6 +83,20 @@ class GymnasiumVectorEnv:
         final_obs = obs.copy()
         final_obs[done] = np.stack([np.ravel(final) for final in info["final_obs"][done]])
         return final_obs
+
+    def _find_masks(self) -> bool:
+        """Whether the copies come with action masks; from here on they must do what they did now."""
+        if self._copies is None:
+            return False
+        with self._errors():
+            masked = any(self._copies.call("publishes_masks"))
+            self._copies.set_attr("masked", masked)
+        return masked
+
+    def _take_masks(self, info: dict[str, Any]) -> None:
+        if self.spec.masked:
+            # Of a copy that has just been reset these are the new episode's: the old one's are in "final_info".
+            self.action_masks = info["action_mask"]
 
     def _vectors(self, obs: NDArray[Any]) -> FloatArray:
         return obs.reshape(self._env.num_envs, -1).astype(np.float32, copy=False)
@@ -306,16 +320,3 @@ def check_observation(space: Space[Any]) -> None:
         or not space.is_np_flattenable
     ):
         raise ConfigError("space", space, f"observation space {space} cannot be made a vector")
-
-
-def actions_of(space: Space[Any]) -> Actions:
-    """The actions in `space`.
-
-    Raises:
-        ConfigError: for a space that is neither Discrete nor Box of floats.
-    """
-    if isinstance(space, Discrete):
-        return DiscreteActions(n=int(space.n))
-    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
-        return ContinuousActions(size=math.prod(space.shape))
-    raise ConfigError("env", str(space), "is an action space that is not supported; Discrete and Box are")

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, Space, flatdim
+from gymnasium.spaces import Dict, Discrete, Space, flatdim
 from numpy.typing import NDArray
 
+from esper.envs.actions import actions_of, to_space
 from esper.envs.base import EnvSpec, FloatArray, StateTree, Step
 from esper.envs.config import EnvConfig
-from esper.envs.gym import actions_of, check_observation, how_to_install
+from esper.envs.gym import check_observation, how_to_install
 from esper.machine import usable_cores
 from esper.options import ConfigError, nearest
 
@@ -26,6 +27,8 @@ class EnvPoolVectorEnv:
     episode that ends by itself just where the time limit would end it counts as truncated, as EnvPool does not tell
     the two apart. Nor does it tell where its copies stand, and an error within one of them ends the process.
     """
+
+    action_masks = None
 
     def __init__(self, make: Callable[[int], Any]) -> None:
         """`make` gives the pool for a seed."""
@@ -47,11 +50,7 @@ class EnvPoolVectorEnv:
         return _vectors(self._space, obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
-        if isinstance(self._actions, Box):
-            actions = np.clip(actions.reshape(-1, *self._actions.shape), self._actions.low, self._actions.high)
-        else:
-            actions = actions + self._actions.start
-        obs, reward, terminated, truncated, info = self._pool.step(actions)
+        obs, reward, terminated, truncated, info = self._pool.step(to_space(self._actions, actions))
         obs, resetting = _vectors(self._space, obs), info["elapsed_step"] == 0
         return Step(
             obs=obs,

@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
         fail(f"--record {args.record}: must end in .gif", "esper evaluate")
     from esper.analysis.statistics import interquartile_mean
     from esper.checkpoint.store import StoreError
+    from esper.envs.base import EnvError
     from esper.evaluate import evaluate, record_gif
     from esper.policy import load_policy
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result) if args.json else _sentence(policy.environment.env, result, seed))
         if args.record:
             record_gif(policy, args.record, seed=seed)
-    except (StoreError, ConfigError, OSError) as error:
+    except (EnvError, StoreError, ConfigError, OSError) as error:
         fail(str(error), "esper evaluate")
     if args.record and not args.json:
         print(f"episode {args.record}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,14 +13,26 @@ from esper.envs.base import StateTree, VectorEnv
 from esper.simic.networks import ActorCritic
 from esper.simic.rollout import Rollout
 
-# Writes actions into the third tensor, for raw observations [N, D] and noise [N, A]. The noise is on the device of the
-# policy, the others are on the host.
-Act: TypeAlias = Callable[[Tensor, Tensor, Tensor], object]
+
+class Act(Protocol):
+    """Acts on a step of all copies."""
+
+    def __call__(self, obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None) -> object:
+        """Write `actions`, for raw observations [N, D], noise [N, A], and masks [N, M] where there are any.
+
+        The noise is on the device of the policy, the others are on the host.
+        """
+        ...
 
 
 def act_in_torch(network: ActorCritic) -> Act:
     """The policy of `network` as it is when it acts."""
-    return lambda obs, noise, actions: actions.copy_(network.act(obs.to(noise.device), noise))
+
+    def act(obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None) -> None:
+        device = noise.device
+        actions.copy_(network.act(obs.to(device), noise, None if masks is None else masks.to(device)))
+
+    return act
 
 
 class Collector:
@@ -33,7 +45,7 @@ class Collector:
 
     def reset(self, seed: int) -> None:
         """Begin every episode anew."""
-        self._obs = self._env.reset(seed)
+        self._obs, self._masks = self._env.reset(seed), self._env.action_masks
         self.step = 0  # of the rollout that is being, or was last, collected
 
     @torch.no_grad()
@@ -42,14 +54,18 @@ class Collector:
         host, act = self._on_host(rollout), self._actor(network)
         num_steps = len(rollout.rewards)
         noise = network.noise(rollout.rewards.shape, generator)
-        obs, actions, rewards, terminated, truncated, final_obs = (field.numpy() for field in host.tensors())
+        obs, actions, rewards, terminated, truncated, final_obs, *masks = (field.numpy() for field in host.tensors())
         rollout.ignored.fill(False)
-        for step, rows in enumerate(zip(host.obs[:-1], noise, host.actions, strict=True)):
+        inputs = [host.obs[:-1], noise, host.actions] + ([] if host.masks is None else [host.masks])
+        for step, rows in enumerate(zip(*inputs, strict=True)):
             self.step = step
             obs[step] = self._obs
+            for mask in masks:
+                mask[step] = self._masks
             act(*rows)
             outcome = self._env.step(actions[step])
             self._obs, rewards[step], terminated[step], truncated[step], last, ignored = outcome
+            self._masks = self._env.action_masks
             if last is not None:
                 final_obs[step] = last
             if ignored is not None:
@@ -62,10 +78,11 @@ class Collector:
 
     def state_dict(self) -> StateTree:
         """What to act on next."""
-        return {"obs": self._obs.copy()}
+        return {"obs": self._obs.copy(), **({} if self._masks is None else {"action_masks": self._masks.copy()})}
 
     def load_state_dict(self, state: StateTree) -> None:
         self._obs = np.array(state["obs"])
+        self._masks = np.array(state["action_masks"]) if "action_masks" in state else None
 
     def _on_host(self, rollout: Rollout) -> Rollout:
         """`rollout` itself, or page-locked memory of its form when it is on a GPU."""

@@ -7,19 +7,20 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class Distribution(Protocol):
     """A batch of action distributions."""
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Actions [...] or [..., A] from `noise` [..., A] drawn by this class's `noise`."""
+        """Actions [...], [..., K] or [..., A] from `noise` [..., A] drawn by this class's `noise`."""
         ...
 
     def mode(self) -> Tensor: ...
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """[...]: the log density of `actions`, summed over action dimensions."""
+        """[...]: the log density of `actions`, summed over choices or dimensions."""
         ...
 
     def entropy(self) -> Tensor:
@@ -50,6 +51,45 @@ class Categorical(NamedTuple):
     def entropy(self) -> Tensor:
         log_probs = self.logits.log_softmax(-1)
         return -(log_probs.exp() * log_probs).sum(-1)
+
+
+# What stands for the logit of something that must not be chosen. An infinite one would make the entropy 0 * inf, NaN.
+_NEVER = torch.finfo(torch.float32).min
+
+
+def masked(logits: Tensor, allowed: Tensor) -> Tensor:
+    """`logits` of a policy that chooses only what is `allowed`, a bool for each; the others get no gradient."""
+    return torch.where(allowed, logits, _NEVER)
+
+
+class MultiCategorical(NamedTuple):
+    """Independent choices, the k-th over `nvec[k]` of the `logits` [..., sum(nvec)], in turn. Actions are [..., K]."""
+
+    logits: Tensor
+    nvec: tuple[int, ...]
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self._choices().sample(self._rows(noise, 0.0))
+
+    def mode(self) -> Tensor:
+        return self._choices().mode()
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        return self._choices().log_prob(actions).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return self._choices().entropy().sum(-1)
+
+    def _choices(self) -> Categorical:
+        return Categorical(self._rows(self.logits, _NEVER))
+
+    def _rows(self, flat: Tensor, fill: float) -> Tensor:
+        """[..., K, max(nvec)], with `fill` after the numbers of a choice that has fewer."""
+        width = max(self.nvec)
+        if min(self.nvec) == width:
+            return flat.reshape(*flat.shape[:-1], -1, width)
+        rows = torch.split(flat, list(self.nvec), -1)
+        return torch.stack([pad(row, (0, width - row.shape[-1]), value=fill) for row in rows], -2)
 
 
 class DiagGaussian(NamedTuple):

@@ -46,11 +46,12 @@ def make_learner(
     gate: Gate,
     config: PPOConfig,
     *,
+    masked: bool = False,
     debug: bool = False,
 ) -> Made:
     """The learner that `config.runtime.compile` asks for. `auto` takes what is there, and says so once.
 
-    With `debug` its metrics have the columns of `RATIO_QUANTILES` too.
+    It is given masks if `masked`. With `debug` its metrics have the columns of `RATIO_QUANTILES` too.
 
     Raises:
         ConfigError: for an engine that is asked for by name and cannot be had.
@@ -62,7 +63,7 @@ def make_learner(
         return config.runtime.threads or default_threads(engine, parameters, config.minibatch_size)
 
     if asked in ("auto", "native"):
-        reason = unsupported(network, device)
+        reason = unsupported(network, device, masked=masked)
         try:
             if reason is None:
                 count = threads("native")

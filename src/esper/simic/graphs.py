@@ -43,14 +43,14 @@ class Replayed:
     def __call__(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         if self._replay is None:
             self._allocate(batch, indices, metrics)
-        for kept, given in zip((*self._batch, self._indices), (*batch, indices), strict=True):
+        for kept, given in zip((*self._batch.tensors(), self._indices), (*batch.tensors(), indices), strict=True):
             kept.copy_(given)
         assert self._replay is not None
         self._replay()
         metrics.copy_(self._metrics)
 
     def _allocate(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
-        self._batch = Minibatch(*(field.clone() for field in batch))
+        self._batch = Minibatch(*(field.clone() for field in batch.tensors()))
         self._indices, self._metrics = indices.clone(), metrics.clone()
         before = [tensor.clone() for tensor in self._changed]
         self._replay = self._capture(lambda: self._steps(self._batch, self._indices, self._metrics))

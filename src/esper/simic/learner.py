@@ -41,8 +41,8 @@ class Learner(Protocol):
         """
         ...
 
-    def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Log probabilities of `actions`, and values, each [M], for `obs` [M, D]."""
+    def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Log probabilities of `actions` among what `masks` allow, and values, each [M], for `obs` [M, D]."""
         ...
 
     def value(self, obs: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class TorchLearner:
         quantiles = torch.tensor(list(RATIO_QUANTILES.values()), device=gate.open.device)
 
         def loss_of(flats: tuple[Tensor, ...], minibatch: Minibatch) -> tuple[Tensor, tuple[LossMetrics, Quantiles]]:
-            inputs = (minibatch.obs, minibatch.actions)
+            inputs = (minibatch.obs, minibatch.actions, minibatch.masks)
             evaluation: Evaluation = functional_call(network, optimizer.views(flats), inputs)
             loss, metrics = ppo_loss(evaluation, minibatch, coefficients, config)
             if not debug:
@@ -110,8 +110,8 @@ class TorchLearner:
         for rows, row in zip(indices, metrics, strict=True):
             row.copy_(self._step(batch, rows))
 
-    def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        evaluation: Evaluation = self._network(obs, actions)
+    def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        evaluation: Evaluation = self._network(obs, actions, masks)
         return evaluation.log_prob, evaluation.value
 
     def value(self, obs: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class TorchLearner:
 
     def _eager_step(self, batch: Minibatch, rows: Tensor) -> Tensor:
         state, gate, config = self._optimizer.state, self._gate, self._config
-        minibatch = Minibatch(*(field[rows] for field in batch))
+        minibatch = Minibatch(*(field[rows] for field in batch.tensors()))
         gradients, (metrics, quantiles) = self._gradients_of(state.parameters, minibatch)
         norms = tuple(torch.linalg.vector_norm(gradient) for gradient in gradients)
         norm = torch.linalg.vector_norm(torch.stack(norms))

@@ -12,7 +12,7 @@ from esper.simic.networks import Evaluation
 
 
 class Minibatch(NamedTuple):
-    """Transitions [B, ...]: what was seen and done, and what the old network said of it."""
+    """Transitions [B, ...]: what was seen and done, what the old network said of it, and what was allowed."""
 
     obs: Tensor
     actions: Tensor
@@ -20,6 +20,11 @@ class Minibatch(NamedTuple):
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    masks: Tensor | None = None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The fields, without masks where there are none."""
+        return tuple(field for field in self if field is not None)
 
 
 class Coefficients(NamedTuple):

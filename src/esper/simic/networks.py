@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from esper.envs.base import Actions, DiscreteActions
+from esper.envs.base import Actions, ContinuousActions, MultiDiscreteActions
 from esper.simic.config import NetworkConfig
-from esper.simic.distributions import Categorical, DiagGaussian, Distribution
+from esper.simic.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, masked
 from esper.simic.normalization import ObservationNormalizer
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -37,8 +37,7 @@ class ActorCritic(nn.Module):
         self, observation_size: int, actions: Actions, config: NetworkConfig, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        discrete = isinstance(actions, DiscreteActions)
-        self.action_size = actions.n if isinstance(actions, DiscreteActions) else actions.size
+        self.actions, self.action_size = actions, actions.outputs
         self.normalizer = ObservationNormalizer((observation_size,)) if config.normalize_observations else None
         self.observation_size = observation_size
         shared = config.hidden_sizes if config.shared_trunk else ()
@@ -48,7 +47,8 @@ class ActorCritic(nn.Module):
         self.trunk = _mlp((observation_size, *shared), activation)
         self.actor = _mlp((width, *own), activation, self.action_size)
         self.critic = _mlp((width, *own), activation, 1)
-        self.log_std = None if discrete else nn.Parameter(torch.full((self.action_size,), config.log_std_init))
+        continuous = isinstance(actions, ContinuousActions)
+        self.log_std = nn.Parameter(torch.full((self.action_size,), config.log_std_init)) if continuous else None
         self._initialize(generator)
 
     def _initialize(self, generator: torch.Generator | None) -> None:
@@ -69,25 +69,34 @@ class ActorCritic(nn.Module):
         distribution = Categorical if self.log_std is None else DiagGaussian
         return distribution.noise((*shape, self.action_size), generator)
 
-    def policy(self, obs: Tensor) -> Distribution:
-        return self._head(self.trunk(obs))
+    def policy(self, obs: Tensor, masks: Tensor | None = None) -> Distribution:
+        return self._head(self.trunk(obs), masks)
 
     def value(self, obs: Tensor) -> Tensor:
         return self.critic(self.trunk(obs)).squeeze(-1)  # type: ignore[no-any-return]
 
-    def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Actions for raw observations [N, D]: sampled by `noise`, or the most likely ones without it."""
-        policy = self.policy(self.normalize(obs))
+    def act(self, obs: Tensor, noise: Tensor | None = None, masks: Tensor | None = None) -> Tensor:
+        """Actions for raw observations [N, D]: sampled by `noise`, or the most likely ones without it.
+
+        `masks` [N, M], bool, are the allowed ones; without them all are.
+        """
+        policy = self.policy(self.normalize(obs), masks)
         return policy.mode() if noise is None else policy.sample(noise)
 
-    def forward(self, obs: Tensor, actions: Tensor) -> Evaluation:
+    def forward(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> Evaluation:
         features = self.trunk(obs)
-        policy = self._head(features)
+        policy = self._head(features, masks)
         return Evaluation(policy.log_prob(actions), policy.entropy(), self.critic(features).squeeze(-1))
 
-    def _head(self, features: Tensor) -> Distribution:
+    def _head(self, features: Tensor, masks: Tensor | None) -> Distribution:
         output = self.actor(features)
-        return Categorical(output) if self.log_std is None else DiagGaussian(output, self.log_std)
+        if self.log_std is not None:
+            return DiagGaussian(output, self.log_std)
+        if masks is not None:
+            output = masked(output, masks)
+        if isinstance(self.actions, MultiDiscreteActions):
+            return MultiCategorical(output, self.actions.nvec)
+        return Categorical(output)
 
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         return self._parameters_below("actor", "log_std")

@@ -72,7 +72,9 @@ class PPOAgent:
         self.optimizer = Adam(self.network, _parameter_groups(self.network), eps=config.adam_eps)
         self.coefficients = Coefficients(torch.zeros((), device=self.device), torch.zeros((), device=self.device))
         self._debug = debug
-        self.optimization = Optimization(self.network, self.optimizer, self.coefficients, self.config, debug=debug)
+        self.optimization = Optimization(
+            self.network, self.optimizer, self.coefficients, self.config, masked=spec.masked, debug=debug
+        )
         self.set_horizon(Horizon(updates=self.config.total_updates))
 
     def set_horizon(self, horizon: Horizon) -> None:
@@ -119,16 +121,17 @@ class PPOAgent:
         rewards, terminated, truncated = rollout.rewards, rollout.terminated, rollout.truncated
         learner, shape = self.optimization.learner, rewards.shape
         obs = self.network.normalize(rollout.obs)
-        log_probs, values = learner.evaluate(obs[:-1].flatten(0, 1), rollout.actions.flatten(0, 1))
+        masks = None if rollout.masks is None else rollout.masks.flatten(0, 1)
+        log_probs, values = learner.evaluate(obs[:-1].flatten(0, 1), rollout.actions.flatten(0, 1), masks)
         log_probs, values = log_probs.view(shape), values.view(shape)
         if self.config.normalize_rewards:
             rewards = self.reward_scaler(rewards, terminated | truncated)
         next_values = self._next_values(rollout, torch.cat((values[1:], learner.value(obs[-1])[None])))
         advantages, returns = learner.advantages(rewards, values, next_values, terminated, truncated)
-        batch = Minibatch(obs[:-1], rollout.actions, log_probs, values, advantages, returns)
-        rows = Minibatch(*(field.flatten(0, 1) for field in batch))
+        batch = Minibatch(obs[:-1], rollout.actions, log_probs, values, advantages, returns, rollout.masks)
+        rows = Minibatch(*(field.flatten(0, 1) for field in batch.tensors()))
         indices = rollout.sample_indices(self.ignored_rows)
-        return rows if indices is None else Minibatch(*(field[indices.to(self.device)] for field in rows))
+        return rows if indices is None else Minibatch(*(field[indices.to(self.device)] for field in rows.tensors()))
 
     def _next_values(self, rollout: Rollout, next_values: Tensor) -> Tensor:
         """The value of the state each step led to; `next_values` [T, N] are those of the states acted on next."""

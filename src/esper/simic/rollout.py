@@ -8,18 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esper.envs.base import BoolArray, DiscreteActions, EnvSpec
+from esper.envs.base import BoolArray, ContinuousActions, EnvSpec, MultiDiscreteActions
 from esper.options import ConfigError
 
 
 @dataclass(kw_only=True)
 class Rollout:
     """Tensors on one device: `obs` [T+1, N, D], `actions` [T, N] or [T, N, A], `rewards` [T, N], all float32 but for
-    int64 discrete actions; `terminated` and `truncated` [T, N], bool.
+    int64 choices, [T, N] or [T, N, K]; `terminated` and `truncated` [T, N], bool.
 
     `final_obs` [T, N, D] holds the last observation of an episode where it was truncated and not terminated, and
     anything elsewhere. `ignored` [T, N] marks steps that an environment used to reset: no transition to learn from. It
     is on the host, where `sample_indices` must know of such steps without waiting for the device.
+
+    `masks` [T, N, M], bool, are the actions that were allowed, where the environment tells.
     """
 
     obs: Tensor
@@ -28,6 +30,7 @@ class Rollout:
     terminated: Tensor
     truncated: Tensor
     final_obs: Tensor
+    masks: Tensor | None
     ignored: BoolArray
 
     @staticmethod
@@ -38,21 +41,28 @@ class Rollout:
             return torch.zeros(shape, dtype=dtype, device=device, pin_memory=pinned)
 
         shape, size = (num_steps, spec.num_envs), spec.observation_size
+        match spec.actions:
+            case ContinuousActions(size=numbers):
+                actions = zeros(*shape, numbers)
+            case MultiDiscreteActions(nvec=nvec):
+                actions = zeros(*shape, len(nvec), dtype=torch.int64)
+            case _:
+                actions = zeros(*shape, dtype=torch.int64)
         return Rollout(
             obs=zeros(num_steps + 1, spec.num_envs, size),
-            actions=zeros(*shape, dtype=torch.int64)
-            if isinstance(spec.actions, DiscreteActions)
-            else zeros(*shape, spec.actions.size),
+            actions=actions,
             rewards=zeros(*shape),
             terminated=zeros(*shape, dtype=torch.bool),
             truncated=zeros(*shape, dtype=torch.bool),
             final_obs=zeros(*shape, size),
+            masks=zeros(*shape, spec.actions.outputs, dtype=torch.bool) if spec.masked else None,
             ignored=np.zeros(shape, dtype=np.bool_),
         )
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What the device holds, in the order of the fields."""
-        return (self.obs, self.actions, self.rewards, self.terminated, self.truncated, self.final_obs)
+        """What the device holds, in the order of the fields; masks only where there are any."""
+        masks = () if self.masks is None else (self.masks,)
+        return (self.obs, self.actions, self.rewards, self.terminated, self.truncated, self.final_obs, *masks)
 
     def sample_indices(self, generator: np.random.Generator) -> Tensor | None:
         """Rows of the flattened rollout to learn from, as many as it has; None when they are just all rows.

@@ -20,6 +20,8 @@ from esper.simic.optimizers import Adam, restore_unless
 class Optimization:
     """Runs the epochs of an update over a batch.
 
+    Batches have masks if `masked`.
+
     `metric_names` are the columns of the metrics, a row per minibatch; with `debug` those of `RATIO_QUANTILES` follow.
     `learner` computes; `engine` is its kind.
     """
@@ -31,6 +33,7 @@ class Optimization:
         coefficients: Coefficients,
         config: PPOConfig,
         *,
+        masked: bool = False,
         debug: bool = False,
     ) -> None:
         self._optimizer = optimizer
@@ -46,7 +49,7 @@ class Optimization:
         rows = config.update_epochs * config.num_minibatches
         self._metrics = torch.zeros((rows, len(self.metric_names)), device=device)
         self.engine, self.threads, self.learner = make_learner(
-            network, optimizer, coefficients, self._gate, config, debug=debug
+            network, optimizer, coefficients, self._gate, config, masked=masked, debug=debug
         )
 
     def run(self, batch: Minibatch, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,8 @@ def step(dynamics: Dynamics, copies: Copies, action: Tensor, uniform: Tensor) ->
 class DeviceVectorEnv:
     """The `Dynamics` called `name`, in float32, as a `DeviceEnv`: by tensors, and as a `VectorEnv` of the host."""
 
+    action_masks = None
+
     def __init__(self, name: str, num_envs: int) -> None:
         self.name, self.dynamics = name, (dynamics := DYNAMICS[name]())
         self.spec = EnvSpec(num_envs=num_envs, observation_size=dynamics.observation_size, actions=dynamics.actions)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esper.envs.base import Copies, DeviceEnv
+from esper.envs.base import Copies, DeviceEnv, MultiDiscreteActions
 from esper.simic.collect import Act
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
@@ -59,10 +59,14 @@ class _Normalizer(Structure):
     _fields_ = (("mean", c_void_p), ("deviation", c_void_p), ("limit", c_float))
 
 
-def unsupported(network: ActorCritic, device: torch.device) -> str | None:
+def unsupported(network: ActorCritic, device: torch.device, *, masked: bool) -> str | None:
     """What the C++ learner cannot do of this, or None."""
     if device.type != "cpu":
         return f"device {device.type}"
+    if isinstance(network.actions, MultiDiscreteActions):
+        return "actions of several choices (MultiDiscrete, MultiBinary)"
+    if masked:
+        return "action masks"
     return "shared_trunk" if network.shared_parameters() else None
 
 
@@ -104,7 +108,7 @@ class NativeLearner:
         weakref.finalize(self, self._library.esper_learner_delete, self._handle)
 
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
-        fields = [field.contiguous() for field in batch]
+        fields = [field.contiguous() for field in batch.tensors()]
         steps, rows = indices.shape
         self._library.esper_optimize(
             self._handle,
@@ -117,7 +121,8 @@ class NativeLearner:
             self._threads,
         )
 
-    def evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        assert masks is None
         log_probs, values = torch.empty(len(obs)), torch.empty(len(obs))
         self._evaluate(obs, actions, log_probs, values)
         return log_probs, values
@@ -159,7 +164,8 @@ class NativeLearner:
         self._pack()
         call, handle, normalizer = self._library.esper_act, self._handle, self._normalizer()
 
-        def act(obs: Tensor, noise: Tensor, actions: Tensor) -> None:
+        def act(obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None) -> None:
+            assert masks is None
             # Bare integers are C ints to ctypes, too short for an address.
             call(
                 handle,
