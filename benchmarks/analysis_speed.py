@@ -22,6 +22,7 @@ from typing import Any
 from esper.config import RunConfig
 from esper.settings import recorded
 from esper.telemetry.events import RunFinished, RunStarted, UpdateCompleted, to_record
+from esper.telemetry.jsonl import encode
 
 STEPS = 1024  # of all environments, in an update
 
@@ -38,6 +39,7 @@ def write_run(folder: Path, seed: int, updates: int, *, rate: float = 1e-3) -> P
         lr_schedule_switch="on",
         engine="native",
         threads=1,
+        telemetry="normal",
         versions={"esper": "0", "python": "3", "torch": "2"},
     )
     finished = RunFinished(
@@ -45,8 +47,8 @@ def write_run(folder: Path, seed: int, updates: int, *, rate: float = 1e-3) -> P
     )
     events = [started, *(_update(rng, index, updates, rate) for index in range(updates)), finished]
     folder.mkdir(parents=True)
-    lines = (json.dumps(to_record(event) | {"time": 1.7e9 + rng.random()}) + "\n" for event in events)
-    (folder / "events.jsonl").write_text("".join(lines))
+    lines = [encode(to_record(event) | {"time": 1.7e9 + rng.random()}) + b"\n" for event in events]
+    (folder / "events.jsonl").write_bytes(b"".join(lines))
     return folder
 
 
@@ -60,6 +62,8 @@ def _update(rng: random.Random, index: int, updates: int, rate: float) -> Update
         env_steps=(index + 1) * STEPS,
         lr=dict.fromkeys(("policy", "value"), rate * (1 - done)),
         lr_phase=dict.fromkeys(("policy", "value"), "decay"),
+        schedule_update=index,
+        schedule_total_updates=updates,
         clip_coef=0.2,
         entropy_coef=0.01,
         optimizer_steps=16,

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "esper.telemetry": {"esper.options", "esper.telemetry"},
     "esper.analysis": {
         *("esper.analysis", "esper.resume_rules"),
-        *("esper.telemetry.anomalies", "esper.telemetry.events"),
+        *("esper.telemetry.anomalies", "esper.telemetry.events", "esper.telemetry.jsonl"),
     },
     "esper.policy": {"esper", "esper.options", "esper.checkpoint", "esper.envs", "esper.simic"},
     "esper.evaluate": {"esper.envs", "esper.policy", "esper.simic"},
@@ -86,6 +86,7 @@ HOMES = {
     "pygame": {"esper.envs.window"},
     "envpool": {"esper.envs.pool"},
     "safetensors": {"esper.checkpoint.store"},
+    "orjson": {"esper.telemetry.jsonl"},
     "tensorboardX": {"esper.telemetry.tensorboard"},
     "wandb": {"esper.telemetry.wandb"},
     "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison"},

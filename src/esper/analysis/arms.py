@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,21 +124,13 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
     """The events of a run but its updates, and what is needed of these by column."""
     events = []
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    for event in read_events(folder, _decode):
+    for event in read_events(folder):
         if event["event"] != "update_completed":
             events.append(event)
             continue
         for name, values in columns.items():
             values.append(event.get(name, np.nan))
     return events, columns
-
-
-# Leaves 1.5 as b"1.5": making a float of it takes longer than all else, and most numbers of an update are not needed.
-_decode_update = json.JSONDecoder(parse_float=str.encode).decode
-
-
-def _decode(line: str) -> Any:
-    return _decode_update(line) if '"update_completed"' in line else json.loads(line)
 
 
 def _run(folder: Path, events: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[Any]]) -> Run:
@@ -190,13 +181,7 @@ def _updates(columns: Mapping[str, Sequence[Any]]) -> Columns:
 
 def _column(name: str, values: Sequence[Any]) -> NDArray[np.float64]:
     # float would take "1" and true, too.
-    if not {int, float, bytes}.issuperset(map(type, values)):
-        wrong = next(value for value in values if type(value) not in (int, float, bytes))
+    if not {int, float}.issuperset(map(type, values)):
+        wrong = next(value for value in values if type(value) not in (int, float))
         raise ArmError(f"one of its {name} is {wrong!r:.40}")
-    try:
-        column = np.array([*map(float, values)])
-    except OverflowError:
-        column = np.array([np.inf])
-    if np.isinf(column).any():
-        raise ArmError(f"one of its {name} is too large")
-    return column
+    return np.array(values, dtype=float)

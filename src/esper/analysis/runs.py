@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,22 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esper.telemetry.events import TIME_FIELDS, TIMED_EVENTS
+from esper.telemetry.jsonl import decode
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 
 
-def read_events(run_dir: Path, decode: Callable[[str], Any] = json.loads) -> Iterator[dict[str, Any]]:
-    """The records in `events.jsonl`, in order; `decode` makes one of a line.
+def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """The records in `events.jsonl`, in order.
 
     Raises:
         OSError: when there is no such file, or it cannot be read.
         ValueError: for a line that is no event, as the last one of a run that was killed can be.
     """
-    with (run_dir / "events.jsonl").open(encoding="utf-8") as file:
+    with (run_dir / "events.jsonl").open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 event = decode(line)
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 raise ValueError(f"line {number} is not JSON ({error})") from None
             if not isinstance(event, dict) or "event" not in event:
                 raise ValueError(f"line {number} is no event")

@@ -187,5 +187,9 @@ class Training:
         }
 
     def _debug_snapshot(self, minibatches: Mapping[str, Sequence[float]]) -> DebugSnapshot:
-        finite = {name: [x if math.isfinite(x) else None for x in column] for name, column in minibatches.items()}
+        # A sum is finite where all its numbers are, but for one too large; then looking at each says so, too.
+        finite = {
+            name: column if math.isfinite(sum(column)) else [x if math.isfinite(x) else None for x in column]
+            for name, column in minibatches.items()
+        }
         return DebugSnapshot(**self._place(self._result), minibatch=finite)
