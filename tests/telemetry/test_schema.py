@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ class TestRecords:
         run_dir = tmp_path / "run"
         with pytest.raises(KeyboardInterrupt):
             run(config(run_dir, telemetry="debug", checkpoint_every=2), [Stopper()])
+        # Its writer is of this process, and still at it.
+        deadline = time.monotonic() + 60
+        while not (run_dir / "checkpoints" / "00000004").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
         resume_run(run_dir, [Layer(source="test", values={"telemetry": "debug", "tensorboard": False, "quiet": True})])
         validator = jsonschema.Draft202012Validator(json.loads(DOCUMENT.read_text()))
         events = list(read_events(run_dir))
