@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from esper.analysis.anomalies import Trouble
 from esper.analysis.runs import Columns
 from esper.analysis.thinning import thinned
+from esper.telemetry.events import by_group
 
 _COLOURS = {"policy": "tab:blue", "value": "tab:orange", "shared": "tab:green"}
 # Gaps let a line below be seen where rates are the same.
@@ -97,9 +98,9 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
         _plot_return(axis, updates)
     elif panel == "lr":
         axis.set_title("learning rates", fontsize=10)
-        _draw_rates(axis, x, _by_group(updates, "lr"), list(updates["lr_phase/policy"]))
+        _draw_rates(axis, x, by_group(updates, "lr"), list(updates["lr_phase/policy"]))
     elif panel == "grad_norm":
-        for group, norms in _by_group(updates, "grad_norm").items():
+        for group, norms in by_group(updates, "grad_norm").items():
             _draw_curve(axis, x, norms, label=group, color=_COLOURS[group])
         axis.set_yscale("log")
         axis.legend(fontsize=8)
@@ -182,11 +183,6 @@ def _draw_rates(
     axis.set_ylim(bottom=0)
     axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axis.legend(fontsize=8)
-
-
-def _by_group(updates: Columns, name: str) -> dict[str, NDArray[Any]]:
-    prefix = f"{name}/"
-    return {key.removeprefix(prefix): column for key, column in updates.items() if key.startswith(prefix)}
 
 
 def _shade(axis: Axes, x: NDArray[Any], phases: Sequence[str]) -> None:
