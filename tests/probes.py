@@ -12,8 +12,11 @@ from esper.envs.base import (
     DiscreteActions,
     EnvSpec,
     FloatArray,
+    Images,
     MultiDiscreteActions,
+    Observations,
     Step,
+    Vectors,
 )
 
 NUM_ENVS = 8
@@ -22,11 +25,12 @@ NUM_ENVS = 8
 class Probe:
     """Copies with observations of one number. A subclass says what a step gives."""
 
+    observations: Observations = Vectors(size=1)
     actions: Actions = DiscreteActions(n=2)
     masked = False
 
     def __init__(self) -> None:
-        self.spec = EnvSpec(num_envs=NUM_ENVS, observation_size=1, actions=self.actions, masked=self.masked)
+        self.spec = EnvSpec(num_envs=NUM_ENVS, observations=self.observations, actions=self.actions, masked=self.masked)
         self._rng = np.random.default_rng(0)
         self._obs = self.start()
 
@@ -85,6 +89,22 @@ class RewardByObservation(Probe):
 
     def outcome(self, obs, actions):
         return self.one_step(obs)
+
+
+class RewardByImage(RewardByObservation):
+    """One step, the right action is where the one bright patch of an image is: left or right, in any row."""
+
+    observations = Images(shape=(1, 6, 6), highest=255)
+
+    def start(self):
+        images = np.zeros((NUM_ENVS, 1, 6, 6), dtype=np.uint8)
+        images[range(NUM_ENVS), 0, self._rng.integers(6, size=NUM_ENVS), self._rng.integers(6, size=NUM_ENVS)] = 255
+        return images
+
+    def step(self, actions):
+        right = self._obs[..., 3:].any(axis=(1, 2, 3))
+        self._obs, over = self.start(), np.ones(NUM_ENVS, dtype=np.bool_)
+        return Step(self._obs, np.where((actions == 1) == right, 1.0, -1.0), over, ~over, self._obs, None)
 
 
 class DelayedReward(Probe):

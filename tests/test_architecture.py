@@ -46,7 +46,7 @@ MAY_IMPORT = {
     },
     "esper.policy": {"esper", "esper.options", "esper.checkpoint", "esper.envs", "esper.simic"},
     "esper.evaluate": {"esper.envs", "esper.policy", "esper.simic"},
-    "esper.export": {"esper.checkpoint.store", "esper.policy", "esper.simic.networks"},
+    "esper.export": {"esper.checkpoint.store", "esper.envs.base", "esper.policy", "esper.simic.networks"},
     "esper.run_evaluation": {
         *("esper.config", "esper.envs.base", "esper.evaluate"),
         *("esper.simic.vectorized", "esper.telemetry.events"),
@@ -81,7 +81,7 @@ MAY_IMPORT = {
 HOMES = {
     "gymnasium": {
         *("esper.envs.actions", "esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot"),
-        "esper.envs.window",
+        *("esper.envs.observations", "esper.envs.window"),
     },
     "pygame": {"esper.envs.window"},
     "envpool": {"esper.envs.pool"},

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, MultiDiscreteActions
+from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, MultiDiscreteActions, Vectors
 from esper.envs.config import EnvConfig
 from esper.evaluate import evaluate
 from esper.policy import Policy, load_policy, save_policy
@@ -17,7 +17,7 @@ from esper.simic.networks import ActorCritic
 
 def policy(env: str, size: int, actions: Actions) -> Policy:
     config = NetworkConfig(hidden_sizes=(8,), normalize_observations=True)
-    network = ActorCritic(size, actions, config, torch.Generator().manual_seed(0))
+    network = ActorCritic(Vectors(size=size), actions, config, torch.Generator().manual_seed(0))
     return Policy(network=network, environment=EnvConfig(env=env))
 
 
@@ -57,7 +57,7 @@ def test_sampled_actions_depend_on_the_seed_and_differ_from_the_most_likely() ->
 def test_a_saved_policy_acts_the_same(tmp_path: Path, actions: Actions) -> None:
     network = NetworkConfig(hidden_sizes=(8, 4), activation="relu", shared_trunk=True, normalize_observations=True)
     config = PPOConfig(num_envs=2, network=network, runtime=RuntimeConfig(compile="off"))
-    agent = PPOAgent(config, EnvSpec(num_envs=2, observation_size=5, actions=actions), seed=1)
+    agent = PPOAgent(config, EnvSpec(num_envs=2, observations=Vectors(size=5), actions=actions), seed=1)
     assert agent.network.normalizer is not None
     agent.network.normalizer.update(torch.randn(50, 5, generator=torch.Generator().manual_seed(0)) * 3)
     save_policy(tmp_path, agent, EnvConfig(env="Some-v0", env_kwargs={"a": [1]}, vector="envpool"))

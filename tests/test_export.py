@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec
+from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, Vectors
 from esper.envs.config import EnvConfig
 from esper.export import ExportError, export_policy
 from esper.policy import Policy, load_policy, save_policy
@@ -23,7 +23,7 @@ def saved(folder: Path, actions: Actions, *, shared: bool = False) -> Policy:
     """A policy of random weights that has seen observations far from mean 0 and deviation 1."""
     network = NetworkConfig(hidden_sizes=(8, 8), normalize_observations=True, shared_trunk=shared)
     config = PPOConfig(num_envs=2, network=network, runtime=RuntimeConfig(compile="off"))
-    agent = PPOAgent(config, EnvSpec(num_envs=2, observation_size=5, actions=actions), seed=1)
+    agent = PPOAgent(config, EnvSpec(num_envs=2, observations=Vectors(size=5), actions=actions), seed=1)
     assert agent.network.normalizer is not None
     agent.network.normalizer.update(observations(50))
     # The first policy is near uniform: it would hardly tell observations apart.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from esper.envs.base import DiscreteActions
+from esper.envs.base import DiscreteActions, Vectors
 from esper.envs.config import EnvConfig
 from esper.export import export_policy
 from esper.policy import Policy
@@ -34,7 +34,9 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_exported_policy_runs_without_esper(tmp_path: Path) -> None:
-    network = ActorCritic(4, DiscreteActions(n=2), NetworkConfig(hidden_sizes=(8,)), torch.Generator().manual_seed(0))
+    network = ActorCritic(
+        Vectors(size=4), DiscreteActions(n=2), NetworkConfig(hidden_sizes=(8,)), torch.Generator().manual_seed(0)
+    )
     export_policy(Policy(network=network, environment=EnvConfig()), tmp_path / "policy.pt2")
     _, code = python_examples()
     assert len(list(filter(None, code.splitlines()))) == 3

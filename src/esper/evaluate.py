@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from esper.envs.base import FloatArray, VectorEnv
+from esper.envs.base import ObsArray, VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_from_config, make_rendered, make_shown
 from esper.policy import Policy
@@ -119,9 +119,7 @@ def record_gif(policy: Policy, path: Path, *, seed: int, max_frames: int = 1000)
     return len(frames)
 
 
-def _act(
-    network: ActorCritic, env: VectorEnv, obs: FloatArray, noise: torch.Tensor | None = None
-) -> NDArray[np.generic]:
+def _act(network: ActorCritic, env: VectorEnv, obs: ObsArray, noise: torch.Tensor | None = None) -> NDArray[np.generic]:
     """Actions in `env` for the observations [N, D] it gave last."""
     device = next(network.parameters()).device
     masks = None if env.action_masks is None else torch.from_numpy(env.action_masks).to(device)

@@ -1,4 +1,4 @@
-"""A policy as a file that runs without Esper: raw observations [N, D] in, the most likely actions out."""
+"""A policy as a file that runs without Esper: raw observations [N, ...] in, the most likely actions out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from esper.checkpoint.store import write_atomically
+from esper.envs.base import Images, Observations
 from esper.policy import Policy
 from esper.simic.networks import ActorCritic
 
@@ -58,9 +59,14 @@ class _Actor(nn.Module):
 
 
 def _program(network: ActorCritic) -> ExportedProgram:
-    # Of two rows, as torch takes a size of 1 for one that never changes.
-    example = torch.zeros(2, network.observation_size)
+    example = _examples(network.observations)
     return torch.export.export(_Actor(network), (example,), dynamic_shapes={"observations": {0: Dim("batch")}})
+
+
+def _examples(observations: Observations) -> Tensor:
+    # Two rows, as torch takes a size of 1 for one that never changes.
+    dtype = torch.uint8 if isinstance(observations, Images) else torch.float32
+    return torch.zeros((2, *observations.shape), dtype=dtype)
 
 
 def _onnx(program: ExportedProgram) -> bytes:

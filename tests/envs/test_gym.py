@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from esper.envs.base import ContinuousActions, DiscreteActions, MultiDiscreteActions, Step
+from esper.envs.base import ContinuousActions, DiscreteActions, Images, MultiDiscreteActions, Step, Vectors
 from esper.envs.copies import Copy
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.make import make_env
@@ -56,6 +56,10 @@ class Counter(gymnasium.Env[Any, Any]):
         return self._obs(), 10.0 + self.steps, over and self.terminates, over and not self.terminates, {}
 
     def _obs(self) -> Any:
+        if len(self.observation_space.shape or ()) == 3:
+            image = np.zeros(self.observation_space.shape, dtype=self.observation_space.dtype)
+            image[(1, 0, 4) if image.shape[0] < image.shape[2] else (0, 4, 1)] = self.steps
+            return image
         return np.array([self.steps], dtype=np.float32)
 
 
@@ -109,7 +113,7 @@ class TestAutoreset:
 
 
 def collect(env: GymnasiumVectorEnv, num_steps: int) -> tuple[Rollout, list[Episode]]:
-    network = ActorCritic(env.spec.observation_size, env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
+    network = ActorCritic(env.spec.observations, env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
     rollout = Rollout.allocate(env.spec, num_steps, CPU)
     Collector(env, seed=0).collect(network, rollout, device_generator(0, "actions", CPU))
     return rollout, EpisodeLog(env.spec.num_envs).finished(rollout)
@@ -142,7 +146,7 @@ class TestCollect:
 
     def test_a_rollout_of_nothing_but_resets_is_refused(self) -> None:
         env = counters(AutoresetMode.NEXT_STEP, lengths=(1,))
-        network = ActorCritic(1, env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
+        network = ActorCritic(Vectors(size=1), env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
         collector, rollout = Collector(env, seed=0), Rollout.allocate(env.spec, 1, CPU)
         for _ in range(2):
             collector.collect(network, rollout, device_generator(0, "actions", CPU))
@@ -156,7 +160,7 @@ class TestCollect:
 
     def test_an_episode_goes_on_in_the_next_rollout(self) -> None:
         env = counters(AutoresetMode.SAME_STEP, lengths=(3,))
-        network = ActorCritic(1, env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
+        network = ActorCritic(Vectors(size=1), env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
         collector, rollout = Collector(env, seed=0), Rollout.allocate(env.spec, 2, CPU)
         generator, log = device_generator(0, "actions", CPU), EpisodeLog(1)
         collector.collect(network, rollout, generator)
@@ -221,7 +225,7 @@ def test_an_environment_that_a_module_registers(tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     monkeypatch.delitem(sys.modules, "my_envs", raising=False)
-    assert make_env("my_envs:Mine-v0", num_envs=2).spec.observation_size == 3
+    assert make_env("my_envs:Mine-v0", num_envs=2).spec.observations == Vectors(size=3)
     with pytest.raises(ConfigError, match="no_envs cannot be imported: No module named 'no_envs'"):
         make_env("no_envs:Mine-v0", num_envs=2)
 
@@ -287,10 +291,34 @@ class TestSpaces:
     )
     def test_observations_become_vectors(self, env: str, size: int) -> None:
         made = make_env(env, num_envs=3, vector="sync")
-        assert made.spec.observation_size == size
+        assert made.spec.observations == Vectors(size=size)
         obs = made.reset(0)
         assert obs.shape == (3, size)
         assert obs.dtype == np.float32
+
+    @pytest.mark.parametrize("vector", ["sync", "async"])
+    @pytest.mark.parametrize(
+        ("shape", "dtype", "seen", "highest"),
+        [
+            ((5, 6, 3), np.uint8, (3, 5, 6), 255),
+            ((3, 5, 6), np.uint8, (3, 5, 6), 255),
+            ((5, 5, 2), np.bool_, (2, 5, 5), 1),
+        ],
+        ids=["channels last", "channels first", "booleans"],
+    )
+    def test_images_stay_images(self, shape: Any, dtype: Any, seen: Any, highest: int, vector: Any) -> None:
+        kwargs = {"observation_space": spaces.Box(0, highest, shape, dtype=dtype), "length": 2}
+        env = make_env("Counter-v0", num_envs=2, env_kwargs=kwargs, vector=vector)
+        assert env.spec.observations == Images(shape=seen, highest=highest)
+        images = [env.reset(0), *(step for _ in range(2) for step in [env.step(np.zeros(2, dtype=np.int64))])]
+        first, last = images[0], images[-1].final_obs
+        assert first.dtype == last.dtype == np.uint8
+        assert first.shape == last.shape == (2, *seen)
+        # Counter paints its steps into channel 1, row 0, and into column 4 of it, wherever channels are.
+        assert last[0].nonzero()[0].tolist() == [1]
+        assert last[0, 1, 0, 4] == min(2, highest)
+        assert not images[-1].obs.any()
+        env.close()
 
     @pytest.mark.parametrize(
         ("space", "message"),
@@ -303,16 +331,9 @@ class TestSpaces:
         with pytest.raises(ConfigError, match=message):
             self.make(action_space=space)
 
-    @pytest.mark.parametrize(
-        ("space", "message"),
-        [
-            (spaces.Box(0, 255, (8, 8, 3), dtype=np.uint8), "images"),
-            (spaces.Sequence(spaces.Discrete(2)), "cannot be made a vector"),
-        ],
-    )
-    def test_unsupported_observations(self, space: spaces.Space[Any], message: str) -> None:
-        with pytest.raises(ConfigError, match=message):
-            self.make(observation_space=space)
+    def test_unsupported_observations(self) -> None:
+        with pytest.raises(ConfigError, match="cannot be made a vector"):
+            self.make(observation_space=spaces.Sequence(spaces.Discrete(2)))
 
 
 class TestBadInput:

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 import probes
-from esper.envs.base import EnvError, VectorEnv
+from esper.envs.base import EnvError, VectorEnv, Vectors
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_env
 from esper.evaluate import evaluate, record_gif
@@ -128,14 +128,14 @@ def test_nothing_but_what_is_allowed_is_done_in_training(nvec: Any) -> None:
 
 def test_the_most_likely_action_is_an_allowed_one() -> None:
     for stochastic in (False, True):
-        network = ActorCritic(1, make(nvec=(3, 2)).spec.actions, NetworkConfig(hidden_sizes=(4,)))
+        network = ActorCritic(Vectors(size=1), make(nvec=(3, 2)).spec.actions, NetworkConfig(hidden_sizes=(4,)))
         policy = Policy(network=network, environment=EnvConfig(env="Locks-v0", env_kwargs={"nvec": [3, 2]}))
         scores = evaluate(policy, episodes=5, seed=0, stochastic=stochastic)
         assert scores.lengths == [LENGTH] * 5
 
 
 def test_a_recorded_episode_is_of_allowed_actions(tmp_path: Path) -> None:
-    network = ActorCritic(1, make().spec.actions, NetworkConfig(hidden_sizes=(4,)))
+    network = ActorCritic(Vectors(size=1), make().spec.actions, NetworkConfig(hidden_sizes=(4,)))
     policy = Policy(network=network, environment=EnvConfig(env="Locks-v0"))
     assert record_gif(policy, tmp_path / "episode.gif", seed=0) == LENGTH
 
@@ -177,7 +177,7 @@ class TestRollout:
     def test_has_none_where_there_are_none(self) -> None:
         env = make_env("CartPole-v1", num_envs=2, vector="sync")
         rollout = Rollout.allocate(env.spec, 4, torch.device("cpu"))
-        network = ActorCritic(4, env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
+        network = ActorCritic(Vectors(size=4), env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
         collector = Collector(env, seed=0)
         collector.collect(network, rollout, device_generator(0, "actions", torch.device("cpu")))
         assert rollout.masks is None

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from esper.envs.base import ContinuousActions, DiscreteActions, Step
+from esper.envs.base import ContinuousActions, DiscreteActions, Step, Vectors
 from esper.envs.make import make_env
 from esper.envs.pool import EnvPoolVectorEnv
 from esper.options import ConfigError
@@ -175,7 +175,7 @@ class TestSpaces:
     )
     def test_observations_become_vectors(self, env: str, size: int) -> None:
         made = make(env, num_envs=3)
-        assert made.spec.observation_size == size
+        assert made.spec.observations == Vectors(size=size)
         obs = made.reset(0)
         assert obs.shape == (3, size)
         assert obs.dtype == np.float32

@@ -72,6 +72,16 @@ def test_the_right_action_depends_on_the_observation(normalize: bool) -> None:
     assert value(agent, 1.0) > 0.9
 
 
+def test_the_right_action_depends_on_the_image() -> None:
+    network = NetworkConfig(hidden_sizes=(16,), activation="relu", shared_trunk=True)
+    rate = ScheduleConfig(peak=3e-3)
+    agent = trained(probes.RewardByImage(), updates=40, network=network, policy_lr=rate, value_lr=rate)
+    patches = torch.eye(36, dtype=torch.uint8).view(36, 1, 6, 6) * 255
+    with torch.no_grad():
+        right = agent.network.act(patches) == (torch.arange(36) % 6 >= 3)
+    assert right.float().mean() > 0.9
+
+
 def test_each_choice_is_learned_by_itself() -> None:
     agent = trained(probes.RewardByEachChoice(), updates=80)
     obs = torch.tensor([[-1.0], [1.0]])

@@ -12,7 +12,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from esper.envs import window
-from esper.envs.base import DiscreteActions, EnvSpec
+from esper.envs.base import DiscreteActions, EnvSpec, Vectors
 from esper.envs.config import EnvConfig
 from esper.evaluate import evaluate
 from esper.policy import load_policy, save_policy
@@ -65,7 +65,7 @@ def environments(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def saved(folder: Path, env: str) -> Path:
     config = PPOConfig(num_envs=1, network=NetworkConfig(hidden_sizes=(8,)), runtime=RuntimeConfig(compile="off"))
-    spec = EnvSpec(num_envs=1, observation_size=4, actions=DiscreteActions(n=2))
+    spec = EnvSpec(num_envs=1, observations=Vectors(size=4), actions=DiscreteActions(n=2))
     save_policy(folder, PPOAgent(config, spec, seed=1), EnvConfig(env=env))
     return folder
 

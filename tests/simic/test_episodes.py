@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from esper.envs.base import DiscreteActions, EnvSpec
+from esper.envs.base import DiscreteActions, EnvSpec, Vectors
 from esper.simic.episodes import Episode, EpisodeLog
 from esper.simic.rollout import Rollout
 
 NUM_ENVS, NUM_STEPS = 3, 6
-SPEC = EnvSpec(num_envs=NUM_ENVS, observation_size=1, actions=DiscreteActions(n=2))
+SPEC = EnvSpec(num_envs=NUM_ENVS, observations=Vectors(size=1), actions=DiscreteActions(n=2))
 
 
 def walk(rollouts: list[Rollout]) -> list[Episode]:

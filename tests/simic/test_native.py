@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec
+from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec, Vectors
 from esper.simic.advantages import compute_gae
 from esper.simic.config import CoefficientConfig, NetworkConfig, PPOConfig, RuntimeConfig, ScheduleConfig
 from esper.simic.losses import Minibatch
@@ -37,7 +37,7 @@ CASES: dict[str, dict[str, object]] = {
 def make_agent(engine: str, **changes: object) -> PPOAgent:
     spec = EnvSpec(
         num_envs=NUM_ENVS,
-        observation_size=changes.pop("observation_size", 4),  # type: ignore[arg-type]
+        observations=Vectors(size=changes.pop("observation_size", 4)),  # type: ignore[arg-type]
         actions=changes.pop("actions", DiscreteActions(n=2)),  # type: ignore[arg-type]
     )
     settings: dict[str, object] = {
@@ -59,7 +59,7 @@ def random_batch(agent: PPOAgent) -> Minibatch:
     """Rows whose ratios and values are on both sides of every limit."""
     generator = torch.Generator().manual_seed(3)
     rows = agent.config.batch_size
-    obs = torch.randn(rows, agent.spec.observation_size, generator=generator)
+    obs = torch.randn(rows, *agent.spec.observations.shape, generator=generator)
     policy = agent.network.policy(obs)
     actions = policy.sample(agent.network.noise((rows,), generator))
     log_probs, values, advantages, returns = torch.randn(4, rows, generator=generator)
@@ -100,7 +100,7 @@ class TestAgainstTorch:
         settings = {"network": NetworkConfig(), **changes}
         network = dataclasses.replace(settings["network"], normalize_observations=normalize)  # type: ignore[type-var]
         agent = make_agent("native", **{**settings, "network": network})
-        obs = 3 * torch.randn(70, agent.spec.observation_size, generator=torch.Generator().manual_seed(0)) + 1
+        obs = 3 * torch.randn(70, *agent.spec.observations.shape, generator=torch.Generator().manual_seed(0)) + 1
         if agent.network.normalizer is not None:
             agent.network.normalizer.update(obs[:40])
         # A policy that prefers something, on which the noise does not decide alone.

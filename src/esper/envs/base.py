@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FloatArray: TypeAlias = NDArray[np.float32]
+# float32 vectors [N, D], or uint8 images [N, C, H, W].
+ObsArray: TypeAlias = NDArray[np.float32] | NDArray[np.uint8]
 BoolArray: TypeAlias = NDArray[np.bool_]
 # Nested mappings with string keys; leaves are arrays or JSON values.
 StateTree: TypeAlias = Mapping[str, Any]
@@ -21,6 +23,28 @@ StateTree: TypeAlias = Mapping[str, Any]
 
 class EnvError(RuntimeError):
     """An environment raised in a step or a reset: which copy, and what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """Observations of `size` numbers, float32."""
+
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Observations of uint8, `shape` [channels, height, width]; a learner divides them by `highest`."""
+
+    shape: tuple[int, int, int]
+    highest: int = 255
+
+
+Observations: TypeAlias = Vectors | Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +86,13 @@ Actions: TypeAlias = DiscreteActions | MultiDiscreteActions | ContinuousActions
 
 @dataclass(frozen=True, kw_only=True)
 class EnvSpec:
-    """Sizes of a vectorized environment: `num_envs` copies, observations as vectors of `observation_size`.
+    """Sizes of a vectorized environment of `num_envs` copies.
 
     `masked` says whether it tells, by `action_masks`, which actions are allowed.
     """
 
     num_envs: int
-    observation_size: int
+    observations: Observations
     actions: Actions
     masked: bool = False
 
@@ -76,16 +100,16 @@ class EnvSpec:
 class Step(NamedTuple):
     """One step of all N copies.
 
-    `obs` [N, D] is what to act on next. A copy that is `terminated` or `truncated` has its episode's last observation
-    in `final_obs` [N, D] (None when no episode ended). `ignored` [N] marks copies that used the step to reset: their
+    `obs` [N, ...] is what to act on next. A copy that is `terminated` or `truncated` has its episode's last observation
+    in `final_obs` [N, ...] (None when no episode ended). `ignored` [N] marks copies that used the step to reset: their
     action had no effect, and the transition says nothing about the task (None when there are none).
     """
 
-    obs: FloatArray
+    obs: ObsArray
     reward: NDArray[np.float64]
     terminated: BoolArray
     truncated: BoolArray
-    final_obs: FloatArray | None
+    final_obs: ObsArray | None
     ignored: BoolArray | None
 
 
@@ -103,8 +127,8 @@ class VectorEnv(Protocol):
         """
         ...
 
-    def reset(self, seed: int) -> FloatArray:
-        """Start every copy afresh from `seed`; returns observations [N, D]."""
+    def reset(self, seed: int) -> ObsArray:
+        """Start every copy afresh from `seed`; returns observations [N, ...]."""
         ...
 
     def step(self, actions: NDArray[np.generic]) -> Step:

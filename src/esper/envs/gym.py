@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from gymnasium.spaces import Box
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation
 from numpy.typing import NDArray
@@ -23,12 +22,13 @@ from esper.envs.base import (
     ContinuousActions,
     EnvError,
     EnvSpec,
-    FloatArray,
+    ObsArray,
     StateTree,
     Step,
 )
 from esper.envs.config import EnvConfig
 from esper.envs.copies import Copy, in_worker
+from esper.envs.observations import is_image, observations_of, to_learner
 from esper.envs.snapshot import capture, restore
 from esper.envs.window import check_can_be_shown, paced
 from esper.options import ConfigError, nearest
@@ -51,12 +51,12 @@ class GymnasiumVectorEnv:
         actions = actions_of(env.single_action_space)
         self.spec = EnvSpec(
             num_envs=env.num_envs,
-            observation_size=math.prod(env.single_observation_space.shape or ()),
+            observations=observations_of(env.single_observation_space),
             actions=actions,
             masked=not isinstance(actions, ContinuousActions) and self._find_masks(),
         )
 
-    def reset(self, seed: int) -> FloatArray:
+    def reset(self, seed: int) -> ObsArray:
         self._resetting[:] = False
         with self._errors():
             obs, info = self._env.reset(seed=seed)
@@ -65,13 +65,13 @@ class GymnasiumVectorEnv:
                 "an environment that steps all its copies at once gave action masks; use vector sync for them"
             )
         self._take_masks(info)
-        return self._vectors(obs)
+        return self._to_learner(obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
         with self._errors():
             obs, reward, terminated, truncated, info = self._env.step(to_space(self._env.single_action_space, actions))
         self._take_masks(info)
-        obs, done = self._vectors(obs), terminated | truncated
+        obs, done = self._to_learner(obs), terminated | truncated
         final_obs = None
         if done.any():
             final_obs = obs.copy() if self._next_step else self._final_observations(obs, done, info)
@@ -79,9 +79,9 @@ class GymnasiumVectorEnv:
         self._resetting = done if self._next_step else self._resetting
         return Step(obs, reward, terminated, truncated, final_obs, ignored)
 
-    def _final_observations(self, obs: FloatArray, done: BoolArray, info: dict[str, Any]) -> FloatArray:
+    def _final_observations(self, obs: ObsArray, done: BoolArray, info: dict[str, Any]) -> ObsArray:
         final_obs = obs.copy()
-        final_obs[done] = np.stack([np.ravel(final) for final in info["final_obs"][done]])
+        final_obs[done] = self._to_learner(np.stack(info["final_obs"][done]))
         return final_obs
 
     def _find_masks(self) -> bool:
@@ -98,8 +98,8 @@ class GymnasiumVectorEnv:
             # Of a copy that has just been reset these are the new episode's: the old one's are in "final_info".
             self.action_masks = info["action_mask"]
 
-    def _vectors(self, obs: NDArray[Any]) -> FloatArray:
-        return obs.reshape(self._env.num_envs, -1).astype(np.float32, copy=False)
+    def _to_learner(self, obs: NDArray[Any]) -> ObsArray:
+        return to_learner(self._env.single_observation_space, obs)
 
     def state_dict(self) -> StateTree | None:
         with self._errors():
@@ -238,10 +238,11 @@ def _register_atari(env: str) -> None:
 
 
 def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
-    """Make observations vectors: dictionaries and tuples are joined, discrete ones become one-hot."""
+    """Make observations vectors, unless they are images: dictionaries and tuples are joined, discrete ones one-hot."""
     space = env.observation_space
-    check_observation(space)
-    return env if isinstance(space, Box) and len(space.shape) == 1 else FlattenObservation(env)
+    observations_of(space)  # refuses what cannot be flattened
+    flat = isinstance(space, Box) and len(space.shape) == 1
+    return env if flat or is_image(space) else FlattenObservation(env)
 
 
 def _make_copies(
@@ -267,7 +268,6 @@ def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv
     mode = env.metadata.get("autoreset_mode")
     if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
         raise ConfigError("vector", config.vector, f"{config.env} resets by '{mode}' natively; use sync")
-    check_observation(env.single_observation_space)
     return env
 
 
@@ -305,18 +305,3 @@ def _missing_package(env: str, error: Exception) -> str:
 def how_to_install(extra: str) -> str:
     """What a `ConfigError` says where the packages of an extra are missing."""
     return f"needs the extra '{extra}': run  make setup EXTRAS={extra}  (or pip install '.[{extra}]')"
-
-
-def check_observation(space: Space[Any]) -> None:
-    """Refuse observations that cannot be vectors.
-
-    Raises:
-        ConfigError: named "space".
-    """
-    if isinstance(space, Box) and len(space.shape) == 3 and space.dtype == np.uint8:
-        raise ConfigError("space", space, f"observations are images {space.shape}; only vectors are supported")
-    if (
-        not isinstance(space, Box | Discrete | MultiBinary | MultiDiscrete | Dict | Tuple)
-        or not space.is_np_flattenable
-    ):
-        raise ConfigError("space", space, f"observation space {space} cannot be made a vector")

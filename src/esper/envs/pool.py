@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Dict, Discrete, Space, flatdim
+from gymnasium.spaces import Dict, Discrete, Space
 from numpy.typing import NDArray
 
 from esper.envs.actions import actions_of, to_space
-from esper.envs.base import EnvSpec, FloatArray, StateTree, Step
+from esper.envs.base import EnvSpec, FloatArray, ObsArray, StateTree, Step
 from esper.envs.config import EnvConfig
-from esper.envs.gym import check_observation, how_to_install
+from esper.envs.gym import how_to_install
+from esper.envs.observations import is_image, observations_of, to_learner
 from esper.machine import usable_cores
 from esper.options import ConfigError, nearest
 
@@ -35,23 +36,22 @@ class EnvPoolVectorEnv:
         self._make = make
         self._pool = make(0)
         self._space, self._actions = self._pool.observation_space, self._pool.action_space
-        check_observation(self._space)
         self.spec = EnvSpec(
             num_envs=self._pool.num_envs,
-            observation_size=flatdim(self._space),
+            observations=observations_of(self._space),
             actions=actions_of(self._actions),
         )
 
-    def reset(self, seed: int) -> FloatArray:
+    def reset(self, seed: int) -> ObsArray:
         # A pool takes its seed when it is made, and no other one later.
         self._pool.close()
         self._pool = self._make(seed)
         obs, _ = self._pool.reset()
-        return _vectors(self._space, obs)
+        return _to_learner(self._space, obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
         obs, reward, terminated, truncated, info = self._pool.step(to_space(self._actions, actions))
-        obs, resetting = _vectors(self._space, obs), info["elapsed_step"] == 0
+        obs, resetting = _to_learner(self._space, obs), info["elapsed_step"] == 0
         return Step(
             obs=obs,
             reward=reward.astype(np.float64),
@@ -69,6 +69,10 @@ class EnvPoolVectorEnv:
 
     def close(self) -> None:
         self._pool.close()
+
+
+def _to_learner(space: Space[Any], obs: Any) -> ObsArray:
+    return to_learner(space, obs) if is_image(space) else _vectors(space, obs)
 
 
 def _vectors(space: Space[Any], obs: Any) -> FloatArray:

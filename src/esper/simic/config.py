@@ -19,10 +19,16 @@ _UNIT = Bounds(minimum=0, maximum=1)
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Actor and critic: multilayer perceptrons, apart unless `shared_trunk`."""
+    """Actor and critic: an encoder where there is one, and hidden layers; apart unless `shared_trunk`."""
 
     group: ClassVar[str] = "network"
 
+    encoder: str = option(
+        "auto",
+        "what is before the hidden layers: nature, impala or small convolutions, flatten, none, or module:callable, "
+        "which gets the shape of an observation and returns a torch module; auto: none, but for images nature, for "
+        "those below 36 pixels small",
+    )
     hidden_sizes: tuple[int, ...] = option((64, 64), "widths of the hidden layers", bounds=_COUNT)
     activation: Literal["tanh", "relu"] = option("tanh", "activation of the hidden layers")
     shared_trunk: bool = option(False, "one trunk for policy and value; its rate is set by shared_lr")
@@ -31,7 +37,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.shared_trunk and not self.hidden_sizes:
+        if self.shared_trunk and not self.hidden_sizes and self.encoder in ("auto", "none"):
             raise ConfigError("shared_trunk", True, "needs at least one hidden layer to share; hidden_sizes is empty")
 
 

@@ -111,8 +111,11 @@ class TorchLearner:
             row.copy_(self._step(batch, rows))
 
     def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        evaluation: Evaluation = self._network(obs, actions, masks)
-        return evaluation.log_prob, evaluation.value
+        # A rollout of images at once would have more activations than a minibatch needs by far.
+        size = self._config.minibatch_size
+        pieces = zip(*(torch.split(field, size) for field in (obs, actions, masks) if field is not None), strict=True)
+        evaluations: list[Evaluation] = [self._network(*piece) for piece in pieces]
+        return torch.cat([e.log_prob for e in evaluations]), torch.cat([e.value for e in evaluations])
 
     def value(self, obs: Tensor) -> Tensor:
         return self._network.value(obs)

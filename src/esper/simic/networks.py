@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from esper.envs.base import Actions, ContinuousActions, MultiDiscreteActions
+from esper.envs.base import Actions, ContinuousActions, Images, MultiDiscreteActions, Observations
+from esper.options import ConfigError
 from esper.simic.config import NetworkConfig
 from esper.simic.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, masked
+from esper.simic.encoders import Encoder, make_encoder
 from esper.simic.normalization import ObservationNormalizer
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -27,35 +29,42 @@ class Evaluation(NamedTuple):
 
 
 class ActorCritic(nn.Module):
-    """Policy and value function over vector observations.
+    """Policy and value function.
 
     `trunk` is empty unless shared. Methods take observations already normalized by `normalize`, so that a rollout is
     normalized once and not in every minibatch.
     """
 
     def __init__(
-        self, observation_size: int, actions: Actions, config: NetworkConfig, generator: torch.Generator | None = None
+        self,
+        observations: Observations,
+        actions: Actions,
+        config: NetworkConfig,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.actions, self.action_size = actions, actions.outputs
-        self.normalizer = ObservationNormalizer((observation_size,)) if config.normalize_observations else None
-        self.observation_size = observation_size
-        shared = config.hidden_sizes if config.shared_trunk else ()
-        own = () if config.shared_trunk else config.hidden_sizes
-        width = shared[-1] if shared else observation_size
-        activation = _ACTIVATIONS[config.activation]
-        self.trunk = _mlp((observation_size, *shared), activation)
-        self.actor = _mlp((width, *own), activation, self.action_size)
-        self.critic = _mlp((width, *own), activation, 1)
+        self.observations, self.actions = observations, actions
+        self.action_size = actions.outputs
+        if config.normalize_observations and isinstance(observations, Images):
+            allowed = "is for vectors; images are divided by their highest value"
+            raise ConfigError("normalize_observations", True, allowed)
+        self.normalizer = ObservationNormalizer(observations.shape) if config.normalize_observations else None
+        bodies = [_body(observations, config, generator) for _ in range(1 if config.shared_trunk else 2)]
+        heads = [_linear(width, size) for (_, width), size in zip((bodies * 2)[:2], (self.action_size, 1), strict=True)]
+        own: list[list[nn.Module]] = [[], []] if config.shared_trunk else [layers for layers, _ in bodies]
+        self.trunk = nn.Sequential(*(bodies[0][0] if config.shared_trunk else ()))
+        self.actor = nn.Sequential(*own[0], heads[0])
+        self.critic = nn.Sequential(*own[1], heads[1])
         continuous = isinstance(actions, ContinuousActions)
         self.log_std = nn.Parameter(torch.full((self.action_size,), config.log_std_init)) if continuous else None
         self._initialize(generator)
 
     def _initialize(self, generator: torch.Generator | None) -> None:
         """Orthogonal, with a small policy head so that the first policy is near uniform (Andrychowicz et al. 2021)."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
+        for layer in _ours(self):
+            if isinstance(layer, nn.Linear | nn.Conv2d):
                 nn.init.orthogonal_(layer.weight, math.sqrt(2), generator=generator)
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
         for head, gain in ((self.actor[-1], 0.01), (self.critic[-1], 1.0)):
             assert isinstance(head, nn.Linear)
@@ -76,7 +85,7 @@ class ActorCritic(nn.Module):
         return self.critic(self.trunk(obs)).squeeze(-1)  # type: ignore[no-any-return]
 
     def act(self, obs: Tensor, noise: Tensor | None = None, masks: Tensor | None = None) -> Tensor:
-        """Actions for raw observations [N, D]: sampled by `noise`, or the most likely ones without it.
+        """Actions for raw observations [N, ...]: sampled by `noise`, or the most likely ones without it.
 
         `masks` [N, M], bool, are the allowed ones; without them all are.
         """
@@ -111,6 +120,14 @@ class ActorCritic(nn.Module):
         return {name: parameter for name, parameter in self.named_parameters() if name.split(".")[0] in roots}
 
 
+def _ours(module: nn.Module) -> Iterator[nn.Module]:
+    """`module` and all below, but for what a user made and initialised."""
+    yield module
+    for child in module.children():
+        if not (isinstance(module, Encoder) and module.custom):
+            yield from _ours(child)
+
+
 def _linear(before: int, after: int) -> nn.Module:
     # Its own initialisation would draw from torch's global generator, and be overwritten. To empty it with
     # nn.utils.skip_init takes the same way, but imports sympy for it, three quarters of a second.
@@ -120,10 +137,13 @@ def _linear(before: int, after: int) -> nn.Module:
     return layer
 
 
-def _mlp(sizes: Sequence[int], activation: type[nn.Module], output: int | None = None) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(sizes):
-        layers += [_linear(before, after), activation()]
-    if output is not None:
-        layers.append(_linear(sizes[-1], output))
-    return nn.Sequential(*layers)
+def _body(
+    observations: Observations, config: NetworkConfig, generator: torch.Generator | None
+) -> tuple[list[nn.Module], int]:
+    """What comes before a head, and how many features it gives."""
+    encoder = make_encoder(config.encoder, observations, generator)
+    layers: list[nn.Module] = [] if encoder is None else [encoder]
+    width = math.prod(observations.shape) if encoder is None else encoder.count_features()
+    for before, after in itertools.pairwise((width, *config.hidden_sizes)):
+        layers += [_linear(before, after), _ACTIVATIONS[config.activation]()]
+    return layers, config.hidden_sizes[-1] if config.hidden_sizes else width

@@ -65,7 +65,7 @@ class PPOAgent:
         self.seed = seed
         self.train_steps = 0
         init = device_generator(seed, "init", torch.device("cpu"))
-        self.network = ActorCritic(spec.observation_size, spec.actions, config.network, init).to(self.device)
+        self.network = ActorCritic(spec.observations, spec.actions, config.network, init).to(self.device)
         self.reward_scaler = RewardScaler(spec.num_envs, config.gamma).to(self.device)
         self.generators = {name: device_generator(seed, name, self.device) for name in ("actions", "minibatches")}
         self.ignored_rows = host_generator(seed, "ignored_rows")

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esper.envs.base import BoolArray, ContinuousActions, EnvSpec, MultiDiscreteActions
+from esper.envs.base import BoolArray, ContinuousActions, EnvSpec, Images, MultiDiscreteActions
 from esper.options import ConfigError
 
 
 @dataclass(kw_only=True)
 class Rollout:
     """Tensors on one device: `obs` [T+1, N, D], `actions` [T, N] or [T, N, A], `rewards` [T, N], all float32 but for
-    int64 choices, [T, N] or [T, N, K]; `terminated` and `truncated` [T, N], bool.
+    int64 choices, [T, N] or [T, N, K], and uint8 images [T+1, N, C, H, W]; `terminated` and `truncated` [T, N], bool.
 
-    `final_obs` [T, N, D] holds the last observation of an episode where it was truncated and not terminated, and
+    `final_obs` [T, N, ...] holds the last observation of an episode where it was truncated and not terminated, and
     anything elsewhere. `ignored` [T, N] marks steps that an environment used to reset: no transition to learn from. It
     is on the host, where `sample_indices` must know of such steps without waiting for the device.
 
@@ -40,7 +40,8 @@ class Rollout:
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device, pin_memory=pinned)
 
-        shape, size = (num_steps, spec.num_envs), spec.observation_size
+        shape, one = (num_steps, spec.num_envs), spec.observations.shape
+        pixels = torch.uint8 if isinstance(spec.observations, Images) else torch.float32
         match spec.actions:
             case ContinuousActions(size=numbers):
                 actions = zeros(*shape, numbers)
@@ -49,12 +50,12 @@ class Rollout:
             case _:
                 actions = zeros(*shape, dtype=torch.int64)
         return Rollout(
-            obs=zeros(num_steps + 1, spec.num_envs, size),
+            obs=zeros(num_steps + 1, spec.num_envs, *one, dtype=pixels),
             actions=actions,
             rewards=zeros(*shape),
             terminated=zeros(*shape, dtype=torch.bool),
             truncated=zeros(*shape, dtype=torch.bool),
-            final_obs=zeros(*shape, size),
+            final_obs=zeros(*shape, *one, dtype=pixels),
             masks=zeros(*shape, spec.actions.outputs, dtype=torch.bool) if spec.masked else None,
             ignored=np.zeros(shape, dtype=np.bool_),
         )

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from esper.envs.base import ContinuousActions, Copies, DeviceStep, EnvSpec, FloatArray, StateTree, Step
+from esper.envs.base import ContinuousActions, Copies, DeviceStep, EnvSpec, FloatArray, StateTree, Step, Vectors
 from esper.envs.config import EnvConfig
 from esper.envs.device.dynamics import DYNAMICS, Dynamics
 from esper.options import ConfigError, nearest
@@ -51,7 +51,8 @@ class DeviceVectorEnv:
 
     def __init__(self, name: str, num_envs: int) -> None:
         self.name, self.dynamics = name, (dynamics := DYNAMICS[name]())
-        self.spec = EnvSpec(num_envs=num_envs, observation_size=dynamics.observation_size, actions=dynamics.actions)
+        observations = Vectors(size=dynamics.observation_size)
+        self.spec = EnvSpec(num_envs=num_envs, observations=observations, actions=dynamics.actions)
         self.to(torch.device("cpu"))
 
     @property

@@ -15,6 +15,7 @@ from esper.envs.base import Copies, DeviceEnv, MultiDiscreteActions
 from esper.simic.collect import Act
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
+from esper.simic.encoders import Encoder
 from esper.simic.learner import Gate
 from esper.simic.losses import RATIO_QUANTILES, Coefficients, Minibatch
 from esper.simic.native.library import load_library
@@ -67,6 +68,8 @@ def unsupported(network: ActorCritic, device: torch.device, *, masked: bool) -> 
         return "actions of several choices (MultiDiscrete, MultiBinary)"
     if masked:
         return "action masks"
+    if any(isinstance(module, Encoder) for module in network.modules()):
+        return "encoders"
     return "shared_trunk" if network.shared_parameters() else None
 
 
