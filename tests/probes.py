@@ -188,6 +188,47 @@ class Trapdoors(Probe):
         self._age, self._solid = np.array(state["age"]), np.array(state["solid"])
 
 
+class Cue(Probe):
+    """The first of four observations is -1 or 1, the others are 0; in the last step its sign is the right action.
+
+    Nothing is ever seen of the cue again: without memory the return is 0 on average, with it 1.
+    """
+
+    length = 4
+
+    def __init__(self, *, resets_in_a_step: bool = False) -> None:
+        self.resets_in_a_step = resets_in_a_step
+        super().__init__()
+        self.reset(0)
+
+    def reset(self, seed):
+        self._cue, self._age = np.zeros(NUM_ENVS), np.full(NUM_ENVS, self.length)
+        self._rng = np.random.default_rng(seed)
+        return self._begin(np.ones(NUM_ENVS, dtype=np.bool_))
+
+    def _begin(self, rows):
+        cues = self._rng.choice([-1.0, 1.0], size=NUM_ENVS)
+        self._cue, self._age = np.where(rows, cues, self._cue), np.where(rows, 0, self._age)
+        return np.where(self._age == 0, self._cue, 0.0).astype(np.float32)[:, None]
+
+    def step(self, actions):
+        resetting = self._age == self.length
+        self._age += ~resetting
+        over = (self._age == self.length) & ~resetting
+        reward = np.where(over, np.where((actions == 1) == (self._cue > 0), 1.0, -1.0), 0.0)
+        final = np.zeros((NUM_ENVS, 1), dtype=np.float32)
+        obs = self._begin(resetting if self.resets_in_a_step else over)
+        ignored = resetting if self.resets_in_a_step and resetting.any() else None
+        return Step(obs, reward, over, np.zeros_like(over), final if over.any() else None, ignored)
+
+    def state_dict(self):
+        return {"rng": self._rng.bit_generator.state, "cue": self._cue.copy(), "age": self._age.copy()}
+
+    def load_state_dict(self, state):
+        self._rng.bit_generator.state = state["rng"]
+        self._cue, self._age = np.array(state["cue"]), np.array(state["age"])
+
+
 class EndlessReward(Probe):
     """Reward 1 at every step but the first, cut every few steps without a termination: V(1) = 1 / (1 - gamma).
 

@@ -81,7 +81,7 @@ MAY_IMPORT = {
 HOMES = {
     "gymnasium": {
         *("esper.envs.actions", "esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot"),
-        *("esper.envs.observations", "esper.envs.window"),
+        *("esper.envs.observations", "esper.envs.velocity", "esper.envs.window"),
     },
     "pygame": {"esper.envs.window"},
     "envpool": {"esper.envs.pool"},

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, Vectors
+from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, Images, Vectors
 from esper.envs.config import EnvConfig
 from esper.export import ExportError, export_policy
 from esper.policy import Policy, load_policy, save_policy
@@ -51,6 +51,36 @@ def test_pt2_acts_as_the_policy(tmp_path: Path, actions: Actions, shared: bool) 
     # The policy tells these observations apart, or the comparison above would show little.
     assert len(exported(observations(33)).unique(dim=0)) > 1
     assert not [name for name in exported.state_dict() if "critic" in name]
+
+
+@pytest.mark.parametrize("lstm_size", [None, 4])
+def test_images_and_memory(tmp_path: Path, lstm_size: int | None) -> None:
+    network = NetworkConfig(hidden_sizes=(8,), lstm_size=lstm_size)
+    config = PPOConfig(num_envs=4, network=network, runtime=RuntimeConfig(compile="off"))
+    seen = Images(shape=(2, 6, 6), highest=9)
+    agent = PPOAgent(config, EnvSpec(num_envs=4, observations=seen, actions=ACTIONS[0]), seed=1)
+    with torch.no_grad():
+        agent.network.actor[-1].weight.mul_(100)
+    save_policy(tmp_path, agent, EnvConfig())
+    policy = load_policy(tmp_path)
+    export_policy(policy, tmp_path / "policy.pt2")
+    exported = torch.export.load(tmp_path / "policy.pt2").module()
+    generator = torch.Generator().manual_seed(0)
+    memory = theirs = torch.zeros(3, policy.network.memory_size)
+    taken = []
+    for _ in range(5):
+        obs = torch.randint(10, (3, *seen.shape), dtype=torch.uint8, generator=generator)
+        if lstm_size is None:
+            taken += [exported(obs)]
+            assert taken[-1].equal(policy.network.act(obs))
+        else:
+            actions, theirs = exported(obs, theirs)
+            memory = memory.clone()
+            assert actions.equal(policy.network.act(obs, memory=memory))
+            torch.testing.assert_close(theirs, memory)
+            taken += [actions]
+    assert len(torch.cat(taken).unique()) > 1
+    assert (lstm_size is None) == (not memory.any())
 
 
 @pytest.mark.parametrize("actions", ACTIONS, ids=KINDS)

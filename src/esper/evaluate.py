@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from esper.envs.base import ObsArray, VectorEnv
+from esper.envs.base import Step, VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_from_config, make_rendered, make_shown
 from esper.policy import Policy
@@ -84,11 +83,9 @@ def run_episodes(
     left = np.array([len(range(copy, episodes, num_envs)) for copy in range(num_envs)])
     running, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
     result = Scores(returns=[], lengths=[])
-    obs = env.reset(integer_seed(seed, "evaluation"))
+    player = _Player(network, env, seed)
     while left.any():
-        noise = network.noise((num_envs,), actions) if stochastic else None
-        step = env.step(_act(network, env, obs, noise))
-        obs = step.obs
+        step = player.step(network.noise((num_envs,), actions) if stochastic else None)
         running += step.reward
         lengths += 1 if step.ignored is None else ~step.ignored
         for copy in np.flatnonzero(step.terminated | step.truncated):
@@ -107,21 +104,37 @@ def record_gif(policy: Policy, path: Path, *, seed: int, max_frames: int = 1000)
     from PIL import Image
 
     env = make_rendered(policy.environment)
-    obs = env.reset(integer_seed(seed, "evaluation"))
+    player = _Player(policy.network, env, seed)
     frames: list[Image.Image] = []
     ended = False
     while not ended and len(frames) < max_frames:
         frames.append(Image.fromarray(env.render()))
-        step = env.step(_act(policy.network, env, obs))
-        obs, ended = step.obs, bool(step.terminated[0] or step.truncated[0])
+        step = player.step()
+        ended = bool(step.terminated[0] or step.truncated[0])
     env.close()
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / env.render_fps), loop=0)
     return len(frames)
 
 
-def _act(network: ActorCritic, env: VectorEnv, obs: ObsArray, noise: torch.Tensor | None = None) -> NDArray[np.generic]:
-    """Actions in `env` for the observations [N, D] it gave last."""
-    device = next(network.parameters()).device
-    masks = None if env.action_masks is None else torch.from_numpy(env.action_masks).to(device)
-    on_device = None if noise is None else noise.to(device)
-    return network.act(torch.from_numpy(obs).to(device), on_device, masks).cpu().numpy()
+class _Player:
+    """`network` in `env`, from a reset on, with what it remembers."""
+
+    def __init__(self, network: ActorCritic, env: VectorEnv, seed: int) -> None:
+        self._network, self._env = network, env
+        self._obs = env.reset(integer_seed(seed, "evaluation"))
+        self._device = next(network.parameters()).device
+        size = network.memory_size
+        self._memory = torch.zeros((env.spec.num_envs, size), device=self._device) if size else None
+
+    def step(self, noise: torch.Tensor | None = None) -> Step:
+        """Act, sampling by `noise` if there is some, and see what happens."""
+        masks = None if self._env.action_masks is None else torch.from_numpy(self._env.action_masks).to(self._device)
+        noise = None if noise is None else noise.to(self._device)
+        actions = self._network.act(torch.from_numpy(self._obs).to(self._device), noise, masks, self._memory)
+        step = self._env.step(actions.cpu().numpy())
+        self._obs = step.obs
+        if self._memory is not None:
+            begins = step.terminated | step.truncated
+            begins = begins if step.ignored is None else begins | step.ignored
+            self._memory[torch.from_numpy(begins).to(self._device)] = 0.0
+        return step

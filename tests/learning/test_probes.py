@@ -114,3 +114,12 @@ def test_truncation_is_no_end_of_rewards() -> None:
     # 1 + 0.9 + 0.9^2 + 0.9^3 = 3.4; with the value of the reset observation at the cut, about 8.2.
     assert value(agent, 1.0) == pytest.approx(10.0, abs=0.5)
     assert value(agent, 0.0) == pytest.approx(9.0, abs=0.5)
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_what_was_seen_once_is_remembered_by_an_lstm_alone(remembers: bool) -> None:
+    network = NetworkConfig(hidden_sizes=(8,), lstm_size=8 if remembers else None)
+    agent, env = trained(probes.Cue(), updates=40, network=network), probes.Cue()
+    score = statistics.fmean(run_episodes(agent.network, env, episodes=80, seed=0).returns)
+    # Guessing the sign of something no longer seen is worth 0 on average; over 80 episodes 0.5 is 4 deviations off.
+    assert score > 0.95 if remembers else score < 0.5

@@ -53,6 +53,9 @@ CASES = {
     "mujoco": Case(flags=("--env", "HalfCheetah-v4", "--normalize-observations", "--checkpoint-every", "2")),
     "processes": Case(flags=("--env", "Acrobot-v1", "--vector", "async")),
     "torch environment": Case(flags=("--env", "torch/Acrobot-v1", "--normalize-rewards")),
+    "memory": Case(
+        flags=("--env", "CartPoleNoVel-v1", "--lstm-size", "8", "--num-minibatches", "2", "--total-timesteps", "1280")
+    ),
     "kernels": Case(flags=("--compile", "native", "--env", "torch/CartPole-v1", "--normalize-observations")),
     "compiled": Case(flags=("--compile", "torch")),
     "continue": Case(flags=(), then=("--total-timesteps", "3840")),

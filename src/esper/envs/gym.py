@@ -16,6 +16,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation
 from numpy.typing import NDArray
 
+from esper.envs import velocity
 from esper.envs.actions import actions_of, to_space
 from esper.envs.base import (
     BoolArray,
@@ -32,6 +33,8 @@ from esper.envs.observations import is_image, observations_of, to_learner
 from esper.envs.snapshot import capture, restore
 from esper.envs.window import check_can_be_shown, paced
 from esper.options import ConfigError, nearest
+
+velocity.register()
 
 
 class GymnasiumVectorEnv:

@@ -17,10 +17,13 @@ from esper.simic.rollout import Rollout
 class Act(Protocol):
     """Acts on a step of all copies."""
 
-    def __call__(self, obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None) -> object:
-        """Write `actions`, for raw observations [N, D], noise [N, A], and masks [N, M] where there are any.
+    def __call__(
+        self, obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None, memory: Tensor | None = None
+    ) -> object:
+        """Write `actions`, for raw observations [N, ...], noise [N, A], and masks [N, M] where there are any.
 
-        The noise is on the device of the policy, the others are on the host.
+        `memory` [N, S], where the policy has one, becomes that after these observations. It and the noise are on the
+        device of the policy, the others are on the host.
         """
         ...
 
@@ -28,9 +31,11 @@ class Act(Protocol):
 def act_in_torch(network: ActorCritic) -> Act:
     """The policy of `network` as it is when it acts."""
 
-    def act(obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None) -> None:
+    def act(
+        obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None, memory: Tensor | None = None
+    ) -> None:
         device = noise.device
-        actions.copy_(network.act(obs.to(device), noise, None if masks is None else masks.to(device)))
+        actions.copy_(network.act(obs.to(device), noise, None if masks is None else masks.to(device), memory))
 
     return act
 
@@ -46,6 +51,8 @@ class Collector:
     def reset(self, seed: int) -> None:
         """Begin every episode anew."""
         self._obs, self._masks = self._env.reset(seed), self._env.action_masks
+        self._memory: Tensor | None = None  # nothing yet
+        self._begins = np.ones(self._env.spec.num_envs, dtype=np.bool_)
         self.step = 0  # of the rollout that is being, or was last, collected
 
     @torch.no_grad()
@@ -56,33 +63,54 @@ class Collector:
         noise = network.noise(rollout.rewards.shape, generator)
         obs, actions, rewards, terminated, truncated, final_obs, *masks = (field.numpy() for field in host.tensors())
         rollout.ignored.fill(False)
-        inputs = [host.obs[:-1], noise, host.actions] + ([] if host.masks is None else [host.masks])
-        for step, rows in enumerate(zip(*inputs, strict=True)):
+        memory = self._begin_with(rollout)
+        allowed = num_steps * [None] if host.masks is None else host.masks
+        for step, row in enumerate(zip(host.obs[:-1], noise, host.actions, allowed, strict=True)):
             self.step = step
             obs[step] = self._obs
             for mask in masks:
                 mask[step] = self._masks
-            act(*rows)
+            rollout.begins[step] = self._begins
+            if memory is not None and self._begins.any():
+                memory[torch.from_numpy(self._begins).to(memory.device)] = 0.0
+            act(*row, memory)
             outcome = self._env.step(actions[step])
             self._obs, rewards[step], terminated[step], truncated[step], last, ignored = outcome
             self._masks = self._env.action_masks
             if last is not None:
                 final_obs[step] = last
+            # Where a step is spent on resetting, the episode begins after it.
+            self._begins = outcome.terminated | outcome.truncated
             if ignored is not None:
                 rollout.ignored[step] = ignored
-        obs[num_steps] = self._obs
+                self._begins |= ignored
+        obs[num_steps], rollout.begins[num_steps] = self._obs, self._begins
         if host is not rollout:
             # The host does not wait; it will have, for the update that follows, when it comes to write here again.
             for ours, theirs in zip(host.tensors(), rollout.tensors(), strict=True):
                 theirs.copy_(ours, non_blocking=True)
 
+    def _begin_with(self, rollout: Rollout) -> Tensor | None:
+        """What the policy remembers, if it can; `rollout` gets a copy."""
+        if rollout.memory is None:
+            return None
+        if self._memory is None:
+            self._memory = torch.zeros_like(rollout.memory)
+        self._memory = self._memory.to(rollout.memory.device)
+        rollout.memory.copy_(self._memory)
+        return self._memory
+
     def state_dict(self) -> StateTree:
         """What to act on next."""
-        return {"obs": self._obs.copy(), **({} if self._masks is None else {"action_masks": self._masks.copy()})}
+        masks = {} if self._masks is None else {"action_masks": self._masks.copy()}
+        remembered = {} if self._memory is None else {"memory": self._memory.clone(), "begins": self._begins.copy()}
+        return {"obs": self._obs.copy(), **masks, **remembered}
 
     def load_state_dict(self, state: StateTree) -> None:
         self._obs = np.array(state["obs"])
         self._masks = np.array(state["action_masks"]) if "action_masks" in state else None
+        if "memory" in state:
+            self._memory, self._begins = state["memory"].clone(), np.array(state["begins"])
 
     def _on_host(self, rollout: Rollout) -> Rollout:
         """`rollout` itself, or page-locked memory of its form when it is on a GPU."""

@@ -31,13 +31,17 @@ class NetworkConfig:
     )
     hidden_sizes: tuple[int, ...] = option((64, 64), "widths of the hidden layers", bounds=_COUNT)
     activation: Literal["tanh", "relu"] = option("tanh", "activation of the hidden layers")
+    lstm_size: int | None = option(
+        None, "cells of an LSTM after the hidden layers, for a policy that remembers its episode", bounds=_COUNT
+    )
     shared_trunk: bool = option(False, "one trunk for policy and value; its rate is set by shared_lr")
     log_std_init: float = option(0.0, "initial log standard deviation of continuous actions", bounds=Bounds())
     normalize_observations: bool = option(False, "scale observations by their running mean and deviation")
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.shared_trunk and not self.hidden_sizes and self.encoder in ("auto", "none"):
+        nothing = not self.hidden_sizes and self.lstm_size is None and self.encoder in ("auto", "none")
+        if self.shared_trunk and nothing:
             raise ConfigError("shared_trunk", True, "needs at least one hidden layer to share; hidden_sizes is empty")
 
 
@@ -117,6 +121,12 @@ class PPOConfig:
                 self.num_minibatches,
                 f"must divide num_envs * num_steps = {self.num_envs} * {self.num_steps} = {self.batch_size}; "
                 f"the nearest that does is {near}",
+            )
+        if self.network.lstm_size is not None and self.num_envs % self.num_minibatches:
+            raise ConfigError(
+                "num_minibatches",
+                self.num_minibatches,
+                f"must divide num_envs = {self.num_envs} with an LSTM, which learns from whole sequences",
             )
         if self.normalize_advantages and self.minibatch_size < 2:
             raise ConfigError(

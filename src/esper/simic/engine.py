@@ -75,6 +75,10 @@ def make_learner(
                 _log.warning("%s: updates run several times slower", reason)
         if asked == "native":
             raise ConfigError("compile", asked, f"is not to be had: {reason}; use auto, torch or off")
+    if network.memory_size and asked == "torch":
+        raise ConfigError("compile", asked, "would compile each step of an LSTM's sequences anew; use auto or off")
+    if network.memory_size:
+        asked = "off"
     compiled = asked == "torch" or (asked == "auto" and config.minibatch_steps >= MIN_STEPS_TO_COMPILE)
     missing = _missing_to_compile() if compiled and device.type == "cpu" else None
     if missing is not None:

@@ -50,7 +50,7 @@ class Replayed:
         metrics.copy_(self._metrics)
 
     def _allocate(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
-        self._batch = Minibatch(*(field.clone() for field in batch.tensors()))
+        self._batch = batch.map(torch.clone)
         self._indices, self._metrics = indices.clone(), metrics.clone()
         before = [tensor.clone() for tensor in self._changed]
         self._replay = self._capture(lambda: self._steps(self._batch, self._indices, self._metrics))

@@ -15,6 +15,7 @@ from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.graphs import Replayed, Steps
 from esper.simic.losses import RATIO_QUANTILES, Coefficients, LossMetrics, Minibatch, ppo_loss
+from esper.simic.lstm import Sequences
 from esper.simic.networks import ActorCritic, Evaluation
 from esper.simic.optimizers import Adam, adam_step
 
@@ -84,13 +85,15 @@ class TorchLearner:
         quantiles = torch.tensor(list(RATIO_QUANTILES.values()), device=gate.open.device)
 
         def loss_of(flats: tuple[Tensor, ...], minibatch: Minibatch) -> tuple[Tensor, tuple[LossMetrics, Quantiles]]:
-            inputs = (minibatch.obs, minibatch.actions, minibatch.masks)
+            inputs = (minibatch.obs, minibatch.actions, minibatch.masks, _sequences(minibatch))
             evaluation: Evaluation = functional_call(network, optimizer.views(flats), inputs)
+            if minibatch.picked is not None:
+                evaluation = Evaluation(*(of_all.gather(1, minibatch.picked) for of_all in evaluation))
             loss, metrics = ppo_loss(evaluation, minibatch, coefficients, config)
             if not debug:
                 return loss, (metrics, ())
             ratio = (evaluation.log_prob - minibatch.log_probs).detach().exp()
-            return loss, (metrics, (ratio.quantile(quantiles),))
+            return loss, (metrics, (ratio.flatten().quantile(quantiles),))
 
         self._gradients_of = torch.func.grad(loss_of, has_aux=True)
         # Dynamo counts recompilations per function; isolated, a process can make as many agents as it likes.
@@ -134,7 +137,7 @@ class TorchLearner:
 
     def _eager_step(self, batch: Minibatch, rows: Tensor) -> Tensor:
         state, gate, config = self._optimizer.state, self._gate, self._config
-        minibatch = Minibatch(*(field[rows] for field in batch.tensors()))
+        minibatch = batch.map(lambda field: field[rows])
         gradients, (metrics, quantiles) = self._gradients_of(state.parameters, minibatch)
         norms = tuple(torch.linalg.vector_norm(gradient) for gradient in gradients)
         norm = torch.linalg.vector_norm(torch.stack(norms))
@@ -149,3 +152,9 @@ class TorchLearner:
         adam_step(state, gradients, self._optimizer.learning_rates, gate.open, config.adam_eps)
         row = torch.stack((*metrics, *norms, gate.open))
         return torch.cat((row, *quantiles)) if quantiles else row
+
+
+def _sequences(minibatch: Minibatch) -> Sequences | None:
+    if minibatch.memory is None or minibatch.begins is None:
+        return None
+    return Sequences(minibatch.memory, minibatch.begins)

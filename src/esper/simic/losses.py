@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,12 @@ from esper.simic.networks import Evaluation
 
 
 class Minibatch(NamedTuple):
-    """Transitions [B, ...]: what was seen and done, what the old network said of it, and what was allowed."""
+    """Transitions [B, ...]: what was seen and done, what the old network said of it, and what was allowed.
+
+    For a policy with memory they are sequences [B, T, ...], `memory` [B, S] is from before them, and `begins` [B, T]
+    says where it is empty. There may be `picked` [B, T], the steps of its own sequence that a row is about, but for
+    what is seen, done and allowed.
+    """
 
     obs: Tensor
     actions: Tensor
@@ -21,10 +27,17 @@ class Minibatch(NamedTuple):
     advantages: Tensor
     returns: Tensor
     masks: Tensor | None = None
+    memory: Tensor | None = None
+    begins: Tensor | None = None
+    picked: Tensor | None = None
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """The fields, without masks where there are none."""
+        """The fields that there are."""
         return tuple(field for field in self if field is not None)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Minibatch:
+        """The same with each tensor changed."""
+        return Minibatch._make(None if field is None else change(field) for field in self)
 
 
 class Coefficients(NamedTuple):

@@ -15,6 +15,7 @@ from esper.options import ConfigError
 from esper.simic.config import NetworkConfig
 from esper.simic.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, masked
 from esper.simic.encoders import Encoder, make_encoder
+from esper.simic.lstm import Lstm, Sequences, Unrolling
 from esper.simic.normalization import ObservationNormalizer
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -32,7 +33,8 @@ class ActorCritic(nn.Module):
     """Policy and value function.
 
     `trunk` is empty unless shared. Methods take observations already normalized by `normalize`, so that a rollout is
-    normalized once and not in every minibatch.
+    normalized once and not in every minibatch; of a policy with memory they are sequences [B, T, ...]. It remembers
+    `memory_size` numbers of each environment.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ActorCritic(nn.Module):
         self.critic = nn.Sequential(*own[1], heads[1])
         continuous = isinstance(actions, ContinuousActions)
         self.log_std = nn.Parameter(torch.full((self.action_size,), config.log_std_init)) if continuous else None
+        self.memory_size = sum(layer.memory_size for layer in self.modules() if isinstance(layer, Lstm))
         self._initialize(generator)
 
     def _initialize(self, generator: torch.Generator | None) -> None:
@@ -66,6 +69,8 @@ class ActorCritic(nn.Module):
                 nn.init.orthogonal_(layer.weight, math.sqrt(2), generator=generator)
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
+            elif isinstance(layer, Lstm):
+                layer.initialize(generator)
         for head, gain in ((self.actor[-1], 0.01), (self.critic[-1], 1.0)):
             assert isinstance(head, nn.Linear)
             nn.init.orthogonal_(head.weight, gain, generator=generator)
@@ -79,26 +84,48 @@ class ActorCritic(nn.Module):
         return distribution.noise((*shape, self.action_size), generator)
 
     def policy(self, obs: Tensor, masks: Tensor | None = None) -> Distribution:
-        return self._head(self.trunk(obs), masks)
+        return self.distribution(self.actor(self.trunk(obs)), masks)
 
     def value(self, obs: Tensor) -> Tensor:
         return self.critic(self.trunk(obs)).squeeze(-1)  # type: ignore[no-any-return]
 
-    def act(self, obs: Tensor, noise: Tensor | None = None, masks: Tensor | None = None) -> Tensor:
+    def act(
+        self, obs: Tensor, noise: Tensor | None = None, masks: Tensor | None = None, memory: Tensor | None = None
+    ) -> Tensor:
         """Actions for raw observations [N, ...]: sampled by `noise`, or the most likely ones without it.
 
-        `masks` [N, M], bool, are the allowed ones; without them all are.
+        `masks` [N, M], bool, are the allowed ones; without them all are. `memory` [N, S], where there is one, becomes
+        that after these observations.
         """
-        policy = self.policy(self.normalize(obs), masks)
+        if memory is None:
+            policy = self.policy(self.normalize(obs), masks)
+        else:
+            begins = torch.zeros((obs.shape[0], 1), dtype=torch.bool, device=obs.device)
+            outputs, _, memories = self.unroll(self.normalize(obs).unsqueeze(1), Sequences(memory, begins))
+            memory.copy_(memories.squeeze(1))
+            policy = self.distribution(outputs.squeeze(1), masks)
         return policy.mode() if noise is None else policy.sample(noise)
 
-    def forward(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> Evaluation:
-        features = self.trunk(obs)
-        policy = self._head(features, masks)
-        return Evaluation(policy.log_prob(actions), policy.entropy(), self.critic(features).squeeze(-1))
+    def forward(
+        self, obs: Tensor, actions: Tensor, masks: Tensor | None = None, sequences: Sequences | None = None
+    ) -> Evaluation:
+        if sequences is None:
+            features = self.trunk(obs)
+            outputs, values = self.actor(features), self.critic(features)
+        else:
+            outputs, values, _ = self.unroll(obs, sequences)
+        policy = self.distribution(outputs, masks)
+        return Evaluation(policy.log_prob(actions), policy.entropy(), values.squeeze(-1))
 
-    def _head(self, features: Tensor, masks: Tensor | None) -> Distribution:
-        output = self.actor(features)
+    def unroll(self, obs: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs of actor [B, T, A] and critic [B, T, 1] for observations [B, T, ...], and the memory after each."""
+        unrolling = Unrolling(sequences)
+        features = unrolling.through(self.trunk, obs)
+        outputs, values = (unrolling.through(head, features) for head in (self.actor, self.critic))
+        return outputs, values, unrolling.memories
+
+    def distribution(self, output: Tensor, masks: Tensor | None) -> Distribution:
+        """Of actions, from the output of the actor."""
         if self.log_std is not None:
             return DiagGaussian(output, self.log_std)
         if masks is not None:
@@ -146,4 +173,8 @@ def _body(
     width = math.prod(observations.shape) if encoder is None else encoder.count_features()
     for before, after in itertools.pairwise((width, *config.hidden_sizes)):
         layers += [_linear(before, after), _ACTIVATIONS[config.activation]()]
-    return layers, config.hidden_sizes[-1] if config.hidden_sizes else width
+        width = after
+    if config.lstm_size is not None:
+        layers.append(Lstm(width, config.lstm_size))
+        width = config.lstm_size
+    return layers, width

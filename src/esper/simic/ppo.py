@@ -22,6 +22,7 @@ from esper.simic.rates import Horizon, Rates, RateSchedules
 from esper.simic.rollout import Rollout
 from esper.simic.schedules import schedules_enabled
 from esper.simic.seeding import device_generator, host_generator, integer_seed
+from esper.simic.sequences import evaluate_sequences, to_sequences
 from esper.simic.update import Optimization
 
 
@@ -86,7 +87,7 @@ class PPOAgent:
         self.schedules = RateSchedules(self.config, self.optimizer.group_names, horizon)
 
     def allocate_rollout(self) -> Rollout:
-        return Rollout.allocate(self.spec, self.config.num_steps, self.device)
+        return Rollout.allocate(self.spec, self.config.num_steps, self.device, memory_size=self.network.memory_size)
 
     def update(self, rollout: Rollout) -> UpdateResult:
         """One PPO update on `rollout`. The host waits for the device once, at the end, to read the metrics."""
@@ -117,21 +118,33 @@ class PPOAgent:
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> Minibatch:
-        """The rollout as flat rows [T * N, ...], with advantages."""
+        """The rollout as flat rows [T * N, ...], or as a sequence for each environment, with advantages."""
         rewards, terminated, truncated = rollout.rewards, rollout.terminated, rollout.truncated
-        learner, shape = self.optimization.learner, rewards.shape
         obs = self.network.normalize(rollout.obs)
-        masks = None if rollout.masks is None else rollout.masks.flatten(0, 1)
-        log_probs, values = learner.evaluate(obs[:-1].flatten(0, 1), rollout.actions.flatten(0, 1), masks)
-        log_probs, values = log_probs.view(shape), values.view(shape)
+        if self.network.memory_size:
+            size = self.config.num_envs // self.config.num_minibatches
+            log_probs, values, next_values = evaluate_sequences(self.network, rollout, obs, size)
+        else:
+            log_probs, values, next_values = self._evaluate(rollout, obs)
         if self.config.normalize_rewards:
             rewards = self.reward_scaler(rewards, terminated | truncated)
-        next_values = self._next_values(rollout, torch.cat((values[1:], learner.value(obs[-1])[None])))
+        learner = self.optimization.learner
         advantages, returns = learner.advantages(rewards, values, next_values, terminated, truncated)
         batch = Minibatch(obs[:-1], rollout.actions, log_probs, values, advantages, returns, rollout.masks)
-        rows = Minibatch(*(field.flatten(0, 1) for field in batch.tensors()))
+        if self.network.memory_size:
+            return to_sequences(batch, rollout, self.ignored_rows)
+        rows = batch.map(lambda field: field.flatten(0, 1))
         indices = rollout.sample_indices(self.ignored_rows)
-        return rows if indices is None else Minibatch(*(field[indices.to(self.device)] for field in rows.tensors()))
+        return rows if indices is None else rows.map(lambda field: field[indices.to(self.device)])
+
+    def _evaluate(self, rollout: Rollout, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log probabilities, values, and values of the states that steps led to, each [T, N]."""
+        learner, shape = self.optimization.learner, rollout.rewards.shape
+        masks = None if rollout.masks is None else rollout.masks.flatten(0, 1)
+        log_probs, values = learner.evaluate(obs[:-1].flatten(0, 1), rollout.actions.flatten(0, 1), masks)
+        values = values.view(shape)
+        next_values = self._next_values(rollout, torch.cat((values[1:], learner.value(obs[-1])[None])))
+        return log_probs.view(shape), values, next_values
 
     def _next_values(self, rollout: Rollout, next_values: Tensor) -> Tensor:
         """The value of the state each step led to; `next_values` [T, N] are those of the states acted on next."""

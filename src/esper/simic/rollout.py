@@ -22,6 +22,9 @@ class Rollout:
     is on the host, where `sample_indices` must know of such steps without waiting for the device.
 
     `masks` [T, N, M], bool, are the actions that were allowed, where the environment tells.
+
+    `memory` [N, S] is what a policy that has one remembered before the first step, and `begins` [T+1, N], on the host,
+    says which observations begin an episode, at which it forgets.
     """
 
     obs: Tensor
@@ -31,10 +34,14 @@ class Rollout:
     truncated: Tensor
     final_obs: Tensor
     masks: Tensor | None
+    memory: Tensor | None
+    begins: BoolArray
     ignored: BoolArray
 
     @staticmethod
-    def allocate(spec: EnvSpec, num_steps: int, device: torch.device, *, pinned: bool = False) -> Rollout:
+    def allocate(
+        spec: EnvSpec, num_steps: int, device: torch.device, *, memory_size: int = 0, pinned: bool = False
+    ) -> Rollout:
         """Zeros; `pinned` in host memory that a GPU can copy from by itself."""
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -57,11 +64,13 @@ class Rollout:
             truncated=zeros(*shape, dtype=torch.bool),
             final_obs=zeros(*shape, *one, dtype=pixels),
             masks=zeros(*shape, spec.actions.outputs, dtype=torch.bool) if spec.masked else None,
+            memory=zeros(spec.num_envs, memory_size) if memory_size else None,
+            begins=np.zeros((num_steps + 1, spec.num_envs), dtype=np.bool_),
             ignored=np.zeros(shape, dtype=np.bool_),
         )
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What the device holds, in the order of the fields; masks only where there are any."""
+        """What steps write on the device, in the order of the fields; masks only where there are any."""
         masks = () if self.masks is None else (self.masks,)
         return (self.obs, self.actions, self.rewards, self.terminated, self.truncated, self.final_obs, *masks)
 

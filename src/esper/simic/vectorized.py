@@ -51,7 +51,7 @@ def train_ppo_vectorized(
 def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | DeviceCollector:
     """What collects the rollouts of `agent` in `env`, from the reset with `seed`."""
     learner = agent.optimization.learner
-    if isinstance(env, DeviceEnv):
+    if isinstance(env, DeviceEnv) and not agent.network.memory_size:
         return DeviceCollector(env, seed, agent.device, learner.fill(env))
     return Collector(env, seed, learner.actor)
 

@@ -70,6 +70,8 @@ def unsupported(network: ActorCritic, device: torch.device, *, masked: bool) -> 
         return "action masks"
     if any(isinstance(module, Encoder) for module in network.modules()):
         return "encoders"
+    if network.memory_size:
+        return "memory"
     return "shared_trunk" if network.shared_parameters() else None
 
 
@@ -167,8 +169,11 @@ class NativeLearner:
         self._pack()
         call, handle, normalizer = self._library.esper_act, self._handle, self._normalizer()
 
-        def act(obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None) -> None:
+        def act(
+            obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None, memory: Tensor | None = None
+        ) -> None:
             assert masks is None
+            assert memory is None
             # Bare integers are C ints to ctypes, too short for an address.
             call(
                 handle,
