@@ -36,7 +36,7 @@ def follow(page: str) -> dict[str, object]:
     names: dict[str, object] = {}
     for language, text in blocks(page):
         if language == "sh":
-            for line in text.splitlines():
+            for line in text.replace("\\\n", " ").splitlines():
                 esper(line)
         elif written := re.match(r"# (\w+\.py)\n", text):
             Path(written[1]).write_text(text)
