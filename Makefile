@@ -33,7 +33,7 @@ docs:
 	$(MAKE) site EXTRAS=docs
 
 site: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Installs again only when the declared dependencies or the chosen extras have changed.
 setup: $(STAMP)-$(subst $(comma),-,$(EXTRAS))
