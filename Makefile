@@ -1,4 +1,5 @@
 # make train: set up and train. make test: set up, lint, check types, run the tests. make bench: measure.
+# make docs: set up, build the site.
 PYTHON ?= python3
 EXTRAS ?= dev,box2d,mujoco
 VENV := .venv
@@ -8,7 +9,7 @@ STAMP := $(VENV)/installed
 SEED ?= 1
 RUN_DIR ?= runs/CartPole-v1/make-train-$(shell date +%Y%m%d-%H%M%S)-$(SEED)
 
-.PHONY: train test lint bench setup clean
+.PHONY: train test lint bench docs site setup clean
 
 train: setup
 	$(BIN)/esper ppo --env CartPole-v1 --lr-warmup-frac 0.05 --lr-decay cosine --seed $(SEED) --run-dir $(RUN_DIR)
@@ -27,6 +28,13 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/bench.py --output performance.json
 
+# From docs/, README.md and the sources; begins at site/index.html.
+docs:
+	$(MAKE) site EXTRAS=docs
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Installs again only when the declared dependencies or the chosen extras have changed.
 setup: $(STAMP)-$(subst $(comma),-,$(EXTRAS))
 
@@ -36,4 +44,4 @@ $(STAMP)-%: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site

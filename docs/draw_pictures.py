@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+
 from esper.analysis.plots import plot_schedules
 from esper.simic.schedules import ScheduleConfig, make_schedule
 
@@ -26,6 +28,22 @@ SHAPES: dict[str, dict[str, Any]] = {
     "piecewise": {"points": ((0, 2e-4), (40, 1e-3), (120, 8e-4), (200, 1e-4))},
 }
 
+WARMUPS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "cosine": {"warmup_shape": "cosine"},
+    "linear, warmup_start_ratio 0.3": {"warmup_start_ratio": 0.3},
+}
+# Those that fall from the base rate to the end of the run, in one figure.
+FALLS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "cosine": {},
+    "polynomial": {"power": 2.0},
+    "exponential": {"min_ratio": 0.02},
+    "inverse_sqrt": {"timescale": 20.0},
+    "step": SHAPES["step"],
+    "cosine_restarts": {"cycles": 3},
+}
+
 
 def main() -> None:
     for decay, parameters in SHAPES.items():
@@ -36,6 +54,15 @@ def main() -> None:
         "value": ScheduleConfig(peak=2e-3, warmup_steps=10, decay="linear"),
     }
     draw("policy-and-value", components, "policy and value apart", size=(7, 3))
+    rising = {name: ScheduleConfig(peak=1.0, warmup_steps=20, **given) for name, given in WARMUPS.items()}
+    compare("warmups", rising, updates=range(30))
+    falling = {name: ScheduleConfig(peak=1.0, decay=name, **given) for name, given in FALLS.items()}
+    compare("decays", falling, updates=range(TOTAL))
+    late = {
+        f"wsd, {shape}": ScheduleConfig(peak=1.0, decay="wsd", decay_frac=0.4, wsd_shape=shape)
+        for shape in ("linear", "cosine", "1-sqrt")
+    }
+    compare("wsd-shapes", late, updates=range(TOTAL))
 
 
 def draw(name: str, configs: dict[str, ScheduleConfig], title: str, size: tuple[float, float] = (3.6, 2.2)) -> None:
@@ -43,6 +70,18 @@ def draw(name: str, configs: dict[str, ScheduleConfig], title: str, size: tuple[
     curves = {group: [schedule(update) for update in range(TOTAL)] for group, schedule in schedules.items()}
     phases = [schedules["policy"].phase(update) for update in range(TOTAL)]
     plot_schedules(curves, phases, IMAGES / f"{name}.png", title=title, size=size)
+
+
+def compare(name: str, configs: dict[str, ScheduleConfig], updates: range) -> None:
+    """Several schedules on one axis, as fractions of the base rate."""
+    figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
+    for label, config in configs.items():
+        schedule = make_schedule(config, TOTAL)
+        axis.plot(updates, [schedule.ratio(update) for update in updates], label=label, drawstyle="steps-post")
+    axis.set(xlabel="update", ylabel="rate / base rate", ylim=(0, 1.05))
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(IMAGES / f"{name}.png", dpi=110)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

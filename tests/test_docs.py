@@ -1,0 +1,111 @@
+"""What the pages tell the reader to do works, and the site's navigation has every page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from esper.scripts.train import main
+
+ROOT = Path(__file__).parent.parent
+
+# What makes a command of a page short enough for a test: flags behind its own, by how it begins.
+SHORTER = {
+    "esper ppo --resume runs/second": "--total-timesteps 60000 --no-picture",
+    "esper ppo --resume runs/second --total-timesteps": "--total-timesteps 90000 --no-picture",
+    "esper sweep": "--total-timesteps 5000 --seeds 2",
+    "esper enjoy": "--fps 1000",
+}
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and text of what a reader would run, in order."""
+    return re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+
+
+def follow(page: str) -> dict[str, object]:
+    """Do in this folder what `page` says; returns the names that its Python programs leave."""
+    names: dict[str, object] = {}
+    for language, text in blocks(page):
+        if language == "sh":
+            for line in text.replace("\\\n", " ").splitlines():
+                esper(line)
+        elif written := re.match(r"# (\w+\.py)\n", text):
+            Path(written[1]).write_text(text)
+        else:
+            exec(text, names)
+    return names
+
+
+def esper(line: str) -> None:
+    command, _, comment = line.removeprefix("PYTHONPATH=. ").partition("  # ")
+    beginnings = [beginning for beginning in SHORTER if command.startswith(beginning)]
+    program, *arguments = shlex.split(f"{command} {SHORTER[max(beginnings, key=len)] if beginnings else ''}")
+    assert program == "esper", line
+    expected = 0
+    if comment == "Ctrl-C":
+        expected = 130
+        record = Path(arguments[arguments.index("--run-dir") + 1], "events.jsonl")
+        threading.Thread(target=interrupt, args=(record,), daemon=True).start()
+    assert main(arguments) == expected, line
+
+
+def interrupt(record: Path) -> None:
+    """Press Ctrl-C after the first update."""
+    while not record.exists() or "update_completed" not in record.read_text():
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def events(run: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in Path(run, "events.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+        monkeypatch.setenv(name, "dummy")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_the_tutorial(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = follow("tutorial.md")
+    out = capsys.readouterr().out
+    (score,) = re.findall(r"torch/CartPole-v1: return (\S+) .* over 8 episodes", out)
+    # Chance has about 20; most runs get 500, but not for every rounding of every machine.
+    assert float(score) > 100
+    assert names["steps"] > 100
+    assert names["result"].status == "completed"
+    assert sum(names["scores"].returns) / 8 > 100
+    _, extended = (event for event in events("runs/second") if event["event"] == "run_resumed")
+    assert extended["changed"]["policy_lr"] == [3e-3, 1e-3]
+    assert events("runs/second")[-1]["status"] == "completed"
+    assert len(list(folder.glob("runs/sweep/torch-CartPole-v1/*/seed-*/events.jsonl"))) == 4
+    for made in ("first/training.png", "sweep/torch-CartPole-v1.html", "policy.pt2"):
+        assert (folder / "runs" / made).stat().st_size > 1000
+
+
+def test_an_environment_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    follow("custom-environments.md")
+    out = capsys.readouterr().out
+    (score,) = re.findall(r"corridor:Corridor-v0: return (\S+) ", out)
+    assert float(score) == -9
+    (resumed,) = [event for event in events("runs/corridor") if event["event"] == "run_resumed"]
+    assert resumed["exact_resume"]
+
+
+def test_the_navigation_has_every_page() -> None:
+    listed = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    # README.md is the index.
+    assert set(listed) == {"index.md", *(path.name for path in (ROOT / "docs").glob("*.md"))}
