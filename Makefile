@@ -16,7 +16,7 @@ train: setup
 	$(BIN)/esper evaluate $(RUN_DIR) --episodes 20
 
 test:
-	$(MAKE) lint EXTRAS=$(EXTRAS),ray,wandb
+	$(MAKE) lint EXTRAS=$(EXTRAS),atari,minatar,minigrid,popgym,ray,wandb
 	$(BIN)/python -m pytest
 
 lint: setup

@@ -81,8 +81,11 @@ MAY_IMPORT = {
 HOMES = {
     "gymnasium": {
         *("esper.envs.actions", "esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot"),
+        *("esper.envs.atari", "esper.envs.families", "esper.envs.minatar", "esper.envs.minigrid"),
         *("esper.envs.observations", "esper.envs.velocity", "esper.envs.window"),
     },
+    "minatar": {"esper.envs.minatar"},
+    "minigrid": {"esper.envs.minigrid"},
     "pygame": {"esper.envs.window"},
     "envpool": {"esper.envs.pool"},
     "safetensors": {"esper.checkpoint.store"},

@@ -18,7 +18,7 @@ from esper.checkpoint.keeper import CheckpointKeeper, Saved
 from esper.checkpoint.store import StoreError, dump_json, write_atomically
 from esper.config import RunConfig
 from esper.envs.base import EnvError
-from esper.envs.make import make_from_config
+from esper.envs.make import make_for_training
 from esper.options import ConfigError
 from esper.policy import save_policy
 from esper.resume import (
@@ -77,7 +77,7 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         with _false_starts_reported():
-            env = make_from_config(config.environment, config.ppo.num_envs)
+            env = make_for_training(config.environment, config.ppo.num_envs)
             stack.callback(env.close)
             debug = config.telemetry.telemetry == "debug"
             agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from esper.simic.schedule_config import DECAY_PARAMETERS, USES
 COMMON_LR = "lr"
 MAX_FILE_BYTES = 2**20
 COMPONENT_LRS = ("policy_lr", "value_lr")
+_PATTERN = frozenset("*?[")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,20 +132,41 @@ def _superseded(values: Mapping[str, Any], stronger: _Given) -> list[str]:
 
 
 def load_presets() -> dict[str, dict[str, Any]]:
-    """The tuned settings that come with the package, by environment id."""
+    """The tuned settings that come with the package, by environment id or by a pattern of ids."""
     return tomllib.loads((resources.files("esper") / "presets.toml").read_text(encoding="utf-8"))
 
 
 def preset_layer(preset: str, env: str) -> Layer | None:
-    """The layer for `--preset preset`: `auto` picks by environment if there is one, `none` picks nothing."""
-    presets = load_presets()
-    name = env.removeprefix("torch/") if preset == "auto" else preset
-    if preset == "none" or (preset == "auto" and name not in presets):
+    """The layer for `--preset preset`: `auto` picks by environment if there is one, `none` picks nothing.
+
+    Raises:
+        SettingsError: for a name that neither is a preset nor fits one.
+    """
+    if preset == "none":
         return None
-    if name not in presets:
+    name = env.removeprefix("torch/") if preset == "auto" else preset
+    key = find_preset(name)
+    if key is None and preset == "auto":
+        return None
+    if key is None:
+        presets = load_presets()
         allowed = f"must be auto, none or one of {', '.join(presets)}{nearest(name, presets)}"
         raise SettingsError(ConfigError("preset", preset, allowed), None)
-    return Layer(source=f"preset {name}", values={"env": name, **presets[name]})
+    return Layer(source=f"preset {key}", values=preset_values(name))
+
+
+def find_preset(name: str) -> str | None:
+    """The preset called `name`, or the first one whose pattern fits it."""
+    presets = load_presets()
+    return name if name in presets else next((key for key in presets if fnmatch.fnmatchcase(name, key)), None)
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """The settings of the preset for `name`; the environment is one of them unless `name` is a pattern."""
+    key = find_preset(name)
+    assert key is not None
+    env = {} if key == name and _PATTERN.intersection(name) else {"env": name}
+    return {**env, **load_presets()[key]}
 
 
 def file_layer(path: Path) -> Layer:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from esper.envs import velocity
 from esper.envs.actions import actions_of, to_space
+from esper.envs.atari import Drawn, check_vector, is_atari, native_arguments
 from esper.envs.base import (
     BoolArray,
     ContinuousActions,
@@ -29,6 +30,7 @@ from esper.envs.base import (
 )
 from esper.envs.config import EnvConfig
 from esper.envs.copies import Copy, in_worker
+from esper.envs.families import missing_package, register_family, wrapped
 from esper.envs.observations import is_image, observations_of, to_learner
 from esper.envs.snapshot import capture, restore
 from esper.envs.window import check_can_be_shown, paced
@@ -172,6 +174,8 @@ def make_gymnasium(config: EnvConfig, num_envs: int) -> GymnasiumVectorEnv:
     """
     spec = find_spec(config.env)
     native = spec.vector_entry_point is not None
+    if is_atari(config.env):
+        check_vector(config)
     if config.vector == "native" and not native:
         raise ConfigError("vector", "native", f"{config.env} has no vector version of its own; use auto, sync or async")
     if config.vector == "native" or (config.vector == "auto" and native):
@@ -187,6 +191,8 @@ def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
         ConfigError: as `make_gymnasium`, and for an environment that cannot be drawn.
     """
     find_spec(config.env)
+    if is_atari(config.env):
+        return GymnasiumVectorEnv(Drawn(_make(config, lambda: _make_native(config, 1))))
     drawn = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": "rgb_array"})
     return GymnasiumVectorEnv(_make(drawn, lambda: _make_copies(drawn, 1, "sync")))
 
@@ -198,6 +204,9 @@ def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVecto
         ConfigError: as `make_gymnasium`, and where there can be no window.
     """
     spec = find_spec(config.env)
+    if is_atari(config.env):
+        allowed = "cannot be shown in a window; esper evaluate --record draws an episode without one"
+        raise ConfigError("env", config.env, allowed)
     shown = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": "human"})
 
     def make() -> Any:
@@ -216,8 +225,8 @@ def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
     module, _, name = env.rpartition(":")
     if module:
         _register(module, env)
-    elif env.startswith("ALE/"):
-        _register_atari(env)
+    else:
+        register_family(env)
     try:
         return gymnasium.spec(name)
     except (gymnasium.error.Error, ValueError, ImportError) as error:
@@ -230,14 +239,6 @@ def _register(module: str, env: str) -> None:
         importlib.import_module(module)
     except ImportError as error:
         raise ConfigError("env", env, f"{module} cannot be imported: {error}") from None
-
-
-def _register_atari(env: str) -> None:
-    # Gymnasium knows the ids only once ale_py is imported.
-    try:
-        importlib.import_module("ale_py")
-    except ModuleNotFoundError:
-        raise ConfigError("env", env, how_to_install("atari")) from None
 
 
 def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
@@ -256,7 +257,7 @@ def _make_copies(
         num_envs=num_envs,
         vectorization_mode=mode,
         vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-        wrappers=[*wrappers, flatten_observations, in_worker(os.getpid()) if mode == "async" else Copy],
+        wrappers=[*wrappers, wrapped, flatten_observations, in_worker(os.getpid()) if mode == "async" else Copy],
         disable_env_checker=True,
         **config.env_kwargs,
     )
@@ -265,9 +266,8 @@ def _make_copies(
 
 
 def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    env = gymnasium.make_vec(
-        config.env, num_envs=num_envs, vectorization_mode="vector_entry_point", **config.env_kwargs
-    )
+    arguments = native_arguments(config) if is_atari(config.env) else config.env_kwargs
+    env = gymnasium.make_vec(config.env, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
     mode = env.metadata.get("autoreset_mode")
     if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
         raise ConfigError("vector", config.vector, f"{config.env} resets by '{mode}' natively; use sync")
@@ -280,7 +280,7 @@ def _make(config: EnvConfig, make: Callable[[], Any]) -> Any:
     except ConfigError as error:
         raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-        raise ConfigError("env", config.env, _missing_package(config.env, error)) from None
+        raise ConfigError("env", config.env, missing_package(find_spec(config.env), error)) from None
     except gymnasium.error.Error as error:
         raise ConfigError("env", config.env, f"cannot be made: {error}") from error
     except (TypeError, ValueError, LookupError, AssertionError) as error:
@@ -288,23 +288,3 @@ def _make(config: EnvConfig, make: Callable[[], Any]) -> Any:
             raise
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError("env_kwargs", config.env_kwargs, f"{config.env} refuses them: {reason}") from error
-
-
-# Extras of this package by the module prefix of the environments that need them.
-_EXTRAS = {
-    "gymnasium.envs.box2d": "box2d",
-    "gymnasium.envs.mujoco": "mujoco",
-}
-
-
-def _missing_package(env: str, error: Exception) -> str:
-    entry_point = str(find_spec(env).entry_point)
-    for module, extra in _EXTRAS.items():
-        if entry_point.startswith(module):
-            return how_to_install(extra)
-    return f"cannot be made: {error}"
-
-
-def how_to_install(extra: str) -> str:
-    """What a `ConfigError` says where the packages of an extra are missing."""
-    return f"needs the extra '{extra}': run  make setup EXTRAS={extra}  (or pip install '.[{extra}]')"

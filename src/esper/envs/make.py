@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from esper.envs.atari import for_scores, for_training
 from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.device.vector import PREFIX, make_device, on_host
@@ -18,16 +19,25 @@ def make_env(
     env_kwargs: dict[str, Any] | None = None,
     vector: Literal["auto", "native", "sync", "async", "envpool"] = "auto",
 ) -> VectorEnv:
-    """`num_envs` copies of the environment called `env`.
+    """`num_envs` copies of the environment called `env` to learn from.
 
     Raises:
         ConfigError: when it cannot be made; the message says what would help.
     """
-    return make_from_config(EnvConfig(env=env, env_kwargs=env_kwargs or {}, vector=vector), num_envs)
+    return make_for_training(EnvConfig(env=env, env_kwargs=env_kwargs or {}, vector=vector), num_envs)
+
+
+def make_for_training(config: EnvConfig, num_envs: int) -> VectorEnv:
+    """The same from an `EnvConfig`."""
+    return _make(for_training(config), num_envs)
 
 
 def make_from_config(config: EnvConfig, num_envs: int) -> VectorEnv:
-    """The same from an `EnvConfig`."""
+    """The same for scores: whole episodes with the environment's own rewards, where training has others."""
+    return _make(for_scores(config), num_envs)
+
+
+def _make(config: EnvConfig, num_envs: int) -> VectorEnv:
     if config.env.startswith(PREFIX):
         return make_device(config, num_envs)
     if config.vector == "envpool":
@@ -41,7 +51,7 @@ def make_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
     Raises:
         ConfigError: as `make_env`, and for an environment that cannot be drawn.
     """
-    return make_gymnasium_rendered(on_host(config))
+    return make_gymnasium_rendered(for_scores(on_host(config)))
 
 
 def make_shown(config: EnvConfig, fps: float | None) -> VectorEnv:

@@ -37,9 +37,12 @@ def observations_of(space: Space[Any]) -> Observations:
 
 
 def channels_first(space: Space[Any]) -> bool:
-    """Whether an image's channels are its first dimension: there are fewer of them than rows or columns."""
+    """Whether an image's channels are its first dimension: it is square after it, or there are fewer than columns."""
     assert space.shape is not None
-    return space.shape[0] < space.shape[2]
+    first, middle, last = space.shape
+    if (first == middle) != (middle == last):
+        return middle == last
+    return first < last
 
 
 def to_learner(space: Space[Any], obs: NDArray[Any]) -> ObsArray:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from esper.envs.actions import actions_of, to_space
 from esper.envs.base import EnvSpec, FloatArray, ObsArray, StateTree, Step
 from esper.envs.config import EnvConfig
-from esper.envs.gym import how_to_install
+from esper.envs.families import how_to_install
 from esper.envs.observations import is_image, observations_of, to_learner
 from esper.machine import usable_cores
 from esper.options import ConfigError, nearest

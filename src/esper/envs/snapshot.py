@@ -61,28 +61,40 @@ def _speaks_for_itself(env: Any) -> bool:
 
 
 def _state(layer: Any) -> Any:
-    if _speaks_for_itself(layer):
-        return layer.state_dict()
-    encoded = {name: _encode(value) for name, value in vars(layer).items()}
-    return {name: value for name, value in encoded.items() if value is not _CONSTANT}
+    return layer.state_dict() if _speaks_for_itself(layer) else attributes_of(layer)
 
 
 def _restore(layer: Any, state: Any) -> None:
     if _speaks_for_itself(layer):
         layer.load_state_dict(state)
-        return
-    now = _state(layer)
+    else:
+        set_attributes(layer, state)
+
+
+def attributes_of(owner: Any) -> dict[str, Any]:
+    """The attributes of `owner` that can change: numbers, arrays, generators, and sequences of those."""
+    encoded = {name: _encode(value) for name, value in vars(owner).items()}
+    return {name: value for name, value in encoded.items() if value is not _CONSTANT}
+
+
+def set_attributes(owner: Any, state: Any) -> None:
+    """Give `owner` the attributes that `attributes_of` found.
+
+    Raises:
+        ValueError: when `state` is not of such an object.
+    """
+    now = attributes_of(owner)
     if not isinstance(state, Mapping) or set(state) != set(now):
-        raise ValueError(f"attributes {sorted(state)} are not those of {type(layer).__name__}: {sorted(now)}")
+        raise ValueError(f"attributes {sorted(state)} are not those of {type(owner).__name__}: {sorted(now)}")
     for name, value in state.items():
-        current = getattr(layer, name)
+        current = getattr(owner, name)
         if _is_mujoco_data(current):
             _restore_mujoco(current, value)
             continue
         decoded = _decode(value)
         if current is not None and decoded is not None and _size(value) != _size(now[name]):
-            raise ValueError(f"{name} has {_size(value)} numbers; {type(layer).__name__} has {_size(now[name])}")
-        setattr(layer, name, decoded)
+            raise ValueError(f"{name} has {_size(value)} numbers; {type(owner).__name__} has {_size(now[name])}")
+        setattr(owner, name, decoded)
 
 
 # Python's numbers, NumPy's scalars, tuples and arrays compute differently, so each comes back as what it was: a plain
@@ -98,6 +110,8 @@ def _encode(value: Any) -> Any:
         return {"array": value.copy()} if value.dtype.kind in "biuf" else _CONSTANT
     if isinstance(value, np.random.Generator):
         return {"generator": value.bit_generator.state}
+    if isinstance(value, np.random.RandomState):
+        return {"random_state": value.get_state(legacy=False)}
     if isinstance(value, tuple | list):
         items = [_encode(item) for item in value]
         if any(item is _CONSTANT for item in items):
@@ -118,6 +132,10 @@ def _decode(value: Any) -> Any:
             generator = np.random.default_rng()
             generator.bit_generator.state = state
             return generator
+        case {"random_state": state}:
+            random_state = np.random.RandomState()
+            random_state.set_state(state)
+            return random_state
         case {"items": items, "tuple": is_tuple}:
             decoded = [_decode(items[str(index)]) for index in range(len(items))]
             return tuple(decoded) if is_tuple else decoded
@@ -125,11 +143,11 @@ def _decode(value: Any) -> Any:
 
 
 def _size(value: Any) -> int:
-    """How many numbers an encoded value holds, whatever they are held in."""
+    """How many numbers an encoded value holds, whatever they are held in; lists, which can grow, count as one."""
     match value:
         case {"array": array}:
             return int(np.asarray(array).size)
-        case {"items": items}:
+        case {"items": items, "tuple": True}:
             return sum(_size(item) for item in items.values())
     return 1
 

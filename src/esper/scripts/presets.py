@@ -10,7 +10,7 @@ from esper.config import RunConfig
 from esper.options import flatten, nearest
 from esper.scripts.flags import fail
 from esper.scripts.ppo import as_toml
-from esper.settings import COMMON_LR, Layer, load_presets, resolve
+from esper.settings import COMMON_LR, Layer, find_preset, load_presets, preset_values, resolve
 
 USAGE = "esper presets [NAME]"
 
@@ -23,10 +23,8 @@ def run(args: argparse.Namespace) -> int:
     presets = load_presets()
     if args.name is None:
         print("\n".join(_table(presets)))
-    elif args.name in presets:
-        print(
-            "\n".join(f"{name} = {as_toml(value)}" for name, value in {"env": args.name, **presets[args.name]}.items())
-        )
+    elif find_preset(args.name) is not None:
+        print("\n".join(f"{name} = {as_toml(value)}" for name, value in preset_values(args.name).items()))
     else:
         fail(f"{args.name}: must be one of {', '.join(presets)}{nearest(args.name, presets)}", "esper presets")
     return 0

@@ -1,0 +1,79 @@
+"""Environments of packages that an extra of this one brings: what registers them, what is put around them."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+
+from esper.options import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Environments whose ids begin alike: importing `module` registers them, `extra` brings the packages it needs.
+
+    `wrapper`, as "module:callable", is put around each copy.
+    """
+
+    module: str
+    extra: str
+    wrapper: str | None = None
+
+
+# By how their ids begin.
+FAMILIES = {
+    "ALE/": Family(module="ale_py", extra="atari"),
+    "MinAtar/": Family(module="esper.envs.minatar", extra="minatar"),
+    "MiniGrid-": Family(module="minigrid", extra="minigrid", wrapper="esper.envs.minigrid:OneHotView"),
+    "popgym-": Family(module="popgym", extra="popgym"),
+}
+# Extras for environments that Gymnasium itself registers, by the module prefix of these.
+_EXTRAS = {
+    "gymnasium.envs.box2d": "box2d",
+    "gymnasium.envs.mujoco": "mujoco",
+}
+
+
+def register_family(env: str) -> None:
+    """Let Gymnasium know the environments of the family of `env`, if it is of one.
+
+    Raises:
+        ConfigError: when the packages are missing.
+    """
+    family = _family(env)
+    if family is None:
+        return
+    try:
+        importlib.import_module(family.module)
+    except ModuleNotFoundError as error:
+        raise ConfigError("env", env, f"{how_to_install(family.extra)}; {error}") from None
+
+
+def wrapped(env: gymnasium.Env[Any, Any]) -> Any:
+    """`env` in the wrapper of its family, if there is one."""
+    spec = env.unwrapped.spec
+    family = _family(spec.id) if spec else None
+    if family is None or family.wrapper is None:
+        return env
+    module, _, name = family.wrapper.partition(":")
+    return getattr(importlib.import_module(module), name)(env)
+
+
+def missing_package(spec: gymnasium.envs.registration.EnvSpec, error: Exception) -> str:
+    """What a `ConfigError` says where `error` is about a package that is not there."""
+    for module, extra in _EXTRAS.items():
+        if str(spec.entry_point).startswith(module):
+            return how_to_install(extra)
+    return f"cannot be made: {error}"
+
+
+def how_to_install(extra: str) -> str:
+    """What a `ConfigError` says where the packages of an extra are missing."""
+    return f"needs the extra '{extra}': run  make setup EXTRAS={extra}  (or pip install '.[{extra}]')"
+
+
+def _family(env: str) -> Family | None:
+    return next((family for prefix, family in FAMILIES.items() if env.startswith(prefix)), None)

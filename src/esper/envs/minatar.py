@@ -1,0 +1,89 @@
+"""MinAtar's games (Young and Tian 2019, arXiv 1903.03176) as Gymnasium environments, registered on import.
+
+The package has such environments too; those can neither tell where they stand nor be drawn without a window.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from typing import Any
+
+import gymnasium
+import minatar
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+
+from esper.envs.base import StateTree
+from esper.envs.snapshot import attributes_of, set_attributes
+
+GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+# A game has no end but the player's; this ends those of a player who never loses.
+MAX_EPISODE_STEPS = 10_000
+_PIXELS_PER_CELL = 16
+
+
+class MinAtarEnv(gymnasium.Env[Any, Any]):
+    """One game with its minimal actions. Observations are bool [10, 10, channels], one channel per kind of object.
+
+    With `sticky_action_prob` the last action is repeated; with `difficulty_ramping` the game becomes faster.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+
+    def __init__(
+        self,
+        game: str,
+        *,
+        sticky_action_prob: float = 0.1,
+        difficulty_ramping: bool = True,
+        render_mode: str | None = None,
+    ) -> None:
+        self._environment = minatar.Environment(game, sticky_action_prob, difficulty_ramping)
+        self._game = self._environment.env
+        self._choices = self._environment.minimal_action_set()
+        self.action_space = Discrete(len(self._choices))
+        self.observation_space = Box(0, 1, tuple(self._environment.state_shape()), dtype=np.bool_)
+        self.render_mode = render_mode
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self._environment.seed(int(self.np_random.integers(2**32)))
+        self._environment.reset()
+        return self._environment.state(), {}
+
+    def step(self, action: int) -> tuple[NDArray[np.bool_], float, bool, bool, dict[str, Any]]:
+        reward, terminated = self._environment.act(self._choices[action])
+        return self._environment.state(), float(reward), bool(terminated), False, {}
+
+    def render(self) -> NDArray[np.uint8]:
+        """[160, 160, 3], a colour for each channel."""
+        cells = self._environment.state()
+        channels = cells.shape[2]
+        picture = np.zeros((*cells.shape[:2], 3), dtype=np.uint8)
+        for channel in range(channels):
+            colour = colorsys.hsv_to_rgb(channel / channels, 0.7, 1.0)
+            picture[cells[:, :, channel]] = np.round(np.array(colour) * 255)
+        return picture.repeat(_PIXELS_PER_CELL, axis=0).repeat(_PIXELS_PER_CELL, axis=1)
+
+    def state_dict(self) -> StateTree:
+        return {"game": attributes_of(self._game), "last_action": int(self._environment.last_action)}
+
+    def load_state_dict(self, state: StateTree) -> None:
+        set_attributes(self._game, state["game"])
+        self._environment.random = self._game.random  # one stream for the game and for sticky actions
+        self._environment.last_action = int(state["last_action"])
+
+
+for _game in GAMES:
+    _id = f"MinAtar/{_game.title().replace('_', '')}-v1"
+    gymnasium.registry.pop(_id, None)  # the package's own, where a plugin has registered it
+    gymnasium.register(
+        _id,
+        entry_point="esper.envs.minatar:MinAtarEnv",
+        max_episode_steps=MAX_EPISODE_STEPS,
+        kwargs={"game": _game},
+    )

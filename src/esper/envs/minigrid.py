@@ -1,0 +1,31 @@
+"""MiniGrid's observations as the learner can use them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict
+from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
+from numpy.typing import NDArray
+
+
+class OneHotView(gymnasium.ObservationWrapper[NDArray[np.uint8], Any, Any]):
+    """The cells that the agent sees, each by its object, colour and state, one-hot: uint8 [rows, columns, 20].
+
+    The text of the mission is left out, and the direction, which the view turns with.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        assert isinstance(env.observation_space, Dict)
+        view = env.observation_space["image"].shape
+        assert view is not None
+        self._codes = [np.eye(len(names), dtype=np.uint8) for names in (OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX)]
+        channels = sum(map(len, self._codes))
+        self.observation_space = Box(0, 1, (*view[:2], channels), dtype=np.uint8)
+
+    def observation(self, observation: Any) -> NDArray[np.uint8]:
+        cells = observation["image"]
+        return np.concatenate([code[cells[..., layer]] for layer, code in enumerate(self._codes)], axis=-1)
