@@ -25,10 +25,16 @@ MINATAR = [("Asterix", 4, 5), ("Breakout", 4, 3), ("Freeway", 7, 3), ("Seaquest"
 def walk(env: VectorEnv, steps: int, seed: int = 0) -> list[Step]:
     generator = np.random.default_rng(seed)
     assert isinstance(env.spec.actions, DiscreteActions)
-    return [
-        Step(*(None if part is None else np.array(part) for part in env.step(actions)))  # type: ignore[arg-type]
-        for actions in generator.integers(env.spec.actions.n, size=(steps, env.spec.num_envs))
-    ]
+    actions = generator.integers(env.spec.actions.n, size=(steps, env.spec.num_envs))
+    return [copied(env.step(action)) for action in actions]
+
+
+def copied(step: Step) -> Step:
+    return Step(*(None if part is None else np.array(part) for part in step))  # type: ignore[arg-type]
+
+
+def repeat(env: VectorEnv, action: int, steps: int) -> list[Step]:
+    return [copied(env.step(np.full(env.spec.num_envs, action))) for _ in range(steps)]
 
 
 def train_two_updates(folder: Path, env: str, *flags: str) -> list[dict[str, Any]]:
@@ -75,7 +81,8 @@ class TestAtari:
         training, scored = self.both("ALE/Breakout-v5")
         first = [env.reset(0).tobytes() for env in (training, scored)]
         assert first[0] == first[1]
-        ours, games = walk(training, 200), walk(scored, 200)
+        # Who only fires leaves the paddle where it is, and soon misses every ball.
+        ours, games = repeat(training, 1, 170), repeat(scored, 1, 170)
         # The same game to the last pixel, though training has more ends in it: one for each of Breakout's five lives.
         assert all((a.obs == b.obs).all() for a, b in zip(ours, games, strict=True))
         ends = [step for step, outcome in enumerate(games) if outcome.terminated[0]]
@@ -207,7 +214,7 @@ class TestMiniGrid:
     def test_episodes_end_at_the_limit(self) -> None:
         env = make_env("MiniGrid-Empty-5x5-v0", num_envs=2, env_kwargs={"max_steps": 3})
         env.reset(0)
-        steps = [env.step(np.zeros(2, dtype=np.int64)) for _ in range(3)]
+        steps = repeat(env, 0, 3)
         assert [step.truncated.tolist() for step in steps] == [[False] * 2, [False] * 2, [True] * 2]
         assert steps[2].final_obs is not None
         assert (steps[2].final_obs != steps[2].obs).any()
@@ -225,7 +232,7 @@ class TestPopgym:
         env = make_env("popgym-RepeatFirstEasy-v0", num_envs=1)
         assert env.spec.observations == Vectors(size=4)
         first = env.reset(0)[0].argmax()
-        steps = [env.step(np.array([first])) for _ in range(51)]
+        steps = repeat(env, int(first), 51)
         assert sum(step.reward[0] for step in steps) == pytest.approx(1.0)
         assert [bool(step.terminated[0]) for step in steps] == [False] * 50 + [True]
 
