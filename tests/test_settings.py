@@ -177,7 +177,7 @@ class TestPresets:
             layer = preset_layer(name, "whatever")
             assert layer is not None
             config = resolve([layer]).config
-            assert config.environment.env == name
+            assert config.environment.env == (RunConfig().environment.env if set("*?[") & set(name) else name)
             for schedule in (config.ppo.policy_lr, config.ppo.value_lr):
                 assert schedule == ScheduleConfig(peak=schedule.peak)
 
@@ -187,6 +187,37 @@ class TestPresets:
         assert layer.source == "preset Acrobot-v1"
         assert preset_layer("auto", "Some-v0") is None
         assert preset_layer("none", "Acrobot-v1") is None
+
+    @pytest.mark.parametrize(
+        ("env", "pattern"),
+        [
+            ("ALE/Pong-v5", "ALE/*"),
+            ("MinAtar/SpaceInvaders-v1", "MinAtar/*"),
+            ("MiniGrid-Empty-5x5-v0", "MiniGrid-*"),
+            ("HalfCheetah-v4", "HalfCheetah-v[45]"),
+            ("HalfCheetah-v5", "HalfCheetah-v[45]"),
+        ],
+    )
+    @pytest.mark.parametrize("chosen", ["by environment", "by name"])
+    def test_a_pattern_is_for_every_environment_that_fits_it(self, env: str, pattern: str, chosen: str) -> None:
+        layer = preset_layer("auto", env) if chosen == "by environment" else preset_layer(env, "CartPole-v1")
+        assert layer is not None
+        assert layer.source == f"preset {pattern}"
+        assert layer.values == {"env": env, **load_presets()[pattern]}
+
+    def test_a_pattern_by_its_name_leaves_the_environment_open(self) -> None:
+        layer = preset_layer("ALE/*", "ALE/Pong-v5")
+        assert layer is not None
+        config = resolve([layer, Layer(source="flag", values={"env": "Mine-v0"})]).config
+        assert (config.environment.env, config.ppo.network.hidden_sizes) == ("Mine-v0", (512,))
+
+    def test_an_exact_name_comes_before_a_pattern(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        presets = {"Mine-*": {"lr": 1e-3}, "Mine-v1": {"lr": 2e-3}}
+        monkeypatch.setattr("esper.settings.load_presets", lambda: presets)
+        for env, lr in (("Mine-v0", 1e-3), ("Mine-v1", 2e-3)):
+            layer = preset_layer("auto", env)
+            assert layer is not None
+            assert layer.values == {"env": env, "lr": lr}
 
     def test_unknown(self) -> None:
         with pytest.raises(SettingsError, match="did you mean 'Acrobot-v1'"):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from esper.analysis.runs import load_updates, read_events, repeatable_events
 from esper.scripts.train import main
-from esper.settings import Layer, file_layer, load_presets, resolve
+from esper.settings import Layer, file_layer, load_presets, preset_values, resolve
 from esper.simic.schedules import ScheduleConfig, make_schedule
 
 SMALL = [
@@ -166,7 +166,8 @@ class TestPresets:
         assert status == 0
         assert heading.split()[:3] == ["environment", "steps", "rate"]
         assert [line.split()[0] for line in lines] == list(load_presets())
-        assert "Pendulum-v1     600,000    0.0005  num_envs 16, num_steps 256, update_epochs 10" in lines[2]
+        assert lines[2].split()[:3] == ["Pendulum-v1", "600,000", "0.0005"]
+        assert "num_envs 16, num_steps 256, update_epochs 10" in lines[2]
         # Settings that are the default are not special: Acrobot's num_steps = 128.
         assert "num_steps" not in lines[1]
 
@@ -177,8 +178,12 @@ class TestPresets:
         status, out, _ = esper(capsys, "presets", name)
         assert status == 0
         (tmp_path / "preset.toml").write_text(out)
-        given = [Layer(source="preset", values={"env": name, **load_presets()[name]})]
+        given = [Layer(source="preset", values=preset_values(name))]
         assert resolve([file_layer(tmp_path / "preset.toml")]).config == resolve(given).config
+
+    def test_one_for_many_environments_is_shown_for_each_by_name(self, capsys: pytest.CaptureFixture[str]) -> None:
+        pattern, pong = (esper(capsys, "presets", name)[1].splitlines() for name in ("ALE/*", "ALE/Pong-v5"))
+        assert pong == ['env = "ALE/Pong-v5"', *pattern]
 
     def test_an_unknown_one(self, capsys: pytest.CaptureFixture[str]) -> None:
         status, out, err = esper(capsys, "presets", "Cartpole")
