@@ -46,7 +46,8 @@ def native_arguments(config: EnvConfig) -> dict[str, Any]:
     """What ALE's vector environment is told besides `config.env_kwargs`.
 
     Episodes restart in the same step: in the next one ALE would not tell a lost life, after which the game goes on,
-    from an end, after which the step does nothing.
+    from an end, after which the step does nothing. The final observation of a lost life is then an older one; as the
+    episode is terminated, nothing looks at it.
 
     Raises:
         ConfigError: for arguments that are the run's to decide.
