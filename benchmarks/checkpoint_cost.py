@@ -20,7 +20,7 @@ from esper.checkpoint.folder import checkpoints_in
 from esper.checkpoint.keeper import CheckpointKeeper
 from esper.config import RunConfig
 from esper.envs.config import EnvConfig
-from esper.envs.make import make_from_config
+from esper.envs.make import make_for_training
 from esper.run_state import capture_run
 from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.ppo import PPOAgent
@@ -41,7 +41,7 @@ def measure(env: str, hidden_sizes: tuple[int, ...], num_steps: int, updates: in
         runtime=RuntimeConfig(compile="off"),
     )
     config = RunConfig(environment=EnvConfig(env=env), ppo=ppo, checkpoints=CheckpointConfig(keep_checkpoints=1))
-    vector_env = make_from_config(config.environment, ppo.num_envs)
+    vector_env = make_for_training(config.environment, ppo.num_envs)
     training = Training(PPOAgent(ppo, vector_env.spec), vector_env, env_seed=1)
     stalls: list[float] = []
     writes: list[float] = []

@@ -23,7 +23,7 @@ from typing import Any
 
 from esper.checkpoint.store import StoreError
 from esper.config import RunConfig
-from esper.envs.make import make_from_config
+from esper.envs.make import make_for_training
 from esper.options import ConfigError
 from esper.resume import Resume, ResumeError, find_resume_point
 from esper.run_state import load_run
@@ -89,7 +89,7 @@ class Target:
         self.training = self._training(self.config)
 
     def _training(self, config: RunConfig) -> Training:
-        env = make_from_config(config.environment, config.ppo.num_envs)
+        env = make_for_training(config.environment, config.ppo.num_envs)
         return Training(PPOAgent(config.ppo, env.spec, seed=config.seed), env, env_seed=0)
 
     def attack_checkpoint(self, rng: random.Random) -> tuple[str, Callable[[], object]]:
