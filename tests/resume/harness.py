@@ -28,8 +28,8 @@ from esper.checkpoint.folder import checkpoints_in, load_checkpoint
 _DEADLINE = 180.0  # seconds for one process; only one that hangs needs as many
 _SMALL = (
     *("--preset", "none", "--compile", "off", "--num-envs", "4", "--num-steps", "16", "--total-timesteps", "2560"),
-    *("--hidden-sizes", "16", "--update-epochs", "2", "--checkpoint-every", "1", "--no-tensorboard", "--quiet"),
-    *("--lr", "1e-3", "--lr-warmup-frac", "0.1", "--lr-decay", "cosine", "--value-lr-decay", "linear"),
+    *("--hidden-sizes", "16", "--update-epochs", "2", "--checkpoint-every", "1", "--no-tensorboard", "--no-picture"),
+    *("--lr", "1e-3", "--lr-warmup-frac", "0.1", "--lr-decay", "cosine", "--value-lr-decay", "linear", "--quiet"),
 )
 
 
@@ -142,7 +142,7 @@ def _command(flags: tuple[str, ...], run_dir: Path) -> _Process:
 
 
 def _resume(flags: tuple[str, ...], run_dir: Path) -> _Process:
-    return _Process(("--resume", str(run_dir), *flags, "--quiet"))
+    return _Process(("--resume", str(run_dir), *flags, "--quiet", "--no-picture"))
 
 
 def _start(case: Case, stage: str, run_dir: Path) -> _Process:

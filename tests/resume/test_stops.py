@@ -24,7 +24,7 @@ from esper.scripts.train import main
 
 SMALL = (
     *("--preset", "none", "--lr", "1e-3", "--compile", "off", "--num-envs", "2", "--num-steps", "16"),
-    *("--hidden-sizes", "8", "--no-tensorboard"),
+    *("--hidden-sizes", "8", "--no-tensorboard", "--no-picture"),
 )
 
 
@@ -62,26 +62,28 @@ class TestSignals:
         self, tmp_path: Path, number: signal.Signals, status: int
     ) -> None:
         run = tmp_path / "run"
-        with training(run, "--total-timesteps", "1e9") as process:
+        with training(run, "--total-timesteps", "1e9", "--picture") as process:
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
         assert process.returncode == status
         assert f"stopped ({number.name}) after" in out
         assert f"go on    esper ppo --resume {run}\n" in out
         assert "once more stops at once" in err
-        assert list(read_events(run))[-1]["cause"] == number.name
+        finished = list(read_events(run))[-1]
+        assert (finished["status"], finished["cause"]) == ("interrupted", number.name)
+        assert {"policy.safetensors", "training.png"} <= {path.name for path in run.iterdir()}
         newest = load_checkpoint(checkpoints_in(run / "checkpoints")[0])
         assert newest["training"]["rollouts"] == updates(run)
 
     def test_a_stopped_run_ends_where_the_whole_run_ends(self, tmp_path: Path) -> None:
         quick = ("--update-epochs", "1", "--num-minibatches", "1")
-        flags = ("--total-timesteps", str(32 * 500), "--lr-decay", "linear", *quick)
+        flags = ("--total-timesteps", str(32 * 300), "--lr-decay", "linear", *quick)
         assert esper(*SMALL, *flags, "--run-dir", tmp_path / "whole", "--quiet") == 0
         with training(tmp_path / "run", *flags) as process:
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
         assert process.returncode == 143
-        assert esper("--resume", tmp_path / "run", "--quiet") == 0
+        assert esper("--resume", tmp_path / "run", "--quiet", "--no-picture") == 0
         assert differences(tmp_path / "run", tmp_path / "whole") == []
 
     def test_the_second_one_stops_at_once_and_leaves_the_last_checkpoint_whole(self, tmp_path: Path) -> None:
@@ -254,5 +256,5 @@ class TestFullDisk:
         newest = load_checkpoint(checkpoints_in(saved / "checkpoints")[0])
         more = str(32 * (newest["training"]["rollouts"] + 5))
         # On a disk with room, the run goes on from there.
-        assert esper("--resume", saved, "--quiet", "--total-timesteps", more) == 0
+        assert esper("--resume", saved, "--quiet", "--no-picture", "--total-timesteps", more) == 0
         assert load_checkpoint(checkpoints_in(saved / "checkpoints")[0])["training"]["rollouts"] * 32 == int(more)
