@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
-from harness import differences
+from harness import DEADLINE, differences
 
 from esper.analysis.runs import read_events
 from esper.checkpoint.folder import checkpoints_in, load_checkpoint
@@ -50,7 +50,7 @@ def updates(run_dir: Path) -> int:
 
 
 def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -64,7 +64,7 @@ class TestSignals:
         run = tmp_path / "run"
         with training(run, "--total-timesteps", "1e9", "--picture") as process:
             process.send_signal(number)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=DEADLINE)
         assert process.returncode == status
         assert f"stopped ({number.name}) after" in out
         assert f"go on    esper ppo --resume {run}\n" in out
@@ -81,7 +81,7 @@ class TestSignals:
         assert esper(*SMALL, *flags, "--run-dir", tmp_path / "whole", "--quiet") == 0
         with training(tmp_path / "run", *flags) as process:
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
+            process.communicate(timeout=DEADLINE)
         assert process.returncode == 143
         assert esper("--resume", tmp_path / "run", "--quiet", "--no-picture") == 0
         assert differences(tmp_path / "run", tmp_path / "whole") == []
@@ -99,7 +99,7 @@ class TestSignals:
             process.stderr.readline()
             assert "stopping after this update" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            process.communicate(timeout=DEADLINE)
         # Where the interrupt falls into an exec of text, as torch has many, CPython ends by the signal itself.
         assert process.returncode in (130, -signal.SIGINT)
         assert load_checkpoint(checkpoints_in(run / "checkpoints")[0])["training"]["rollouts"] == 0
@@ -214,7 +214,7 @@ class TestFaults:
             for path in (tmp_path / "elsewhere").iterdir():
                 if path.is_file():
                     path.unlink()
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=DEADLINE)
         assert process.returncode == 1
         assert "esper ppo: error: " in err
         assert "Traceback" not in err
@@ -248,7 +248,7 @@ class TestFullDisk:
         flags = "--total-timesteps 1e9 --checkpoint-every 1 --hidden-sizes 64,64 --keep-checkpoints 2"
         script = f"{esper_ppo} {' '.join(SMALL)} {flags} --run-dir {run}; echo $? > {saved}.status; cp -r {run} {saved}"
         command = [*tmpfs(disk, size), "sh", "-c", script]
-        result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=DEADLINE)
         assert Path(f"{saved}.status").read_text() == "1\n", result.stderr
         assert "No space left on device" in result.stderr
         assert f"go on from it with  esper ppo --resume {run}" in result.stderr
