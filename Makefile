@@ -6,6 +6,9 @@ VENV := .venv
 comma := ,
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+# Processes that run the tests, about 1 GB each. The tests of a file stay together: they share trained runs, compiled
+# graphs, a Ray cluster. Files with few tests take the longest, and would come last if they were reordered.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 SEED ?= 1
 RUN_DIR ?= runs/CartPole-v1/make-train-$(shell date +%Y%m%d-%H%M%S)-$(SEED)
 
@@ -17,7 +20,7 @@ train: setup
 
 test:
 	$(MAKE) lint EXTRAS=$(EXTRAS),atari,minatar,minigrid,popgym,ray,wandb
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

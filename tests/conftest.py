@@ -1,5 +1,6 @@
 """One thread: the tensors of the tests are small, and results must not depend on the machine's cores."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "resume")]
 torch.set_num_threads(1)
+# The processes that would compile a graph's kernels side by side take longer to import torch than to compile.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 # The first call of anything can be slow on a busy machine; that is no failure.
 hypothesis.settings.register_profile("esper", deadline=None)

@@ -48,7 +48,7 @@ def test_quantiles_of_an_update_are_means_over_its_minibatches() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run <1>"
     flags = ["--preset", "none", "--num-envs", "2", "--num-steps", "16", "--total-timesteps", "320", "--quiet"]
-    flags += ["--no-tensorboard", "--lr-decay", "cosine", "--run-dir", str(run)]
+    flags += ["--no-tensorboard", "--no-picture", "--lr-decay", "cosine", "--run-dir", str(run)]
     assert main(["ppo", "--env", "CartPole-v1", *flags]) == 0
     return run
 

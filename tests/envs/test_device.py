@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -26,26 +26,44 @@ def as_tensor(action: Any) -> torch.Tensor:
     return torch.as_tensor(np.array([action]))
 
 
+class Walked(NamedTuple):
+    """Steps of Gymnasium's environment, a row each."""
+
+    before: torch.Tensor
+    actions: torch.Tensor
+    after: torch.Tensor
+    obs: torch.Tensor
+    rewards: torch.Tensor
+    terminated: torch.Tensor
+
+
+def walk_in_gymnasium(name: str, steps: int, seed: int) -> Walked:
+    """Random actions, with resets where an episode ends."""
+    env, rows = gymnasium.make(name, disable_env_checker=True), []
+    env.action_space.seed(seed)
+    env.reset(seed=seed)
+    for _ in range(steps):
+        action, before = env.action_space.sample(), np.array(env.unwrapped.state, np.float64)  # type: ignore[attr-defined]
+        obs, reward, terminated, truncated, _ = env.step(action)
+        after = np.array(env.unwrapped.state, np.float64)  # type: ignore[attr-defined]
+        rows.append((before, action, after, obs, float(reward), terminated))
+        if terminated or truncated:
+            env.reset()
+    return Walked(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
+
+
 @pytest.mark.parametrize("name", NAMES)
 class TestAgainstGymnasium:
     def test_every_step_of_long_random_trajectories(self, name: str) -> None:
         """From Gymnasium's state each time, so that errors cannot add up and each step is judged by itself."""
-        env, dynamics = gymnasium.make(name, disable_env_checker=True), DYNAMICS[name]()
-        env.action_space.seed(0)
-        env.reset(seed=0)
-        for _ in range(5_000):
-            action = env.action_space.sample()
-            before = state_of(env)
-            obs, reward, terminated, truncated, _ = env.step(action)
-            ours = dynamics.step(before, as_tensor(action))
-            # With continuous actions Gymnasium computes part of the step, or keeps the state, in float32.
-            tolerance = 1e-7 if isinstance(dynamics.actions, ContinuousActions) else 1e-12
-            torch.testing.assert_close(ours.state, state_of(env), rtol=0, atol=tolerance)
-            torch.testing.assert_close(dynamics.observe(ours.state).float()[0], torch.tensor(obs), rtol=1e-6, atol=1e-6)
-            assert ours.reward.item() == pytest.approx(float(reward), abs=1e-6)
-            assert ours.terminated.item() == terminated
-            if terminated or truncated:
-                env.reset()
+        dynamics, walked = DYNAMICS[name](), walk_in_gymnasium(name, 5_000, seed=0)
+        ours = dynamics.step(walked.before, walked.actions)
+        # With continuous actions Gymnasium computes part of the step, or keeps the state, in float32.
+        tolerance = 1e-7 if isinstance(dynamics.actions, ContinuousActions) else 1e-12
+        torch.testing.assert_close(ours.state, walked.after, rtol=0, atol=tolerance)
+        torch.testing.assert_close(dynamics.observe(ours.state).float(), walked.obs, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(ours.reward.double(), walked.rewards, rtol=0, atol=1e-6)
+        assert ours.terminated.equal(walked.terminated)
 
     def test_whole_episodes_in_one_go(self, name: str) -> None:
         """Free running, with the time limit, as float64 keeps together what chaos would pull apart."""
@@ -66,20 +84,12 @@ class TestAgainstGymnasium:
             assert copies.steps.item() == 0
 
     def test_float32_takes_the_same_step_up_to_its_rounding(self, name: str) -> None:
-        env, dynamics = gymnasium.make(name, disable_env_checker=True), DYNAMICS[name]()
-        env.action_space.seed(2)
-        env.reset(seed=2)
-        for _ in range(1_000):
-            action = env.action_space.sample()
-            before = state_of(env)
-            _, _, terminated, truncated, _ = env.step(action)
-            ours = dynamics.step(before.float(), as_tensor(action)).state
-            assert ours.dtype == torch.float32
-            # An angle at pi may be wrapped to either end by the rounding.
-            error = (ours.double() - state_of(env)).abs()
-            assert torch.minimum(error, (error - 2 * np.pi).abs()).max() < 2e-4
-            if terminated or truncated:
-                env.reset()
+        dynamics, walked = DYNAMICS[name](), walk_in_gymnasium(name, 1_000, seed=2)
+        ours = dynamics.step(walked.before.float(), walked.actions).state
+        assert ours.dtype == torch.float32
+        # An angle at pi may be wrapped to either end by the rounding.
+        error = (ours.double() - walked.after).abs()
+        assert torch.minimum(error, (error - 2 * np.pi).abs()).max() < 2e-4
 
     def test_episodes_begin_where_gymnasiums_do(self, name: str) -> None:
         env, dynamics = gymnasium.make(name, disable_env_checker=True), DYNAMICS[name]()

@@ -201,7 +201,7 @@ class TestErrors:
             workers = [int(pid) for pid in run.stdout.readline().split()]
             run.kill()
         assert len(workers) == 2
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while any(_runs(pid) for pid in workers):
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -80,7 +80,8 @@ class Target:
         run_dir = folder / "run"
         flags = ("--preset", "none", "--env", env, "--num-envs", "2", "--num-steps", "8", "--hidden-sizes", "4")
         more = ("--normalize-observations", "--lr-decay", "cosine", "--total-timesteps", "32", "--compile", "off")
-        assert esper(["ppo", *flags, *more, "--run-dir", str(run_dir), "--no-tensorboard", "--quiet"]) == 0
+        output = ("--run-dir", str(run_dir), "--no-tensorboard", "--no-picture", "--quiet")
+        assert esper(["ppo", *flags, *more, *output]) == 0
         self.whole = run_dir / "checkpoints" / "00000002"
         self.copy = folder / "mutated"
         self.settings = folder / "settings"

@@ -23,7 +23,7 @@ from esper.simic import ScheduleConfig, make_schedule
 from esper.simic.schedules import DECAYS
 
 SMALL = (
-    *("--preset", "none", "--lr", "1e-3", "--compile", "off", "--quiet", "--no-tensorboard"),
+    *("--preset", "none", "--lr", "1e-3", "--compile", "off", "--quiet", "--no-tensorboard", "--no-picture"),
     *("--num-envs", "4", "--num-steps", "16", "--hidden-sizes", "8", "--keep-checkpoints", "99"),
 )
 COSINE = ("--lr-warmup-steps", "3", "--lr-decay", "cosine", "--value-lr", "2e-3", "--lr-min-ratio", "0.1")
@@ -37,7 +37,7 @@ def train(run_dir: Path, *flags: str, updates: int = UPDATES) -> Path:
 
 def resume(path: Path, *flags: str) -> int:
     try:
-        return main(["ppo", "--resume", str(path), "--quiet", *flags])
+        return main(["ppo", "--resume", str(path), "--quiet", "--no-picture", *flags])
     except SystemExit as exit:
         return int(exit.code or 0)
 

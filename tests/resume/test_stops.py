@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
-from harness import differences
+from harness import DEADLINE, differences
 
 from esper.analysis.runs import read_events
 from esper.checkpoint.folder import checkpoints_in, load_checkpoint
@@ -24,7 +24,7 @@ from esper.scripts.train import main
 
 SMALL = (
     *("--preset", "none", "--lr", "1e-3", "--compile", "off", "--num-envs", "2", "--num-steps", "16"),
-    *("--hidden-sizes", "8", "--no-tensorboard"),
+    *("--hidden-sizes", "8", "--no-tensorboard", "--no-picture"),
 )
 
 
@@ -50,7 +50,7 @@ def updates(run_dir: Path) -> int:
 
 
 def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -62,26 +62,28 @@ class TestSignals:
         self, tmp_path: Path, number: signal.Signals, status: int
     ) -> None:
         run = tmp_path / "run"
-        with training(run, "--total-timesteps", "1e9") as process:
+        with training(run, "--total-timesteps", "1e9", "--picture") as process:
             process.send_signal(number)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=DEADLINE)
         assert process.returncode == status
         assert f"stopped ({number.name}) after" in out
         assert f"go on    esper ppo --resume {run}\n" in out
         assert "once more stops at once" in err
-        assert list(read_events(run))[-1]["cause"] == number.name
+        finished = list(read_events(run))[-1]
+        assert (finished["status"], finished["cause"]) == ("interrupted", number.name)
+        assert {"policy.safetensors", "training.png"} <= {path.name for path in run.iterdir()}
         newest = load_checkpoint(checkpoints_in(run / "checkpoints")[0])
         assert newest["training"]["rollouts"] == updates(run)
 
     def test_a_stopped_run_ends_where_the_whole_run_ends(self, tmp_path: Path) -> None:
         quick = ("--update-epochs", "1", "--num-minibatches", "1")
-        flags = ("--total-timesteps", str(32 * 500), "--lr-decay", "linear", *quick)
+        flags = ("--total-timesteps", str(32 * 300), "--lr-decay", "linear", *quick)
         assert esper(*SMALL, *flags, "--run-dir", tmp_path / "whole", "--quiet") == 0
         with training(tmp_path / "run", *flags) as process:
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
+            process.communicate(timeout=DEADLINE)
         assert process.returncode == 143
-        assert esper("--resume", tmp_path / "run", "--quiet") == 0
+        assert esper("--resume", tmp_path / "run", "--quiet", "--no-picture") == 0
         assert differences(tmp_path / "run", tmp_path / "whole") == []
 
     def test_the_second_one_stops_at_once_and_leaves_the_last_checkpoint_whole(self, tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ class TestSignals:
             process.stderr.readline()
             assert "stopping after this update" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            process.communicate(timeout=DEADLINE)
         # Where the interrupt falls into an exec of text, as torch has many, CPython ends by the signal itself.
         assert process.returncode in (130, -signal.SIGINT)
         assert load_checkpoint(checkpoints_in(run / "checkpoints")[0])["training"]["rollouts"] == 0
@@ -212,7 +214,7 @@ class TestFaults:
             for path in (tmp_path / "elsewhere").iterdir():
                 if path.is_file():
                     path.unlink()
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=DEADLINE)
         assert process.returncode == 1
         assert "esper ppo: error: " in err
         assert "Traceback" not in err
@@ -246,7 +248,7 @@ class TestFullDisk:
         flags = "--total-timesteps 1e9 --checkpoint-every 1 --hidden-sizes 64,64 --keep-checkpoints 2"
         script = f"{esper_ppo} {' '.join(SMALL)} {flags} --run-dir {run}; echo $? > {saved}.status; cp -r {run} {saved}"
         command = [*tmpfs(disk, size), "sh", "-c", script]
-        result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=DEADLINE)
         assert Path(f"{saved}.status").read_text() == "1\n", result.stderr
         assert "No space left on device" in result.stderr
         assert f"go on from it with  esper ppo --resume {run}" in result.stderr
@@ -254,5 +256,5 @@ class TestFullDisk:
         newest = load_checkpoint(checkpoints_in(saved / "checkpoints")[0])
         more = str(32 * (newest["training"]["rollouts"] + 5))
         # On a disk with room, the run goes on from there.
-        assert esper("--resume", saved, "--quiet", "--total-timesteps", more) == 0
+        assert esper("--resume", saved, "--quiet", "--no-picture", "--total-timesteps", more) == 0
         assert load_checkpoint(checkpoints_in(saved / "checkpoints")[0])["training"]["rollouts"] * 32 == int(more)

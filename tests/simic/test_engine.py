@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -82,10 +83,14 @@ def test_torch_needs_pythons_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 class TestLibrary:
     @pytest.fixture
-    def cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    def cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        # The compiler's optimisation is most of the time it takes, and nothing is computed here.
+        quick = tuple("-O0" if flag == "-O3" else flag for flag in library._FLAGS)
+        monkeypatch.setattr(library, "_FLAGS", quick)
         library._load.cache_clear()
-        return tmp_path / "esper"
+        yield tmp_path / "esper"
+        library._load.cache_clear()
 
     def test_is_compiled_once_and_kept(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         library.load_library()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import DEADLINE
 
 from esper.analysis.runs import read_events
 from esper.run import run
@@ -22,7 +23,7 @@ from esper.sweep.local import LocalLauncher, log_of
 from esper.sweep.plan import Job, make_jobs, make_sweep
 from esper.sweep.progress import progress_of
 
-SETTINGS = {"total_timesteps": 400_000, "checkpoint_every": 3, "tensorboard": False, "picture": False, "quiet": True}
+SETTINGS = {"total_timesteps": 300_000, "checkpoint_every": 3, "tensorboard": False, "picture": False, "quiet": True}
 ARMS = {"constant": {}, "cosine": {"lr_decay": "cosine", "lr_warmup_frac": 0.1}}
 SMALL = ["--env", "torch/CartPole-v1", "--total-timesteps", "4096"]
 
@@ -106,7 +107,7 @@ def start(folder: Path, steps: int, *flags: str) -> subprocess.Popen[str]:
 
 
 def wait_until_both_run(folder: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         records = list(folder.glob("*/*/seed-*/events.jsonl"))
         if len(records) == 2 and all(b"update_completed" in record.read_bytes() for record in records):
@@ -120,18 +121,18 @@ class TestStops:
     def test_a_signal_leaves_checkpoints_and_the_same_command_goes_on(
         self, tmp_path: Path, number: signal.Signals
     ) -> None:
-        sweep = start(tmp_path, 600_000)
+        sweep = start(tmp_path, 400_000)
         wait_until_both_run(tmp_path)
         sweep.send_signal(number)
-        out, _ = sweep.communicate(timeout=60)
+        out, _ = sweep.communicate(timeout=DEADLINE)
         assert sweep.returncode == 128 + number
         assert "0 of 2 runs are complete" in out
         assert "go on with the same command" in out
         for record in tmp_path.glob("*/*/seed-*/events.jsonl"):
             last = json.loads(record.read_text().splitlines()[-1])
             assert (last["event"], last["status"]) == ("run_finished", "interrupted")
-        again = start(tmp_path, 600_000)
-        out, _ = again.communicate(timeout=120)
+        again = start(tmp_path, 400_000)
+        out, _ = again.communicate(timeout=DEADLINE)
         assert again.returncode == 0
         assert "2 of 2 runs are complete" in out
 
@@ -140,7 +141,7 @@ class TestStops:
         wait_until_both_run(tmp_path)
         sweep.kill()
         records = list(tmp_path.glob("*/*/seed-*/events.jsonl"))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + DEADLINE
         while time.monotonic() < deadline and not all(b'"run_finished"' in record.read_bytes() for record in records):
             time.sleep(0.1)
         for record in records:

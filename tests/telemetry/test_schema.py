@@ -60,7 +60,8 @@ class TestRecords:
         deadline = time.monotonic() + 60
         while not (run_dir / "checkpoints" / "00000004").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        resume_run(run_dir, [Layer(source="test", values={"telemetry": "debug", "tensorboard": False, "quiet": True})])
+        values = {"telemetry": "debug", "tensorboard": False, "picture": False, "quiet": True}
+        resume_run(run_dir, [Layer(source="test", values=values)])
         validator = jsonschema.Draft202012Validator(json.loads(DOCUMENT.read_text()))
         events = list(read_events(run_dir))
         for event in events:
