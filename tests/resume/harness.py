@@ -25,7 +25,7 @@ import torch
 from esper.analysis.runs import repeatable_events
 from esper.checkpoint.folder import checkpoints_in, load_checkpoint
 
-DEADLINE = 600.0  # seconds to wait for a process; only one that hangs needs as many, however busy the machine is
+DEADLINE = 300.0  # seconds to wait for a process; only one that hangs needs as many, however busy the machine is
 _SMALL = (
     *("--preset", "none", "--compile", "off", "--num-envs", "4", "--num-steps", "16", "--total-timesteps", "2560"),
     *("--hidden-sizes", "16", "--update-epochs", "2", "--checkpoint-every", "1", "--no-tensorboard", "--no-picture"),
