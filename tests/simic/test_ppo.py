@@ -49,6 +49,25 @@ def agent_for(settings: PPOConfig, seed: int = 1, env: probes.Probe | None = Non
     return PPOAgent(settings, (env or probes.RewardByObservation()).spec, seed=seed)
 
 
+def test_a_callback_gets_completed_updates_alone() -> None:
+    """An environment whose third rollout has a reward that is not finite: its update is skipped."""
+
+    class Broken(probes.ConstantReward):
+        steps = 0
+
+        def outcome(self, obs, actions):
+            self.steps += 1
+            reward, *rest = super().outcome(obs, actions)
+            return (reward * (float("nan") if self.steps == 9 else 1.0), *rest)
+
+    events, updates = [], []
+    env = Broken()
+    train(agent_for(config(), env=env), env, on_event=events.append, on_update=updates.append)
+    assert [type(event).__name__ for event in events].count("UpdateSkipped") == 1
+    assert updates == [event for event in events if isinstance(event, UpdateCompleted)]
+    assert len(updates) == UPDATES - 1
+
+
 class TestRates:
     def test_traces_equal_the_schedules_at_every_update_for_each_component(self) -> None:
         events = run(agent_for(config()))

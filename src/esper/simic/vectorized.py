@@ -36,16 +36,24 @@ def train_ppo_vectorized(
     *,
     env_seed: int = 1,
     on_event: Callable[[Event], None] = lambda event: None,
+    on_update: Callable[[UpdateCompleted], None] = lambda update: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
-    """Train `agent` in `env` for its configured number of updates; `on_event` gets an event after each.
+    """Train `agent` in `env` for its configured number of updates.
 
-    `should_stop` is asked between updates.
+    `on_event` gets every event, `on_update` those of updates that were completed; `should_stop` is asked between
+    updates.
 
     Raises:
         EnvError: when the environment raises.
     """
-    return Training(agent, env, env_seed=env_seed).run(on_event=on_event, should_stop=should_stop)
+
+    def tell(event: Event) -> None:
+        on_event(event)
+        if isinstance(event, UpdateCompleted):
+            on_update(event)
+
+    return Training(agent, env, env_seed=env_seed).run(on_event=tell, should_stop=should_stop)
 
 
 def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | DeviceCollector:
