@@ -9,7 +9,9 @@ A policy that was evaluated before is not evaluated again: docs/results/results.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import json
+import multiprocessing
 import statistics
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -38,6 +40,7 @@ Scores = dict[str, Any]
 
 def score(run: Run, episodes: int) -> Scores:
     """What `run` reached: the final policy by itself, and the last tenth of its training."""
+    torch.set_num_threads(1)
     scores = evaluate(load_policy(run.path), episodes=episodes, seed=SEED)
     finished = json.loads((run.path / "events.jsonl").read_text().splitlines()[-1])
     return {
@@ -49,31 +52,41 @@ def score(run: Run, episodes: int) -> Scores:
     }
 
 
-def collect(family: str, runs: Path, known: dict[str, Any], episodes: int) -> Iterator[tuple[str, str]]:
-    """Score what there is of the sweep `family`, into `known`; gives environments and arms."""
+def places_of(family: str) -> Iterator[tuple[str, str, str]]:
+    """Environment and arm of each table row of `family`, and the name of its folder."""
     sweep = read_sweep(FOLDER / f"{family}.toml")
     for environment in sweep["environments"]:
         for arm in sweep.get("arms", {"default": {}}):
-            place = f"{family}/{environment}/{arm}"
-            if (runs / place).is_dir():
-                scores = known.setdefault(place, {})
-                for seed, run in load_arm(runs / place).runs.items():
-                    if str(seed) not in scores:
-                        print(place, seed, flush=True)
-                        scores[str(seed)] = score(run, episodes)
-                        NUMBERS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
-            if place in known:
-                yield environment, arm
+            yield environment, arm, f"{family}/{environment.replace('/', '-')}/{arm}"
 
 
-def table(family: str, places: list[tuple[str, str]], known: Mapping[str, Any], published: Mapping[str, Any]) -> str:
+def score_all(runs: Mapping[str, Path], known: dict[str, dict[str, Scores]], episodes: int) -> None:
+    """Score every run of `runs` that has none in `known` yet, and write what is known after each."""
+    new = [
+        (place, seed, run)
+        for place, folder in runs.items()
+        for seed, run in load_arm(folder).runs.items()
+        if str(seed) not in known.get(place, {})
+    ]
+    with concurrent.futures.ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(score, run, episodes): (place, seed) for place, seed, run in new}
+        for done in concurrent.futures.as_completed(futures):
+            place, seed = futures[done]
+            known.setdefault(place, {})[str(seed)] = done.result()
+            NUMBERS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+            print(place, seed, flush=True)
+
+
+def table(family: str, known: Mapping[str, Any], published: Mapping[str, str]) -> str:
     lines = [
         "| environment | steps | published | rates | seeds | evaluation: mean [95 %] | IQM | lowest | "
         "training: mean [95 %] | s/run |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for environment, arm in places:
-        runs = list(known[f"{family}/{environment}/{arm}"].values())
+    for environment, arm, place in places_of(family):
+        if place not in known:
+            continue
+        runs = list(known[place].values())
         scores = [run["evaluation"] for run in runs]
         lines.append(
             f"| {environment} | {runs[0]['env_steps']:,} | {published.get(environment, '-')} | {arm} | {len(runs)} "
@@ -96,15 +109,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of the sweeps' folders, as runs/results")
     parser.add_argument("--episodes", type=int, default=100, help="evaluation episodes of each policy")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     known = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
     published = tomllib.loads(PUBLISHED.read_text())
-    for path in sorted(FOLDER.glob("*.toml")):
-        if path == PUBLISHED:
-            continue
-        places = list(collect(path.stem, args.folder, known, args.episodes))
-        if places:
-            fill(PAGE, {path.stem: table(path.stem, places, known, published)})
+    families = [path.stem for path in sorted(FOLDER.glob("*.toml")) if path != PUBLISHED]
+    places = [place for family in families for *_, place in places_of(family)]
+    score_all({place: args.folder / place for place in places if (args.folder / place).is_dir()}, known, args.episodes)
+    fill(PAGE, {family: table(family, known, published) for family in families})
 
 
 if __name__ == "__main__":
