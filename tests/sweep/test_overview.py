@@ -34,6 +34,23 @@ def test_time_left_is_by_the_speed_of_each_environment(tmp_path: Path) -> None:
     assert overview._time_left(board) == "0:03:05"
 
 
+def test_a_run_that_goes_on_from_before_is_not_faster_than_nothing(tmp_path: Path) -> None:
+    """Its record had come to 800 steps when it was killed; it goes on from a checkpoint at 100, and is now at 300."""
+    job, *_ = make(tmp_path)
+    job.run_dir.mkdir(parents=True)
+    record = job.run_dir / "events.jsonl"
+    record.write_text('{"event": "update_completed", "env_steps": 800}\n')
+    overview, board = Overview([job], 1, quiet=True), Board([])
+    board.running = [job]
+    for steps in (100, 300):
+        record.write_text(f'{{"event": "update_completed", "env_steps": {steps}}}\n')
+        overview._looked -= 10
+        overview.show(board, None)
+    overview._seconds[job.name] = 20.0
+    # 200 steps in 20 s, and 700 to go.
+    assert overview._time_left(board) == "0:01:10"
+
+
 def test_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = make(tmp_path)
     board = Board([])

@@ -60,7 +60,9 @@ class Overview:
         if now - self._looked < _SECONDS_BETWEEN_LOOKS:
             return
         for job in board.running:
-            self._progress[job.name] = progress_of(job)
+            self._progress[job.name] = progress = progress_of(job)
+            # A run that was killed goes on from its checkpoint, before where its record had come to.
+            self._before[job.name] = min(self._before[job.name], progress.fraction)
         for job in self._active(board):
             self._seconds[job.name] += now - self._looked
         self._looked = now
