@@ -79,7 +79,7 @@ def score_all(runs: Mapping[str, Path], known: dict[str, dict[str, Scores]], epi
 
 def table(family: str, known: Mapping[str, Any], published: Mapping[str, str]) -> str:
     lines = [
-        "| environment | steps | published | rates | seeds | evaluation: mean [95 %] | IQM | lowest | "
+        "| environment | steps | published | arm | seeds | evaluation: mean [95 %] | IQM | lowest | "
         "training: mean [95 %] | s/run |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
