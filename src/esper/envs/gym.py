@@ -53,6 +53,7 @@ class GymnasiumVectorEnv:
         self._next_step = env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
         self.action_masks: BoolArray | None = None
+        self._to_learner = to_learner(env.single_observation_space)
         actions = actions_of(env.single_action_space)
         self.spec = EnvSpec(
             num_envs=env.num_envs,
@@ -102,9 +103,6 @@ class GymnasiumVectorEnv:
         if self.spec.masked:
             # Of a copy that has just been reset these are the new episode's: the old one's are in "final_info".
             self.action_masks = info["action_mask"]
-
-    def _to_learner(self, obs: NDArray[Any]) -> ObsArray:
-        return to_learner(self._env.single_observation_space, obs)
 
     def state_dict(self) -> StateTree | None:
         with self._errors():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,9 +45,10 @@ def channels_first(space: Space[Any]) -> bool:
     return first < last
 
 
-def to_learner(space: Space[Any], obs: NDArray[Any]) -> ObsArray:
-    """Observations of N copies, images or already flat, as the learner takes them."""
-    if is_image(space):
-        images = obs if channels_first(space) else np.moveaxis(obs, -1, 1)
-        return images.astype(np.uint8, copy=False)
-    return obs.reshape(len(obs), math.prod(obs.shape[1:])).astype(np.float32, copy=False)
+def to_learner(space: Space[Any]) -> Callable[[NDArray[Any]], ObsArray]:
+    """What makes observations of N copies, images or already flat, what the learner takes."""
+    if not is_image(space):
+        return lambda obs: obs.reshape(len(obs), -1).astype(np.float32, copy=False)
+    if channels_first(space):
+        return lambda obs: obs.astype(np.uint8, copy=False)
+    return lambda obs: np.moveaxis(obs, -1, 1).astype(np.uint8, copy=False)

@@ -72,7 +72,7 @@ class EnvPoolVectorEnv:
 
 
 def _to_learner(space: Space[Any], obs: Any) -> ObsArray:
-    return to_learner(space, obs) if is_image(space) else _vectors(space, obs)
+    return to_learner(space)(obs) if is_image(space) else _vectors(space, obs)
 
 
 def _vectors(space: Space[Any], obs: Any) -> FloatArray:

@@ -70,8 +70,8 @@ class Collector:
             obs[step] = self._obs
             for mask in masks:
                 mask[step] = self._masks
-            rollout.begins[step] = self._begins
-            if memory is not None and self._begins.any():
+            if memory is not None:
+                rollout.begins[step] = self._begins
                 memory[torch.from_numpy(self._begins).to(memory.device)] = 0.0
             act(*row, memory)
             outcome = self._env.step(actions[step])
@@ -79,11 +79,11 @@ class Collector:
             self._masks = self._env.action_masks
             if last is not None:
                 final_obs[step] = last
-            # Where a step is spent on resetting, the episode begins after it.
-            self._begins = outcome.terminated | outcome.truncated
             if ignored is not None:
                 rollout.ignored[step] = ignored
-                self._begins |= ignored
+            if memory is not None:
+                # Where a step is spent on resetting, the episode begins after it.
+                self._begins = outcome.terminated | outcome.truncated | rollout.ignored[step]
         obs[num_steps], rollout.begins[num_steps] = self._obs, self._begins
         if host is not rollout:
             # The host does not wait; it will have, for the update that follows, when it comes to write here again.
