@@ -32,7 +32,6 @@ def network(observations: Observations, seed: int = 0, **settings: object) -> Ac
         (SMALL, "auto", 16 * 8 * 8),
         # Pooling by two, padded: 84 -> 42 -> 21 -> 11, with 32 channels.
         (ATARI, "impala", 32 * 11 * 11),
-        (SMALL, "none", 400),
         (SMALL, "flatten", 400),
         (Vectors(size=5), "auto", 5),
     ],
@@ -78,6 +77,7 @@ def test_actor_and_critic_share_nothing_unless_asked() -> None:
     ("observations", "settings", "message"),
     [
         (SMALL, {"encoder": "nature"}, "encoder = nature: needs images of at least 36 pixels, not 10x10; use small"),
+        (SMALL, {"encoder": "none"}, "encoder = none: is for vectors; images as they are need flatten"),
         (Vectors(size=3), {"encoder": "impala"}, "encoder = impala: is for images"),
         (
             ATARI,

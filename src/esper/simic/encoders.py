@@ -50,7 +50,7 @@ def make_encoder(name: str, observations: Observations, generator: torch.Generat
     """
     if name == "auto":
         name = _default(observations)
-    if name == "none":
+    if name == "none" and not isinstance(observations, Images):
         return None
     if ":" in name:
         encoder = Encoder(_load(name, observations, generator), observations, custom=True)
@@ -59,6 +59,8 @@ def make_encoder(name: str, observations: Observations, generator: torch.Generat
         except (RuntimeError, TypeError, ValueError) as error:
             raise ConfigError("encoder", name, f"fails on observations {list(observations.shape)}: {error}") from None
         return encoder
+    if name == "none":
+        raise ConfigError("encoder", name, "is for vectors; images as they are need flatten")
     if name not in _LAYERS:
         raise ConfigError("encoder", name, f"must be auto, none, {', '.join(_LAYERS)} or module:callable")
     if name != "flatten" and not isinstance(observations, Images):
