@@ -19,7 +19,7 @@ train: setup
 	$(BIN)/esper evaluate $(RUN_DIR) --episodes 20
 
 test:
-	$(MAKE) lint EXTRAS=$(EXTRAS),atari,minatar,minigrid,popgym,ray,wandb
+	$(MAKE) lint EXTRAS=$(EXTRAS),atari,minatar,minigrid,onnx,popgym,ray,wandb
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup

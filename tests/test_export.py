@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, Images, Vectors
+from esper.envs.base import (
+    Actions,
+    ContinuousActions,
+    DiscreteActions,
+    EnvSpec,
+    Images,
+    MultiDiscreteActions,
+    Vectors,
+)
 from esper.envs.config import EnvConfig
 from esper.export import ExportError, export_policy
 from esper.policy import Policy, load_policy, save_policy
@@ -17,6 +25,9 @@ from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 
 ACTIONS = [DiscreteActions(n=3), ContinuousActions(size=2)]
 KINDS = ["discrete", "continuous"]
+# One value of each of two choices, of three values and of two, whatever the weights are.
+ALLOWED = torch.tensor([[False, False, True, True, False], [True, False, False, False, True]])
+LEFT = [[2, 0], [0, 1]]
 
 
 def saved(folder: Path, actions: Actions, *, shared: bool = False) -> Policy:
@@ -30,6 +41,14 @@ def saved(folder: Path, actions: Actions, *, shared: bool = False) -> Policy:
     with torch.no_grad():
         agent.network.actor[-1].weight.mul_(100)
     save_policy(folder, agent, EnvConfig())
+    return load_policy(folder)
+
+
+def masked_policy(folder: Path, lstm_size: int | None) -> Policy:
+    network = NetworkConfig(hidden_sizes=(8,), lstm_size=lstm_size)
+    config = PPOConfig(num_envs=4, network=network, runtime=RuntimeConfig(compile="off"))
+    spec = EnvSpec(num_envs=4, observations=Vectors(size=5), actions=MultiDiscreteActions(nvec=(3, 2)), masked=True)
+    save_policy(folder, PPOAgent(config, spec, seed=1), EnvConfig())
     return load_policy(folder)
 
 
@@ -74,7 +93,7 @@ def test_images_and_memory(tmp_path: Path, lstm_size: int | None) -> None:
             taken += [exported(obs)]
             assert taken[-1].equal(policy.network.act(obs))
         else:
-            actions, theirs = exported(obs, theirs)
+            actions, theirs = exported(obs, memory=theirs)
             memory = memory.clone()
             assert actions.equal(policy.network.act(obs, memory=memory))
             torch.testing.assert_close(theirs, memory)
@@ -83,7 +102,18 @@ def test_images_and_memory(tmp_path: Path, lstm_size: int | None) -> None:
     assert (lstm_size is None) == (not memory.any())
 
 
+@pytest.mark.parametrize("lstm_size", [None, 4])
+def test_masks(tmp_path: Path, lstm_size: int | None) -> None:
+    policy = masked_policy(tmp_path, lstm_size)
+    export_policy(policy, tmp_path / "policy.pt2")
+    exported = torch.export.load(tmp_path / "policy.pt2").module()
+    memory = {"memory": torch.zeros(2, policy.network.memory_size)} if lstm_size else {}
+    taken = exported(observations(2), masks=ALLOWED, **memory)
+    assert (taken[0] if lstm_size else taken).tolist() == LEFT
+
+
 @pytest.mark.parametrize("actions", ACTIONS, ids=KINDS)
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # of PyTorch, about itself
 def test_onnx_acts_as_the_policy(tmp_path: Path, actions: Actions) -> None:
     pytest.importorskip("onnxscript")
     reference = pytest.importorskip("onnx.reference")
@@ -95,11 +125,28 @@ def test_onnx_acts_as_the_policy(tmp_path: Path, actions: Actions) -> None:
         torch.testing.assert_close(torch.from_numpy(taken), policy.network.act(observations(count)).detach())
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+def test_onnx_with_masks_and_memory(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    reference = pytest.importorskip("onnx.reference")
+    policy = masked_policy(tmp_path, 4)
+    export_policy(policy, tmp_path / "policy.onnx")
+    session = reference.ReferenceEvaluator(str(tmp_path / "policy.onnx"))
+    memory, theirs = torch.zeros(2, policy.network.memory_size), torch.zeros(2, policy.network.memory_size).numpy()
+    for count in range(2):
+        obs = observations(2) + count
+        actions, theirs = session.run(None, {"observations": obs.numpy(), "masks": ALLOWED.numpy(), "memory": theirs})
+        policy.network.act(obs, memory=memory)
+        assert actions.tolist() == LEFT
+        torch.testing.assert_close(torch.from_numpy(theirs), memory)
+    assert memory.any()
+
+
 def test_onnx_without_its_packages_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else there("torch"))
     policy = saved(tmp_path, ACTIONS[0])
-    with pytest.raises(ExportError, match=r"policy.onnx: ONNX needs onnxscript; pip install onnxscript$"):
+    with pytest.raises(ExportError, match=r"policy.onnx: ONNX needs onnxscript: pip install 'esper-simic\[onnx\]'$"):
         export_policy(policy, tmp_path / "policy.onnx")
     assert not (tmp_path / "policy.onnx").exists()
 

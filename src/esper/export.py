@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import io
+import logging
 import tempfile
 from pathlib import Path
 
@@ -28,8 +29,8 @@ class ExportError(Exception):
 def export_policy(policy: Policy, path: Path) -> None:
     """Write `policy` to `path`, by its ending for `torch.export.load` or for ONNX; normalization is part of it.
 
-    A policy with memory also takes what it remembers, [N, S], zeros where an episode begins, and also gives what it
-    remembers then.
+    Where the environment has action masks, the policy also takes `masks`, bool [N, M]. One with memory also takes
+    `memory`, what it remembers, [N, S], zeros where an episode begins, and also gives what it remembers then.
 
     Discrete actions are int64 [N], counted from 0, continuous ones float32 [N, A], not clipped to the environment's
     bounds.
@@ -43,53 +44,59 @@ def export_policy(policy: Policy, path: Path) -> None:
     if path.suffix == ".onnx":
         missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
-            raise ExportError(f"{path}: ONNX needs {' and '.join(missing)}; pip install {' '.join(missing)}")
-        write_atomically(path, _onnx(_program(policy.network), 2 if policy.network.memory_size else 1))
+            raise ExportError(f"{path}: ONNX needs {' and '.join(missing)}: pip install 'esper-simic[onnx]'")
+        write_atomically(path, _onnx(policy))
     else:
         file = io.BytesIO()
-        torch.export.save(_program(policy.network), file)
+        torch.export.save(_program(policy), file)
         write_atomically(path, file.getvalue())
 
 
-class _Actor(nn.Module):
+class _Player(nn.Module):
     def __init__(self, network: ActorCritic) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network)
-        del self.network.critic
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        if not network.memory_size:
+            del self.network.critic
 
-    def forward(self, observations: Tensor) -> Tensor:
-        return self.network.act(observations)
-
-
-class _Remembering(nn.Module):
-    def __init__(self, network: ActorCritic) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network)
-
-    @torch.no_grad()
-    def forward(self, observations: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, observations: Tensor, masks: Tensor | None = None, memory: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        if memory is None:
+            return self.network.act(observations, masks=masks)
         memory = memory.clone()
-        return self.network.act(observations, memory=memory), memory
+        return self.network.act(observations, masks=masks, memory=memory), memory
 
 
-def _program(network: ActorCritic) -> ExportedProgram:
-    # Two rows, as torch takes a size of 1 for one that never changes.
+def _inputs(policy: Policy) -> dict[str, Tensor]:
+    """An example of each; two rows, as torch takes a size of 1 for one that never changes."""
+    network = policy.network
     dtype = torch.uint8 if isinstance(network.observations, Images) else torch.float32
-    examples = {"observations": torch.zeros((2, *network.observations.shape), dtype=dtype)}
+    inputs = {"observations": torch.zeros((2, *network.observations.shape), dtype=dtype)}
+    if policy.masked:
+        inputs["masks"] = torch.ones((2, network.actions.outputs), dtype=torch.bool)
     if network.memory_size:
-        examples["memory"] = torch.zeros(2, network.memory_size)
-    actor, rows = (_Remembering if network.memory_size else _Actor)(network), {0: Dim("batch")}
-    return torch.export.export(actor, tuple(examples.values()), dynamic_shapes=dict.fromkeys(examples, rows))
+        inputs["memory"] = torch.zeros(2, network.memory_size)
+    return inputs
 
 
-def _onnx(program: ExportedProgram, inputs: int) -> bytes:
+def _program(policy: Policy) -> ExportedProgram:
+    inputs, rows = _inputs(policy), {0: Dim("batch")}
+    more = {name: example for name, example in inputs.items() if name != "observations"}
+    shapes = dict.fromkeys(inputs, rows)
+    return torch.export.export(_Player(policy.network), (inputs["observations"],), more, dynamic_shapes=shapes)
+
+
+def _onnx(policy: Policy) -> bytes:
+    # It would warn that torchvision, which nothing here uses, is missing.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "policy.onnx"
         torch.onnx.export(
-            program,
+            _program(policy),
             f=path,
-            input_names=["observations", "memory"][:inputs],
-            output_names=["actions", "memory_after"][:inputs],
+            input_names=list(_inputs(policy)),
+            output_names=["actions", *(["memory_after"] if policy.network.memory_size else [])],
             dynamo=True,
             external_data=False,
             verbose=False,

@@ -41,10 +41,11 @@ _ACTIONS: dict[str, type[Actions]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A network in evaluation: its normalization statistics do not change."""
+    """A network in evaluation: its normalization statistics do not change. `masked`: it was told what is allowed."""
 
     network: ActorCritic
     environment: EnvConfig
+    masked: bool = False
 
 
 def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
@@ -57,6 +58,7 @@ def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
         "vector": environment.vector,
         "observations": _stored(agent.spec.observations, _OBSERVATIONS),
         "actions": _stored(agent.spec.actions, _ACTIONS),
+        "masked": agent.spec.masked,
         "network": dataclasses.asdict(agent.config.network),
         "updates": agent.train_steps,
     }
@@ -94,7 +96,7 @@ def load_policy(folder: Path) -> Policy:
     except TreeError as error:
         raise StoreError(f"{folder / _NAME}.safetensors: {error}") from None
     network.load_state_dict(tensors, assign=True)
-    return Policy(network=network.eval(), environment=environment)
+    return Policy(network=network.eval(), environment=environment, masked=bool(metadata.get("masked")))
 
 
 def _stored(sizes: Any, kinds: dict[str, type[Any]]) -> dict[str, Any]:
