@@ -50,6 +50,20 @@ def test_images_are_divided_by_their_highest_value(highest: int) -> None:
     assert seen.equal(torch.ones(5, 18))
 
 
+def test_normalized_images_are_not_divided_again() -> None:
+    made = network(Images(shape=(1, 1, 2), highest=4), encoder="flatten", normalize_observations=True)
+    assert made.normalizer is not None
+    first, second = torch.tensor([[[[0, 4]]], [[[4, 4]]]], dtype=torch.uint8)
+    # Nothing has been seen: 4 is the highest value.
+    assert made.trunk[0](made.normalize(first[None])).tolist() == [[0.0, 1.0]]
+    made.normalizer.update(torch.stack([first, second]))
+    # The first pixel has mean 2 and deviation 2, the second never changed from 4.
+    torch.testing.assert_close(made.trunk[0](made.normalize(first[None])), torch.tensor([[-1.0, 0.0]]))
+    # Both are 1 above their means; the second is clipped at 10.
+    third = torch.tensor([[[[3, 5]]]], dtype=torch.uint8)
+    torch.testing.assert_close(made.trunk[0](made.normalize(third)), torch.tensor([[0.5, 10.0]]))
+
+
 def test_any_leading_dimensions() -> None:
     made, obs = network(SMALL), torch.randint(2, (6, 4, 10, 10), dtype=torch.uint8)
     torch.testing.assert_close(made.value(obs).view(2, 3), made.value(obs.view(2, 3, 4, 10, 10)))
@@ -88,7 +102,6 @@ def test_actor_and_critic_share_nothing_unless_asked() -> None:
         (ATARI, {"encoder": "math:no_such_name"}, "cannot be loaded: module 'math' has no attribute"),
         (ATARI, {"encoder": "math:prod"}, "must return a torch.nn.Module, not int"),
         (SMALL, {"encoder": "networks_of_mine:Wrong"}, r"fails on observations \[4, 10, 10\]: mat1 and mat2"),
-        (SMALL, {"normalize_observations": True}, "normalize_observations = true: is for vectors"),
     ],
 )
 def test_what_does_not_fit_is_refused(observations: Observations, settings: dict[str, object], message: str) -> None:

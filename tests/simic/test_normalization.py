@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from esper.simic import normalization
 from esper.simic.normalization import ObservationNormalizer, RewardScaler
 
 
-def test_moments_over_batches_are_moments_of_all() -> None:
+@pytest.mark.parametrize("at_once", [normalization._LARGEST, 6])
+def test_moments_over_batches_are_moments_of_all(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normalization, "_LARGEST", at_once)
     rows = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)) * 5 + 1000
     normalizer = ObservationNormalizer((3,))
     for batch in rows.split([1, 40, 59]):

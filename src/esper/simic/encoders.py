@@ -17,21 +17,22 @@ _SMALLEST_NATURE = 36
 
 
 class Encoder(nn.Module):
-    """`layers` on observations [..., *shape] in one batch, images divided by their highest value first; [..., F].
+    """`layers` on observations [..., *shape] in one batch; [..., F].
 
-    `custom` layers are a user's, who has initialised them.
+    Images, uint8 unless they have been normalized, are divided by their highest value first. `custom` layers are a
+    user's, who has initialised them.
     """
 
     def __init__(self, layers: nn.Module, observations: Observations, *, custom: bool = False) -> None:
         super().__init__()
         self.layers, self.custom = layers, custom
         self._shape = observations.shape
-        self._highest = observations.highest if isinstance(observations, Images) else None
+        self._highest = observations.highest if isinstance(observations, Images) else 1
 
     def forward(self, obs: Tensor) -> Tensor:
         leading = obs.shape[: -len(self._shape)]
         batch = obs.reshape(-1, *self._shape)
-        if self._highest is not None:
+        if batch.dtype == torch.uint8:
             batch = batch.float() / self._highest
         features: Tensor = self.layers(batch).flatten(1)
         return features.view(*leading, features.shape[1])

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from esper.envs.base import Actions, ContinuousActions, Images, MultiDiscreteActions, Observations
-from esper.options import ConfigError
 from esper.simic.config import NetworkConfig
 from esper.simic.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, masked
 from esper.simic.encoders import Encoder, make_encoder
@@ -47,10 +46,10 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.observations, self.actions = observations, actions
         self.action_size = actions.outputs
-        if config.normalize_observations and isinstance(observations, Images):
-            allowed = "is for vectors; images are divided by their highest value"
-            raise ConfigError("normalize_observations", True, allowed)
-        self.normalizer = ObservationNormalizer(observations.shape) if config.normalize_observations else None
+        self.normalizer: ObservationNormalizer | None = None
+        if config.normalize_observations:
+            highest = observations.highest if isinstance(observations, Images) else 1
+            self.normalizer = ObservationNormalizer(observations.shape, highest)
         bodies = [_body(observations, config, generator) for _ in range(1 if config.shared_trunk else 2)]
         heads = [_linear(width, size) for (_, width), size in zip((bodies * 2)[:2], (self.action_size, 1), strict=True)]
         own: list[list[nn.Module]] = [[], []] if config.shared_trunk else [layers for layers, _ in bodies]

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from esper.simic.scan import decayed_sums
 
 _EPSILON = 1e-8
+# Numbers taken in at once: a rollout of images would need eight times its size in float64.
+_LARGEST = 2**24
 
 
 class RunningMoments(nn.Module):
@@ -25,7 +27,10 @@ class RunningMoments(nn.Module):
 
     def update(self, batch: Tensor) -> None:
         """Take in `batch` [M, *shape]."""
-        batch = batch.double()
+        for part in torch.split(batch, max(1, _LARGEST // self.mean.numel())):
+            self._update(part.double())
+
+    def _update(self, batch: Tensor) -> None:
         rows = batch.shape[0]
         var, mean = torch.var_mean(batch, dim=0, correction=0)
         total = self.count + rows
@@ -42,9 +47,14 @@ class RunningMoments(nn.Module):
 
 
 class ObservationNormalizer(RunningMoments):
-    """Scales observations [..., D] to zero mean and unit deviation, clipped at `limit`."""
+    """Scales observations [..., *shape] to zero mean and unit deviation, clipped at `limit`; images pixel by pixel."""
 
     limit = 10.0
+
+    def __init__(self, shape: tuple[int, ...], first_scale: float = 1.0) -> None:
+        super().__init__(shape)
+        # What the first rollout is divided by.
+        self.var.fill_(first_scale**2)
 
     def forward(self, obs: Tensor) -> Tensor:
         return ((obs - self.mean.float()) / self.deviation()).clamp(-self.limit, self.limit)
