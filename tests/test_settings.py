@@ -196,6 +196,7 @@ class TestPresets:
             ("MiniGrid-Empty-5x5-v0", "MiniGrid-*"),
             ("HalfCheetah-v4", "HalfCheetah-v[45]"),
             ("HalfCheetah-v5", "HalfCheetah-v[45]"),
+            ("Ant-v5", "Ant-v[45]"),  # one of several patterns of one preset
         ],
     )
     @pytest.mark.parametrize("chosen", ["by environment", "by name"])

@@ -43,7 +43,7 @@ from esper.stopping import stop_request
 from esper.telemetry.events import CheckpointSaved, Event, Sink, SinkError
 from esper.telemetry.jsonl import JsonlRecord
 from esper.telemetry.stream import Telemetry
-from esper.telemetry.writers import make_writers
+from esper.telemetry.writers import check_writers, make_writers
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
         RunError: when the environment raised, or something cannot be written any more.
     """
     _check_recordable(config)
+    check_writers(config.telemetry)
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         with _false_starts_reported():

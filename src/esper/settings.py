@@ -133,7 +133,8 @@ def _superseded(values: Mapping[str, Any], stronger: _Given) -> list[str]:
 
 def load_presets() -> dict[str, dict[str, Any]]:
     """The tuned settings that come with the package, by environment id or by a pattern of ids."""
-    return tomllib.loads((resources.files("esper") / "presets.toml").read_text(encoding="utf-8"))
+    tables = tomllib.loads((resources.files("esper") / "presets.toml").read_text(encoding="utf-8"))
+    return {name: values for names, values in tables.items() for name in names.split()}
 
 
 def preset_layer(preset: str, env: str) -> Layer | None:

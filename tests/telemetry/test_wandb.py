@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from esper.analysis.runs import read_events
+from esper.config import RunConfig
 from esper.options import ConfigError
 from esper.run import run
 from esper.settings import Layer, resolve
+from esper.telemetry import writers
 from esper.telemetry.config import TelemetryConfig
-from esper.telemetry.writers import make_writers
 
 
 def train(run_dir: Path, **settings: Any) -> list[dict[str, Any]]:
@@ -87,7 +88,8 @@ def test_without_an_account_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    monkeypatch.delitem(__import__("sys").modules, "esper.telemetry.wandb", raising=False)
+    monkeypatch.setattr(writers, "find_spec", lambda name: None)
+    config = RunConfig(run_dir=str(tmp_path / "run"), telemetry=TelemetryConfig(wandb="x"))
     with pytest.raises(ConfigError, match=r"needs wandb: pip install 'esper-simic\[wandb\]'"):
-        make_writers(TelemetryConfig(tensorboard=False, wandb="x"), tmp_path, 0)
+        run(config)
+    assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from esper.options import ConfigError
@@ -9,21 +10,25 @@ from esper.telemetry.config import TelemetryConfig
 from esper.telemetry.events import Sink
 
 
-def make_writers(config: TelemetryConfig, run_dir: Path, env_steps: int) -> list[Sink]:
-    """The writers that `config` asks for, for a run in `run_dir` that has done `env_steps`.
+def check_writers(config: TelemetryConfig) -> None:
+    """Refuse a writer whose library is not there.
 
     Raises:
-        ConfigError: for one whose library is not there.
+        ConfigError: with what to install.
     """
+    if config.wandb is not None and find_spec("wandb") is None:
+        raise ConfigError("wandb", config.wandb, "needs wandb: pip install 'esper-simic[wandb]'")
+
+
+def make_writers(config: TelemetryConfig, run_dir: Path, env_steps: int) -> list[Sink]:
+    """The writers that `config` asks for, for a run in `run_dir` that has done `env_steps`."""
     writers: list[Sink] = []
     if config.tensorboard:
         from esper.telemetry.tensorboard import TensorBoardSink
 
         writers.append(TensorBoardSink(run_dir / "tensorboard", env_steps))
     if config.wandb is not None:
-        try:
-            from esper.telemetry.wandb import WandbSink
-        except ModuleNotFoundError as error:
-            raise ConfigError("wandb", config.wandb, f"needs {error.name}: pip install 'esper-simic[wandb]'") from None
+        from esper.telemetry.wandb import WandbSink
+
         writers.append(WandbSink(config.wandb, run_dir))
     return writers
