@@ -3,7 +3,8 @@
     esper sweep --config docs/results/classic.toml
     python benchmarks/results_page.py runs/results
 
-A policy that was evaluated before is not evaluated again: docs/results/results.json has the scores.
+A policy that was evaluated before is not evaluated again: docs/results/results.json has the scores. After a change of
+settings those of the environment have to be deleted there.
 """
 
 from __future__ import annotations

@@ -72,9 +72,9 @@ def test_pt2_acts_as_the_policy(tmp_path: Path, actions: Actions, shared: bool) 
     assert not [name for name in exported.state_dict() if "critic" in name]
 
 
-@pytest.mark.parametrize("lstm_size", [None, 4])
-def test_images_and_memory(tmp_path: Path, lstm_size: int | None) -> None:
-    network = NetworkConfig(hidden_sizes=(8,), lstm_size=lstm_size)
+@pytest.mark.parametrize(("lstm_size", "normalize"), [(None, False), (4, False), (None, True)])
+def test_images_and_memory(tmp_path: Path, lstm_size: int | None, normalize: bool) -> None:
+    network = NetworkConfig(hidden_sizes=(8,), lstm_size=lstm_size, normalize_observations=normalize)
     config = PPOConfig(num_envs=4, network=network, runtime=RuntimeConfig(compile="off"))
     seen = Images(shape=(2, 6, 6), highest=9)
     agent = PPOAgent(config, EnvSpec(num_envs=4, observations=seen, actions=ACTIONS[0]), seed=1)

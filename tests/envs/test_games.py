@@ -186,8 +186,11 @@ class TestMinAtar:
         assert picture.shape == (160, 160, 3)
         np.testing.assert_array_equal(picture[::16, ::16].any(-1), obs[0].any(0))
 
-    def test_trains_and_scores(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert len(train_two_updates(tmp_path / "run", "MinAtar/Breakout-v1")) == 2
+    @pytest.mark.parametrize("flags", [(), ("--encoder", "small", "--shared-trunk", "--normalize-observations")])
+    def test_trains_and_scores(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+    ) -> None:
+        assert len(train_two_updates(tmp_path / "run", "MinAtar/Breakout-v1", *flags)) == 2
         assert main(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
         assert "2 episodes" in capsys.readouterr().out
 
