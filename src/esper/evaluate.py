@@ -134,7 +134,5 @@ class _Player:
         step = self._env.step(actions.cpu().numpy())
         self._obs = step.obs
         if self._memory is not None:
-            begins = step.terminated | step.truncated
-            begins = begins if step.ignored is None else begins | step.ignored
-            self._memory[torch.from_numpy(begins).to(self._device)] = 0.0
+            self._memory[torch.from_numpy(step.begins).to(self._device)] = 0.0
         return step

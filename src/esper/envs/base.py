@@ -112,6 +112,12 @@ class Step(NamedTuple):
     final_obs: ObsArray | None
     ignored: BoolArray | None
 
+    @property
+    def begins(self) -> BoolArray:
+        """[N], whether `obs` begins an episode. Where a step is spent on resetting, it does so after that step too."""
+        ended = self.terminated | self.truncated
+        return ended if self.ignored is None else ended | self.ignored
+
 
 class VectorEnv(Protocol):
     """Copies of an environment stepped together on the host; episodes restart by themselves."""

@@ -82,8 +82,7 @@ class Collector:
             if ignored is not None:
                 rollout.ignored[step] = ignored
             if memory is not None:
-                # Where a step is spent on resetting, the episode begins after it.
-                self._begins = outcome.terminated | outcome.truncated | rollout.ignored[step]
+                self._begins = outcome.begins
         obs[num_steps], rollout.begins[num_steps] = self._obs, self._begins
         if host is not rollout:
             # The host does not wait; it will have, for the update that follows, when it comes to write here again.
