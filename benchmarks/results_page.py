@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 from marked import fill
+from matplotlib.figure import Figure
 
 from esper.analysis.arms import Run, load_arm
+from esper.analysis.curves import curve_of
 from esper.analysis.measures import all_measures
 from esper.analysis.statistics import interquartile_mean, mean_interval
 from esper.evaluate import evaluate
@@ -35,6 +37,9 @@ PAGE, FOLDER = DOCS / "results.md", DOCS / "results"
 NUMBERS, PUBLISHED = FOLDER / "results.json", FOLDER / "published.toml"
 # Apart from what evaluations during training use.
 SEED = 1_000
+
+# Whose published results are curves.
+WITH_CURVES = ("minatar", "atari")
 
 Scores = dict[str, Any]
 
@@ -98,6 +103,20 @@ def table(family: str, known: Mapping[str, Any], published: Mapping[str, str]) -
     return "\n".join(lines)
 
 
+def draw_curves(family: str, folder: Path) -> None:
+    """Returns during training over env_steps, a panel for each environment of `family` that has runs in `folder`."""
+    arms = {environment: folder / place for environment, _, place in places_of(family) if (folder / place).is_dir()}
+    figure = Figure(figsize=(2.8 * len(arms), 2.6), layout="constrained")
+    for axis, (environment, path) in zip(figure.subplots(1, len(arms), squeeze=False).flat, arms.items(), strict=True):
+        arm = load_arm(path)
+        curve = curve_of(arm, "episode_return_mean", "env_steps")
+        axis.fill_between(curve.x / 1e6, curve.low, curve.high, alpha=0.25, linewidth=0)
+        axis.plot(curve.x / 1e6, curve.mean, linewidth=1.2)
+        axis.set_title(f"{environment}\n{len(arm.runs)} seeds", fontsize=9)
+        axis.set_xlabel("million env steps")
+    figure.savefig(DOCS / "images" / f"results-{family}.png", dpi=150)
+
+
 def with_interval(values: list[float]) -> str:
     low, high = mean_interval(values, np.random.default_rng(0))
     mean = statistics.fmean(values)
@@ -116,6 +135,9 @@ def main() -> None:
     places = [place for family in families for *_, place in places_of(family)]
     score_all({place: args.folder / place for place in places if (args.folder / place).is_dir()}, known, args.episodes)
     fill(PAGE, {family: table(family, known, published) for family in families})
+    for family in WITH_CURVES:
+        if (args.folder / family).is_dir():
+            draw_curves(family, args.folder)
 
 
 if __name__ == "__main__":
