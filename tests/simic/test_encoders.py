@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from esper.envs.base import DiscreteActions, EnvSpec, Images, Observations, Vectors
 from esper.options import ConfigError
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
+from esper.simic.encoders import Encoder
 from esper.simic.networks import ActorCritic
 
 ATARI = Images(shape=(4, 84, 84))
@@ -41,27 +42,34 @@ def test_features(observations: Observations, encoder: str, features: int) -> No
     assert first.in_features == features
 
 
+def layers_see(made: ActorCritic, obs: Tensor) -> Tensor:
+    """What an encoder of nothing but flattening gives, or what the hidden layers get without one."""
+    obs = made.normalize(obs)
+    return made.trunk[0](obs) if isinstance(made.trunk[0], Encoder) else obs
+
+
+@pytest.mark.parametrize("encoder", ["flatten", "networks_of_mine:flat"])
 @pytest.mark.parametrize("highest", [1, 255])
-def test_images_are_divided_by_their_highest_value(highest: int) -> None:
-    images = Images(shape=(2, 3, 3), highest=highest)
-    made = network(images, encoder="flatten")
-    seen = made.trunk[0](torch.full((5, 2, 3, 3), highest, dtype=torch.uint8))
+def test_images_are_divided_by_their_highest_value(highest: int, encoder: str) -> None:
+    made = network(Images(shape=(2, 3, 3), highest=highest), encoder=encoder)
+    seen = layers_see(made, torch.full((5, 2, 3, 3), highest, dtype=torch.uint8))
     assert seen.dtype == torch.float32
     assert seen.equal(torch.ones(5, 18))
 
 
-def test_normalized_images_are_not_divided_again() -> None:
-    made = network(Images(shape=(1, 1, 2), highest=4), encoder="flatten", normalize_observations=True)
+@pytest.mark.parametrize("encoder", ["flatten", "networks_of_mine:flat"])
+def test_normalized_images_are_not_divided_again(encoder: str) -> None:
+    made = network(Images(shape=(1, 1, 2), highest=4), encoder=encoder, normalize_observations=True)
     assert made.normalizer is not None
     first, second = torch.tensor([[[[0, 4]]], [[[4, 4]]]], dtype=torch.uint8)
     # Nothing has been seen: 4 is the highest value.
-    assert made.trunk[0](made.normalize(first[None])).tolist() == [[0.0, 1.0]]
+    assert layers_see(made, first[None]).tolist() == [[0.0, 1.0]]
     made.normalizer.update(torch.stack([first, second]))
     # The first pixel has mean 2 and deviation 2, the second never changed from 4.
-    torch.testing.assert_close(made.trunk[0](made.normalize(first[None])), torch.tensor([[-1.0, 0.0]]))
+    torch.testing.assert_close(layers_see(made, first[None]), torch.tensor([[-1.0, 0.0]]))
     # Both are 1 above their means; the second is clipped at 10.
     third = torch.tensor([[[[3, 5]]]], dtype=torch.uint8)
-    torch.testing.assert_close(made.trunk[0](made.normalize(third)), torch.tensor([[0.5, 10.0]]))
+    torch.testing.assert_close(layers_see(made, third), torch.tensor([[0.5, 10.0]]))
 
 
 def test_any_leading_dimensions() -> None:
@@ -124,7 +132,8 @@ class Mine(nn.Module):
 @pytest.fixture(autouse=True)
 def networks_of_mine(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("networks_of_mine")
-    module.Mine, module.Wrong = Mine, lambda shape: nn.Sequential(nn.Flatten(), nn.Linear(7, 2))  # type: ignore[attr-defined]
+    module.Mine, module.flat = Mine, lambda shape: nn.Flatten()  # type: ignore[attr-defined]
+    module.Wrong = lambda shape: nn.Sequential(nn.Flatten(), nn.Linear(7, 2))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "networks_of_mine", module)
 
 

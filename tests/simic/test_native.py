@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec, Vectors
+from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec, Images, Vectors
 from esper.simic.advantages import compute_gae
 from esper.simic.config import CoefficientConfig, NetworkConfig, PPOConfig, RuntimeConfig, ScheduleConfig
 from esper.simic.losses import Minibatch
@@ -37,7 +37,7 @@ CASES: dict[str, dict[str, object]] = {
 def make_agent(engine: str, **changes: object) -> PPOAgent:
     spec = EnvSpec(
         num_envs=NUM_ENVS,
-        observations=Vectors(size=changes.pop("observation_size", 4)),  # type: ignore[arg-type]
+        observations=changes.pop("observations", None) or Vectors(size=changes.pop("observation_size", 4)),  # type: ignore[arg-type]
         actions=changes.pop("actions", DiscreteActions(n=2)),  # type: ignore[arg-type]
     )
     settings: dict[str, object] = {
@@ -119,6 +119,32 @@ class TestAgainstTorch:
         for metrics, state in results[1:]:
             assert metrics.equal(results[0][0])
             assert all(a.equal(b) for a, b in zip(state, results[0][1], strict=True))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_images_in_a_row(normalize: bool) -> None:
+    """Two updates, so that normalized images have statistics in the second one."""
+    results = []
+    for engine in ("native", "off"):
+        network = NetworkConfig(encoder="flatten", normalize_observations=normalize)
+        agent = make_agent(engine, observations=Images(shape=(2, 3, 3), highest=9), network=network)
+        generator = torch.Generator().manual_seed(2)
+        for _ in range(2):
+            rollout = agent.allocate_rollout()
+            rollout.obs.random_(10, generator=generator)
+            rollout.final_obs.random_(10, generator=generator)
+            rollout.rewards.normal_(generator=generator)
+            rollout.truncated.bernoulli_(0.1, generator=generator)
+            assert agent.update(rollout).fault is None
+        # A policy that prefers something, on which the noise does not decide alone.
+        agent.optimizer.state.parameters[0].mul_(3)
+        noise, actions = agent.network.noise((NUM_ENVS,), generator), torch.zeros(NUM_ENVS, dtype=torch.int64)
+        agent.optimization.learner.actor(agent.network)(rollout.obs[0], noise, actions)
+        results.append((actions, list(agent.network.parameters())))
+    (ours, our_parameters), (theirs, their_parameters) = results
+    assert ours.equal(theirs)
+    for a, b in zip(our_parameters, their_parameters, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_advantages() -> None:

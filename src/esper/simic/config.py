@@ -40,7 +40,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        nothing = not self.hidden_sizes and self.lstm_size is None and self.encoder in ("auto", "none")
+        nothing = not self.hidden_sizes and self.lstm_size is None and self.encoder in ("auto", "none", "flatten")
         if self.shared_trunk and nothing:
             raise ConfigError("shared_trunk", True, "needs at least one hidden layer to share; hidden_sizes is empty")
 

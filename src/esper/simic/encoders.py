@@ -44,14 +44,15 @@ class Encoder(nn.Module):
 
 
 def make_encoder(name: str, observations: Observations, generator: torch.Generator | None) -> Encoder | None:
-    """The encoder called `name` for `observations`; None for vectors that need none.
+    """The encoder called `name` for `observations`; None where they go into the hidden layers in a row.
 
     Raises:
         ConfigError: for a name that is unknown or does not fit.
     """
     if name == "auto":
         name = _default(observations)
-    if name == "none" and not isinstance(observations, Images):
+    images = isinstance(observations, Images)
+    if name == "flatten" or (name == "none" and not images):
         return None
     if ":" in name:
         encoder = Encoder(_load(name, observations, generator), observations, custom=True)
@@ -63,8 +64,8 @@ def make_encoder(name: str, observations: Observations, generator: torch.Generat
     if name == "none":
         raise ConfigError("encoder", name, "is for vectors; images as they are need flatten")
     if name not in _LAYERS:
-        raise ConfigError("encoder", name, f"must be auto, none, {', '.join(_LAYERS)} or module:callable")
-    if name != "flatten" and not isinstance(observations, Images):
+        raise ConfigError("encoder", name, f"must be auto, none, flatten, {', '.join(_LAYERS)} or module:callable")
+    if not images:
         raise ConfigError("encoder", name, f"is for images; these observations are {observations}")
     if name == "nature" and min(observations.shape[1:]) < _SMALLEST_NATURE:
         size = "x".join(map(str, observations.shape[1:]))
@@ -92,10 +93,6 @@ def _load(name: str, observations: Observations, generator: torch.Generator | No
     if not isinstance(made, nn.Module):
         raise ConfigError("encoder", name, f"must return a torch.nn.Module, not {type(made).__name__}")
     return made
-
-
-def _flatten(_channels: int) -> nn.Module:
-    return nn.Flatten()
 
 
 def _nature(channels: int) -> nn.Module:
@@ -131,7 +128,6 @@ class _Residual(nn.Module):
 
 
 _LAYERS: dict[str, Callable[[int], nn.Module]] = {
-    "flatten": _flatten,
     "small": _small,
     "nature": _nature,
     "impala": _impala,

@@ -115,7 +115,7 @@ class TorchLearner:
 
     def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         # A rollout of images at once would have more activations than a minibatch needs by far.
-        size = self._config.minibatch_size if obs.dtype is torch.uint8 else len(obs)
+        size = self._config.minibatch_size if obs.ndim == 4 else len(obs)
         pieces = zip(*(torch.split(field, size) for field in (obs, actions, masks) if field is not None), strict=True)
         evaluations: list[Evaluation] = [self._network(*piece) for piece in pieces]
         return torch.cat([e.log_prob for e in evaluations]), torch.cat([e.value for e in evaluations])

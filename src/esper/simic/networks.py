@@ -46,8 +46,10 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.observations, self.actions = observations, actions
         self.action_size = actions.outputs
+        # Without an encoder, which would do it, images are scaled here: by their highest value until it is updated.
+        self._images_in_a_row = config.encoder == "flatten" and isinstance(observations, Images)
         self.normalizer: ObservationNormalizer | None = None
-        if config.normalize_observations:
+        if config.normalize_observations or self._images_in_a_row:
             highest = observations.highest if isinstance(observations, Images) else 1
             self.normalizer = ObservationNormalizer(observations.shape, highest)
         bodies = [_body(observations, config, generator) for _ in range(1 if config.shared_trunk else 2)]
@@ -75,7 +77,10 @@ class ActorCritic(nn.Module):
             nn.init.orthogonal_(head.weight, gain, generator=generator)
 
     def normalize(self, obs: Tensor) -> Tensor:
-        return obs if self.normalizer is None else self.normalizer(obs)
+        """What the layers read of observations [..., *shape]."""
+        if self.normalizer is not None:
+            obs = self.normalizer(obs)
+        return obs.flatten(-3) if self._images_in_a_row else obs
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """[*shape, A]: noise that `act` turns into actions."""

@@ -106,7 +106,8 @@ class PPOAgent:
             return result
         if result.optimizer_steps:
             self.train_steps += 1
-        if self.network.normalizer is not None:
+        if self.config.network.normalize_observations:
+            assert self.network.normalizer is not None
             # After the update, so that it sees observations scaled as the policy saw them when it acted.
             self.network.normalizer.update(rollout.obs[:-1].flatten(0, 1))
         return result

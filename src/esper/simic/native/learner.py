@@ -174,6 +174,7 @@ class NativeLearner:
         ) -> None:
             assert masks is None
             assert memory is None
+            obs = obs.float()  # as the kernels read images in a row
             # Bare integers are C ints to ctypes, too short for an address.
             call(
                 handle,
