@@ -30,7 +30,7 @@ from esper.analysis.measures import all_measures
 from esper.analysis.statistics import interquartile_mean, mean_interval
 from esper.evaluate import evaluate
 from esper.policy import load_policy
-from esper.sweep.plan import read_sweep
+from esper.sweep.plan import environment_folder, read_sweep
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, FOLDER = DOCS / "results.md", DOCS / "results"
@@ -63,7 +63,7 @@ def places_of(family: str) -> Iterator[tuple[str, str, str]]:
     sweep = read_sweep(FOLDER / f"{family}.toml")
     for environment in sweep["environments"]:
         for arm in sweep.get("arms", {"default": {}}):
-            yield environment, arm, f"{family}/{environment.replace('/', '-')}/{arm}"
+            yield environment, arm, f"{family}/{environment_folder(environment)}/{arm}"
 
 
 def score_all(runs: Mapping[str, Path], known: dict[str, dict[str, Scores]], episodes: int) -> None:

@@ -180,16 +180,20 @@ class TestCommand:
         path = tmp_path / "two.toml"
         path.write_text(
             '[arms.a]\n[arms.b]\nlr_decay = "linear"\n[environments.Cart]\nenv = "torch/CartPole-v1"\nseeds = 3\n'
-            '[environments.Pend]\nenv = "torch/Pendulum-v1"\n'
+            '[environments."torch/Pendulum-v1"]\n'
         )
         assert main(["sweep", "--config", str(path), "--only", "Cart", "--seeds", "2", "--dry-run"]) == 0
         lines = capsys.readouterr().out.split("\n")
         assert [line.split()[0] for line in lines if line] == [
             *("Cart/a/seed-1", "Cart/b/seed-1", "Cart/a/seed-2", "Cart/b/seed-2")
         ]
+        # By its name in the file, or by that of its folder.
+        for name in ("torch/Pendulum-v1", "torch-Pendulum-v1"):
+            assert main(["sweep", "--config", str(path), "--only", name, "--arm", "c:", "--dry-run"]) == 0
+            assert capsys.readouterr().out.startswith("torch-Pendulum-v1/c/seed-1 ")
         assert main(["sweep", "--config", str(path), "--arm", "c:", "--dry-run"]) == 0
         assert [line.split("/")[:2] for line in capsys.readouterr().out.splitlines()] == [["Cart", "c"]] * 3 + [
-            ["Pend", "c"]
+            ["torch-Pendulum-v1", "c"]
         ]
 
     @pytest.mark.parametrize(

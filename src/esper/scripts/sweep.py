@@ -15,7 +15,17 @@ from esper.options import Bounds, nearest
 from esper.scripts import compare
 from esper.scripts.flags import STOPPED_BY, Parser, add_settings, explain, fail, flag_layer, number, unknown_flags
 from esper.settings import SettingsError
-from esper.sweep.plan import Job, Sweep, SweepError, check_apart, make_jobs, make_sweep, parse_seeds, read_sweep
+from esper.sweep.plan import (
+    Job,
+    Sweep,
+    SweepError,
+    check_apart,
+    environment_folder,
+    make_jobs,
+    make_sweep,
+    parse_seeds,
+    read_sweep,
+)
 from esper.sweep.progress import check_same, progress_of
 
 if TYPE_CHECKING:
@@ -143,7 +153,8 @@ def _tables(args: argparse.Namespace) -> dict[str, Any]:
 def _selected(sweep: Sweep, only: str | None) -> Sweep:
     if only is None:
         return sweep
-    names, known = [name.strip() for name in only.split(",")], [environment.name for environment in sweep.environments]
+    names = [environment_folder(name.strip()) for name in only.split(",")]
+    known = [environment.name for environment in sweep.environments]
     for name in names:
         if name not in known:
             raise SweepError(f"--only {name}: must be of {', '.join(known)}{nearest(name, known)}")

@@ -122,10 +122,15 @@ def make_sweep(tables: Mapping[str, Any], source: str) -> Sweep:
     )
 
 
+def environment_folder(env: str) -> str:
+    """What the folder of an environment is called."""
+    return env.replace("/", "-").replace(":", "-")
+
+
 def _environment(name: str, table: Mapping[str, Any], seeds: tuple[int, ...]) -> Environment:
     own = {key: value for key, value in table.items() if key not in ("seeds", "arms")}
     return Environment(
-        name=_name(name.replace("/", "-").replace(":", "-")),
+        name=_name(environment_folder(name)),
         seeds=parse_seeds(table["seeds"]) if "seeds" in table else seeds,
         settings={"env": name, **own},
         arms={arm: _table(_table(table, "arms"), arm) for arm in _table(table, "arms")},
