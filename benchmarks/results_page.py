@@ -38,16 +38,19 @@ NUMBERS, PUBLISHED = FOLDER / "results.json", FOLDER / "published.toml"
 # Apart from what evaluations during training use.
 SEED = 1_000
 
+# Episodes of each policy; more where they are short and where they start decides most of the return.
+EPISODES = 100
+MORE_EPISODES = {"Reacher-v4": 1_000}
 # Whose published results are curves.
 WITH_CURVES = ("minatar", "atari")
 
 Scores = dict[str, Any]
 
 
-def score(run: Run, episodes: int) -> Scores:
+def score(run: Run) -> Scores:
     """What `run` reached: the final policy by itself, and the last tenth of its training."""
     torch.set_num_threads(1)
-    scores = evaluate(load_policy(run.path), episodes=episodes, seed=SEED)
+    scores = evaluate(load_policy(run.path), episodes=MORE_EPISODES.get(run.env, EPISODES), seed=SEED)
     finished = json.loads((run.path / "events.jsonl").read_text().splitlines()[-1])
     return {
         "evaluation": statistics.fmean(scores.returns),
@@ -66,7 +69,7 @@ def places_of(family: str) -> Iterator[tuple[str, str, str]]:
             yield environment, arm, f"{family}/{environment_folder(environment)}/{arm}"
 
 
-def score_all(runs: Mapping[str, Path], known: dict[str, dict[str, Scores]], episodes: int) -> None:
+def score_all(runs: Mapping[str, Path], known: dict[str, dict[str, Scores]]) -> None:
     """Score every run of `runs` that has none in `known` yet, and write what is known after each."""
     new = [
         (place, seed, run)
@@ -75,7 +78,7 @@ def score_all(runs: Mapping[str, Path], known: dict[str, dict[str, Scores]], epi
         if str(seed) not in known.get(place, {})
     ]
     with concurrent.futures.ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(score, run, episodes): (place, seed) for place, seed, run in new}
+        futures = {pool.submit(score, run): (place, seed) for place, seed, run in new}
         for done in concurrent.futures.as_completed(futures):
             place, seed = futures[done]
             known.setdefault(place, {})[str(seed)] = done.result()
@@ -127,13 +130,12 @@ def with_interval(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="folder of the sweeps' folders, as runs/results")
-    parser.add_argument("--episodes", type=int, default=100, help="evaluation episodes of each policy")
     args = parser.parse_args()
     known = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
     published = tomllib.loads(PUBLISHED.read_text())
     families = [path.stem for path in sorted(FOLDER.glob("*.toml")) if path != PUBLISHED]
     places = [place for family in families for *_, place in places_of(family)]
-    score_all({place: args.folder / place for place in places if (args.folder / place).is_dir()}, known, args.episodes)
+    score_all({place: args.folder / place for place in places if (args.folder / place).is_dir()}, known)
     fill(PAGE, {family: table(family, known, published) for family in families})
     for family in WITH_CURVES:
         if (args.folder / family).is_dir():
