@@ -27,12 +27,15 @@ def run(args: argparse.Namespace) -> int:
     seed = number("--seed", args.seed, int, Bounds(minimum=0), "esper evaluate")
     if args.record and args.record.suffix != ".gif":
         fail(f"--record {args.record}: must end in .gif", "esper evaluate")
+    import torch
+
     from esper.analysis.statistics import interquartile_mean
     from esper.checkpoint.store import StoreError
     from esper.envs.base import EnvError
     from esper.evaluate import evaluate, record_gif
     from esper.policy import load_policy
 
+    torch.set_num_threads(1)  # more would wait for each other, with a few observations at a time
     try:
         policy = load_policy(args.run)
         returns = evaluate(policy, episodes=episodes, seed=seed, stochastic=args.stochastic).returns
