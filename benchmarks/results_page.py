@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from marked import fill
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from esper.analysis.arms import Run, load_arm
-from esper.analysis.curves import curve_of
 from esper.analysis.measures import all_measures
-from esper.analysis.statistics import interquartile_mean, mean_interval
+from esper.analysis.statistics import interquartile_mean, mean_band, mean_interval
 from esper.evaluate import evaluate
 from esper.policy import load_policy
 from esper.sweep.plan import environment_folder, read_sweep
@@ -41,6 +41,10 @@ SEED = 1_000
 # Episodes of each policy; more where they are short and where they start decides most of the return.
 EPISODES = 100
 MORE_EPISODES = {"Reacher-v4": 1_000}
+# Fewer have no interval that would say something.
+ENOUGH_SEEDS = 3
+# Points of a curve, each over all episodes of its part of the run: long ones do not end in every update.
+POINTS = 50
 # Whose published results are curves.
 WITH_CURVES = ("minatar", "atari")
 
@@ -111,19 +115,35 @@ def draw_curves(family: str, folder: Path) -> None:
     arms = {environment: folder / place for environment, _, place in places_of(family) if (folder / place).is_dir()}
     figure = Figure(figsize=(2.8 * len(arms), 2.6), layout="constrained")
     for axis, (environment, path) in zip(figure.subplots(1, len(arms), squeeze=False).flat, arms.items(), strict=True):
-        arm = load_arm(path)
-        curve = curve_of(arm, "episode_return_mean", "env_steps")
-        axis.fill_between(curve.x / 1e6, curve.low, curve.high, alpha=0.25, linewidth=0)
-        axis.plot(curve.x / 1e6, curve.mean, linewidth=1.2)
-        axis.set_title(f"{environment}\n{len(arm.runs)} seeds", fontsize=9)
+        runs = [run.updates for run in load_arm(path).runs.values()]
+        edges = np.linspace(0, max(run["env_steps"][-1] for run in runs), POINTS + 1)
+        mean, low, high = mean_band(np.array([returns_between(edges, run) for run in runs]))
+        middles = (edges[1:] + edges[:-1]) / 2e6
+        if len(runs) >= ENOUGH_SEEDS:
+            axis.fill_between(middles, low, high, alpha=0.25, linewidth=0)
+        axis.plot(middles, mean, linewidth=1.2)
+        axis.set_title(f"{environment}\nseeds: {len(runs)}", fontsize=9)
         axis.set_xlabel("million env steps")
     figure.savefig(DOCS / "images" / f"results-{family}.png", dpi=150)
 
 
+def returns_between(edges: NDArray[Any], run: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """Mean return of the episodes that ended between every two of `edges`, in env_steps; NaN where none did."""
+    episodes = np.nan_to_num(run["episodes"])
+    sums, counts = (
+        np.histogram(run["env_steps"], edges, weights=weights)[0]
+        for weights in (np.nan_to_num(run["episode_return_mean"]) * episodes, episodes)
+    )
+    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+
+
 def with_interval(values: list[float]) -> str:
-    low, high = mean_interval(values, np.random.default_rng(0))
+    """The mean, with its interval where there are seeds enough for one that says something."""
     mean = statistics.fmean(values)
     digits = 0 if abs(mean) >= 1000 else 1
+    if len(values) < ENOUGH_SEEDS:
+        return f"{mean:,.{digits}f}"
+    low, high = mean_interval(values, np.random.default_rng(0))
     return f"{mean:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
