@@ -113,7 +113,6 @@ def test_masks(tmp_path: Path, lstm_size: int | None) -> None:
 
 
 @pytest.mark.parametrize("actions", ACTIONS, ids=KINDS)
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # of PyTorch, about itself
 def test_onnx_acts_as_the_policy(tmp_path: Path, actions: Actions) -> None:
     pytest.importorskip("onnxscript")
     reference = pytest.importorskip("onnx.reference")
@@ -125,7 +124,6 @@ def test_onnx_acts_as_the_policy(tmp_path: Path, actions: Actions) -> None:
         torch.testing.assert_close(torch.from_numpy(taken), policy.network.act(observations(count)).detach())
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 def test_onnx_with_masks_and_memory(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     reference = pytest.importorskip("onnx.reference")

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import logging
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -88,9 +89,10 @@ def _program(policy: Policy) -> ExportedProgram:
 
 
 def _onnx(policy: Policy) -> bytes:
-    # It would warn that torchvision, which nothing here uses, is missing.
+    # It would warn that torchvision, which nothing here uses, is missing, and of what it uses itself.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         path = Path(folder) / "policy.onnx"
         torch.onnx.export(
             _program(policy),

@@ -153,12 +153,11 @@ def _tables(args: argparse.Namespace) -> dict[str, Any]:
 def _selected(sweep: Sweep, only: str | None) -> Sweep:
     if only is None:
         return sweep
-    names = [environment_folder(name.strip()) for name in only.split(",")]
-    known = [environment.name for environment in sweep.environments]
+    names, known = [name.strip() for name in only.split(",")], [environment.name for environment in sweep.environments]
     for name in names:
-        if name not in known:
+        if environment_folder(name) not in known:
             raise SweepError(f"--only {name}: must be of {', '.join(known)}{nearest(name, known)}")
-    chosen = [environment for environment in sweep.environments if environment.name in names]
+    chosen = [environment for environment in sweep.environments if environment.name in map(environment_folder, names)]
     return dataclasses.replace(sweep, environments=chosen)
 
 
