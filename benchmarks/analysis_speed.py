@@ -43,7 +43,13 @@ def write_run(folder: Path, seed: int, updates: int, *, rate: float = 1e-3) -> P
         versions={"esper": "0", "python": "3", "torch": "2"},
     )
     finished = RunFinished(
-        status="completed", cause=None, updates=updates, env_steps=updates * STEPS, episodes=9 * updates, seconds=60.0
+        status="completed",
+        cause=None,
+        updates=updates,
+        updates_undone=0,
+        env_steps=updates * STEPS,
+        episodes=9 * updates,
+        seconds=60.0,
     )
     events = [started, *(_update(rng, index, updates, rate) for index in range(updates)), finished]
     folder.mkdir(parents=True)

@@ -28,9 +28,16 @@ class Probe:
     observations: Observations = Vectors(size=1)
     actions: Actions = DiscreteActions(n=2)
     masked = False
+    resets_in_a_step = False
 
     def __init__(self) -> None:
-        self.spec = EnvSpec(num_envs=NUM_ENVS, observations=self.observations, actions=self.actions, masked=self.masked)
+        self.spec = EnvSpec(
+            num_envs=NUM_ENVS,
+            observations=self.observations,
+            actions=self.actions,
+            masked=self.masked,
+            resets_in_a_step=self.resets_in_a_step,
+        )
         self._rng = np.random.default_rng(0)
         self._obs = self.start()
 

@@ -24,12 +24,14 @@ MAY_IMPORT = {
     "esper.stopping": set(),
     "esper.run_folder": {"esper.options", "esper.config"},
     "esper.resume_rules": {"esper.config", "esper.settings", "esper.simic.config"},
+    "esper.resume_upgrade": {"esper.simic.config"},
     "esper.resume": {
-        *("esper.options", "esper.config", "esper.settings", "esper.resume_rules", "esper.run_folder"),
-        "esper.checkpoint",
+        *("esper.options", "esper.config", "esper.settings", "esper.resume_rules", "esper.resume_upgrade"),
+        *("esper.run_folder", "esper.checkpoint"),
     },
     "esper.run_state": {
-        *("esper", "esper.config", "esper.settings", "esper.resume", "esper.checkpoint", "esper.simic"),
+        *("esper", "esper.config", "esper.settings", "esper.resume", "esper.resume_upgrade", "esper.checkpoint"),
+        *("esper.envs.base", "esper.simic"),
     },
     "esper.run_events": {
         *("esper.config", "esper.settings", "esper.resume", "esper.run_state"),

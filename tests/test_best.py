@@ -131,7 +131,7 @@ class TestStopAtReturn:
         assert finished["cause"] == f"stop_at_return {goal:g}: the evaluation after update {last} had {goal:.2f}"
         assert (result.train.status, result.cause) == ("completed", finished["cause"])
         newest = load_checkpoint(checkpoints_in(tmp_path / "checkpoints")[0])
-        assert newest["training"]["rollouts"] == last + 1
+        assert newest["training"]["agent"]["train_steps"] == last + 1
         assert json.loads((tmp_path / "config.json").read_text())["stop_at_return"] == goal
 
     def test_a_run_that_does_not_reach_it_is_a_whole_run(self, whole: Path, tmp_path: Path) -> None:

@@ -122,16 +122,7 @@ class TestRecord:
         assert resolve([preset, file_layer(path)]).config == RunConfig()
 
     def test_what_only_shows_the_run_is_not_recorded(self) -> None:
-        assert set(flatten(RunConfig())) - set(recorded(RunConfig())) == {
-            "run_dir",
-            "quiet",
-            "tensorboard",
-            "picture",
-            "telemetry",
-            "snapshot_every",
-            "wandb",
-            "max_minutes",
-        }
+        assert set(flatten(RunConfig())) - set(recorded(RunConfig())) == {"run_dir", "quiet", "max_minutes"}
 
 
 class TestFiles:

@@ -38,7 +38,7 @@ class RunConfig:
     run_dir: str | None = option(
         None, "folder of the run (default: runs/<env>/<time>-<seed>)", group="output", recorded=False
     )
-    picture: bool = option(True, "draw training.png when the run ends", group="output", recorded=False)
+    picture: bool = option(True, "draw training.png when the run ends", group="output")
     quiet: bool = option(False, "print nothing but errors", group="output", recorded=False)
 
     def __post_init__(self) -> None:

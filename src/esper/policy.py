@@ -11,7 +11,7 @@ import torch
 
 from esper import __version__
 from esper.checkpoint.store import StoreError, load_pair, save_pair
-from esper.checkpoint.tree import TreeError, check_like
+from esper.checkpoint.tree import TreeError, check_form
 from esper.envs.base import (
     Actions,
     ContinuousActions,
@@ -92,7 +92,7 @@ def load_policy(folder: Path) -> Policy:
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise StoreError(f"{path}: {type(error).__name__}: {error}") from None
     try:
-        check_like(tensors, network.state_dict(), finite=True)
+        check_form(tensors, network.state_dict(), finite=True)
     except TreeError as error:
         raise StoreError(f"{folder / _NAME}.safetensors: {error}") from None
     network.load_state_dict(tensors, assign=True)

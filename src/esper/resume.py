@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esper.checkpoint.folder import MANIFEST, checkpoints_in, load_checkpoint
-from esper.checkpoint.store import StoreError
+from esper.checkpoint.folder import MANIFEST, SCHEMA, checkpoints_in, read_checkpoint
+from esper.checkpoint.store import CorruptError, StoreError
 from esper.config import RunConfig
 from esper.options import ConfigError, flatten, format_value
 from esper.resume_rules import Mode, changes, may_change
+from esper.resume_upgrade import upgraded_settings
 from esper.run_folder import CHECKPOINTS
 from esper.settings import Layer, Settings, SettingsError, file_layer, resolve
 
@@ -21,14 +22,15 @@ class ResumePoint:
     """A state to go on from.
 
     `run_dir` is the run's folder, None when the checkpoint lies outside of any. `checkpoint` and `state` are None for
-    a run that was stopped before its first checkpoint: it begins anew. `broken` are newer checkpoints with what is
-    wrong with them.
+    a run that was stopped before its first checkpoint: it begins anew. `schema` says what the state holds. `broken` are
+    newer checkpoints that are corrupt, with what is wrong with them.
     """
 
     run_dir: Path | None
     checkpoint: Path | None
     state: Mapping[str, Any] | None
     config: RunConfig
+    schema: int = SCHEMA
     broken: Sequence[tuple[Path, str]] = ()
 
     @property
@@ -58,23 +60,23 @@ class ResumeError(Exception):
     """A run that cannot go on as asked, and why."""
 
 
-def find_resume_point(path: Path, broken: Sequence[tuple[Path, str]] = ()) -> ResumePoint:
-    """What to go on from in `path`: the newest whole checkpoint of a run but for `broken`, or the checkpoint itself.
+def find_resume_point(path: Path) -> ResumePoint:
+    """What to go on from in `path`: the newest checkpoint of a run that is not corrupt, or the checkpoint itself.
 
     Raises:
-        StoreError: when there is none, or the one that was named is broken.
+        StoreError: when there is none, the one that was named is corrupt, or the newest cannot be read for another
+            reason: then it may hold what older ones do not.
     """
     if is_checkpoint(path):
         return _point(path, path.parent.parent if path.parent.name == CHECKPOINTS else None, [])
-    faults = dict(broken)
+    broken: list[tuple[Path, str]] = []
     for checkpoint in checkpoints_in(path / CHECKPOINTS):
-        if checkpoint not in faults:
-            try:
-                return _point(checkpoint, path, tuple(faults.items()))
-            except StoreError as error:
-                faults[checkpoint] = str(error)
-    if faults:
-        reasons = "".join(f"\n  {reason}" for reason in faults.values())
+        try:
+            return _point(checkpoint, path, broken)
+        except CorruptError as error:
+            broken.append((checkpoint, str(error)))
+    if broken:
+        reasons = "".join(f"\n  {reason}" for _, reason in broken)
         raise StoreError(f"{path}: none of its checkpoints is whole:{reasons}")
     return _beginning(path)
 
@@ -99,15 +101,17 @@ def _beginning(run_dir: Path) -> ResumePoint:
 def _point(checkpoint: Path, run_dir: Path | None, broken: Sequence[tuple[Path, str]]) -> ResumePoint:
     if checkpoint.is_symlink() and run_dir is not None:
         raise StoreError(f"{checkpoint}: is a link out of the run's folder")
-    state = load_checkpoint(checkpoint)
-    settings = state.get("config")
+    state, schema = read_checkpoint(checkpoint)
+    settings = upgraded_settings(state.get("config"), schema)
     try:
         if not isinstance(settings, dict):
             raise ConfigError("config", settings, "must be the settings of the run")
         config = resolve([Layer(source="checkpoint", values=settings)]).config
     except (SettingsError, ConfigError) as error:
         raise StoreError(f"{checkpoint}: {error}") from None
-    return ResumePoint(run_dir=run_dir, checkpoint=checkpoint, state=state, config=config, broken=tuple(broken))
+    return ResumePoint(
+        run_dir=run_dir, checkpoint=checkpoint, state=state, config=config, schema=schema, broken=tuple(broken)
+    )
 
 
 def check_newest(point: ResumePoint) -> None:

@@ -19,6 +19,7 @@ MAY_CHANGE = frozenset(
         *("device", "compile", "threads"),
         *("total_timesteps", "checkpoint_every", "keep_checkpoints", "max_skipped_updates"),
         *("eval_every", "eval_episodes", "stop_at_return"),
+        *("telemetry", "snapshot_every", "tensorboard", "wandb", "picture"),
     }
 )
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from esper.analysis.runs import read_events
 from esper.checkpoint.folder import checkpoints_in, remove_leftovers, set_aside
 from esper.checkpoint.keeper import CheckpointKeeper, Saved
 from esper.checkpoint.store import StoreError, dump_json, write_atomically
@@ -27,7 +26,6 @@ from esper.resume import (
     ResumePoint,
     check_newest,
     find_resume_point,
-    is_checkpoint,
     settings_to_resume,
 )
 from esper.resume_rules import Mode, changes
@@ -106,24 +104,16 @@ def resume_run(
 ) -> tuple[RunConfig, RunResult]:
     """Go on with the run, or from the checkpoint, in `path`; `layers` are settings that are to change.
 
-    In a run, a checkpoint that cannot be used gives way to the one before it.
+    In a run, a corrupt checkpoint gives way to the one before it.
 
     Raises:
         SettingsError: for settings that cannot be used; otherwise as `run`.
     """
-    broken: list[tuple[Path, str]] = []
-    while True:
-        point = find_resume_point(path, broken)
-        if point.state is None:
-            _log.warning("%s was stopped before its first checkpoint: it begins anew", path)
-        config = settings_to_resume(point, layers, mode).config
-        resume = Resume(point=point, mode=mode, fresh_episodes=fresh_episodes)
-        try:
-            return config, run(config, sinks(config), resume)
-        except StoreError as error:
-            if point.checkpoint is None or is_checkpoint(path):
-                raise
-            broken = [*point.broken, (point.checkpoint, str(error))]
+    point = find_resume_point(path)
+    if point.state is None:
+        _log.warning("%s was stopped before its first checkpoint: it begins anew", path)
+    config = settings_to_resume(point, layers, mode).config
+    return config, run(config, sinks(config), Resume(point=point, mode=mode, fresh_episodes=fresh_episodes))
 
 
 def _check_recordable(config: RunConfig) -> None:
@@ -163,7 +153,7 @@ def _false_starts_reported() -> Iterator[None]:
     except EnvError as error:
         raise RunError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         # torch has no type of its own for this on the CPU.
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in reason:
             raise
@@ -197,6 +187,7 @@ class _Session:
         self._evaluation = Evaluation(config)
         stack.callback(self._evaluation.close)
         self._keeper = CheckpointKeeper(folder.checkpoints, config.checkpoints)
+        self._telemetry: Telemetry | None = None
         self._saved_after: int | None = None
         self._started = time.perf_counter()
 
@@ -212,6 +203,9 @@ class _Session:
         assert state is not None
         changed = changes(resume.point.config, self._config)
         self._open_record(state["events_bytes"] if in_place else 0)
+        agent = self._training.agent
+        if warning := agent.schedules.past_end(agent.config.total_updates):
+            _log.warning("%s; --resume-schedule extend lets the schedules span the new total_timesteps", warning)
         if in_place:
             for checkpoint, _ in resume.point.broken:
                 set_aside(checkpoint)
@@ -219,7 +213,7 @@ class _Session:
             self._emit(run_started(self._config, self._training.agent))
         self._emit(run_resumed(self._config, self._training, resume, rates_before, changed))
         if in_place and resume.mode == "continue" and not changed:
-            self._saved_after = self._training.rollouts
+            self._saved_after = self._training.agent.train_steps
         else:
             self._save()
 
@@ -232,7 +226,7 @@ class _Session:
                 should_stop=lambda: bool(self._evaluation.reached or stop),
                 after_update=self._after_update,
             )
-        if self._saved_after != training.rollouts:
+        if self._saved_after != training.agent.train_steps:
             self._save()
         self._announce(self._keeper.wait())
         cause = {"completed": None, "interrupted": stop.cause, "diverged": result.fault}[result.status]
@@ -247,7 +241,9 @@ class _Session:
         return RunResult(run_dir=self._folder.path, train=result, cause=cause, seconds=seconds)
 
     def fail(self, cause: str) -> None:
-        """Record that the run ends here."""
+        """Record that the run ends here, if its record was begun."""
+        if self._telemetry is None:
+            return
         with contextlib.suppress(StoreError):
             self._announce(self._keeper.wait())
         self._emit(run_finished(self._training, "failed", cause, time.perf_counter() - self._started))
@@ -265,27 +261,29 @@ class _Session:
         remove_leftovers(folder.checkpoints)
         try:
             self._record = JsonlRecord(folder.events, position)
+            self._stack.callback(self._record.close)
+            self._telemetry = Telemetry(
+                self._config.telemetry,
+                self._record,
+                writers=make_writers(self._config.telemetry, folder.path, self._training.env_steps),
+                watchers=self._watchers,
+                before=self._evaluation.recall(self._record.read()),
+            )
         except SinkError as error:
             raise RunError(f"{error}; go on in another folder with --run-dir") from None
-        self._evaluation.recall(read_events(folder.path))
-        write_atomically(folder.config, dump_json(recorded(self._config)))
-        self._telemetry = Telemetry(
-            self._config.telemetry,
-            self._record,
-            writers=make_writers(self._config.telemetry, folder.path, self._training.env_steps),
-            watchers=self._watchers,
-            before=read_events(folder.path),
-        )
         self._stack.callback(self._telemetry.close)
+        write_atomically(folder.config, dump_json(recorded(self._config)))
 
     def _emit(self, event: Event) -> None:
+        assert self._telemetry is not None
         self._telemetry.emit(event)
 
     def _after_update(self) -> None:
-        if self._evaluation.due(self._training.rollouts):
+        updates = self._training.agent.train_steps
+        if self._evaluation.due(updates):
             self._evaluate()
         self._announce(self._keeper.finished())
-        if self._keeper.due(self._training.rollouts):
+        if self._keeper.due(updates):
             self._save()
 
     def _evaluate(self) -> None:
@@ -298,7 +296,7 @@ class _Session:
     def _save(self) -> None:
         state = capture_run(self._config, self._training, self._record.position)
         self._exact_resume = state["exact_resume"]
-        self._saved_after = self._training.rollouts
+        self._saved_after = self._training.agent.train_steps
         self._announce(self._keeper.save(self._saved_after, state, before=self._record.flush))
 
     def _announce(self, saved: Saved | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from esper.config import RunConfig
@@ -25,11 +25,12 @@ class Evaluation:
         self._env: VectorEnv | None = None
         self.best, self.best_update = -math.inf, -1
 
-    def recall(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Find the best evaluation again in `records` of the run."""
+    def recall(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Find the best evaluation again in `records` of the run, which are passed on."""
         for record in records:
             if record["event"] == "evaluation_completed" and "eval_return_mean" in record:
                 self._judge(record["eval_return_mean"], record["update"])
+            yield record
 
     @property
     def reached(self) -> str | None:

@@ -39,14 +39,14 @@ def run_resumed(
 ) -> RunResumed:
     """A record goes on; `rates_before` are the rates that the checkpoint had for the next update."""
     agent = training.agent
-    exact = resume.keeps_episodes or not training.rollouts
+    exact = resume.keeps_episodes or not agent.train_steps
     return RunResumed(
         checkpoint=str(resume.point.checkpoint),
         update=agent.train_steps,
         env_steps=training.env_steps,
         resume_schedule=resume.mode,
         exact_resume=exact,
-        env_seed=None if exact else env_seed(config, training.rollouts),
+        env_seed=None if exact else env_seed(config, agent.train_steps),
         total_updates=agent.config.total_updates,
         schedules=agent.schedules.resolved(),
         lr_before=rates_before.learning_rates,
@@ -71,6 +71,7 @@ def run_finished(
         status=status,
         cause=cause,
         updates=training.agent.train_steps,
+        updates_undone=training.undone,
         env_steps=training.env_steps,
         episodes=training.episodes,
         seconds=seconds,

@@ -14,33 +14,63 @@ import torch
 
 from esper import __version__
 from esper.checkpoint.store import StoreError
-from esper.checkpoint.tree import TreeError, check_like, differences, with_arrays
+from esper.checkpoint.tree import TreeError, check_form, differences, split, with_arrays
 from esper.config import RunConfig
+from esper.envs.base import EnvError
 from esper.resume import Resume, ResumeError
+from esper.resume_upgrade import upgraded_state
 from esper.settings import recorded
 from esper.simic.rates import Horizon, Rates, RateSchedules
 from esper.simic.schedules import SWITCH
 from esper.simic.seeding import integer_seed
 from esper.simic.vectorized import Training
 
-# Generators and environments hold what they hold, and judge it themselves when they take it.
-_FREE = frozenset({"config", "schedule", "versions", "training/agent", "training/environment"})
-_FREE_OF_AGENT = frozenset({"device", "generators", "ignored_rows"})
-
 
 def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dict[str, Any]:
-    """The state of a run between two updates, as copies; `events_bytes` is the length of its record."""
+    """The state of a run between two updates, as copies; `events_bytes` is the length of its record.
+
+    Raises:
+        EnvError: when the environment's part of it cannot be stored.
+    """
     state = training.state_dict()
-    return {
+    updates = training.agent.train_steps
+    captured = {
         "config": recorded(config),
         "lr_schedule_switch": _switch(training),
         # Before the first rollout the seed says all that a state would.
-        "exact_resume": state["environment"] is not None or not training.rollouts,
-        "schedule": training.agent.schedules.state(training.agent.train_steps),
+        "exact_resume": state["environment"] is not None or not updates,
+        "schedule": training.agent.schedules.state(updates),
         "events_bytes": events_bytes,
         "versions": versions(),
         "training": state,
     }
+    # Here, and not when someone resumes: a checkpoint that this version would refuse is never written.
+    check_form(captured, _run_form(training))
+    _check_environment(config, state["environment"])
+    return captured
+
+
+def _run_form(training: Training) -> dict[str, Any]:
+    """What `capture_run` holds; settings and schedules are held to their own declarations."""
+    return {
+        "config": object,
+        "lr_schedule_switch": str,
+        "exact_resume": bool,
+        "schedule": object,
+        "events_bytes": int,
+        "versions": object,
+        "training": training.state_form(),
+    }
+
+
+def _check_environment(config: RunConfig, state: Any) -> None:
+    """Hold the state that an environment gave to what a checkpoint can give back."""
+    try:
+        if state is not None:
+            split(state)
+    except TreeError as error:
+        name = config.environment.env
+        raise EnvError(f"the state_dict() of {name} cannot be stored: {error}") from None
 
 
 def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
@@ -53,13 +83,14 @@ def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
     state = resume.point.state
     assert state is not None
     try:
-        _check_structure(state, capture_run(config, training, 0))
+        state = upgraded_state(state, resume.point.schema, capture_run(config, training, 0))
+        _check_structure(state, training)
         stored = state["training"]
         episodes = {
             "environment": with_arrays(stored["environment"]) if resume.keeps_episodes else None,
             "collector": with_arrays(stored["collector"]),
         }
-        training.load_state_dict({**stored, **episodes}, env_seed=env_seed(config, stored["rollouts"]))
+        training.load_state_dict({**stored, **episodes}, env_seed=env_seed(config, stored["agent"]["train_steps"]))
         schedules = _stored_schedules(state, resume, training)
     # A state of the right structure can still hold what a generator or an environment does not take.
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -73,9 +104,9 @@ def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
     return schedules.at(training.agent.train_steps)
 
 
-def env_seed(config: RunConfig, rollouts: int) -> int:
-    """The seed of the environments' first episodes, or of fresh ones after `rollouts`."""
-    return integer_seed(config.seed, f"env from update {rollouts}" if rollouts else "env")
+def env_seed(config: RunConfig, updates: int) -> int:
+    """The seed of the environments' first episodes, or of fresh ones after `updates`."""
+    return integer_seed(config.seed, f"env from update {updates}" if updates else "env")
 
 
 @cache
@@ -108,9 +139,9 @@ def _switch(training: Training) -> str:
     return "on" if training.agent.lr_schedules_on else "off"
 
 
-def _check_structure(state: Mapping[str, Any], template: Mapping[str, Any]) -> None:
-    check_like(state, template, free=_FREE)
-    check_like(state["training"]["agent"], template["training"]["agent"], finite=True, free=_FREE_OF_AGENT)
+def _check_structure(state: Mapping[str, Any], training: Training) -> None:
+    check_form(state, _run_form(training))
+    check_form(state["training"]["agent"], training.agent.state_form(), finite=True, path="training/agent")
     if not isinstance(state["training"]["environment"], Mapping | None):
         raise TreeError("training/environment must be a mapping or null")
     if state["events_bytes"] < 0:

@@ -196,8 +196,8 @@ class TestArms:
     @pytest.mark.parametrize(
         ("old", "new", "reason"),
         [
-            ('"schema": 2', '"schema": 3', "its run_started has schema 3; schema 2 is read"),
-            ('"schema": 2, ', "", "its run_started has schema 1; schema 2 is read"),
+            ('"schema": 3', '"schema": 4', "its run_started has schema 4; schemas 2 and 3 are read"),
+            ('"schema": 3, ', "", "its run_started has schema 1; schemas 2 and 3 are read"),
             ('"config": {', '"config": [], "old": {', "its config is []"),
             ('"env": "CartPole-v1", ', "", "its env is None"),
             ('"seed": 7, "config"', '"seed": "7", "config"', "its seed is '7'"),

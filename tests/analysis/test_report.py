@@ -108,10 +108,10 @@ class TestReport:
             ("", "does not begin"),
             ("{", "cannot be read"),
             ('{"event": "x"}\n', "not begin"),
-            ('{"event": "run_started"}\n', "its run_started has schema 1; schema 2 is read"),
+            ('{"event": "run_started"}\n', "its run_started has schema 1; schemas 2 and 3 are read"),
             (
-                '{"event": "run_started", "schema": 2}\n{"event": "run_resumed", "schema": 3}\n',
-                "run_resumed has schema 3",
+                '{"event": "run_started", "schema": 2}\n{"event": "run_resumed", "schema": 4}\n',
+                "run_resumed has schema 4",
             ),
             (
                 '{"event": "run_started", "schema": 2}\n{"event": "update_completed", "update": 0, "entropy": "low"}\n',

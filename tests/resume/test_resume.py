@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -299,11 +300,43 @@ class TestWhereFrom:
         assert (killed / "checkpoints" / "00000005.broken").is_dir()
         assert differences(killed, run) == []
 
-    def test_so_does_one_that_is_whole_but_no_state_of_this_run(self, run: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("what", ["structure", "settings", "schema", "link", "pipe", "environment"])
+    def test_one_that_is_whole_but_cannot_be_read_stops_the_resume(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+    ) -> None:
+        """It may hold what the one before it does not; so nothing is renamed, written or dropped."""
         killed = cut_back(run, tmp_path / "killed", 5)
-        tamper(killed / "checkpoints" / "00000005", lambda state: state["training"].pop("collector"))
-        assert resume(killed) == 0
-        assert differences(killed, run) == []
+        newest = killed / "checkpoints" / "00000005"
+        match what:
+            case "structure":
+                tamper(newest, lambda state: state["training"].pop("collector"))
+            case "settings":
+                tamper(newest, lambda state: state["config"].update(gama=7))
+            case "environment":
+                tamper(newest, lambda state: state["training"].update(environment={}))
+            case "schema":
+                manifest = json.loads((newest / "manifest.json").read_text())
+                (newest / "manifest.json").write_text(json.dumps(manifest | {"schema": 99}))
+            case _:
+                (newest / "state.json").unlink()
+                if what == "pipe":
+                    os.mkfifo(newest / "state.json")
+                else:
+                    (newest / "state.json").symlink_to(run / "checkpoints" / "00000005" / "state.json")
+        before = files_in(killed)
+        assert resume(killed) == 2
+        message = {
+            "structure": "00000005: training lacks collector",
+            "settings": "00000005: gama = 7: is no setting",
+            "schema": "00000005/manifest.json: schema 99 is newer than the 2 that this version reads; upgrade",
+            "link": "00000005/state.json: is a link",
+            "pipe": "00000005/state.json: not a file",
+            "environment": "00000005: 'resetting'",
+        }[what]
+        err = capsys.readouterr().err
+        assert message in err
+        assert err.count("\n") == 1
+        assert files_in(killed) == before
 
     def test_none_is_whole(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         killed = cut_back(run, tmp_path / "killed", 1)
@@ -382,6 +415,15 @@ class TestWhereFrom:
         assert "00000004: is a link out of the run's folder" in capsys.readouterr().err
 
 
+def files_in(folder: Path) -> dict[str, bytes | None]:
+    """Every file below `folder`, and what is in it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+        if path.name != ".lock"
+    }
+
+
 def differences_of_state(run_dir: Path, other: Path) -> list[str]:
     return [name for name in differences(run_dir, other) if name not in ("events", "config/run_dir")]
 
@@ -419,7 +461,8 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "rate": (_put("schedule", "next", "policy_lr", value=0.5), "a rate would jump: next/policy_lr: 0.5, now 0.000"),
     "horizon": (_put("schedule", "updates", value=100), "a rate would jump"),
     "horizon type": (_put("schedule", "updates", value="8"), "spans '8' updates"),
-    "counts": (_put("training", "rollouts", value=-3), "do not fit together"),
+    "counts": (_put("training", "episodes", value=-3), "do not fit together"),
+    "undone": (_put("training", "undone", value=6), "do not fit together"),
     "generator": (_put(*AGENT, "generators", "actions", value=torch.zeros(3).byte()), "generator actions: "),
     "numpy generator": (_put(*AGENT, "ignored_rows", value={"bit_generator": "MT19937"}), "state must be for a PCG64"),
     "environment": (_put("training", "environment", value=[]), "training/environment must be a mapping or null"),
@@ -444,6 +487,211 @@ def test_a_tampered_checkpoint_is_refused(
     assert str(checkpoint) in err
     assert message in err
     assert not (checkpoint.parent / "00000006").exists()
+
+
+class TestRecord:
+    """`events.jsonl` is read before anything is written."""
+
+    @pytest.mark.parametrize("damage", ["nul", "cut", "no event"])
+    def test_a_damaged_line_before_the_checkpoint_stops_the_resume(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+    ) -> None:
+        killed = cut_back(run, tmp_path / "killed", 5)
+        lines = (killed / "events.jsonl").read_bytes().splitlines(keepends=True)
+        size = len(lines[3])
+        lines[3] = {
+            "nul": b"\0" * (size - 1) + b"\n",
+            "cut": lines[3][: size // 2].ljust(size - 1) + b"\n",
+            "no event": b"{}".ljust(size - 1) + b"\n",
+        }[damage]
+        (killed / "events.jsonl").write_bytes(b"".join(lines))
+        before = files_in(killed)
+        assert resume(killed, "--tensorboard") == 1
+        err = capsys.readouterr().err
+        assert "events.jsonl: line 4 is n" in err
+        assert err.endswith("go on in another folder with --run-dir\n")
+        assert err.count("\n") == 1
+        assert files_in(killed) == before
+        assert resume(killed, "--run-dir", str(tmp_path / "new")) == 0
+        assert differences_of_state(tmp_path / "new", run) == []
+
+    def test_a_record_that_is_gone(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        killed = cut_back(run, tmp_path / "killed", 5)
+        (killed / "events.jsonl").unlink()
+        before = files_in(killed)
+        assert resume(killed) == 1
+        assert "events.jsonl: No such file or directory; go on in another folder" in capsys.readouterr().err
+        assert files_in(killed) == before
+
+
+class TestWhatIsShownGoesOn:
+    def test_telemetry_and_sinks_are_those_of_the_run(self, tmp_path: Path) -> None:
+        flags = ("--telemetry", "debug", "--snapshot-every", "2", "--checkpoint-every", "1")
+        whole = train(tmp_path / "whole", *flags, updates=5)
+        killed = cut_back(whole, tmp_path / "killed", 2)
+        assert main(["ppo", "--resume", str(killed), "--quiet"]) == 0
+        names = [event["event"] for event in read_events(killed)]
+        assert names.count("debug_snapshot") == 5
+        assert names.count("analytics_snapshot") == 2
+        assert not (killed / "tensorboard").exists()
+        assert not (killed / "training.png").exists()
+
+    def test_and_may_be_changed(self, tmp_path: Path) -> None:
+        killed = cut_back(train(tmp_path / "whole", "--checkpoint-every", "1", updates=4), tmp_path / "killed", 2)
+        assert main(["ppo", "--resume", str(killed), "--quiet", "--tensorboard", "--telemetry", "minimal"]) == 0
+        assert (killed / "tensorboard").is_dir()
+        resumed = next(event for event in read_events(killed) if event["event"] == "run_resumed")
+        assert resumed["changed"] == {"telemetry": ["normal", "minimal"], "tensorboard": [False, True]}
+
+
+class TestPastTheHorizon:
+    @pytest.mark.parametrize("number", [3, UPDATES])
+    def test_is_said_with_the_rates_and_the_way_out(
+        self, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, number: int
+    ) -> None:
+        killed = cut_back(run, tmp_path / "killed", number)
+        assert resume(killed, "--total-timesteps", str(64 * (UPDATES + 2))) == 0
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert message.startswith(f"the schedules end with update {UPDATES - 1} of the {UPDATES + 2} updates, and")
+        assert "lr/policy at 0.0001, lr/value at 0.0002; --resume-schedule extend " in message
+
+    @pytest.mark.parametrize("flags", [("--resume-schedule", "extend"), ("--resume-schedule", "restart"), ()])
+    def test_is_not_said_where_it_does_not_happen(
+        self, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, flags: tuple[str, ...]
+    ) -> None:
+        killed = cut_back(run, tmp_path / "killed", 3)
+        more = ("--total-timesteps", str(64 * (UPDATES + 2))) if flags else ()
+        assert resume(killed, *flags, *more) == 0
+        assert caplog.records == []
+
+    def test_nor_of_constant_rates(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        whole = train(tmp_path / "whole", updates=2)
+        assert resume(whole, "--total-timesteps", str(64 * 3)) == 0
+        assert caplog.records == []
+
+
+class Odd(gymnasium.Env[Any, Any]):
+    """Episodes of 5 steps; its state holds what `held` says beside the step."""
+
+    observation_space = gymnasium.spaces.Box(0, 9, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+    held: Any = None
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.steps = np.int64(0)
+        self.array = np.zeros(3)
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        self.array += 1
+        return np.array([self.steps], dtype=np.float32), float(self.array[0]), bool(self.steps == 5), False, {}
+
+    def state_dict(self) -> Any:
+        # The array itself: it changes while the checkpoint is being written.
+        return {"steps": self.steps, "array": self.array, "held": self.held}
+
+    def load_state_dict(self, state: Any) -> None:
+        if state["held"] == "refuse":
+            raise KeyError("not mine")
+        assert type(state["held"]) is type(self.held)
+        assert type(state["steps"]) is np.int64
+        self.steps, self.array = state["steps"], state["array"]
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch) -> type[Odd]:
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    monkeypatch.setattr(Odd, "held", None)
+    gymnasium.register("Odd-v0", entry_point=Odd)
+    return Odd
+
+
+class TestStatesOfEnvironments:
+    @pytest.mark.parametrize("held", [np.int64(3), float("inf"), float("nan"), np.float32(0.5), np.bool_(True), "text"])
+    def test_scalars_come_back_as_what_they_were(self, odd: type[Odd], tmp_path: Path, held: Any) -> None:
+        odd.held = held
+        whole = train(tmp_path / "whole", "--env", "Odd-v0", "--checkpoint-every", "1", updates=3)
+        killed = cut_back(whole, tmp_path / "killed", 1)
+        assert resume(killed) == 0
+        assert [name for name in differences(killed, whole) if not name.endswith("held") or held == held] == []
+
+    @pytest.mark.parametrize("vector", ["sync", "async"])
+    @pytest.mark.parametrize(
+        ("held", "message"),
+        [
+            (object(), "the state_dict() of Odd-v0 cannot be stored: copies/0/1/held is <object object at"),
+            ({1: 2}, "the state_dict() of Odd-v0 cannot be stored: copies/0/1/held/1 is no name"),
+            (np.array(["x"]), "copies/0/1/held is an array of <U1; it must be of numbers or booleans"),
+        ],
+        ids=["object", "name", "dtype"],
+    )
+    def test_what_cannot_be_stored_ends_the_run_by_name(
+        self,
+        odd: type[Odd],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        held: Any,
+        message: str,
+        vector: str,
+    ) -> None:
+        odd.held = held
+        run_dir = tmp_path / "run"
+        flags = ("--env", "Odd-v0", "--vector", vector, "--total-timesteps", "128", "--run-dir", str(run_dir))
+        with pytest.raises(SystemExit) as exit:
+            main(["ppo", *SMALL, *flags])
+        assert exit.value.code == 1
+        err = capsys.readouterr().err
+        assert message in err
+        assert "Traceback" not in err
+        assert list(read_events(run_dir))[-1]["status"] == "failed"
+
+    @pytest.mark.filterwarnings("ignore")  # Gymnasium reports a worker's error as a warning too.
+    @pytest.mark.parametrize("vector", ["sync", "async"])
+    def test_one_that_does_not_go_on_is_named_and_nothing_is_lost(
+        self, odd: type[Odd], tmp_path: Path, capsys: pytest.CaptureFixture[str], vector: str
+    ) -> None:
+        odd.held = "refuse"
+        flags = ("--env", "Odd-v0", "--vector", vector, "--checkpoint-every", "1")
+        killed = cut_back(train(tmp_path / "whole", *flags, updates=3), tmp_path / "killed", 2)
+        before = files_in(killed)
+        assert resume(killed) == 2
+        err = capsys.readouterr().err
+        assert "00000002: environment 0 does not go on from its state: KeyError: 'not mine'" in err
+        assert "--fresh-episodes begins new ones" in err
+        assert files_in(killed) == before
+        assert resume(killed, "--fresh-episodes") == 0
+
+
+def test_a_rollout_of_one_step_where_resetting_takes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--vector", "native", "--lstm-size", "8", "--num-steps", "1", "--num-minibatches", "1")
+    with pytest.raises(SystemExit) as exit:
+        train(tmp_path / "run", *flags)
+    assert exit.value.code == 2
+    err = capsys.readouterr().err
+    assert "--num-steps 1: must be at least 2 where environments spend a step on resetting" in err
+    assert not (tmp_path / "run").exists()
+
+
+class Greedy(gymnasium.Env[Any, Any]):
+    observation_space = gymnasium.spaces.Box(0, 9, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        raise MemoryError
+
+
+def test_memory_that_is_not_there_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    gymnasium.register("Greedy-v0", entry_point=Greedy)
+    with pytest.raises(SystemExit) as exit:
+        train(tmp_path / "run", "--env", "Greedy-v0")
+    assert exit.value.code == 1
+    err = capsys.readouterr().err
+    assert err.endswith("more memory than there is: MemoryError\n")
+    assert err.count("\n") == 1
 
 
 class TestEnvironmentsWithoutState:

@@ -18,7 +18,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 from harness import DEADLINE, differences
 
-from esper.analysis.runs import read_events
+from esper.analysis.runs import load_updates, read_events
 from esper.checkpoint.folder import checkpoints_in, load_checkpoint
 from esper.scripts.train import main
 
@@ -73,7 +73,7 @@ class TestSignals:
         assert (finished["status"], finished["cause"]) == ("interrupted", number.name)
         assert {"policy.safetensors", "training.png"} <= {path.name for path in run.iterdir()}
         newest = load_checkpoint(checkpoints_in(run / "checkpoints")[0])
-        assert newest["training"]["rollouts"] == updates(run)
+        assert newest["training"]["agent"]["train_steps"] == updates(run)
 
     def test_a_stopped_run_ends_where_the_whole_run_ends(self, tmp_path: Path) -> None:
         quick = ("--update-epochs", "1", "--num-minibatches", "1")
@@ -102,7 +102,7 @@ class TestSignals:
             process.communicate(timeout=DEADLINE)
         # Where the interrupt falls into an exec of text, as torch has many, CPython ends by the signal itself.
         assert process.returncode in (130, -signal.SIGINT)
-        assert load_checkpoint(checkpoints_in(run / "checkpoints")[0])["training"]["rollouts"] == 0
+        assert load_checkpoint(checkpoints_in(run / "checkpoints")[0])["training"]["agent"]["train_steps"] == 0
 
     def test_the_clock(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run = tmp_path / "run"
@@ -110,7 +110,7 @@ class TestSignals:
         assert "stopped (max_minutes) after" in capsys.readouterr().out
         assert list(read_events(run))[-1]["status"] == "interrupted"
         newest = load_checkpoint(checkpoints_in(run / "checkpoints")[0])
-        assert newest["training"]["rollouts"] == updates(run) > 0
+        assert newest["training"]["agent"]["train_steps"] == updates(run) > 0
 
 
 class Faulty(gymnasium.Env[Any, Any]):
@@ -180,7 +180,7 @@ class TestFaults:
         checkpoints = {int(path.name): load_checkpoint(path) for path in checkpoints_in(run / "checkpoints")}
         assert sorted(checkpoints) == [3, 4, 5]
         agent = checkpoints[5]["training"]["agent"]
-        assert agent["train_steps"] == 2
+        assert (agent["train_steps"], checkpoints[5]["training"]["undone"]) == (5, 3)
         for name, tensor in agent["network"].items():
             assert tensor.isfinite().all()
             assert tensor.equal(checkpoints[3]["training"]["agent"]["network"][name])
@@ -189,8 +189,27 @@ class TestFaults:
         run = tmp_path / "run"
         assert esper(*faulty_flags(run, "reward", 35, times=20), "--quiet") == 0
         skipped = [event for event in read_events(run) if event["event"] == "update_skipped"]
-        assert [event["update"] for event in skipped] == [2, 2]
-        assert list(read_events(run))[-1]["updates"] == 28
+        assert [event["update"] for event in skipped] == [2, 3]
+        finished = list(read_events(run))[-1]
+        assert (finished["updates"], finished["updates_undone"]) == (30, 2)
+
+    def test_undone_updates_tick_so_that_the_last_one_has_the_last_rate(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        assert esper(*faulty_flags(run, "reward", 35, times=20), "--lr", "1e-3", "--lr-decay", "linear") == 0
+        updates = load_updates(run)
+        assert updates["update"].tolist() == [0, 1, *range(4, 30)]
+        # Linear from 1e-3 at update 0 to 0 at update 30: 1/30 is left for the last one.
+        assert updates["lr/policy"][-1] == pytest.approx(1e-3 / 30)
+        assert updates["lr/policy"][2] == pytest.approx(1e-3 * 26 / 30)
+
+    def test_restart_of_a_finished_run_with_undone_updates_has_nothing_to_do(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = tmp_path / "run"
+        assert esper(*faulty_flags(run, "reward", 35, times=20), "--quiet") == 0
+        for mode in ("restart", "extend"):
+            assert esper("--resume", run, "--resume-schedule", mode) == 2 * (mode == "restart")
+        assert "the run has done 960 of them, so there is nothing to restart; give more" in capsys.readouterr().err
 
     def test_an_environment_that_raises_is_named_with_the_step(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -254,7 +273,9 @@ class TestFullDisk:
         assert f"go on from it with  esper ppo --resume {run}" in result.stderr
         assert "Traceback" not in result.stderr
         newest = load_checkpoint(checkpoints_in(saved / "checkpoints")[0])
-        more = str(32 * (newest["training"]["rollouts"] + 5))
+        more = str(32 * (newest["training"]["agent"]["train_steps"] + 5))
         # On a disk with room, the run goes on from there.
         assert esper("--resume", saved, "--quiet", "--no-picture", "--total-timesteps", more) == 0
-        assert load_checkpoint(checkpoints_in(saved / "checkpoints")[0])["training"]["rollouts"] * 32 == int(more)
+        assert load_checkpoint(checkpoints_in(saved / "checkpoints")[0])["training"]["agent"][
+            "train_steps"
+        ] * 32 == int(more)

@@ -85,7 +85,7 @@ class TestRunFolder:
 
     def test_the_recorded_config_gives_the_same_run_again(self, run: Path, tmp_path: Path) -> None:
         again = tmp_path / "again"
-        given = ["--config", str(run / "config.json"), "--quiet", "--no-picture"]
+        given = ["--config", str(run / "config.json"), "--quiet"]
         assert main(["ppo", *given, "--run-dir", str(again)]) == 0
         assert (again / "config.json").read_text() == (run / "config.json").read_text()
         assert repeatable_events(again) == repeatable_events(run)

@@ -16,6 +16,7 @@ from esper.simic.collect import Collector
 from esper.simic.lstm import Lstm, Sequences
 from esper.simic.rollout import Rollout
 from esper.simic.sequences import evaluate_sequences
+from esper.simic.vectorized import make_collector
 
 CPU = torch.device("cpu")
 B, T, D, H = 3, 6, 4, 5
@@ -91,7 +92,8 @@ def agent_for(spec: EnvSpec, **changes: Any) -> PPOAgent:
 
 
 def collected(env: Any, agent: PPOAgent, rollouts: int = 2) -> tuple[Collector, Rollout]:
-    collector, rollout = Collector(env, seed=1), agent.allocate_rollout()
+    collector, rollout = make_collector(agent, env, 1), agent.allocate_rollout()
+    assert isinstance(collector, Collector)
     for _ in range(rollouts):
         collector.collect(agent.network, rollout, agent.generators["actions"])
     return collector, rollout
@@ -189,7 +191,8 @@ class TestState:
             if interrupted:
                 state = collector.state_dict(), env.state_dict()
                 env = probes.Cue()
-                collector = Collector(env, seed=77)
+                collector = make_collector(agent, env, 77)
+                assert isinstance(collector, Collector)
                 env.load_state_dict(state[1])
                 collector.load_state_dict(state[0])
             collector.collect(agent.network, rollout, agent.generators["actions"])

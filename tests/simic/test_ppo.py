@@ -117,11 +117,17 @@ class TestRates:
         assert events[10].clip_coef == pytest.approx(0.15)
         assert events[10].entropy_coef == pytest.approx(0.0075)
 
-    def test_past_the_horizon_the_rate_stays_at_the_floor(self) -> None:
+    def test_past_the_horizon_the_rate_stays_at_the_floor_and_that_is_said(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         agent = agent_for(config())
         run(agent)
+        assert caplog.records == []
         assert run(agent)[-1].lr == pytest.approx({"policy": 3e-4, "value": 0.0})
         assert agent.train_steps == 2 * UPDATES
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert message.startswith(f"the schedules end with update {UPDATES - 1} of the {2 * UPDATES} updates")
+        assert "lr/policy at 0.0003, lr/value at 0; agent.set_horizon gives them a new span" in message
 
     def test_constant_schedules_leave_a_run_bit_identical_to_one_that_never_touches_its_rates(
         self, monkeypatch: pytest.MonkeyPatch
@@ -175,9 +181,12 @@ class TestState:
         state = resumed.state_dict()
         assert state["collector"]["lengths"].tolist() == [0] * probes.NUM_ENVS
         assert state["agent"]["reward_scaler"]["discounted"].tolist() == [0.0] * probes.NUM_ENVS
-        assert state["rollouts"] == 1
+        assert state["agent"]["train_steps"] == 1
 
-    @pytest.mark.parametrize(("name", "value"), [("rollouts", -1), ("episodes", -1), ("skipped", -1), ("rollouts", 0)])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("undone", 2), ("undone", -1), ("episodes", -1), ("skipped", -1), ("skipped", 1), ("first_update", 2)],
+    )
     def test_counts_that_cannot_be(self, name: str, value: int) -> None:
         run = training(config())
         run.update()

@@ -145,7 +145,7 @@ class TestEarlyStop:
         agent._prepare = with_other_log_probs  # type: ignore[method-assign]
         before = snapshot(agent)
         result = agent.update(rollout)
-        assert (result.fault, result.optimizer_steps, agent.train_steps) == (None, 0, 0)
+        assert (result.fault, result.optimizer_steps, agent.train_steps) == (None, 0, 1)
         assert same(before, agent)
         skipped = Training(agent, probes.RewardByActionAndObservation(), env_seed=0).update()
         assert isinstance(skipped, UpdateSkipped)
@@ -158,7 +158,7 @@ class TestEarlyStop:
 
 class TestNonFinite:
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
-    def test_undoes_the_whole_update_and_stops_the_clock(self, engine: RuntimeConfig, bad: float) -> None:
+    def test_undoes_the_whole_update_which_ticks_all_the_same(self, engine: RuntimeConfig, bad: float) -> None:
         normalizing = NetworkConfig(hidden_sizes=(8,), normalize_observations=True)
         agent = make_agent(runtime=engine, normalize_rewards=True, network=normalizing)
         rollout = collected(agent)
@@ -168,7 +168,7 @@ class TestNonFinite:
         result = agent.update(rollout)
         assert result.fault == f"the reward of environment 2 was {bad:g} in step 3 of the rollout"
         assert result.metrics == {}
-        assert agent.train_steps == 1
+        assert agent.train_steps == 2
         assert same(before, agent)
         after = agent.state_dict()
         assert all(tensor.equal(after["network"][name]) for name, tensor in network.items())
@@ -185,7 +185,7 @@ class TestNonFinite:
         before = snapshot(agent)
         result = agent.update(rollout)
         assert result.fault is None
-        assert result.update == 1
+        assert result.update == 2
         assert not same(before, agent)
 
     def test_is_found_in_the_parameters_after_the_last_step(self, engine: RuntimeConfig) -> None:
@@ -194,7 +194,7 @@ class TestNonFinite:
         before = snapshot(agent)
         assert agent.update(rollout).fault == "parameters after the last minibatch step"
         assert same(before, agent)
-        assert agent.train_steps == 0
+        assert agent.train_steps == 1
 
     def test_is_found_in_a_late_minibatch_too(self, engine: RuntimeConfig) -> None:
         agent = make_agent(runtime=engine, update_epochs=1)

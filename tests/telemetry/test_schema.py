@@ -86,7 +86,7 @@ class TestRecords:
         first = next(read_events(tmp_path / "run"))
         assert first["versions"] == versions()
         assert {"esper", "torch", "python"} <= set(first["versions"])
-        assert first["schema"] == 2
+        assert first["schema"] == 3
         assert first["telemetry"] == "normal"
 
 

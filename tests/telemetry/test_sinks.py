@@ -124,12 +124,16 @@ class TestConsole:
         assert "explained_variance -" in text
 
     def test_lines_are_rare_but_the_last_update_has_one(self) -> None:
-        finished = RunFinished(status="completed", cause=None, updates=50, env_steps=5000, episodes=0, seconds=1.0)
+        finished = RunFinished(
+            status="completed", cause=None, updates=50, updates_undone=0, env_steps=5000, episodes=0, seconds=1.0
+        )
         lines = shown(started(), *(update(index) for index in range(50)), finished).splitlines()
         assert [line.split("  ")[0] for line in lines] == ["update 1/50", "update 50/50"]
 
     def test_an_interrupted_run_shows_where_it_stopped(self) -> None:
-        finished = RunFinished(status="interrupted", cause="SIGINT", updates=7, env_steps=700, episodes=0, seconds=1.0)
+        finished = RunFinished(
+            status="interrupted", cause="SIGINT", updates=7, updates_undone=0, env_steps=700, episodes=0, seconds=1.0
+        )
         lines = shown(started(), *(update(index) for index in range(7)), finished).splitlines()
         assert lines[-1].startswith("update 7/50")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from esper.analysis.measures import COLUMNS
 from esper.analysis.runs import Columns, read_events
 from esper.resume_rules import MAY_CHANGE
-from esper.telemetry.events import SCHEMA_VERSION
+from esper.telemetry.events import unreadable_schema
 
 # Settings in which the runs of an arm may differ. The others decide what is learned, or for how long.
 MAY_DIFFER = MAY_CHANGE - {"total_timesteps"} | {"seed"}
@@ -136,10 +136,8 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
 def _run(folder: Path, events: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[Any]]) -> Run:
     started, *others = (event for event in events if event["event"] in ("run_started", "run_resumed"))
     for event in (started, *others):
-        # Records of version 1 do not say so.
-        schema = event.get("schema", 1)
-        if schema != SCHEMA_VERSION:
-            raise ArmError(f"its {event['event']} has schema {schema}; schema {SCHEMA_VERSION} is read")
+        if reason := unreadable_schema(event):
+            raise ArmError(reason)
     if any(event["event"] == "run_started" for event in others):
         raise ArmError("its record is of several runs")
     return Run(

@@ -11,7 +11,7 @@ from esper.analysis.anomalies import Trouble, find_troubles
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots import plot_report
 from esper.analysis.runs import Columns, columns_of, ratio_quantiles, read_events
-from esper.telemetry.events import SCHEMA_VERSION
+from esper.telemetry.events import unreadable_schema
 
 
 class ReportError(ValueError):
@@ -58,11 +58,8 @@ def read_record(run_dir: Path) -> Record:
 def _check(run_dir: Path, events: Sequence[Mapping[str, Any]]) -> None:
     """Refuse records of another version, and updates with text where a number belongs."""
     for event in events:
-        # Records of version 1 do not say so.
-        if event["event"] in ("run_started", "run_resumed") and event.get("schema", 1) != SCHEMA_VERSION:
-            raise ReportError(
-                f"{run_dir}: its {event['event']} has schema {event.get('schema', 1)}; schema {SCHEMA_VERSION} is read"
-            )
+        if reason := unreadable_schema(event):
+            raise ReportError(f"{run_dir}: {reason}")
         if event["event"] == "update_completed":
             for name, value in event.items():
                 if name != "event" and not name.startswith("lr_phase/") and type(value) not in (int, float):

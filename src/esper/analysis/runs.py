@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esper.telemetry.events import TIME_FIELDS, TIMED_EVENTS
-from esper.telemetry.jsonl import decode
+from esper.telemetry.jsonl import decode_event
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 
@@ -24,13 +24,7 @@ def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:
     """
     with (run_dir / "events.jsonl").open("rb") as file:
         for number, line in enumerate(file, start=1):
-            try:
-                event = decode(line)
-            except ValueError as error:
-                raise ValueError(f"line {number} is not JSON ({error})") from None
-            if not isinstance(event, dict) or "event" not in event:
-                raise ValueError(f"line {number} is no event")
-            yield event
+            yield decode_event(line, number)
 
 
 def repeatable_events(run_dir: Path) -> list[dict[str, Any]]:

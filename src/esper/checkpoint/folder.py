@@ -12,11 +12,12 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from esper.checkpoint.store import (
     MAX_JSON_BYTES,
     MAX_TENSOR_BYTES,
+    CorruptError,
     StoreError,
     dump_json,
     dump_tensors,
@@ -28,7 +29,9 @@ from esper.checkpoint.store import (
 )
 from esper.checkpoint.tree import TreeError, merge, split
 
-SCHEMA = 1
+# Of the state: counted up whenever something in it goes, or comes to mean something else. In 1 the clock of schedules
+# did not count updates that were undone.
+SCHEMA = 2
 MANIFEST, JSON, TENSORS = "manifest.json", "state.json", "state.safetensors"
 _LIMITS = {JSON: MAX_JSON_BYTES, TENSORS: MAX_TENSOR_BYTES}
 _MAX_MANIFEST_BYTES = 4096
@@ -36,15 +39,25 @@ _MAX_MANIFEST_BYTES = 4096
 _NAME = re.compile(r"(\d{8,18})(?:\.(\d{1,9}))?")
 
 
-def save_checkpoint(path: Path, tree: Mapping[str, Any]) -> None:
+class Stored(NamedTuple):
+    """A checkpoint as it was written: the tree, and the schema that says what is in it."""
+
+    tree: dict[str, Any]
+    schema: int
+
+
+def save_checkpoint(path: Path, tree: Mapping[str, Any], *, schema: int = SCHEMA) -> None:
     """Write `tree` as the new folder `path`, all or nothing.
 
     Raises:
         StoreError: when it cannot be written, naming the reason.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    tensors, rest = split(tree)
-    contents = {JSON: dump_json(rest), TENSORS: dump_tensors(tensors)}
+    try:
+        tensors, rest = split(tree)
+        contents = {JSON: dump_json(rest), TENSORS: dump_tensors(tensors)}
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be written: {error}") from None
     try:
         for name, data in contents.items():
             if len(data) > _LIMITS[name]:
@@ -54,7 +67,7 @@ def save_checkpoint(path: Path, tree: Mapping[str, Any]) -> None:
         for name, data in contents.items():
             write_flushed(temporary / name, data)
         files = {name: _fingerprint(data) for name, data in contents.items()}
-        write_flushed(temporary / MANIFEST, dump_json({"schema": SCHEMA, "files": files}))
+        write_flushed(temporary / MANIFEST, dump_json({"schema": schema, "files": files}))
         flush_folder(temporary)
         temporary.rename(path)
         flush_folder(path.parent)
@@ -65,24 +78,30 @@ def save_checkpoint(path: Path, tree: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The tree in folder `path`; tensors on the CPU.
+    """The tree in folder `path`, whatever its schema; as `read_checkpoint`."""
+    return read_checkpoint(path).tree
+
+
+def read_checkpoint(path: Path) -> Stored:
+    """What is in folder `path`; tensors on the CPU.
 
     Memory is bounded by `MAX_JSON_BYTES` and `MAX_TENSOR_BYTES`, and by the sizes of the files.
 
     Raises:
-        StoreError: naming the file and what is wrong with it.
+        CorruptError: when a file is missing, or not as it was written.
+        StoreError: when it is whole, but nothing that this version reads. Both name the file and what is wrong with it.
     """
     if not path.is_dir():
         raise StoreError(f"{path}: {'is no folder' if path.exists() else 'No such file or directory'}")
-    files = _read_manifest(path / MANIFEST)
+    schema, files = _read_manifest(path / MANIFEST)
     contents = {}
     for name, fingerprint in files.items():
         contents[name] = read_bytes(path / name, _LIMITS[name])
         if _fingerprint(contents[name]) != fingerprint:
-            raise StoreError(f"{path / name}: does not have the size and checksum it was written with")
+            raise CorruptError(f"{path / name}: does not have the size and checksum it was written with")
     rest = parse_json(contents.pop(JSON), path / JSON)
     try:
-        return merge(parse_tensors(contents.pop(TENSORS), path / TENSORS), rest)
+        return Stored(merge(parse_tensors(contents.pop(TENSORS), path / TENSORS), rest), schema)
     except TreeError as error:
         raise StoreError(f"{path / TENSORS}: {error}") from None
 
@@ -125,8 +144,14 @@ def remove_leftovers(parent: Path) -> None:
         _remove(path)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = parse_json(read_bytes(path, _MAX_MANIFEST_BYTES), path)
+def _read_manifest(path: Path) -> tuple[int, dict[str, Any]]:
+    """The schema of a checkpoint, and the fingerprints of its files."""
+    data = read_bytes(path, _MAX_MANIFEST_BYTES)
+    try:
+        manifest = parse_json(data, path)
+    except StoreError as error:
+        # It has no checksum of its own; what is no JSON was cut short.
+        raise CorruptError(str(error)) from None
     schema = manifest.get("schema")
     if type(schema) is not int or schema < 1:
         raise StoreError(f"{path}: schema {schema!r:.60} is no version")
@@ -135,7 +160,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     files = manifest.get("files")
     if not isinstance(files, dict) or set(files) != set(_LIMITS):
         raise StoreError(f"{path}: must name the files {', '.join(_LIMITS)} and no others")
-    return files
+    return schema, files
 
 
 def _fingerprint(data: bytes) -> dict[str, Any]:

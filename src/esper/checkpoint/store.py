@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -22,6 +23,10 @@ MAX_TENSOR_BYTES = 8 * 2**30
 
 class StoreError(Exception):
     """State that cannot be read or written: the file and what is wrong with it."""
+
+
+class CorruptError(StoreError):
+    """A file that is not as it was written: cut short, missing, changed on the disk."""
 
 
 def save_pair(folder: Path, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -83,7 +88,8 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """The regular file at `path`.
 
     Raises:
-        StoreError: when there is none, or it is a link, or larger than `limit` bytes.
+        CorruptError: when there is none, or the disk cannot give it back.
+        StoreError: when it is a link, no regular file, or larger than `limit` bytes.
     """
     try:
         # Opening a pipe would wait for a writer; a link could lead anywhere.
@@ -96,8 +102,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
                 raise StoreError(f"{path}: has {status.st_size:,} bytes; at most {limit:,} are read")
             return file.read(limit)
     except (OSError, ValueError) as error:
+        damaged = getattr(error, "errno", None) in (errno.ENOENT, errno.EIO)
         reason = "is a link" if path.is_symlink() else getattr(error, "strerror", None) or str(error)
-        raise StoreError(f"{path}: {reason}") from None
+        raise (CorruptError if damaged else StoreError)(f"{path}: {reason}") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,7 +1,8 @@
-"""State trees: nested mappings whose leaves are tensors, arrays and JSON values."""
+"""State trees: nested mappings whose leaves are tensors, arrays, scalars of NumPy, and JSON values."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 _SEPARATOR = "/"
 _LARGEST_INTEGER = 2**63
+# Behind the path of a tensor that stands for one number: a NumPy scalar, or a Python float that JSON does not have. No
+# name is empty, so no path has two separators in a row.
+_NUMPY, _PYTHON = "//numpy", "//python"
 
 
 class TreeError(ValueError):
@@ -18,23 +22,55 @@ class TreeError(ValueError):
 
 
 def split(tree: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of `tree` by path, and the rest of it."""
+    """The tensors of `tree` by path, and the rest of it, which is JSON.
+
+    Raises:
+        TreeError: for a name or a value that cannot be stored.
+    """
     tensors: dict[str, Tensor] = {}
 
     def rest_of(branch: Mapping[str, Any], path: str) -> dict[str, Any]:
         rest = {}
         for name, value in branch.items():
-            if _SEPARATOR in name:
-                raise TreeError(f"{path}{name}: names must not have a {_SEPARATOR}")
+            if not isinstance(name, str) or not name or _SEPARATOR in name:
+                raise TreeError(f"{path}{name!s:.60} is no name: names must be text without a {_SEPARATOR}, not empty")
+            here = path + name
             if isinstance(value, Mapping):
-                rest[name] = rest_of(value, f"{path}{name}{_SEPARATOR}")
+                rest[name] = rest_of(value, here + _SEPARATOR)
             elif isinstance(value, Tensor | np.ndarray):
-                tensors[path + name] = torch.as_tensor(value)
+                tensors[here] = _as_tensor(value, here)
+            elif isinstance(value, np.generic):  # before float, which np.float64 is too
+                tensors[here + _NUMPY] = _as_tensor(np.asarray(value), here)
+            elif isinstance(value, float) and not math.isfinite(value):
+                tensors[here + _PYTHON] = torch.tensor(value, dtype=torch.float64)
             else:
+                _check_json(value, here)
                 rest[name] = value
         return rest
 
     return tensors, rest_of(tree, "")
+
+
+def _as_tensor(value: Tensor | np.ndarray, here: str) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except TypeError:
+        raise TreeError(f"{here} is an array of {value.dtype}; it must be of numbers or booleans") from None
+
+
+def _check_json(value: Any, here: str) -> None:
+    """Refuse what would not be the same again after JSON; tuples become lists."""
+    if isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_json(item, f"{here}[{index}]")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise TreeError(f"{here} has the name {name!r:.60}, which is not text")
+            _check_json(item, f"{here}[{name!r:.60}]")
+    elif not (value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))):
+        allowed = "an array, a number, text, a boolean, None, or a mapping or list of those; in a list, finite numbers"
+        raise TreeError(f"{here} is {_kind(value)}; it must be {allowed}")
 
 
 def merge(tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]:
@@ -44,14 +80,30 @@ def merge(tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]
         TreeError: for a tensor without a place.
     """
     for path, tensor in tensors.items():
+        path, value = _stored_as(path, tensor)
         *branches, name = path.split(_SEPARATOR)
         place: Any = rest
         for branch in branches:
             place = place.get(branch) if isinstance(place, dict) else None
         if not isinstance(place, dict) or name in place:
             raise TreeError(f"tensor {path!r:.200} has no place in the state")
-        place[name] = tensor
+        place[name] = value
     return rest
+
+
+def _stored_as(path: str, tensor: Tensor) -> tuple[str, Any]:
+    """Where the value of `tensor` belongs, and what it was."""
+    for ending in (_NUMPY, _PYTHON):
+        if path.endswith(ending):
+            path = path.removesuffix(ending)
+            try:
+                number = tensor.numpy()
+            except TypeError as error:  # of dtypes that NumPy lacks
+                raise TreeError(f"{path}: {error}") from None
+            if number.ndim:
+                raise TreeError(f"{path} has shape {list(number.shape)}; it must be one number")
+            return path, number[()] if ending == _NUMPY else number.item()
+    return path, tensor
 
 
 def with_arrays(tree: Any) -> Any:
@@ -61,34 +113,30 @@ def with_arrays(tree: Any) -> Any:
     return tree.numpy() if isinstance(tree, Tensor) else tree
 
 
-def check_like(
-    tree: Any, template: Any, *, finite: bool = False, free: frozenset[str] = frozenset(), path: str = ""
-) -> None:
-    """Hold `tree` to the names, types, shapes and dtypes of `template`, and where `finite` to finite tensors.
+def check_form(tree: Any, form: Any, *, finite: bool = False, path: str = "") -> None:
+    """Hold `tree` to `form`: its names, the dtype and shape of its tensors (finite ones where `finite`), its types.
 
-    What is at the paths in `free` is not looked at.
+    A form is a tree of tensors, of which the numbers do not count, and types; `object` is anything.
 
     Raises:
         TreeError: naming the first difference.
     """
     here = path or "state"
-    if path in free:
-        return
-    if isinstance(template, Mapping):
+    if isinstance(form, Mapping):
         if not isinstance(tree, Mapping):
             raise TreeError(f"{here} is {_kind(tree)}, not a mapping")
-        if set(tree) != set(template):
-            differences = [("lacks", set(template) - set(tree)), ("has the unknown", set(tree) - set(template))]
+        if set(tree) != set(form):
+            differences = [("lacks", set(form) - set(tree)), ("has the unknown", set(tree) - set(form))]
             raise TreeError(f"{here} " + " and ".join(f"{verb} {_some(names)}" for verb, names in differences if names))
-        for name, value in template.items():
-            check_like(tree[name], value, finite=finite, free=free, path=f"{path}{_SEPARATOR}{name}".strip(_SEPARATOR))
-    elif isinstance(template, Tensor | np.ndarray):
-        _check_tensor(tree, torch.as_tensor(template), here)
-        if finite and not tree.isfinite().all():
+        for name, value in form.items():
+            check_form(tree[name], value, finite=finite, path=f"{path}{_SEPARATOR}{name}".strip(_SEPARATOR))
+    elif isinstance(form, Tensor):
+        _check_tensor(tree, form, here)
+        if finite and not torch.as_tensor(tree).isfinite().all():
             raise TreeError(f"{here} has values that are not finite")
-    elif type(tree) is not type(template):
-        raise TreeError(f"{here} is {_kind(tree)}, not {_kind(template)}")
-    elif isinstance(tree, int) and not -_LARGEST_INTEGER <= tree < _LARGEST_INTEGER:
+    elif form is not object and type(tree) is not form:
+        raise TreeError(f"{here} is {_kind(tree)}, not of type {form.__name__}")
+    elif form is int and not -_LARGEST_INTEGER <= tree < _LARGEST_INTEGER:
         raise TreeError(f"{here} is out of range")
 
 
@@ -101,10 +149,11 @@ def differences(stored: Any, now: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {stored!r:.60}, now {now!r:.60}"
 
 
-def _check_tensor(value: Any, template: Tensor, here: str) -> None:
-    if not isinstance(value, Tensor):
+def _check_tensor(value: Any, form: Tensor, here: str) -> None:
+    if not isinstance(value, Tensor | np.ndarray):
         raise TreeError(f"{here} is {_kind(value)}, not a tensor")
-    for what, found, expected in (("dtype", value.dtype, template.dtype), ("shape", value.shape, template.shape)):
+    tensor = torch.as_tensor(value)
+    for what, found, expected in (("dtype", tensor.dtype, form.dtype), ("shape", tensor.shape, form.shape)):
         if found != expected:
             shown = [list(x) if isinstance(x, torch.Size) else x for x in (found, expected)]
             raise TreeError(f"{here} has {what} {shown[0]}, not {shown[1]}")

@@ -88,13 +88,15 @@ Actions: TypeAlias = DiscreteActions | MultiDiscreteActions | ContinuousActions
 class EnvSpec:
     """Sizes of a vectorized environment of `num_envs` copies.
 
-    `masked` says whether it tells, by `action_masks`, which actions are allowed.
+    `masked` says whether it tells, by `action_masks`, which actions are allowed, `resets_in_a_step` whether a copy
+    spends a step on resetting, which is `ignored`.
     """
 
     num_envs: int
     observations: Observations
     actions: Actions
     masked: bool = False
+    resets_in_a_step: bool = False
 
 
 class Step(NamedTuple):

@@ -81,10 +81,19 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise EnvError(f"the action mask of environment {self.copy_index} {error}") from None
 
     def capture_state(self) -> StateTree | None:
-        return capture(self.env)
+        try:
+            return capture(self.env)
+        except Exception as error:
+            raise EnvError(f"environment {self.copy_index} raised in state_dict: {_describe(error)}") from error
 
     def restore_pending_state(self) -> None:
-        restore(self.env, self.pending_state)
+        try:
+            restore(self.env, self.pending_state)
+        except Exception as error:
+            why = _describe(error)
+            raise ValueError(
+                f"environment {self.copy_index} does not go on from its state: {why}; --fresh-episodes begins new ones"
+            ) from error
 
 
 def _describe(error: Exception) -> str:

@@ -60,6 +60,7 @@ class GymnasiumVectorEnv:
             observations=observations_of(env.single_observation_space),
             actions=actions,
             masked=not isinstance(actions, ContinuousActions) and self._find_masks(),
+            resets_in_a_step=self._next_step,
         )
 
     def reset(self, seed: int) -> ObsArray:

@@ -40,6 +40,7 @@ class EnvPoolVectorEnv:
             num_envs=self._pool.num_envs,
             observations=observations_of(self._space),
             actions=actions_of(self._actions),
+            resets_in_a_step=True,
         )
 
     def reset(self, seed: int) -> ObsArray:

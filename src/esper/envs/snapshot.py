@@ -7,6 +7,7 @@ attributes (classic control) or in those and MuJoCo's `mjData`; any other enviro
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -61,7 +62,8 @@ def _speaks_for_itself(env: Any) -> bool:
 
 
 def _state(layer: Any) -> Any:
-    return layer.state_dict() if _speaks_for_itself(layer) else attributes_of(layer)
+    # What it gives may be what it goes on to change.
+    return copy.deepcopy(layer.state_dict()) if _speaks_for_itself(layer) else attributes_of(layer)
 
 
 def _restore(layer: Any, state: Any) -> None:

@@ -23,19 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from esper.checkpoint.store import StoreError
+    from esper.checkpoint.store import CorruptError, StoreError
     from esper.resume import find_resume_point
 
     try:
         point = find_resume_point(args.path)
-    except StoreError as error:
+    except CorruptError as error:
         fail(f"broken: {error}", "esper checkpoint")
+    except StoreError as error:
+        fail(str(error), "esper checkpoint")
     if point.state is None:
         fail(f"{args.path}: the run has no checkpoint yet", "esper checkpoint")
     try:
         facts = describe(point, point.state)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        fail(f"broken: {point.source}: is not the state of a run ({error!r})", "esper checkpoint")
+        fail(f"{point.source}: is not the state of a run ({error!r})", "esper checkpoint")
     print(json.dumps(facts) if args.json else _table(facts))
     return 0
 
@@ -50,9 +52,9 @@ def describe(point: ResumePoint, state: Mapping[str, Any]) -> dict[str, Any]:
         "broken": [reason for _, reason in point.broken],
         "env": config.environment.env,
         "seed": config.seed,
-        "rollouts": training["rollouts"],
+        "undone": training.get("undone", 0),
         "total_updates": config.ppo.total_updates,
-        "env_steps": training["rollouts"] * config.ppo.batch_size,
+        "env_steps": agent["train_steps"] * config.ppo.batch_size,
         "episodes": training["episodes"],
         "exact_resume": state["exact_resume"],
         "update": agent["train_steps"],
@@ -80,8 +82,8 @@ def _table(facts: Mapping[str, Any]) -> str:
         ("run", f"{facts['env']}, seed {facts['seed']}"),
         (
             "position",
-            f"{facts['rollouts']:,} of {facts['total_updates']:,} rollouts, {facts['env_steps']:,} env steps, "
-            f"{facts['episodes']:,} episodes",
+            f"{facts['update']:,} of {facts['total_updates']:,} updates ({facts['undone']:,} undone), "
+            f"{facts['env_steps']:,} env steps, {facts['episodes']:,} episodes",
         ),
         ("resume", "exact" if facts["exact_resume"] else "with fresh episodes: the environment cannot tell its state"),
         (

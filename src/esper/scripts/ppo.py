@@ -169,8 +169,9 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
     done = train.status == "completed"
     how = ("finished" if done else "stopped") + (f" ({result.cause})" if result.cause else "")
     go_on = f"esper ppo --resume {folder}" + (" --stop-at-return none" if done else "")
+    undone = f" ({train.undone:,} of them undone)" if train.undone else ""
     print(
-        f"\n{how} after {train.updates:,} updates, "
+        f"\n{how} after {train.updates:,} updates{undone}, "
         f"{train.env_steps:,} env steps, {train.episodes:,} episodes in {minutes}:{seconds:02}"
     )
     for label, text in (

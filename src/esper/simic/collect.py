@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esper.envs.base import StateTree, VectorEnv
+from esper.envs.base import Images, StateTree, VectorEnv
 from esper.simic.networks import ActorCritic
 from esper.simic.rollout import Rollout
+from esper.simic.state import StateForm, array
 
 
 class Act(Protocol):
@@ -41,17 +42,28 @@ def act_in_torch(network: ActorCritic) -> Act:
 
 
 class Collector:
-    """Steps `env`, which is on the host, rollout after rollout, with the policy that `actor` makes of a network."""
+    """Steps `env`, which is on the host, rollout after rollout, with the policy that `actor` makes of a network.
 
-    def __init__(self, env: VectorEnv, seed: int, actor: Callable[[ActorCritic], Act] = act_in_torch) -> None:
-        self._env, self._actor = env, actor
+    `memory` [N, S] is where the policy's recurrent state is kept, on its device; None for a policy without one.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        seed: int,
+        actor: Callable[[ActorCritic], Act] = act_in_torch,
+        *,
+        memory: Tensor | None = None,
+    ) -> None:
+        self._env, self._actor, self._memory = env, actor, memory
         self._staging: Rollout | None = None
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
         """Begin every episode anew."""
         self._obs, self._masks = self._env.reset(seed), self._env.action_masks
-        self._memory: Tensor | None = None  # nothing yet
+        if self._memory is not None:
+            self._memory.zero_()
         self._begins = np.ones(self._env.spec.num_envs, dtype=np.bool_)
         self.step = 0  # of the rollout that is being, or was last, collected
 
@@ -91,12 +103,9 @@ class Collector:
 
     def _begin_with(self, rollout: Rollout) -> Tensor | None:
         """What the policy remembers, if it can; `rollout` gets a copy."""
-        if rollout.memory is None:
-            return None
-        if self._memory is None:
-            self._memory = torch.zeros_like(rollout.memory)
-        self._memory = self._memory.to(rollout.memory.device)
-        rollout.memory.copy_(self._memory)
+        if rollout.memory is not None:
+            assert self._memory is not None
+            rollout.memory.copy_(self._memory)
         return self._memory
 
     def state_dict(self) -> StateTree:
@@ -105,11 +114,24 @@ class Collector:
         remembered = {} if self._memory is None else {"memory": self._memory.clone(), "begins": self._begins.copy()}
         return {"obs": self._obs.copy(), **masks, **remembered}
 
+    def state_form(self) -> StateForm:
+        """What `state_dict` holds."""
+        spec = self._env.spec
+        pixels = torch.uint8 if isinstance(spec.observations, Images) else torch.float32
+        form = {"obs": array(spec.num_envs, *spec.observations.shape, dtype=pixels)}
+        if spec.masked:
+            form["action_masks"] = array(spec.num_envs, spec.actions.outputs, dtype=torch.bool)
+        if self._memory is not None:
+            form["memory"] = array(*self._memory.shape)
+            form["begins"] = array(spec.num_envs, dtype=torch.bool)
+        return form
+
     def load_state_dict(self, state: StateTree) -> None:
         self._obs = np.array(state["obs"])
-        self._masks = np.array(state["action_masks"]) if "action_masks" in state else None
-        if "memory" in state:
-            self._memory, self._begins = state["memory"].clone(), np.array(state["begins"])
+        self._masks = np.array(state["action_masks"]) if self._env.spec.masked else None
+        if self._memory is not None:
+            self._memory.copy_(torch.as_tensor(state["memory"]))
+            self._begins = np.array(state["begins"])
 
     def _on_host(self, rollout: Rollout) -> Rollout:
         """`rollout` itself, or page-locked memory of its form when it is on a GPU."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from esper.envs.base import BoolArray, StateTree
 from esper.simic.rollout import Rollout
+from esper.simic.state import StateForm, array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,11 @@ class EpisodeLog:
     def state_dict(self) -> StateTree:
         """The episodes in flight."""
         return {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
+
+    def state_form(self) -> StateForm:
+        """What `state_dict` holds."""
+        num_envs = len(self._returns)
+        return {"returns": array(num_envs, dtype=torch.float64), "lengths": array(num_envs, dtype=torch.int64)}
 
     def load_state_dict(self, state: StateTree) -> None:
         self._returns, self._lengths = (np.array(state[name]) for name in ("returns", "lengths"))

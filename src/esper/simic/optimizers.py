@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from esper.simic.state import StateForm, form_of
+
 BETA1, BETA2 = 0.9, 0.999
 
 
@@ -85,6 +87,10 @@ class Adam:
             "learning_rate": {name: t.clone() for name, t in zip(self.group_names, self.learning_rates, strict=True)},
             "step": self.state.step.clone(),
         }
+
+    def state_form(self) -> StateForm:
+        """What `state_dict` holds."""
+        return form_of(self.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy `state` into the tensors that are here: none is replaced, so a compiled update goes on using them."""

@@ -23,6 +23,7 @@ from esper.simic.rollout import Rollout
 from esper.simic.schedules import schedules_enabled
 from esper.simic.seeding import device_generator, host_generator, integer_seed
 from esper.simic.sequences import evaluate_sequences, to_sequences
+from esper.simic.state import StateForm, form_of
 from esper.simic.update import Optimization
 
 
@@ -30,9 +31,9 @@ from esper.simic.update import Optimization
 class UpdateResult:
     """One update as the host sees it.
 
-    `fault` says what was not finite, if anything was: then nothing was changed, the clock did not tick, and there are
-    no metrics. `metrics` are the loss and ratio fields of `UpdateCompleted`; `explained_variance` is None when all
-    returns were the same. `minibatches` has what an agent for debugging tells of each of them, by metric.
+    `fault` says what was not finite, if anything was: then the update was undone, and there are no metrics. `metrics`
+    are the loss and ratio fields of `UpdateCompleted`; `explained_variance` is None when all returns were the same.
+    `minibatches` has what an agent for debugging tells of each of them, by metric.
     """
 
     update: int
@@ -48,9 +49,9 @@ class UpdateResult:
 class PPOAgent:
     """A PPO learner for environments of sizes `spec`.
 
-    `train_steps` is the clock: the number of updates done, and the index of the next one. Schedules span the whole
-    run unless `set_horizon` says otherwise. They are constant when the environment variable `ESPER_LR_SCHEDULE` is
-    `off`; `lr_schedules_on` says which. With `debug` updates tell of each minibatch.
+    `train_steps` is the clock: the number of updates so far, also of those that were undone, and the index of the next
+    one. Schedules span the whole run unless `set_horizon` says otherwise. They are constant when the environment
+    variable `ESPER_LR_SCHEDULE` is `off`; `lr_schedules_on` says which. With `debug` updates tell of each minibatch.
 
     Raises:
         ConfigError: for settings that do not fit together, or this machine.
@@ -59,6 +60,9 @@ class PPOAgent:
     def __init__(self, config: PPOConfig, spec: EnvSpec, *, seed: int = 1, debug: bool = False) -> None:
         if config.num_envs != spec.num_envs:
             raise ConfigError("num_envs", config.num_envs, f"must equal the environment's {spec.num_envs} copies")
+        if spec.resets_in_a_step and config.num_steps < 2:
+            allowed = "must be at least 2 where environments spend a step on resetting, as --vector sync does not"
+            raise ConfigError("num_steps", config.num_steps, allowed)
         self.lr_schedules_on = schedules_enabled()
         self.config = config if self.lr_schedules_on else config.without_lr_schedules()
         self.device = resolve_device(config.runtime.device)
@@ -101,11 +105,10 @@ class PPOAgent:
         rows = np.array(host[: metrics.numel()]).reshape(metrics.shape)
         fault = None if host[-2] else find_fault(rollout, rows, self.optimization.metric_names)
         result = self._result(rates, rows, fault, host[-1])
+        self.train_steps += 1
         if fault is not None:
             self.reward_scaler.load_state_dict(reward_statistics)
             return result
-        if result.optimizer_steps:
-            self.train_steps += 1
         if self.config.network.normalize_observations:
             assert self.network.normalizer is not None
             # After the update, so that it sees observations scaled as the policy saw them when it acted.
@@ -183,6 +186,19 @@ class PPOAgent:
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
             "ignored_rows": self.ignored_rows.bit_generator.state,
             "train_steps": self.train_steps,
+        }
+
+    def state_form(self) -> StateForm:
+        """What `state_dict` holds."""
+        return {
+            "network": form_of(self.network.state_dict()),
+            "optimizer": self.optimizer.state_form(),
+            "reward_scaler": form_of(self.reward_scaler.state_dict()),
+            "device": str,
+            # Another kind of device, or version, has generators of another form.
+            "generators": dict.fromkeys(self.generators, object),
+            "ignored_rows": object,
+            "train_steps": int,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

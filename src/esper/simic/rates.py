@@ -55,6 +55,15 @@ class RateSchedules:
             entropy_coef=self._schedules["entropy_coef"](clock),
         )
 
+    def past_end(self, updates: int) -> str | None:
+        """That a run to `updates` goes on past the end of the schedules, and with which rates, in words; else None."""
+        end = self.horizon.start + self.horizon.updates
+        rates = self.at(end)
+        if updates <= end or set(rates.phases.values()) == {"constant"}:
+            return None
+        stay = ", ".join(f"lr/{group} at {rate:.4g}" for group, rate in rates.learning_rates.items())
+        return f"the schedules end with update {end - 1} of the {updates} updates, and then stay: {stay}"
+
     def resolved(self) -> dict[str, dict[str, Any]]:
         """Each schedule's base rate, floor, and where its parts begin, in updates from the horizon's start."""
         return {

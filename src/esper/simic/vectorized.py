@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector
 from esper.simic.episodes import Episode, EpisodeLog
 from esper.simic.ppo import PPOAgent, UpdateResult
+from esper.simic.state import StateForm
 from esper.telemetry.events import DebugSnapshot, Event, UpdateCompleted, UpdateSkipped, episode_fields
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """How training ended: after its last update, because it was asked to, or because too many updates were undone.
 
-    `fault` says why the latest update was undone, if it was.
+    `undone` of the `updates` were undone; `fault` says why the latest was, if it was.
     """
 
     env_steps: int
     updates: int
+    undone: int
     episodes: int
     status: Literal["completed", "interrupted", "diverged"]
     fault: str | None
@@ -41,12 +48,16 @@ def train_ppo_vectorized(
 ) -> TrainResult:
     """Train `agent` in `env` for its configured number of updates.
 
-    `on_event` gets every event, `on_update` those of updates that were completed; `should_stop` is asked between
-    updates.
+    An agent that was trained before goes on for as many updates again, past the end of its schedules unless
+    `PPOAgent.set_horizon` gave them a new one; that is logged as a warning. `on_event` gets every event, `on_update`
+    those of updates that were completed; `should_stop` is asked between updates.
 
     Raises:
         EnvError: when the environment raises.
     """
+
+    if warning := agent.schedules.past_end(agent.train_steps + agent.config.total_updates):
+        _log.warning("%s; agent.set_horizon gives them a new span", warning)
 
     def tell(event: Event) -> None:
         on_event(event)
@@ -61,14 +72,16 @@ def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | De
     learner = agent.optimization.learner
     if isinstance(env, DeviceEnv) and not agent.network.memory_size:
         return DeviceCollector(env, seed, agent.device, learner.fill(env))
-    return Collector(env, seed, learner.actor)
+    size = agent.network.memory_size
+    memory = torch.zeros((env.spec.num_envs, size), device=agent.device) if size else None
+    return Collector(env, seed, learner.actor, memory=memory)
 
 
 class Training:
     """A run of `agent` in `env`, from the reset with `env_seed` to the last of its updates.
 
-    Between updates its whole state can be taken and given to another one, which goes on exactly there. `rollouts`
-    counts those collected, `skipped` the latest updates in a row that were undone because something was not finite.
+    Between updates its whole state can be taken and given to another one, which goes on exactly there. `undone` counts
+    the updates that were undone because something was not finite, `skipped` the latest of them that came in a row.
     """
 
     def __init__(self, agent: PPOAgent, env: VectorEnv, *, env_seed: int) -> None:
@@ -76,7 +89,8 @@ class Training:
         self._collector = make_collector(agent, env, env_seed)
         self._log = EpisodeLog(env.spec.num_envs)
         self._rollout = agent.allocate_rollout()
-        self.rollouts = self.episodes = self.skipped = 0
+        self._first_update = agent.train_steps
+        self.episodes = self.skipped = self.undone = 0
         self._fault: str | None = None
 
     def run(
@@ -95,19 +109,25 @@ class Training:
         return TrainResult(
             env_steps=self.env_steps,
             updates=self.agent.train_steps,
+            undone=self.undone,
             episodes=self.episodes,
             status="interrupted" if status == "training" else status,
             fault=self._fault,
         )
 
     @property
+    def updates(self) -> int:
+        """Those of this run: the agent may have had others before."""
+        return self.agent.train_steps - self._first_update
+
+    @property
     def env_steps(self) -> int:
-        return self.rollouts * self.agent.config.batch_size
+        return self.updates * self.agent.config.batch_size
 
     def _status(self) -> Literal["training", "completed", "diverged"]:
         if self.skipped >= self.agent.config.max_skipped_updates:
             return "diverged"
-        return "completed" if self.rollouts >= self.agent.config.total_updates else "training"
+        return "completed" if self.updates >= self.agent.config.total_updates else "training"
 
     def update(self) -> Event:
         """Collect a rollout and learn from it."""
@@ -116,9 +136,9 @@ class Training:
         self._result = result = self.agent.update(self._rollout)
         # Only now, as it waits for the device, which then has nothing more to do.
         finished = self._log.finished(self._rollout)
-        self.rollouts += 1
         self.episodes += len(finished)
         self.skipped = 0 if result.fault is None else self.skipped + 1
+        self.undone += result.fault is not None
         self._fault = result.fault
         return self._event(result, finished, time.perf_counter() - started)
 
@@ -129,7 +149,8 @@ class Training:
         except EnvError as error:
             num_steps, num_envs = self._rollout.rewards.shape
             step = self._collector.step
-            where = f"update {self.rollouts}, step {step} of {num_steps}, env step {self.env_steps + step * num_envs}"
+            update, env_step = agent.train_steps, self.env_steps + step * num_envs
+            where = f"update {update}, step {step} of {num_steps}, env step {env_step}"
             raise EnvError(f"{error} ({where})") from error
 
     def state_dict(self) -> StateTree:
@@ -138,9 +159,22 @@ class Training:
             "agent": self.agent.state_dict(),
             "collector": {**self._collector.state_dict(), **self._log.state_dict()},
             "environment": self._env.state_dict(),
-            "rollouts": self.rollouts,
+            "first_update": self._first_update,
             "episodes": self.episodes,
             "skipped": self.skipped,
+            "undone": self.undone,
+        }
+
+    def state_form(self) -> StateForm:
+        """What `state_dict` holds; the environment judges its own part."""
+        return {
+            "agent": self.agent.state_form(),
+            "collector": {**self._collector.state_form(), **self._log.state_form()},
+            "environment": object,
+            "first_update": int,
+            "episodes": int,
+            "skipped": int,
+            "undone": int,
         }
 
     def load_state_dict(self, state: StateTree, *, env_seed: int) -> None:
@@ -149,10 +183,12 @@ class Training:
         Raises:
             ValueError: for a state that is not of such a run.
         """
-        if not 0 <= state["agent"]["train_steps"] <= state["rollouts"] or min(state["episodes"], state["skipped"]) < 0:
-            raise ValueError("its counts of updates, rollouts, episodes and skipped updates do not fit together")
+        first, updates = state["first_update"], state["agent"]["train_steps"]
+        if not 0 <= state["skipped"] <= state["undone"] <= updates - first <= updates or state["episodes"] < 0:
+            raise ValueError("its counts of updates, undone updates and episodes do not fit together")
         self.agent.load_state_dict(state["agent"])
-        self.rollouts, self.episodes = state["rollouts"], state["episodes"]
+        self._first_update = first
+        self.episodes, self.undone = state["episodes"], state["undone"]
         # Whoever goes on with a run that was stopped for its skipped updates wants to see the next ones.
         self.skipped = state["skipped"] % self.agent.config.max_skipped_updates
         if state["environment"] is None:

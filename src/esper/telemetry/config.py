@@ -20,13 +20,10 @@ class TelemetryConfig:
         "normal",
         "what is recorded: off, not even updates; minimal, each update; normal, also rolling statistics and anomalies; "
         "debug, also every minibatch",
-        recorded=False,
     )
-    snapshot_every: int = option(
-        10, "updates between snapshots of rolling statistics", bounds=Bounds(minimum=1), recorded=False
-    )
-    tensorboard: bool = option(True, "write TensorBoard files", recorded=False)
-    wandb: str | None = option(None, "also log to this project of Weights & Biases (extra wandb)", recorded=False)
+    snapshot_every: int = option(10, "updates between snapshots of rolling statistics", bounds=Bounds(minimum=1))
+    tensorboard: bool = option(True, "write TensorBoard files")
+    wandb: str | None = option(None, "also log to this project of Weights & Biases (extra wandb)")
 
     def __post_init__(self) -> None:
         check_options(self)

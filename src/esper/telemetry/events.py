@@ -17,7 +17,9 @@ from math import isfinite
 from typing import Any, Literal, Protocol, TypeAlias
 
 # Of the record: counted up whenever a field or an event goes, or comes to mean something else.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# In schema 2 an update that was undone had the same index as the one after it.
+_READABLE_SCHEMAS = (2, 3)
 
 # Fields, and events, that differ between two runs with the same seed.
 TIME_FIELDS = frozenset({"time", "seconds", "steps_per_second"})
@@ -95,7 +97,7 @@ class UpdateCompleted(_AtUpdate):
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateSkipped:
-    """An update without an optimizer step, or undone; parameters and clock are as before it.
+    """An update without an optimizer step, or undone; parameters are as before it.
 
     `non_finite`: something was not a finite number; otherwise the first step was over `target_kl`.
     """
@@ -199,12 +201,15 @@ class CheckpointSaved:
 class RunFinished:
     """How the run ended, and why if before its last update; `seconds` is from its (latest) start.
 
+    `updates_undone` of the `updates` were undone because something was not finite.
+
     A run that reached its `stop_at_return` is completed, with that as the cause.
     """
 
     status: Literal["completed", "interrupted", "diverged", "failed"]
     cause: str | None
     updates: int
+    updates_undone: int
     env_steps: int
     episodes: int
     seconds: float
@@ -280,6 +285,15 @@ def to_record(event: Event) -> dict[str, Any]:
 @cache
 def _field_names(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def unreadable_schema(record: Mapping[str, Any]) -> str | None:
+    """Why a record that begins or goes on is of no schema that can be read; None for every other record."""
+    # Records of version 1 do not say so.
+    if record["event"] not in ("run_started", "run_resumed") or record.get("schema", 1) in _READABLE_SCHEMAS:
+        return None
+    readable = " and ".join(map(str, _READABLE_SCHEMAS))
+    return f"its {record['event']} has schema {record.get('schema', 1)}; schemas {readable} are read"
 
 
 def by_group(record: Mapping[str, Any], name: str) -> dict[str, Any]:

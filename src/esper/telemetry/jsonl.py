@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +38,42 @@ def decode(line: bytes) -> Any:
         raise ValueError(error) from None
 
 
-class JsonlRecord:
-    """Writes records to `path`, after its first `position` bytes; what comes behind them is dropped.
+def decode_event(line: bytes, number: int) -> dict[str, Any]:
+    """The event in `line`, which is the `number`-th of a record.
 
-    A line is one write, so that a run that is killed leaves whole lines, but for the last on a disk that is full.
+    Raises:
+        ValueError: naming the line, when it holds none.
+    """
+    try:
+        event = decode(line)
+    except ValueError as error:
+        raise ValueError(f"line {number} is not JSON ({error})") from None
+    if not isinstance(event, dict) or "event" not in event:
+        raise ValueError(f"line {number} is no event")
+    return event
+
+
+class JsonlRecord:
+    """Writes records to `path`, after its first `position` bytes.
+
+    What comes behind them is dropped with the first `write`, so that a record that cannot be gone on with stays as it
+    is. A line is one write: a run that is killed leaves whole lines, but for the last on a disk that is full.
 
     Raises:
         SinkError: when `path` cannot be written, or does not have a line that ends at `position`.
     """
 
     def __init__(self, path: Path, position: int = 0) -> None:
-        self._path = path
+        self._path, self.position = path, position
+        self._dropped = False  # what is behind `position`
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self._cut(position)
+            new = 0 if position else os.O_CREAT
+            self._descriptor = os.open(path, os.O_RDWR | new | os.O_CLOEXEC, 0o666)
+            self._check_line_ends(position)
         except OSError as error:
             raise SinkError(f"{path}: {error.strerror}") from None
-        self.position = position
 
-    def _cut(self, position: int) -> None:
+    def _check_line_ends(self, position: int) -> None:
         size = os.fstat(self._descriptor).st_size
         if size < position or (position and os.pread(self._descriptor, 1, position - 1) != b"\n"):
             os.close(self._descriptor)
@@ -64,8 +81,29 @@ class JsonlRecord:
                 f"{self._path}: has {size:,} bytes, and no line that ends at byte {position:,}, where the checkpoint "
                 "was made; it is not this checkpoint's record"
             )
-        os.ftruncate(self._descriptor, position)
-        os.lseek(self._descriptor, position, os.SEEK_SET)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The records before `position`, in order.
+
+        Raises:
+            SinkError: for a line that is no event.
+        """
+        with open(self._descriptor, "rb", closefd=False) as file:
+            file.seek(0)
+            left = self.position
+            for number, line in enumerate(file, start=1):
+                if left <= 0:
+                    return
+                left -= len(line)
+                try:
+                    yield decode_event(line, number)
+                except ValueError as error:
+                    raise SinkError(f"{self._path}: {error}") from None
+
+    def _drop_the_rest(self) -> None:
+        os.ftruncate(self._descriptor, self.position)
+        os.lseek(self._descriptor, self.position, os.SEEK_SET)
+        self._dropped = True
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add a line with `record` and the time.
@@ -75,6 +113,8 @@ class JsonlRecord:
         """
         line = encode({**record, "time": time.time()}) + b"\n"
         try:
+            if not self._dropped:
+                self._drop_the_rest()
             if os.fstat(self._descriptor).st_nlink == 0:
                 raise SinkError(f"{self._path}: was removed while the run was writing it")
             written = os.write(self._descriptor, line)

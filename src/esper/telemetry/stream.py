@@ -35,7 +35,8 @@ class Telemetry:
     """Gives events to the record, to `writers` as far as the level of `config` goes, and to `watchers` all of them.
 
     The record is what everything else can be made of again, so an error of its own is the caller's. A writer or
-    watcher that raises is reported, in the record too, and switched off. `before` are the records that are there.
+    watcher that raises is reported, in the record too, and switched off. `before` are the records that are there; the
+    record is the caller's to close.
     """
 
     def __init__(
@@ -48,13 +49,13 @@ class Telemetry:
         before: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self._record, self._left_out = record, _LEFT_OUT[config.telemetry]
-        self._writers, self._watchers = list(writers), list(watchers)
-        self._analytics = None
-        if config.telemetry in ("normal", "debug"):
-            self._analytics = Analytics(config.snapshot_every)
-            for each in before:
+        self._analytics = Analytics(config.snapshot_every) if config.telemetry in ("normal", "debug") else None
+        for each in before:
+            if self._analytics is not None:
                 # What follows from them was written then.
                 list(self._analytics.see(each))
+        # Only now: they begin to write when they are made, and what was before may be damaged.
+        self._writers, self._watchers = list(writers), list(watchers)
 
     def emit(self, event: Event) -> None:
         """Let everyone know of `event`, and of what follows from it.
@@ -72,7 +73,6 @@ class Telemetry:
         """End the writing; what was emitted stays."""
         for sink in [*self._writers, *self._watchers]:
             self._try(sink, sink.close)
-        self._record.close()
 
     def _pass_on(self, event: Event, record: Mapping[str, Any]) -> None:
         listeners = list(self._watchers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,15 +21,13 @@ def check_writers(config: TelemetryConfig) -> None:
         raise ConfigError("wandb", config.wandb, "needs wandb: pip install 'esper-simic[wandb]'")
 
 
-def make_writers(config: TelemetryConfig, run_dir: Path, env_steps: int) -> list[Sink]:
-    """The writers that `config` asks for, for a run in `run_dir` that has done `env_steps`."""
-    writers: list[Sink] = []
+def make_writers(config: TelemetryConfig, run_dir: Path, env_steps: int) -> Iterator[Sink]:
+    """The writers that `config` asks for, each made when it is taken, for a run that has done `env_steps`."""
     if config.tensorboard:
         from esper.telemetry.tensorboard import TensorBoardSink
 
-        writers.append(TensorBoardSink(run_dir / "tensorboard", env_steps))
+        yield TensorBoardSink(run_dir / "tensorboard", env_steps)
     if config.wandb is not None:
         from esper.telemetry.wandb import WandbSink
 
-        writers.append(WandbSink(config.wandb, run_dir))
-    return writers
+        yield WandbSink(config.wandb, run_dir)

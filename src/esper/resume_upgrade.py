@@ -1,0 +1,59 @@
+"""States of older checkpoints, as this version has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from esper.simic.config import SCHEDULES
+
+
+class UpgradeError(ValueError):
+    """A state of an older schema that this version would go on from differently: why."""
+
+
+def upgraded_settings(settings: Any, schema: int) -> Any:
+    """The settings of a checkpoint of `schema`.
+
+    In schema 1 a piecewise schedule stood beside a base rate that nothing read; since then it is the first point's.
+    """
+    if schema > 1 or not isinstance(settings, dict):
+        return settings
+    return {**settings, **{name: points[0][1] for name, points in _piecewise(settings)}}
+
+
+def upgraded_state(state: Mapping[str, Any], schema: int, fresh: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state of a checkpoint of `schema`; `fresh` is that of the same run before its first update.
+
+    In schema 1 updates that were undone did not tick the clock of schedules, and before the first rollout there was no
+    recurrent state.
+
+    Raises:
+        UpgradeError: when updates were undone.
+        LookupError, TypeError: when it is not the state of a run at all.
+    """
+    if schema > 1:
+        return state
+    training, schedule = dict(state["training"]), state["schedule"]
+    updates, rollouts = training["agent"]["train_steps"], training.pop("rollouts")
+    if updates != rollouts:
+        raise UpgradeError(
+            f"{rollouts - updates} of its {rollouts} updates were undone, which the version that wrote it did not "
+            "count in its schedules and this one does: a rate would jump; go on with that version"
+        )
+    peaks = {name: points[0][1] for name, points in _piecewise(state["config"])}
+    resolved = {
+        name: {**values, "peak": peaks.get(name, values["peak"])} for name, values in schedule["resolved"].items()
+    }
+    collector = {**fresh["training"]["collector"], **training["collector"]}
+    return {
+        **state,
+        "schedule": {**schedule, "resolved": resolved},
+        "training": {**training, "collector": collector, "first_update": 0, "undone": 0},
+    }
+
+
+def _piecewise(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The schedules that have points, with them."""
+    found = [(name, settings.get(f"{name}_points")) for name in SCHEDULES]
+    return [(name, points) for name, points in found if points]
