@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 import sysconfig
@@ -72,7 +73,7 @@ def make_learner(
         except BuildError as error:
             reason = str(error)
             if asked == "auto":
-                _log.warning("%s: updates run several times slower", reason)
+                _warn_once(f"{reason}: updates run several times slower")
         if asked == "native":
             raise ConfigError("compile", asked, f"is not to be had: {reason}; use auto, torch or off")
     if network.memory_size and asked == "torch":
@@ -88,6 +89,12 @@ def make_learner(
     learner = TorchLearner(network, optimizer, coefficients, gate, config, compiled=compiled, debug=debug)
     engine: Engine = "torch" if compiled else "eager"
     return Made(engine, threads(engine), learner)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """A process may make many agents."""
+    _log.warning("%s", message)
 
 
 def default_threads(engine: Engine, parameters: int, minibatch_size: int) -> int:
