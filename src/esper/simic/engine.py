@@ -14,6 +14,7 @@ from esper.options import ConfigError
 from esper.simic.config import PPOConfig
 from esper.simic.learner import Gate, Learner, TorchLearner
 from esper.simic.losses import Coefficients
+from esper.simic.native.cache import mounted_noexec
 from esper.simic.native.learner import NativeLearner, unsupported
 from esper.simic.native.library import BuildError
 from esper.simic.networks import ActorCritic
@@ -108,6 +109,7 @@ def _missing_to_compile() -> str | None:
     """What Inductor's C++ needs and this machine lacks."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     try:
         compiler = shutil.which(get_cpp_compiler())
@@ -117,4 +119,10 @@ def _missing_to_compile() -> str | None:
         return "a C++ compiler (g++ or clang++ on PATH, or CXX)"
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         return "Python's C headers (Debian: python3-dev)"
+    try:
+        folder = cache_dir()
+    except OSError as error:
+        return f"a folder for what it compiles ({error})"
+    if mounted_noexec(folder):
+        return f"TORCHINDUCTOR_CACHE_DIR that is not mounted noexec, as {folder} is"
     return None

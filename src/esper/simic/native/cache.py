@@ -161,6 +161,11 @@ def remove_abandoned(folder: Path, *prefixes: str) -> None:
                     os.unlink(entry.path)
 
 
+def mounted_noexec(folder: str) -> bool:
+    """Whether libraries cannot be loaded from there."""
+    return bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))
+
+
 def _checked_content(name: str, descriptor: int) -> bytes:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from esper.simic.native.cache import SCRATCH_PREFIX, Cache, open_cache, remove_abandoned
+from esper.simic.native.cache import SCRATCH_PREFIX, Cache, mounted_noexec, open_cache, remove_abandoned
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _scratch(cache: Path | None) -> tempfile.TemporaryDirectory[str]:
         except OSError as error:
             reasons.append(str(error))
             continue
-        if not os.statvfs(folder.name).f_flag & getattr(os, "ST_NOEXEC", 0):
+        if not mounted_noexec(folder.name):
             return folder
         folder.cleanup()
         reasons.append(f"{Path(folder.name).parent} is mounted noexec")
