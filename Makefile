@@ -1,5 +1,5 @@
 # make train: set up and train. make test: set up, lint, check types, run the tests. make bench: measure.
-# make docs: set up, build the site.
+# make docs: set up, build the site. make sanitize: run the C++ kernels under the compiler's sanitizers.
 PYTHON ?= python3
 EXTRAS ?= dev,box2d,mujoco
 VENV := .venv
@@ -12,7 +12,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 SEED ?= 1
 RUN_DIR ?= runs/CartPole-v1/make-train-$(shell date +%Y%m%d-%H%M%S)-$(SEED)
 
-.PHONY: train test lint bench docs site setup clean
+.PHONY: train test lint bench sanitize docs site setup clean
 
 train: setup
 	$(BIN)/esper ppo --env CartPole-v1 --lr-warmup-frac 0.05 --lr-decay cosine --seed $(SEED) --run-dir $(RUN_DIR)
@@ -30,6 +30,15 @@ lint: setup
 # Minutes; benchmarks/bench.py --full is what docs/performance.md shows.
 bench: setup
 	$(BIN)/python benchmarks/bench.py --output performance.json
+
+# A minute. With addresses in random places, ThreadSanitizer does not start on newer kernels of Linux.
+sanitize:
+	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+	for kind in address,undefined,float-cast-overflow thread; do \
+		$(CXX) -std=c++20 -O1 -g -march=native -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -pthread \
+			-fsanitize=$$kind -fno-sanitize-recover=all tests/simic/sanitize.cpp -o "$$folder/sanitize" && \
+		setarch -R "$$folder/sanitize" && echo "$$kind: nothing found" || exit 1; \
+	done
 
 # From docs/, README.md and the sources; begins at site/index.html.
 docs:

@@ -175,7 +175,8 @@ def _fingerprint(compiler: tuple[str, ...]) -> str:
     # The macros of <cstdlib> have the versions of the C and C++ libraries.
     target = _run([*compiler, *_FLAGS[:3], "-dM", "-E", "-x", "c++", "-include", "cstdlib", os.devnull], compiler[0])
     sources = [path.read_bytes() for path in sorted(_SOURCES.iterdir())]
-    return hashlib.sha256(b"\0".join([target, " ".join(_FLAGS).encode(), *sources])).hexdigest()[:16]
+    command = " ".join([*compiler, *_FLAGS]).encode()
+    return hashlib.sha256(b"\0".join([target, command, *sources])).hexdigest()[:16]
 
 
 def _compile(compiler: tuple[str, ...], cache: Path | None = None) -> bytes:
