@@ -21,6 +21,10 @@ hypothesis.settings.register_profile("esper", deadline=None)
 hypothesis.settings.load_profile("esper")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also what takes too long to be run with every change")
+
+
 class HostReads(TorchDispatchMode):
     """Counts operations that bring a tensor's value to the host."""
 

@@ -1,0 +1,127 @@
+"""One environment of every kind: its observations, actions, masks and faults are arguments, its state is exact.
+
+`Mixed-v0` is stepped copy by copy; its own vector version resets in the next step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+OBSERVATIONS: dict[str, spaces.Space[Any]] = {
+    "vector": spaces.Box(-1, 1, (3,)),
+    "image": spaces.Box(0, 255, (8, 8, 1), dtype=np.uint8),
+    "dict": spaces.Dict({"where": spaces.Box(-1, 1, (2,)), "which": spaces.Discrete(3)}),
+}
+ACTIONS: dict[str, spaces.Space[Any]] = {
+    "discrete": spaces.Discrete(3),
+    "multi_discrete": spaces.MultiDiscrete([3, 2]),
+    "multi_binary": spaces.MultiBinary(2),
+    "box": spaces.Box(-1, 1, (2,)),
+}
+
+
+class Mixed(gymnasium.Env[Any, Any]):
+    """Episodes of 3 to 9 steps, half of them truncated; in step 21 of a copy its `fault`, observation or reward, is NaN."""
+
+    def __init__(
+        self,
+        observations: str = "vector",
+        actions: str = "discrete",
+        masked: bool = False,
+        fault: str | None = None,
+    ) -> None:
+        self.observation_space, self.action_space = OBSERVATIONS[observations], ACTIONS[actions]
+        self._kind, self._masked, self._fault = observations, masked, fault
+        self._steps = self._age = self._length = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self._steps = 0
+        self._age, self._length = 0, int(self.np_random.integers(3, 10))
+        return self._observe(), self._info()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._steps += 1
+        self._age += 1
+        reward = float(np.sum(action)) + float(self.np_random.normal())
+        if self._steps == 21 and self._fault == "reward":
+            reward = np.nan
+        over = self._age >= self._length
+        return self._observe(), reward, over and self._length % 2 == 0, over and self._length % 2 == 1, self._info()
+
+    def state_dict(self) -> dict[str, Any]:
+        counts = {"steps": self._steps, "age": self._age, "length": self._length}
+        return {**counts, "rng": self.np_random.bit_generator.state}
+
+    def load_state_dict(self, state: Any) -> None:
+        self._steps, self._age, self._length = state["steps"], state["age"], state["length"]
+        self.np_random.bit_generator.state = state["rng"]
+
+    def _observe(self) -> Any:
+        numbers = self.np_random.uniform(-1, 1, 3).astype(np.float32)
+        if self._steps == 21 and self._fault == "observation":
+            numbers[0] = np.nan
+        if self._kind == "image":
+            return self.np_random.integers(0, 256, (8, 8, 1), dtype=np.uint8)
+        return {"where": numbers[:2], "which": self._age % 3} if self._kind == "dict" else numbers
+
+    def _info(self) -> dict[str, Any]:
+        if not self._masked:
+            return {}
+        choices = {"discrete": (3,), "multi_discrete": (3, 2), "multi_binary": (2, 2)}
+        (kind,) = (name for name, space in ACTIONS.items() if space == self.action_space)
+        # In every choice one value is not allowed, another one in the next step.
+        return {"action_mask": np.concatenate([np.arange(n) != self._age % n for n in choices[kind]])}
+
+
+class MixedVector(gymnasium.vector.VectorEnv[Any, Any, Any]):
+    """`num_envs` copies that reset in the step after an episode's last one."""
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, num_envs: int, **arguments: Any) -> None:
+        self._copies = [Mixed(**arguments) for _ in range(num_envs)]
+        self._over = np.zeros(num_envs, dtype=np.bool_)
+        self.num_envs = num_envs
+        first = self._copies[0]
+        self.single_observation_space, self.single_action_space = first.observation_space, first.action_space
+        self.observation_space, self.action_space = (
+            batch_space(space, num_envs) for space in (first.observation_space, first.action_space)
+        )
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self._over[:] = False
+        first = seed if seed is not None else 0
+        return np.stack([copy.reset(seed=first + index)[0] for index, copy in enumerate(self._copies)]), {}
+
+    def step(self, actions: Any) -> Any:
+        rows = [
+            (copy.reset()[0], 0.0, False, False) if over else copy.step(action)[:4]
+            for copy, action, over in zip(self._copies, actions, self._over, strict=True)
+        ]
+        obs, rewards, terminated, truncated = (np.stack(column) for column in zip(*rows, strict=True))
+        self._over = terminated | truncated
+        return obs, rewards, terminated, truncated, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        # `_over` itself, which a step replaces: what is stored must be what was.
+        copies = {str(index): copy.state_dict() for index, copy in enumerate(self._copies)}
+        return {"copies": copies, "over": self._over}
+
+    def load_state_dict(self, state: Any) -> None:
+        for index, copy in enumerate(self._copies):
+            copy.load_state_dict(state["copies"][str(index)])
+        self._over = np.array(state["over"])
+
+
+def register() -> None:
+    """Let Gymnasium know `Mixed-v0`."""
+    if "Mixed-v0" not in gymnasium.registry:
+        gymnasium.register("Mixed-v0", entry_point=Mixed, vector_entry_point=MixedVector)
