@@ -47,7 +47,7 @@ FALLS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     for decay, parameters in SHAPES.items():
-        warmup = {"peak": 1e-3} if decay == "piecewise" else WARMUP
+        warmup = {} if decay == "piecewise" else WARMUP
         draw(f"decay-{decay}", {"policy": ScheduleConfig(decay=decay, **warmup, **parameters)}, decay)
     components = {
         "policy": ScheduleConfig(peak=1e-3, delay=20, warmup_steps=20, decay="cosine", min_ratio=0.1),

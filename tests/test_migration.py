@@ -62,7 +62,7 @@ def test_the_linear_schedule_of_stable_baselines_to_the_update() -> None:
     """Their progress is taken after the rollout: 1 - (u + 1) / U."""
     peak, updates = 1e-3, 8
     points = ((0, peak * (updates - 1) / updates), (updates - 1, 0.0))
-    schedule = make_schedule(ScheduleConfig(peak=peak, decay="piecewise", points=points), updates)
+    schedule = make_schedule(ScheduleConfig(decay="piecewise", points=points), updates)
     theirs = [8.75e-4, 7.5e-4, 6.25e-4, 5e-4, 3.75e-4, 2.5e-4, 1.25e-4, 0.0]
     assert [schedule(update) for update in range(updates)] == pytest.approx(theirs)
     # Ours, one update later, but for its first.

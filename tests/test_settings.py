@@ -12,6 +12,7 @@ from esper.config import RunConfig
 from esper.options import flatten, parse, settings_of
 from esper.settings import (
     Layer,
+    Origin,
     Settings,
     SettingsError,
     common_names,
@@ -55,6 +56,74 @@ class TestLayers:
             peak=3e-4, decay="cosine", min_ratio=0.1
         )
 
+    POINTS = {"lr_decay": "piecewise", "lr_points": [[0, 2e-3], [5, 1e-4]]}  # noqa: RUF012
+
+    @pytest.mark.parametrize(
+        "layers",
+        [
+            ({"lr": 5e-4}, POINTS),
+            ({"policy_lr": 5e-4, "value_lr": 1e-5}, POINTS),
+            ({"lr": 5e-4, "lr_decay": "linear"}, POINTS),
+            ({"lr": 5e-4}, {"lr_points": POINTS["lr_points"]}, {"lr_decay": "piecewise"}),
+            ({"lr_points": POINTS["lr_points"]}, {"lr": 5e-4}, {"lr_decay": "piecewise"}),
+            ({"lr": 5e-4} | POINTS, POINTS),
+            (POINTS | {"lr_points": [[0, 1.0]], "lr": 1.0}, {"lr_points": POINTS["lr_points"]}),
+            ({"lr": 2e-3} | POINTS,),
+            (POINTS, {"lr": 2e-3}),
+        ],
+        ids=str,
+    )
+    def test_points_replace_a_weaker_base_rate(self, layers: tuple[dict[str, Any], ...]) -> None:
+        ppo = settings(*layers).config.ppo
+        assert ppo.policy_lr == ppo.value_lr
+        assert (ppo.policy_lr.peak, ppo.policy_lr.points) == (2e-3, ((0, 2e-3), (5, 1e-4)))
+
+    @pytest.mark.parametrize(
+        ("layers", "layer", "name"),
+        [
+            (({"lr": 5e-4} | POINTS,), "layer 0", "lr"),
+            ((POINTS, {"lr": 5e-4}), "layer 1", "lr"),
+            ((POINTS, {"value_lr": 5e-4}), "layer 1", "value_lr"),
+            (({"lr": 1e-3}, POINTS | {"policy_lr": 5e-4}), "layer 1", "policy_lr"),
+            (
+                ({"lr": 5e-4, "lr_decay": "piecewise", "policy_lr_points": [[0, 1.0]], "value_lr_points": [[0, 1.0]]},),
+                *("layer 0", "lr"),
+            ),
+        ],
+        ids=str,
+    )
+    def test_a_base_rate_beside_points_is_an_error_that_names_it(
+        self, layers: tuple[dict[str, Any], ...], layer: str, name: str
+    ) -> None:
+        with pytest.raises(SettingsError, match="give no base rate") as error:
+            settings(*layers)
+        assert error.value.origin == Origin(source=layer, name=name)
+
+    def test_a_common_base_rate_is_for_the_component_without_points(self) -> None:
+        ppo = settings(
+            {"lr": 5e-4, "policy_lr_decay": "piecewise", "policy_lr_points": [[0, 2e-3], [5, 1e-4]]}
+        ).config.ppo
+        assert (ppo.policy_lr.peak, ppo.value_lr) == (2e-3, ScheduleConfig(peak=5e-4))
+
+    def test_points_replace_the_default_of_a_coefficient(self) -> None:
+        ppo = settings({"clip_coef_decay": "piecewise", "clip_coef_points": [[0, 0.3], [5, 0.1]]}).config.ppo
+        assert ppo.clip_coef.peak == 0.3
+
+    @pytest.mark.parametrize(
+        ("given", "name"),
+        [
+            ({"lr_decay": "step"}, "lr_step_size"),
+            ({"policy_lr_decay": "step"}, "policy_lr_step_size"),
+            ({"lr_decay": "linear", "value_lr_decay": "exponential"}, "value_lr_min_ratio"),
+            ({"lr_decay": "cosine_restarts", "policy_lr_cycles": 2}, "lr_cycles"),
+            ({"entropy_coef_decay": "wsd"}, "entropy_coef_decay_frac"),
+        ],
+    )
+    def test_a_missing_parameter_is_named_as_its_decay_was(self, given: dict[str, Any], name: str) -> None:
+        with pytest.raises(SettingsError, match="needs it") as error:
+            settings({"seed": 3}, given)
+        assert error.value.origin == Origin(source="layer 1", name=name)
+
     def test_a_component_can_have_a_shape_of_its_own(self) -> None:
         given = {"lr_decay": "step", "lr_step_size": 5, "lr_gamma": 0.5, "lr_warmup_frac": 0.1}
         ppo = settings(given | {"value_lr_decay": "linear", "value_lr_warmup_steps": 3}).config.ppo
@@ -97,7 +166,6 @@ class TestRecord:
     FULL = {  # noqa: RUF012
         "env": "Acrobot-v1",
         "env_kwargs": {"render_mode": None},
-        "lr": 1e-3,
         "lr_decay": "piecewise",
         "lr_points": [[0, 1e-3], [50, 1e-4]],
         "value_lr_decay": "multistep",
@@ -114,6 +182,7 @@ class TestRecord:
         path = tmp_path / "config.json"
         path.write_text(json.dumps(recorded(config)))
         assert resolve([file_layer(path)]).config == config
+        assert json.loads(path.read_text())["policy_lr"] == 1e-3
 
     def test_a_recorded_none_beats_a_preset(self, tmp_path: Path) -> None:
         path = tmp_path / "config.json"

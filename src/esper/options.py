@@ -65,13 +65,20 @@ class Bounds:
 
 
 def option(
-    default: Any, help: str, *, bounds: Bounds | None = None, group: str | None = None, recorded: bool = True
+    default: Any,
+    help: str,
+    *,
+    bounds: Bounds | None = None,
+    group: str | None = None,
+    recorded: bool = True,
+    derived_from: str | None = None,
 ) -> Any:
     """A dataclass field that is a user's setting.
 
     `recorded=False` keeps it out of `config.json`: it says how this one run is shown or stored, not what is trained.
+    Where the field `derived_from` is given and this one is not, it is None, and its class derives it.
     """
-    metadata = {"help": help, "bounds": bounds, "group": group, "recorded": recorded}
+    metadata = {"help": help, "bounds": bounds, "group": group, "recorded": recorded, "derived_from": derived_from}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -180,6 +187,9 @@ def _build(default: Any, path: tuple[str, ...], values: Mapping[str, Any]) -> An
         if dataclasses.is_dataclass(value):
             arguments[field.name] = _build(value, (*path, field.name), values)
         else:
+            source = field.metadata["derived_from"]
+            if source is not None and values.get(_flat_name(default, path, source)) is not None:
+                value = None
             arguments[field.name] = values.get(_flat_name(default, path, field.name), value)
     try:
         return type(default)(**arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
 from collections.abc import Mapping
 from functools import cache
@@ -17,7 +18,7 @@ from esper.checkpoint.store import StoreError
 from esper.checkpoint.tree import TreeError, check_form, differences, split, with_arrays
 from esper.config import RunConfig
 from esper.envs.base import EnvError
-from esper.resume import Resume, ResumeError
+from esper.resume import Resume, ResumeError, ResumePoint, check_newest
 from esper.resume_upgrade import upgraded_state
 from esper.settings import recorded
 from esper.simic.rates import Horizon, Rates, RateSchedules
@@ -96,10 +97,7 @@ def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise StoreError(f"{resume.point.source}: {error or type(error).__name__}") from None
     if resume.mode == "continue" and state["lr_schedule_switch"] != _switch(training):
-        raise ResumeError(
-            f"{SWITCH}={_switch(training)}: the run was started with {state['lr_schedule_switch']}; schedules may "
-            "change with --resume-schedule extend or restart"
-        )
+        raise ResumeError(_switch_was_changed(config, training, resume, schedules))
     training.agent.set_horizon(_horizon(config, training, resume.mode, schedules.horizon))
     return schedules.at(training.agent.train_steps)
 
@@ -162,6 +160,33 @@ def _stored_schedules(state: Mapping[str, Any], resume: Resume, training: Traini
     if wrong:
         raise TreeError("its schedules are not those of its settings; a rate would jump: " + "; ".join(wrong[:5]))
     return schedules
+
+
+def _switch_was_changed(config: RunConfig, training: Training, resume: Resume, stored: RateSchedules) -> str:
+    """Why a run cannot go on under the other value of the switch, which rates would jump, and the command that does."""
+    agent = training.agent
+    switch, before = _switch(training), "off" if agent.lr_schedules_on else "on"
+    horizon = _horizon(config, training, "extend", stored.horizon)
+    extended = RateSchedules(agent.config, agent.optimizer.group_names, horizon)
+    old, new = (schedules.at(agent.train_steps).learning_rates for schedules in (stored, extended))
+    jumps = "".join(f"\n  lr/{group} {rate:.4g}, now {new[group]:.4g}" for group, rate in old.items())
+    path = shlex.quote(str(_shortest(resume.point)))
+    return (
+        f"{SWITCH}={switch}: the run was started with {before}; to go on as it was:\n"
+        f"  {SWITCH}={before} esper ppo --resume {path}\n"
+        f"to go on with {switch}, beside the flags that were given:\n"
+        f"  {SWITCH}={switch} esper ppo --resume {path} --resume-schedule extend\n"
+        f"which changes the rates of the next update, {agent.train_steps}:{jumps}"
+    )
+
+
+def _shortest(point: ResumePoint) -> Path:
+    """The run's folder where that leads to `point`, else the checkpoint."""
+    try:
+        check_newest(point)
+    except ResumeError:
+        return point.source
+    return point.run_dir or point.source
 
 
 def _horizon(config: RunConfig, training: Training, mode: str, stored: Horizon) -> Horizon:

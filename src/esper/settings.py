@@ -73,6 +73,19 @@ def resolve(layers: Sequence[Layer]) -> Settings:
     Raises:
         SettingsError: for an unknown name or a value that cannot be used.
     """
+    values, origins = merge(layers)
+    try:
+        return Settings(config=unflatten(RunConfig, values), origins=origins)
+    except ConfigError as error:
+        raise SettingsError(error, origin_of(error, origins)) from None
+
+
+def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Origin]]:
+    """The values that `layers` give together, the strongest last, and where each is from.
+
+    Raises:
+        SettingsError: for an unknown name; for a base rate that the same layer's points leave no use for.
+    """
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     for layer in layers:
@@ -84,10 +97,25 @@ def resolve(layers: Sequence[Layer]) -> Settings:
             for name, (given_as, value) in given.items():
                 values[name] = value
                 origins[name] = Origin(source=layer.source, name=given_as)
-    try:
-        return Settings(config=unflatten(RunConfig, values), origins=origins)
-    except ConfigError as error:
-        raise SettingsError(error, origins.get(error.name)) from None
+        common, left = Origin(source=layer.source, name=COMMON_LR), [origins.get(name) for name in COMPONENT_LRS]
+        if COMMON_LR in layer.values and common not in left and None in left:
+            allowed = "no component is left that uses it; give no base rate beside points"
+            raise SettingsError(ConfigError(COMMON_LR, layer.values[COMMON_LR], allowed), common)
+    return values, origins
+
+
+def origin_of(error: ConfigError, origins: Mapping[str, Origin]) -> Origin | None:
+    """Where the setting that `error` names was given; for one that is missing, where it would be given.
+
+    It is missing because of its schedule's decay: what came by `lr_decay` misses an `lr_step_size`.
+    """
+    origin = origins.get(error.name)
+    prefix = next((each for each in SCHEDULES if error.name.startswith(f"{each}_")), None)
+    decay = origins.get(f"{prefix}_decay")
+    if origin is not None or prefix is None or decay is None:
+        return origin
+    parameter = error.name.removeprefix(prefix)
+    return Origin(source=decay.source, name=decay.name.removesuffix("_decay") + parameter)
 
 
 _Given: TypeAlias = dict[str, tuple[str, Any]]
@@ -117,17 +145,24 @@ def _common_and_own(layer: Layer) -> tuple[_Given, _Given]:
 def _superseded(values: Mapping[str, Any], stronger: _Given) -> list[str]:
     """Names in `values` that `stronger` replaces by another way of saying the same.
 
-    A new warmup length replaces the old one in its other unit; a new shape replaces the old shape's parameters.
+    A new warmup length replaces the old one in its other unit; a new shape replaces the old shape's parameters; points
+    replace the base rate.
     """
     replaced = []
     for prefix in SCHEDULES:
-        steps, frac = f"{prefix}_warmup_steps", f"{prefix}_warmup_frac"
-        for given, other in ((steps, frac), (frac, steps)):
-            if stronger.get(given, ("", None))[1] is not None:
-                replaced.append(other)
-        decay = stronger.get(f"{prefix}_decay", ("", None))[1]
+        given = {
+            name.removeprefix(f"{prefix}_"): value
+            for name, (_, value) in stronger.items()
+            if name.startswith(f"{prefix}_") and value not in (None, "none")
+        }
+        for unit, other in (("warmup_steps", "warmup_frac"), ("warmup_frac", "warmup_steps")):
+            if unit in given:
+                replaced.append(f"{prefix}_{other}")
+        decay = given.get("decay")
         if decay is not None and decay != values.get(f"{prefix}_decay", "constant"):
             replaced += [f"{prefix}_{name}" for name in DECAY_PARAMETERS if name not in USES.get(str(decay), ())]
+        if decay == "piecewise" or "points" in given:
+            replaced.append(prefix)
     return replaced
 
 

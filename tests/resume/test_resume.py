@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -284,6 +286,59 @@ class TestWhatMayChange:
             assert "ESPER_LR_SCHEDULE=off: the run was started with on" in capsys.readouterr().err
         else:
             assert set(load_updates(killed)["lr/policy"][5:].tolist()) == {1e-3}
+
+    @pytest.mark.parametrize(("before", "now"), [("on", "off"), ("off", "on"), ("off", None)])
+    def test_the_switch_names_the_command_that_changes_it_and_what_jumps(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        before: str,
+        now: str | None,
+    ) -> None:
+        def switch(value: str | None) -> None:
+            monkeypatch.delenv("ESPER_LR_SCHEDULE", raising=False)
+            if value is not None:
+                monkeypatch.setenv("ESPER_LR_SCHEDULE", value)
+
+        switch(before)
+        flags = ["--lr-decay", "linear", "--value-lr", "2e-3", "--checkpoint-every", "6"]
+        folder = cut_back(train(tmp_path / "whole", *flags), tmp_path / "a run", 6)
+        switch(now)
+        assert resume(folder) == 2
+        err = capsys.readouterr().err
+        # Update 6 of 8: a quarter is left of 1e-3, and of 2e-3.
+        linear, constant = ("0.00025", "0.0005"), ("0.001", "0.002")
+        old, new = (linear, constant) if before == "on" else (constant, linear)
+        assert "the rates of the next update, 6:" in err
+        assert f"\n  lr/policy {old[0]}, now {new[0]}\n" in err
+        assert f"\n  lr/value {old[1]}, now {new[1]}\n" in err
+        as_it_was, changed = re.findall(r"ESPER_LR_SCHEDULE=.* esper ppo .*", err)
+        assert shlex.split(as_it_was) == [f"ESPER_LR_SCHEDULE={before}", "esper", "ppo", "--resume", str(folder)]
+        for command, rate in ((changed, new[0]), (as_it_was, old[0])):
+            copy = tmp_path / f"copy {rate}"
+            shutil.copytree(folder, copy)
+            assignment, _, *arguments = shlex.split(command.replace(str(folder), str(copy)))
+            switch(assignment.partition("=")[2])
+            assert main([*arguments, "--quiet", "--no-picture"]) == 0
+            assert load_updates(copy)["lr/policy"][6] == pytest.approx(float(rate))
+
+    def test_the_switch_names_the_checkpoint_where_the_run_has_a_newer_one(
+        self, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("ESPER_LR_SCHEDULE", "off")
+        checkpoint = run / "checkpoints" / "00000003"
+        assert resume(checkpoint, "--run-dir", str(tmp_path / "other")) == 2
+        assert f"--resume {checkpoint} --resume-schedule extend\n" in capsys.readouterr().err
+        assert not (tmp_path / "other").exists()
+
+    def test_an_error_of_the_schedule_names_the_flag_that_was_typed(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        killed = cut_back(run, tmp_path / "killed", 5)
+        # It fits into the run's 8 updates, but not into the 3 that are left.
+        assert resume(killed, "--resume-schedule", "restart", "--lr-warmup-steps", "4") == 2
+        assert "error: --lr-warmup-steps 4: warmup (4 updates)" in capsys.readouterr().err
 
 
 class TestWhereFrom:

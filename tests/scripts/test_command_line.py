@@ -114,6 +114,82 @@ class TestSwitch:
         assert err == "esper ppo: error: ESPER_LR_SCHEDULE=no: must be on or off\n"
         assert not (tmp_path / "run").exists()
 
+    def test_off_holds_the_first_point_of_piecewise(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ESPER_LR_SCHEDULE", "off")
+        points = ["--policy-lr-decay", "piecewise", "--policy-lr-points", "0:2e-3,5:1e-4"]
+        assert esper(capsys, "ppo", *SMALL, "--no-picture", *points, "--run-dir", tmp_path / "run")[0] == 0
+        updates = load_updates(tmp_path / "run")
+        assert set(updates["lr/policy"]) == {2e-3}
+        assert set(updates["lr/value"]) == {1e-3}
+
+    @pytest.mark.parametrize("value", ["off", "0", "OFF", ""])
+    def test_esper_schedule_says_what_esper_ppo_says(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, value: str
+    ) -> None:
+        monkeypatch.setenv("ESPER_LR_SCHEDULE", value)
+        flags = [*SMALL, "--lr-decay", "linear", "--no-picture", "--run-dir", str(tmp_path / "run")]
+        trained, drawn = esper(capsys, "ppo", *flags), esper(capsys, "schedule", *flags)
+        assert trained[0] == drawn[0] == (0 if value == "off" else 2)
+        assert trained[2].replace("esper ppo", "esper schedule") == drawn[2]
+        if value == "off":
+            said = "ESPER_LR_SCHEDULE=off: learning rates stay at their base rates"
+            assert trained[1].splitlines().count(said) == drawn[1].splitlines().count(said) == 1
+            for name in ("policy ", "value  "):
+                assert (
+                    f"{name} constant, base 0.001: constant from update 0 at 0.001; last update 9 at 0.001" in drawn[1]
+                )
+
+
+MULTISTEP = ("--lr-decay", "multistep", "--lr-gamma", "0.5", "--lr-milestones")
+# The last of SMALL's updates is 9.
+BEYOND_END = [
+    ([*MULTISTEP, "5,9"], []),
+    (
+        [*MULTISTEP, "5,10,12"],
+        ["--lr-milestones 5,10,12: the drop at update 10 is not reached: the run ends with update 9"],
+    ),
+    # With the policy's delay its drop is at 3 + 7.
+    (
+        [*MULTISTEP, "7", "--policy-lr-delay", "3"],
+        ["--lr-milestones 7: the drop at update 10 is not reached: the run ends with update 9"],
+    ),
+    (
+        [*MULTISTEP, "5", "--value-lr-milestones", "50"],
+        ["--value-lr-milestones 50: the drop at update 50 is not reached: the run ends with update 9"],
+    ),
+    (
+        ["--entropy-coef", "0.1", "--entropy-coef-decay", "linear", "--entropy-coef-decay-steps", "20"],
+        ["--entropy-coef-decay-steps 20: the end of the decay at update 20 is not reached: the run ends with update 9"],
+    ),
+]
+
+
+class TestBeyondTheEnd:
+    @pytest.mark.parametrize(("flags", "expected"), BEYOND_END, ids=[" ".join(flags) for flags, _ in BEYOND_END])
+    def test_is_said_once_by_both_commands(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], expected: list[str]
+    ) -> None:
+        for command in ("schedule", "ppo"):
+            given = [*SMALL, "--no-picture", *flags, "--run-dir", tmp_path / "run"]
+            status, out, err = esper(capsys, command, *given)
+            assert (status, err) == (0, "")
+            assert [line for line in out.splitlines() if "not reached" in line] == expected
+
+    def test_names_the_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "mine.toml"
+        path.write_text('lr_decay = "step"\nlr_gamma = 0.5\nlr_step_size = 10\n')
+        out = esper(capsys, "schedule", *SMALL, "--config", path)[1]
+        notice = "lr_step_size = 10: the first drop at update 10 is not reached: the run ends with update 9"
+        assert f"\n{path}: {notice}\n" in out
+
+    def test_is_not_said_of_schedules_that_are_off(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ESPER_LR_SCHEDULE", "off")
+        assert "not reached" not in esper(capsys, "schedule", *SMALL, *MULTISTEP, "50")[1]
+
 
 class TestOutput:
     def test_plain_lines_without_a_terminal(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,7 +352,26 @@ BAD = [
     (["--lr-warmup-steps", "10"], "--lr-warmup-steps 10: warmup (10 updates)"),
     (["--lr-warmup-steps", "1", "--lr-warmup-frac", "0.1"], "give warmup_steps or warmup_frac, not both"),
     (["--lr-decay", "cosin"], "--lr-decay cosin: must be one of constant, linear"),
-    (["--lr-decay", "step"], "--policy-lr-step-size: decay 'step' needs it"),
+    (["--lr-decay", "step"], "error: --lr-step-size: decay 'step' needs it"),
+    (["--policy-lr-decay", "step"], "error: --policy-lr-step-size: decay 'step' needs it"),
+    (["--value-lr-decay", "wsd"], "error: --value-lr-decay-frac: decay 'wsd' needs it"),
+    (["--clip-coef-decay", "multistep"], "error: --clip-coef-gamma: decay 'multistep' needs it"),
+    (["--lr-decay", "piecewise"], "error: --lr-points: decay 'piecewise' needs it"),
+    (["--lr-decay", "step", "--value-lr-decay", "step", "--value-lr-step-size", "3"], "error: --lr-step-size: decay"),
+    # SMALL has --lr 1e-3.
+    (["--lr-decay", "piecewise", "--lr-points", "0:5e-4,5:0"], "--lr 0.001: decay 'piecewise' has its rates in points"),
+    (
+        [*("--policy-lr-decay", "piecewise", "--policy-lr-points", "0:5e-4,5:0"), "--policy-lr", "1e-4"],
+        "--policy-lr 0.0001: decay 'piecewise' has its rates in points, the first 0.0005; give no base rate",
+    ),
+    (
+        [*("--entropy-coef-decay", "piecewise", "--entropy-coef-points", "0:0.1,5:0"), "--entropy-coef", "0.2"],
+        "--entropy-coef 0.2: decay 'piecewise' has its rates in points, the first 0.1; give no base rate",
+    ),
+    (
+        ["--lr-decay", "piecewise", "--policy-lr-points", "0:5e-4", "--value-lr-points", "0:1e-4"],
+        "--lr 0.001: no component is left that uses it",
+    ),
     (["--lr-min-ratio", "0.1"], "--lr-min-ratio 0.1: decay 'constant' does not use it"),
     (["--lr-warmup-step", "5"], "unknown argument --lr-warmup-step; did you mean '--lr-warmup-steps'"),
     (["--env-kwargs", "{"], "--env-kwargs {: must be a JSON object"),
@@ -307,6 +402,14 @@ class TestBadInput:
         path.write_text('{"lr_decay": "cosine", "lr_min_ratio": 2}')
         status, _, err = esper(capsys, "ppo", "--config", path)
         assert (status, err) == (2, f"esper ppo: error: {path}: lr_min_ratio = 2: must be at least 0 and at most 1\n")
+
+    def test_a_missing_one_is_named_as_the_file_would_have_it(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "mine.json"
+        path.write_text('{"lr_decay": "step", "lr_gamma": 0.5}')
+        status, _, err = esper(capsys, "ppo", "--config", path)
+        assert (status, err) == (2, f"esper ppo: error: {path}: lr_step_size: decay 'step' needs it\n")
 
     def test_an_environment_that_is_no_text_in_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "mine.toml").write_text('env = ["CartPole-v1"]\n')

@@ -117,7 +117,13 @@ class TestExactValues:
 
     def test_piecewise(self) -> None:
         points = ((0, 1.0), (2, 3.0), (4, 0.0))
-        assert rates(6, 7, peak=1.0, decay="piecewise", points=points) == [1.0, 2.0, 3.0, 1.5, 0.0, 0.0, 0.0]
+        assert rates(6, 7, decay="piecewise", points=points) == [1.0, 2.0, 3.0, 1.5, 0.0, 0.0, 0.0]
+
+    def test_the_base_rate_of_piecewise_is_that_of_its_first_point(self) -> None:
+        config = ScheduleConfig(decay="piecewise", points=((0, 2.0), (2, 3.0)))
+        assert config == ScheduleConfig(peak=2.0, decay="piecewise", points=((0, 2.0), (2, 3.0)))
+        assert config.peak == 2.0
+        assert [make_schedule(config, 6).ratio(update) for update in range(4)] == [1.0, 1.25, 1.5, 1.5]
 
 
 class TestPhases:
@@ -135,10 +141,110 @@ class TestPhases:
         config = ScheduleConfig(peak=1.0, decay="step", step_size=1, gamma=0.5, min_ratio=0.25)
         assert [make_schedule(config, 9).phase(update) for update in range(4)] == ["decay", "decay", "floor", "floor"]
 
+    @pytest.mark.parametrize(
+        ("points", "expected"),
+        [
+            (
+                ((0, 1.0), (2, 3.0), (4, 3.0), (6, 1.0)),
+                [*["warmup"] * 2, *["stable"] * 2, *["decay"] * 2, *["floor"] * 2],
+            ),
+            (((0, 1.0), (2, 3.0)), [*["warmup"] * 2, *["floor"] * 6]),
+            (((0, 1.0), (9, 0.0)), ["decay"] * 8),
+            (((0, 1.0), (2, 1.0), (4, 1.0)), ["constant"] * 8),
+            (((0, 1.0),), ["constant"] * 8),
+        ],
+    )
+    def test_piecewise(self, points: tuple[tuple[int, float], ...], expected: list[str]) -> None:
+        for delay in (0, 3):
+            schedule = make_schedule(ScheduleConfig(decay="piecewise", points=points, delay=delay), 8)
+            assert [schedule.phase(update) for update in range(8 + delay)] == ["delay"] * delay + expected
+
+    @pytest.mark.parametrize(
+        "shape",
+        [
+            {"decay": "linear"},
+            {"decay": "cosine", "decay_steps": 2},
+            {"decay": "exponential"},
+            {"decay": "step", "step_size": 1, "gamma": 0.5},
+            {"decay": "multistep", "milestones": (2, 3), "gamma": 0.5},
+            {"decay": "inverse_sqrt"},
+            {"decay": "wsd", "decay_frac": 0.5},
+            {"decay": "cosine_restarts", "cycles": 2, "cycle_decay": 0.5},
+        ],
+        ids=str,
+    )
+    def test_a_floor_at_the_peak_is_constant(self, shape: dict[str, object]) -> None:
+        schedule = make_schedule(ScheduleConfig(delay=1, warmup_steps=1, min_ratio=1.0, **shape), 8)  # type: ignore[arg-type]
+        assert [schedule.phase(update) for update in range(10)] == ["delay", "warmup", *["constant"] * 8]
+        assert [schedule(update) for update in range(2, 10)] == [3e-4] * 8
+
     def test_table_and_ratio(self) -> None:
         schedule = make_schedule(ScheduleConfig(peak=2.0, decay="linear"), 2)
         assert schedule.table() == [(0, 2.0, "decay"), (1, 1.0, "decay")]
         assert [schedule.ratio(update) for update in range(3)] == [1.0, 0.5, 0.0]
+
+
+class TestBeyondEnd:
+    """Of ten updates, of which the last is 9."""
+
+    @pytest.mark.parametrize(
+        ("parameters", "expected"),
+        [
+            ({"decay": "multistep", "gamma": 0.5, "milestones": (3, 9)}, []),
+            ({"decay": "multistep", "gamma": 0.5, "milestones": (3, 10)}, ["milestones: the drop at update 10"]),
+            (
+                {"decay": "multistep", "gamma": 0.5, "milestones": (3, 8), "delay": 3},
+                ["milestones: the drop at update 11"],
+            ),
+            ({"decay": "step", "gamma": 0.5, "step_size": 9}, []),
+            # Warmup of 1, then 9 updates until the first drop.
+            (
+                {"decay": "step", "gamma": 0.5, "step_size": 9, "warmup_steps": 1},
+                ["step_size: the first drop at update 10"],
+            ),
+            # A line to update 10 is the linear decay over the run.
+            ({"decay": "piecewise", "points": ((0, 1.0), (10, 0.0))}, []),
+            ({"decay": "piecewise", "points": ((0, 1.0), (11, 0.5), (12, 0.0))}, ["points: the point at update 11"]),
+            ({"decay": "linear"}, []),
+            ({"decay": "linear", "decay_steps": 10}, []),
+            (
+                {"decay": "linear", "decay_steps": 8, "warmup_steps": 3},
+                ["decay_steps: the end of the decay at update 11"],
+            ),
+            ({"decay": "cosine_restarts", "cycles": 3}, []),
+            # Cycles of 6: the second is cut, and is no cycle that never begins.
+            (
+                {"decay": "cosine_restarts", "cycles": 2, "decay_steps": 12},
+                ["decay_steps: the end of the decay at update 12"],
+            ),
+            (
+                {"decay": "cosine_restarts", "cycles": 3, "decay_steps": 15},
+                ["cycles: the cycle from update 10", "decay_steps: the end of the decay at update 15"],
+            ),
+            ({"decay": "wsd", "decay_frac": 1.0}, []),
+            ({"decay": "inverse_sqrt", "timescale": 1000.0}, []),
+            ({"warmup_steps": 9}, []),
+        ],
+        ids=str,
+    )
+    def test_names_what_no_update_sees(self, parameters: dict[str, object], expected: list[str]) -> None:
+        config = ScheduleConfig(**parameters)  # type: ignore[arg-type]
+        found = make_schedule(config, 10).beyond_end()
+        assert [f"{each.name}: {each.says}" for each in found] == [
+            f"{text} is not reached: the run ends with update 9" for text in expected
+        ]
+        assert [each.value for each in found] == [getattr(config, each.name) for each in found]
+        assert make_schedule(config, 100).beyond_end() == []
+
+
+@st.composite
+def piecewise(draw: st.DrawFn) -> Schedule:
+    lengths = draw(st.lists(st.integers(1, 20), max_size=5))
+    # Few rates, so that some are the same.
+    rates = draw(st.lists(st.sampled_from([1e-4, 3e-4, 1.0]), min_size=len(lengths) + 1, max_size=len(lengths) + 1))
+    points = tuple(zip(itertools.accumulate(lengths, initial=0), rates, strict=True))
+    config = ScheduleConfig(decay="piecewise", points=points, delay=draw(st.integers(0, 5)))
+    return make_schedule(config, draw(st.integers(6, 150)))
 
 
 @st.composite
@@ -213,6 +319,31 @@ class TestProperties:
     def test_never_below_the_floor_after_warmup(self, schedule: Schedule) -> None:
         start = schedule.config.delay + schedule.warmup
         assert min(schedule(update) for update in range(start, schedule.total_updates)) >= schedule.floor
+
+    @given(schedules() | piecewise())
+    def test_the_phase_follows_the_rate(self, schedule: Schedule) -> None:
+        """From each update to the next, but where the next is of another phase, or of another cycle."""
+        restarts = schedule.config.decay == "cosine_restarts"
+        for update in range(schedule.total_updates + 20):
+            phase, rate, after = schedule.phase(update), schedule(update), schedule(update + 1)
+            match phase:
+                case "delay":
+                    assert rate == 0
+                case "warmup":
+                    assert after > rate
+                case "decay":
+                    assert after <= rate or restarts
+                case "stable":
+                    assert after == rate
+                case "constant" | "floor":
+                    assert after == rate == schedule(update + 1000)
+
+    @given(schedules() | piecewise())
+    def test_what_falls_or_rises_later_is_not_called_constant_and_what_never_does_is(self, schedule: Schedule) -> None:
+        start = schedule.config.delay + schedule.warmup
+        later = {schedule(update) for update in range(start, start + 5000)}
+        for update in (start, start + 7):
+            assert (schedule.phase(update) == "constant") == (len(later) == 1)
 
     @given(schedules(), st.integers(0, 500))
     def test_delay_phase_is_where_the_rate_is_exactly_zero_before_warmup(self, schedule: Schedule, update: int) -> None:
@@ -346,6 +477,9 @@ BAD = [
     ({"decay": "piecewise", "points": ((0, 1.0), (5, -0.5))}, "points", "none negative"),
     ({"decay": "piecewise", "points": ((0, 1.0), (5, math.nan))}, "points", "finite"),
     ({"decay": "piecewise", "points": ((0, 1.0),), "warmup_steps": 2}, "warmup_steps", "no warmup"),
+    ({"peak": 5e-4, "decay": "piecewise", "points": ((0, 1e-3), (5, 1e-4))}, "peak", "the first 0.001; give no base"),
+    ({"peak": 3e-4, "decay": "piecewise", "points": ((0, 1e-3), (5, 1e-4))}, "peak", "the first 0.001; give no base"),
+    ({"peak": math.nan, "decay": "piecewise", "points": ((0, 1e-3), (5, 1e-4))}, "peak", "finite"),
     ({"warmup_steps": "5"}, "warmup_steps", "is text"),
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,15 +14,17 @@ from esper.options import Bounds, ConfigError, Setting, coerce, format_value, ne
 from esper.settings import (
     COMPONENT_LRS,
     Layer,
+    Origin,
     Settings,
     SettingsError,
     common_names,
     file_layer,
+    origin_of,
     preset_layer,
     resolve,
 )
-from esper.simic.config import SCHEDULES
-from esper.simic.schedules import SWITCH
+from esper.simic.config import SCHEDULES, PPOConfig
+from esper.simic.schedules import SWITCH, schedules_enabled
 
 # Learning rates first: they are what this trainer is for.
 _GROUPS = (
@@ -112,12 +114,30 @@ def explain(error: SettingsError) -> str:
     cause, origin = error.error, error.origin
     if cause.name == SWITCH:
         return f"{cause.name}={cause.value}: {cause.allowed}"
-    if origin is None:
-        value = "" if cause.value is None else f" {format_value(cause.value)}"
-        return f"{flag(cause.name)}{value}: {cause.allowed}"
-    if origin.source == "flag":
-        return f"{flag(origin.name)} {format_value(cause.value)}: {cause.allowed}"
-    return f"{origin.source}: {origin.name} = {format_value(cause.value)}: {cause.allowed}"
+    value = "" if cause.value is None else format_value(cause.value)
+    if origin is None or origin.source == "flag":
+        return f"{flag(cause.name if origin is None else origin.name)} {value}".rstrip() + f": {cause.allowed}"
+    return f"{origin.source}: {origin.name}" + (f" = {value}" if value else "") + f": {cause.allowed}"
+
+
+def in_force(ppo: PPOConfig) -> PPOConfig:
+    """`ppo` as it trains under the environment variable that switches learning-rate schedules off.
+
+    Raises:
+        ConfigError: for a value of the variable other than `on` and `off`.
+    """
+    return ppo if schedules_enabled() else ppo.without_lr_schedules()
+
+
+def beyond_end(ppo: PPOConfig, origins: Mapping[str, Origin]) -> list[str]:
+    """A line for each setting, by the flag or the name in a file, with what the run ends too early to see of it."""
+    lines = []
+    for prefix in SCHEDULES:
+        for beyond in ppo.make_schedule(prefix, ppo.total_updates).beyond_end():
+            notice = ConfigError(f"{prefix}_{beyond.name}", beyond.value, beyond.says)
+            lines.append(explain(SettingsError(notice, origin_of(notice, origins))))
+    # A common flag is said once for both components.
+    return list(dict.fromkeys(lines))
 
 
 def _flags() -> Iterator[tuple[str, Setting, bool]]:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,19 @@ from esper.config import RunConfig
 from esper.options import ConfigError, flatten
 from esper.resume_rules import MODES
 from esper.run_folder import BEST
-from esper.scripts.flags import STOPPED_BY, add_settings, add_sources, explain, fail, flag, given_layers, settings_from
-from esper.settings import Settings, SettingsError
+from esper.scripts.flags import (
+    STOPPED_BY,
+    add_settings,
+    add_sources,
+    beyond_end,
+    explain,
+    fail,
+    flag,
+    given_layers,
+    in_force,
+    settings_from,
+)
+from esper.settings import Origin, Settings, SettingsError, merge, origin_of
 
 if TYPE_CHECKING:
     from esper.run import RunResult
@@ -68,8 +79,9 @@ def train(settings: Settings) -> int:
     from esper.run import run as run_training
 
     config = settings.config
-    with _failures(lambda error: SettingsError(error, settings.origins.get(error.name))):
-        result = run_training(config, sinks=_sinks(config))
+    with _failures(settings.origins):
+        notices = beyond_end(in_force(config.ppo), settings.origins)
+        result = run_training(config, sinks=_sinks(config, notices))
     return _conclude(config, result)
 
 
@@ -79,10 +91,13 @@ def resume(args: argparse.Namespace) -> int:
 
     if args.preset != "auto" or args.print_config:
         fail("--resume: has the settings of its run; --preset and --print-config do not go with it", "esper ppo")
-    with _failures(lambda error: SettingsError(error, None)):
+    origins: dict[str, Origin] = {}
+    with _failures(origins):
+        layers = given_layers(args)
+        origins.update(merge(layers)[1])
         config, result = resume_run(
             args.resume,
-            given_layers(args),
+            layers,
             mode=args.resume_schedule,
             fresh_episodes=args.fresh_episodes,
             sinks=_sinks,
@@ -96,8 +111,11 @@ def _log_to_stderr(config: RunConfig) -> None:
 
 
 @contextlib.contextmanager
-def _failures(located: Callable[[ConfigError], SettingsError]) -> Iterator[None]:
-    """Errors of a run as messages and exit status: 2 for what was asked for, 1 for what happened on the way."""
+def _failures(origins: Mapping[str, Origin]) -> Iterator[None]:
+    """Errors of a run as messages and exit status: 2 for what was asked for, 1 for what happened on the way.
+
+    `origins` has where the settings of the run are from.
+    """
     from esper.checkpoint.store import StoreError
     from esper.resume import ResumeError
     from esper.run import RunError
@@ -107,7 +125,7 @@ def _failures(located: Callable[[ConfigError], SettingsError]) -> Iterator[None]
     except SettingsError as error:
         fail(explain(error), "esper ppo")
     except ConfigError as error:
-        fail(explain(located(error)), "esper ppo")
+        fail(explain(SettingsError(error, origin_of(error, origins))), "esper ppo")
     except (StoreError, ResumeError) as error:
         fail(str(error), "esper ppo")
     except RunError as error:
@@ -115,14 +133,14 @@ def _failures(located: Callable[[ConfigError], SettingsError]) -> Iterator[None]
         raise SystemExit(1) from None
 
 
-def _sinks(config: RunConfig) -> list[Sink]:
+def _sinks(config: RunConfig, notices: Sequence[str] = ()) -> list[Sink]:
     """What shows the run, beginning with what is made before it starts."""
     _log_to_stderr(config)
     from rich.console import Console
 
     from esper.telemetry.console import ConsoleSink
 
-    return [ConsoleSink(Console(quiet=config.quiet))]
+    return [ConsoleSink(Console(quiet=config.quiet), notices)]
 
 
 def _conclude(config: RunConfig, result: RunResult) -> int:

@@ -7,8 +7,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from esper.scripts.flags import add_settings, add_sources, fail, settings_from
-from esper.simic.schedules import Schedule, make_schedule
+from esper.options import ConfigError
+from esper.scripts.flags import add_settings, add_sources, beyond_end, explain, fail, in_force, settings_from
+from esper.settings import SettingsError
+from esper.simic.schedules import SWITCH, Schedule, make_schedule
 
 USAGE = "esper schedule [the flags of esper ppo] [--output FILE.png]"
 
@@ -21,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    ppo = settings_from(args).config.ppo
+    settings = settings_from(args)
+    try:
+        ppo = in_force(settings.config.ppo)
+    except ConfigError as error:
+        fail(explain(SettingsError(error, None)), "esper schedule")
     schedules = {
         "policy": make_schedule(ppo.policy_lr, ppo.total_updates),
         "value": make_schedule(ppo.value_lr, ppo.total_updates),
@@ -31,6 +37,10 @@ def run(args: argparse.Namespace) -> int:
 
     width = min(shutil.get_terminal_size().columns, 100)
     print(draw_curves(curves, width=width, colour=sys.stdout.isatty()))
+    if ppo is not settings.config.ppo:
+        print(f"{SWITCH}=off: learning rates stay at their base rates")
+    for line in beyond_end(ppo, settings.origins):
+        print(line)
     print(f"{ppo.total_updates} updates of {ppo.num_envs} x {ppo.num_steps} steps")
     for name, schedule in schedules.items():
         print(f"{name:7} {describe(schedule)}")

@@ -113,9 +113,8 @@ def _wsd_span(config: ScheduleConfig, total_updates: int, warmup: int) -> tuple[
 def _cosine_restarts(config: ScheduleConfig, peak: float, floor: float, start: int, length: int) -> Shape:
     """Cosine cycles that each start on a whole update, so that every cycle's peak is reached exactly."""
     cycles = config.cycles or 1
-    mult = 1.0 if config.cycle_mult is None else config.cycle_mult
     decay = 1.0 if config.cycle_decay is None else config.cycle_decay
-    bounds = _cycle_bounds(cycles, mult, start, length)
+    bounds = cycle_bounds(config, start, length)
 
     def rate(clock: int) -> float:
         cycle = bisect.bisect_right(bounds, clock) - 1
@@ -128,8 +127,10 @@ def _cosine_restarts(config: ScheduleConfig, peak: float, floor: float, start: i
     return rate
 
 
-def _cycle_bounds(cycles: int, mult: float, start: int, length: int) -> list[int]:
+def cycle_bounds(config: ScheduleConfig, start: int, length: int) -> list[int]:
     """First update of each cycle, then the update after the last one."""
+    cycles = config.cycles or 1
+    mult = 1.0 if config.cycle_mult is None else config.cycle_mult
     too_many = ConfigError("cycles", cycles, f"{length} updates of decay are too few for that many cycles")
     if cycles > length:
         raise too_many

@@ -50,6 +50,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 DECAY_PARAMETERS: tuple[str, ...] = tuple(dict.fromkeys(name for names in USES.values() for name in names))
 
+DEFAULT_PEAK = 3e-4
+
 _COUNT = Bounds(minimum=0)
 _LENGTH = Bounds(minimum=1)
 _UNIT = Bounds(minimum=0, maximum=1)
@@ -60,13 +62,14 @@ _FRACTION = Bounds(minimum=0, below=1)
 class ScheduleConfig:
     """A learning rate over the updates of a run. With only `peak` given it is constant.
 
-    `None` means "not given"; a parameter that the chosen `decay` does not use is an error, not ignored.
+    `None` means "not given"; a parameter that the chosen `decay` does not use is an error, not ignored. `peak` is
+    always a number once the config is made: 3e-4 where it was not given, for piecewise the rate of the first point.
     """
 
     prefixed_by: ClassVar[str] = "peak"
     zero_peak: ClassVar[bool] = False
 
-    peak: float = option(3e-4, "base rate: the value after warmup, before decay")
+    peak: float = option(None, "base rate: the value after warmup, before decay", derived_from="points")
     warmup_steps: int | None = option(None, "warmup length in updates", bounds=_COUNT)
     warmup_frac: float | None = option(None, "warmup length as a fraction of all updates", bounds=_FRACTION)
     warmup_shape: Literal["linear", "cosine"] | None = option(None, "how warmup rises (default linear)")
@@ -98,10 +101,13 @@ class ScheduleConfig:
         bounds=Bounds(above=0, maximum=1),
     )
     points: tuple[tuple[int, float], ...] | None = option(
-        None, "piecewise: update:rate pairs joined by lines, as 0:3e-4,100:1e-4"
+        None, "piecewise: update:rate pairs joined by lines, as 0:3e-4,100:1e-4; the first rate is the base rate"
     )
 
     def __post_init__(self) -> None:
+        has_peak = self.peak is not None
+        if not has_peak:
+            object.__setattr__(self, "peak", DEFAULT_PEAK)
         check_options(self)
         if not math.isfinite(self.peak) or self.peak < 0 or (self.peak == 0 and not self.zero_peak):
             raise ConfigError(
@@ -113,6 +119,14 @@ class ScheduleConfig:
             _check_milestones(self.milestones)
         if self.points is not None:
             _check_points(self.points)
+            self._take_peak_from_points(self.points, has_peak=has_peak)
+
+    def _take_peak_from_points(self, points: tuple[tuple[int, float], ...], *, has_peak: bool) -> None:
+        first = points[0][1]
+        if has_peak and self.peak != first:
+            allowed = f"decay 'piecewise' has its rates in points, the first {first:g}; give no base rate beside them"
+            raise ConfigError("peak", self.peak, allowed)
+        object.__setattr__(self, "peak", first)
 
     def _check_warmup(self) -> None:
         if self.warmup_steps is not None and self.warmup_frac is not None:

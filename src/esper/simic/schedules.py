@@ -9,19 +9,21 @@ All arithmetic is Python float (float64). Standard library only.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from esper.options import ConfigError
-from esper.simic.decay_shapes import Shape, after_warmup, between
+from esper.simic.decay_shapes import Shape, after_warmup, between, cycle_bounds
 from esper.simic.schedule_config import DECAYS, CoefficientConfig, ScheduleConfig
 
 __all__ = [
     "DECAYS",
     "SWITCH",
+    "BeyondEnd",
     "CoefficientConfig",
     "Phase",
     "Schedule",
@@ -35,11 +37,20 @@ Phase: TypeAlias = Literal["delay", "warmup", "stable", "decay", "floor", "const
 
 
 @dataclass(frozen=True, kw_only=True)
+class BeyondEnd:
+    """A parameter of a schedule with a part that no update of the run sees: its name, its value, and which part."""
+
+    name: str
+    value: object
+    says: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """A resolved schedule: `schedule(u)` is the rate of update `u`. Made by `make_schedule`.
 
     `warmup` is the resolved length W in updates, `decay_start` and `decay_end` are the first updates of the decay and
-    past it (None when it has no end), and `floor` is the lowest rate.
+    past it (None when it has no end), and `floor` is the lowest rate (for piecewise that of the last point).
     """
 
     config: ScheduleConfig
@@ -74,22 +85,68 @@ class Schedule:
         return self(update) / self.config.peak if self.config.peak else 0.0
 
     def phase(self, update: int) -> Phase:
-        """Which part of the schedule update `update` is in."""
+        """Which part of the schedule update `update` is in.
+
+        A shape that never falls is constant. Piecewise is warmup where it rises, decay where it falls, stable where it
+        is level, and at the floor from the last point on.
+        """
         clock = update - self.config.delay
         if clock < 0:
             return "delay"
         if clock < self.warmup:
             return "warmup"
-        if self.config.decay == "constant":
+        if self.config.points is not None:
+            return _piecewise_phase(self.config.points, clock)
+        if self.floor == self.config.peak:
             return "constant"
         if update < self.decay_start:
             return "stable"
         at_end = self.decay_end is not None and update >= self.decay_end
         return "floor" if at_end or 0 < self.floor == self(update) else "decay"
 
+    def beyond_end(self) -> list[BeyondEnd]:
+        """The parameters that the run ends too early to see all of; no error, as a run may be extended."""
+        last = self.total_updates - 1
+        late = ((name, what, [update for update in updates if update > last]) for name, what, updates in self._parts())
+        return [
+            BeyondEnd(
+                name=name,
+                value=getattr(self.config, name),
+                says=f"{what} {updates[0]} is not reached: the run ends with update {last}",
+            )
+            for name, what, updates in late
+            if updates
+        ]
+
+    def _parts(self) -> Iterator[tuple[str, str, list[int]]]:
+        """Parameters that take effect at certain updates: the name, what happens then, and when."""
+        config = self.config
+        if config.milestones is not None:
+            yield "milestones", "the drop at update", [config.delay + update for update in config.milestones]
+        if config.step_size is not None:
+            yield "step_size", "the first drop at update", [self.decay_start + config.step_size]
+        if config.cycles is not None and self.decay_end is not None:
+            bounds = cycle_bounds(config, self.decay_start, self.decay_end - self.decay_start)
+            yield "cycles", "the cycle from update", bounds[:-1]
+        # A line that ends with the run is seen whole: its end is where the next update would be.
+        if config.decay_steps is not None and self.decay_end is not None and self.decay_end > self.total_updates:
+            yield "decay_steps", "the end of the decay at update", [self.decay_end]
+        if config.points is not None:
+            ends = [config.delay + update for update, _ in config.points]
+            yield "points", "the point at update", [update for update in ends if update > self.total_updates]
+
     def table(self) -> list[tuple[int, float, Phase]]:
         """(update, rate, phase) for every update of the run."""
         return [(update, self(update), self.phase(update)) for update in range(self.total_updates)]
+
+
+def _piecewise_phase(points: tuple[tuple[int, float], ...], clock: int) -> Phase:
+    if len({rate for _, rate in points}) == 1:
+        return "constant"
+    for (_, before), (end, after) in itertools.pairwise(points):
+        if clock < end:
+            return "warmup" if after > before else "decay" if after < before else "stable"
+    return "floor"
 
 
 def make_schedule(config: ScheduleConfig, total_updates: int) -> Schedule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -27,10 +27,13 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class ConsoleSink:
-    """Shows where the run is; a notice of anything unusual stays on the screen."""
+    """Shows where the run is; a notice of anything unusual stays on the screen.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    `notices` are lines about its settings, shown when it begins.
+    """
+
+    def __init__(self, console: Console, notices: Sequence[str] = ()) -> None:
+        self._console, self._notices = console, notices
         self._live: Live | None = None
         self._total_updates = 1
         self._started = self._last_line = time.monotonic()
@@ -68,6 +71,8 @@ class ConsoleSink:
     def _begin(self, event: RunStarted) -> None:
         if event.lr_schedule_switch == "off":
             self._say("ESPER_LR_SCHEDULE=off: learning rates stay at their base rates")
+        for notice in self._notices:
+            self._say(notice, style="yellow")
         self._watch(event)
 
     def _go_on(self, event: RunResumed) -> None:
