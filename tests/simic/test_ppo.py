@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,8 +11,10 @@ from esper.options import ConfigError
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig, make_schedule
 from esper.simic import train_ppo_vectorized as train
 from esper.simic.config import CoefficientConfig
+from esper.simic.ppo import explained_variance
 from esper.simic.seeding import host_generator, integer_seed
 from esper.simic.vectorized import Training
+from esper.telemetry.anomalies import AnomalyDetector
 from esper.telemetry.events import Event, UpdateCompleted, to_record
 
 POLICY = ScheduleConfig(peak=3e-3, delay=2, warmup_steps=3, decay="cosine", min_ratio=0.1)
@@ -66,6 +69,84 @@ def test_a_callback_gets_completed_updates_alone() -> None:
     assert [type(event).__name__ for event in events].count("UpdateSkipped") == 1
     assert updates == [event for event in events if isinstance(event, UpdateCompleted)]
     assert len(updates) == UPDATES - 1
+
+
+class TestExplainedVariance:
+    @pytest.mark.parametrize(
+        ("returns", "values", "expected"),
+        [
+            # Returns vary by 1, what is left by ((-2)^2 + 0 + 2^2) / 2 = 4: 1 - 4 / 1.
+            ([1.0, 2.0, 3.0], [3.0, 2.0, 1.0], -3.0),
+            # An offset is no variance: 1 - 0.
+            ([1.0, 2.0, 3.0], [11.0, 12.0, 13.0], 1.0),
+            # Half of each deviation is left, a quarter of the variance.
+            ([-4.0, 0.0, 4.0], [-2.0, 0.0, 2.0], 0.75),
+            # Deviation sqrt(2) * 2 = 2.83 around 100: over 2 % of 100. What is left varies by ((-4)^2 + 4^2) / 1 = 32
+            # where returns vary by 8.
+            ([98.0, 102.0], [102.0, 98.0], -3.0),
+            ([-98.0, -102.0], [-102.0, -98.0], -3.0),
+            # Deviation sqrt(2) = 1.41 around 100: below 2 %.
+            ([99.0, 101.0], [101.0, 99.0], None),
+            ([99.0, 101.0], [99.0, 101.0], None),
+            ([0.0099, 0.0101], [0.0101, 0.0099], None),
+            ([-99.0, -101.0], [-101.0, -99.0], None),
+            ([5.0, 5.0], [4.0, 6.0], None),
+            ([0.0, 0.0], [1.0, -1.0], None),
+        ],
+    )
+    def test_of_a_rollout(self, returns: list[float], values: list[float], expected: float | None) -> None:
+        found = explained_variance(torch.tensor(returns), torch.tensor(values))
+        assert (found.shape, found.dtype) == ((), torch.float32)
+        if expected is None:
+            assert found.isnan()
+        else:
+            assert found.item() == pytest.approx(expected, rel=1e-5)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_of_what_is_not_finite_is_not_finite(self, value: float) -> None:
+        assert not explained_variance(torch.tensor([1.0, value]), torch.tensor([1.0, 2.0])).isfinite()
+
+    def test_is_absent_and_no_anomaly_where_the_reward_is_nearly_always_the_same(self) -> None:
+        """Values that learn much too fast, and jump about by more than the reward does."""
+
+        class Rewards(probes.ConstantReward):
+            def outcome(self, obs, actions):
+                reward, *rest = super().outcome(obs, actions)
+                return (reward + self._rng.choice([-0.001, 0.001], size=probes.NUM_ENVS), *rest)
+
+            def start(self):
+                return self._rng.normal(size=(probes.NUM_ENVS, 1)).astype(np.float32)
+
+        env = Rewards()
+        settings = config(value_lr=ScheduleConfig(peak=0.1), max_grad_norm=None, update_epochs=4)
+        events = run(agent_for(settings, env=env), env)
+        assert [event.explained_variance for event in events] == [None] * UPDATES
+        assert self._anomalies(events) == []
+
+    def test_a_value_function_that_collapses_is_an_anomaly(self) -> None:
+        """V(o) = o is learned; from update 10 on it is -5 o: 1 - Var(6 o) / Var(o) = -35."""
+        agent = agent_for(config(value_lr=ScheduleConfig(peak=0.03), max_grad_norm=None, update_epochs=8))
+        events: list[UpdateCompleted] = []
+
+        def break_once(event: Event) -> None:
+            assert isinstance(event, UpdateCompleted)
+            events.append(event)
+            if event.update == 9:
+                *_, weight, bias = agent.network.value_parameters().values()
+                with torch.no_grad():
+                    weight.mul_(-5.0)
+                    bias.mul_(-5.0)
+
+        train(agent, probes.RewardByObservation(), on_event=break_once)
+        assert events[9].explained_variance == pytest.approx(1.0, abs=0.1)
+        assert events[10].explained_variance == pytest.approx(-35.0, abs=4.0)
+        assert self._anomalies(events)[0] == (10, "value_collapse")
+
+    @staticmethod
+    def _anomalies(events: list[UpdateCompleted]) -> list[tuple[int, str]]:
+        detector = AnomalyDetector()
+        detector.see({"event": "run_started", "total_updates": UPDATES})
+        return [(event.update, anomaly.kind) for event in events for anomaly in detector.see(to_record(event))]
 
 
 class TestRates:

@@ -32,7 +32,7 @@ class UpdateResult:
     """One update as the host sees it.
 
     `fault` says what was not finite, if anything was: then the update was undone, and there are no metrics. `metrics`
-    are the loss and ratio fields of `UpdateCompleted`; `explained_variance` is None when all returns were the same.
+    are the loss and ratio fields of `UpdateCompleted`; `explained_variance` is None when returns hardly varied.
     `minibatches` has what an agent for debugging tells of each of them, by metric.
     """
 
@@ -100,7 +100,7 @@ class PPOAgent:
         reward_statistics = _copies(self.reward_scaler)
         batch = self._prepare(rollout)
         metrics, finite = self.optimization.run(batch, self.generators["minibatches"])
-        extra = torch.stack((finite, _explained_variance(batch)))
+        extra = torch.stack((finite, explained_variance(batch.returns, batch.values)))
         host = torch.cat((metrics.flatten(), extra)).tolist()
         rows = np.array(host[: metrics.numel()]).reshape(metrics.shape)
         fault = None if host[-2] else find_fault(rollout, rows, self.optimization.metric_names)
@@ -256,9 +256,19 @@ def _copies(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-def _explained_variance(batch: Minibatch) -> Tensor:
-    """1 - Var(returns - values) / Var(returns); not finite when the returns are all the same."""
-    return 1 - (batch.returns - batch.values).var() / batch.returns.var()
+# A share of the returns' root mean square; docs/telemetry.md has the measurements.
+LEAST_DEVIATION = 0.02
+
+
+def explained_variance(returns: Tensor, values: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns), 0-d; NaN where returns hardly vary.
+
+    That is where their standard deviation is at most 0.02 of their root mean square: then the smallest error of the
+    values is large beside what there is to explain.
+    """
+    variance = returns.var()
+    explained = 1 - (returns - values).var() / variance
+    return torch.where(variance <= LEAST_DEVIATION**2 * returns.square().mean(), math.nan, explained)
 
 
 def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> str:

@@ -67,8 +67,11 @@ class UpdateCompleted(_AtUpdate):
     """One PPO update.
 
     `grad_norm` (before clipping) is by parameter group. Losses, `entropy`, `approx_kl`, `clip_fraction` and the
-    importance `ratio` are over all minibatches optimised; `value_loss` is half the mean squared error. The `episode`
-    fields are over the episodes that ended in this rollout, in the environment's rewards.
+    importance `ratio` are over all minibatches optimised; `value_loss` is half the mean squared error.
+    `explained_variance` is 1 - Var(returns - values) / Var(returns) over the rollout, before the update: at most 1, and
+    without a unit. It is None where the standard deviation of returns is at most 0.02 of their root mean square, as in
+    a task at its maximum: there is no variance to explain. The `episode` fields are over the episodes that ended in
+    this rollout, in the environment's rewards.
     """
 
     clip_coef: float
