@@ -101,6 +101,9 @@ def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Origin]]:
         if COMMON_LR in layer.values and common not in left and None in left:
             allowed = "no component is left that uses it; give no base rate beside points"
             raise SettingsError(ConfigError(COMMON_LR, layer.values[COMMON_LR], allowed), common)
+    for prefix in SCHEDULES:
+        if prefix not in values and values.get(points := f"{prefix}_points") is not None:
+            origins[prefix] = origins[points]
     return values, origins
 
 

@@ -225,6 +225,12 @@ class TestOutput:
         again = esper(capsys, "ppo", "--config", tmp_path / "back.toml", "--preset", "none", "--print-config")[1]
         assert [line.split("  #")[0] for line in again.splitlines()] == [line.split("  #")[0] for line in lines]
 
+    def test_print_config_says_that_the_base_rate_is_from_points(self, capsys: pytest.CaptureFixture[str]) -> None:
+        points = ["--policy-lr-decay", "piecewise", "--policy-lr-points", "0:2e-3,5:1e-4"]
+        out = esper(capsys, "ppo", "--preset", "none", *points, "--print-config")[1].splitlines()
+        assert "policy_lr = 0.002  # flag --policy-lr-points" in out
+        assert "value_lr = 0.0003  # default" in out
+
     def test_help_is_grouped_and_knows_the_flags(self, capsys: pytest.CaptureFixture[str]) -> None:
         _, short, _ = esper(capsys, "ppo", "--help")
         _, full, _ = esper(capsys, "ppo", "--help-all")

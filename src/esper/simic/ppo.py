@@ -268,7 +268,7 @@ def explained_variance(returns: Tensor, values: Tensor) -> Tensor:
     """
     variance = returns.var()
     explained = 1 - (returns - values).var() / variance
-    return torch.where(variance <= LEAST_DEVIATION**2 * returns.square().mean(), math.nan, explained)
+    return explained.masked_fill(variance <= LEAST_DEVIATION**2 * returns.square().mean(), math.nan)
 
 
 def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> str:
