@@ -779,6 +779,13 @@ class TestEnvironmentsWithoutState:
         assert "events" in differences(killed, run)
 
 
+def test_another_name_for_a_phase_is_no_jump(run: Path, tmp_path: Path) -> None:
+    killed = cut_back(run, tmp_path / "killed", 5)
+    tamper(checkpoints_in(killed / "checkpoints")[0], _put("schedule", "next_phase", "policy_lr", value="falling"))
+    assert resume(killed) == 0
+    assert differences(killed, run) == []
+
+
 class TestOneAtATime:
     def test_a_folder_in_use_is_refused(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = open_run_folder(run)
