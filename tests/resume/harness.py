@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -15,10 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
@@ -27,17 +28,25 @@ from esper.checkpoint.folder import checkpoints_in, load_checkpoint
 
 DEADLINE = 300.0  # seconds to wait for a process; only one that hangs needs as many, however busy the machine is
 _SMALL = (
-    *("--preset", "none", "--compile", "off", "--num-envs", "4", "--num-steps", "16", "--total-timesteps", "2560"),
+    *("--preset", "none", "--compile", "off", "--num-envs", "4", "--num-steps", "16", "--total-timesteps", "1280"),
     *("--hidden-sizes", "16", "--update-epochs", "2", "--checkpoint-every", "1", "--no-tensorboard", "--no-picture"),
     *("--lr", "1e-3", "--lr-warmup-frac", "0.1", "--lr-decay", "cosine", "--value-lr-decay", "linear", "--quiet"),
 )
 
 
+# Its own folder is where the module is that registers it.
+_MIXED = ("--env", "mixed_env:Mixed-v0")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A run by its flags; `then` are the flags of a second start that goes on with it under other schedules."""
+    """A run by its flags; `again` are those that a resume needs, too.
+
+    `then` are the flags of a second start that goes on with it under other schedules.
+    """
 
     flags: tuple[str, ...]
+    again: tuple[str, ...] = ()
     then: tuple[str, ...] = ()
 
 
@@ -53,20 +62,122 @@ CASES = {
     "mujoco": Case(flags=("--env", "HalfCheetah-v4", "--normalize-observations", "--checkpoint-every", "2")),
     "processes": Case(flags=("--env", "Acrobot-v1", "--vector", "async")),
     "torch environment": Case(flags=("--env", "torch/Acrobot-v1", "--normalize-rewards")),
-    "memory": Case(
-        flags=("--env", "CartPoleNoVel-v1", "--lstm-size", "8", "--num-minibatches", "2", "--total-timesteps", "1280")
+    "memory": Case(flags=("--env", "CartPoleNoVel-v1", "--lstm-size", "8", "--num-minibatches", "2")),
+    "memory, masks": Case(
+        flags=(
+            *(*_MIXED, "--env-kwargs", '{"masked": true, "actions": "multi_discrete"}', "--lstm-size", "4"),
+            *("--normalize-observations", "--normalize-rewards", "--num-minibatches", "2"),
+        ),
+        again=_MIXED,
     ),
+    "faults, memory": Case(
+        flags=(*_MIXED, "--env-kwargs", '{"fault": "observation"}', "--lstm-size", "4", "--num-minibatches", "2"),
+        again=_MIXED,
+    ),
+    "convolutions": Case(flags=("--env", "MinAtar/Breakout-v1", "--encoder", "small")),
+    "mujoco, processes": Case(
+        flags=("--env", "HalfCheetah-v4", "--vector", "async", "--normalize-observations", "--normalize-rewards"),
+    ),
+    "evaluation": Case(flags=("--eval-every", "2", "--eval-episodes", "3")),
+    "debug telemetry": Case(flags=("--telemetry", "debug", "--snapshot-every", "3", "--compile", "native")),
     "kernels": Case(flags=("--compile", "native", "--env", "torch/CartPole-v1", "--normalize-observations")),
     "compiled": Case(flags=("--compile", "torch")),
-    "continue": Case(flags=(), then=("--total-timesteps", "3840")),
-    "extend": Case(flags=(), then=("--resume-schedule", "extend", "--total-timesteps", "3840")),
-    "restart": Case(flags=(), then=("--resume-schedule", "restart", "--total-timesteps", "3840", "--lr", "2e-3")),
+    "continue": Case(flags=(), then=("--total-timesteps", "1920")),
+    "extend": Case(flags=(), then=("--resume-schedule", "extend", "--total-timesteps", "1920")),
+    "restart": Case(flags=(), then=("--resume-schedule", "restart", "--total-timesteps", "1920", "--lr", "2e-3")),
 }
+
+
+class Started(Protocol):
+    """A run in a process of its own; `start_up` seconds is about how long it takes to begin."""
+
+    pid: int
+    start_up: float
+
+    def poll(self) -> int | None:
+        """The exit status; None while it runs."""
+        ...
+
+    def wait(self) -> int:
+        """The exit status, when it has ended."""
+        ...
+
+    def wait_for_success(self) -> None:
+        """Wait for status 0."""
+        ...
+
+
+# Starts `esper ppo` with these flags.
+Launch: TypeAlias = Callable[[tuple[str, ...]], Started]
+
+
+class _NewProcess(subprocess.Popen[str]):
+    start_up = 3.5
+
+    def __init__(self, flags: tuple[str, ...]) -> None:
+        command = [sys.executable, "-m", "esper.scripts.train", "ppo", *flags]
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        # To a file, as a pipe that nobody reads would fill up.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        env = os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)}
+        super().__init__(command, stdout=subprocess.DEVNULL, stderr=self._errors, env=env)
+
+    def wait_for_success(self) -> None:
+        self.wait(timeout=DEADLINE)
+        self._errors.seek(0)
+        assert self.returncode == 0, f"{' '.join(map(str, self.args))}: {self.returncode}: {self._errors.read()}"
+
+
+def in_a_new_process(flags: tuple[str, ...]) -> Started:
+    """As a user does."""
+    return _NewProcess(flags)
+
+
+class _Forked:
+    """A copy of a process that has imported everything: a few seconds less for each start."""
+
+    start_up = 0.2
+
+    def __init__(self, flags: tuple[str, ...]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        # Also what torch.func imports at its first use.
+        context.set_forkserver_preload(["esper.run", "esper.scripts.train", "torch._dynamo", "mixed_env"])
+        self._flags = flags
+        self._process = context.Process(target=_run_esper, args=(flags,))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int:
+        self._process.join(DEADLINE)
+        assert self._process.exitcode is not None, "hangs"
+        return self._process.exitcode
+
+    def wait_for_success(self) -> None:
+        status = self.wait()
+        assert status == 0, f"{' '.join(self._flags)}: {status}"
+
+
+def forked(flags: tuple[str, ...]) -> Started:
+    """From a process that has imported everything."""
+    return _Forked(flags)
+
+
+def _run_esper(flags: tuple[str, ...]) -> None:
+    from esper.scripts.train import main as esper
+
+    sys.exit(esper(["ppo", *flags]))
 
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What became of one killed run: how often it was killed, when, and how it differs from the one left alone."""
+    """What became of one killed run: how often it was killed, when, and how it differs from the one left alone.
+
+    It is `lost` when it did not come to its end, or began again although it had a checkpoint, or set one aside.
+    """
 
     case: str
     kills: list[str] = field(default_factory=list)
@@ -74,30 +185,68 @@ class Outcome:
     lost: str | None = None
 
 
-def run_alone(case: Case, run_dir: Path) -> None:
+def run_alone(case: Case, run_dir: Path, launch: Launch = in_a_new_process) -> None:
     """The run as it is when nothing happens to it."""
-    _command(case.flags, run_dir).wait_for_success()
+    _command(case, run_dir, launch).wait_for_success()
     if case.then:
-        _resume(case.then, run_dir).wait_for_success()
+        _resume(case, case.then, run_dir, launch).wait_for_success()
 
 
-def run_with_kills(name: str, run_dir: Path, kills: int, rng: random.Random) -> Outcome:
+def run_with_kills(
+    name: str, run_dir: Path, kills: int, rng: random.Random, launch: Launch = in_a_new_process
+) -> Outcome:
     """The same with `kills` kills, spread over its starts."""
     case, outcome = CASES[name], Outcome(case=name)
     try:
         for stage in ("first", "then") if case.then else ("first",):
             share = kills // 2 if case.then else kills
             while True:
-                process = _start(case, stage, run_dir)
+                newest = _newest(run_dir)
+                process = _start(case, stage, run_dir, launch)
                 moment = _kill_at_random(process, run_dir, rng) if share > 0 else None
                 if moment is None:
                     process.wait_for_success()
+                _check_way(run_dir, newest, finished=moment is None)
+                if moment is None:
                     break
                 share -= 1
                 outcome.kills.append(moment)
     except AssertionError as error:
         outcome.lost = str(error)
     return outcome
+
+
+def _newest(run_dir: Path) -> int | None:
+    """After how many updates the newest checkpoint was written."""
+    found = checkpoints_in(run_dir / "checkpoints")
+    return int(found[0].name[:8]) if found else None
+
+
+def _check_way(run_dir: Path, newest: int | None, *, finished: bool) -> None:
+    """Hold a start of a run with checkpoint `newest` to having gone on there, as far as it came."""
+    assert not list(run_dir.rglob("*.broken")), "a checkpoint was set aside"
+    if newest is None:
+        return
+    now = _newest(run_dir)
+    assert now is not None, "its checkpoints are gone"
+    assert now >= newest, f"its newest checkpoint was {newest} and is {now}"
+    resumed = _last_resume(run_dir)
+    # A process that is killed while it starts leaves no event, and the one before may be dropped with others.
+    assert resumed is not None or not finished, "it began again"
+    assert resumed is None or resumed["update"] >= newest or not finished, f"it went on at {resumed}, not at {newest}"
+    first = next((e["update"] for e in _whole_events(run_dir) if e["event"] == "update_completed"), 0)
+    assert first == 0, f"its record begins with update {first}"
+
+
+def _last_resume(run_dir: Path) -> dict[str, Any] | None:
+    return next((e for e in reversed(_whole_events(run_dir)) if e["event"] == "run_resumed"), None)
+
+
+def _whole_events(run_dir: Path) -> list[dict[str, Any]]:
+    """The events of a record, but for a line that was being written."""
+    path = run_dir / "events.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 def differences(run_dir: Path, alone: Path) -> list[str]:
@@ -109,8 +258,10 @@ def differences(run_dir: Path, alone: Path) -> list[str]:
     ]
     if records[0] != records[1]:
         found.append("events")
-    if (run_dir / "policy.safetensors").read_bytes() != (alone / "policy.safetensors").read_bytes():
-        found.append("policy.safetensors")
+    for name in ("policy.safetensors", "best/policy.safetensors"):
+        files = [folder / name for folder in (run_dir, alone)]
+        if len({file.read_bytes() if file.exists() else None for file in files}) > 1:
+            found.append(name)
     return found
 
 
@@ -127,38 +278,29 @@ def _differing(tree: Any, other: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-class _Process(subprocess.Popen[str]):
-    def __init__(self, arguments: tuple[str, ...]) -> None:
-        command = [sys.executable, "-m", "esper.scripts.train", "ppo", *arguments]
-        super().__init__(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-    def wait_for_success(self) -> None:
-        _, err = self.communicate(timeout=DEADLINE)
-        assert self.returncode == 0, f"{' '.join(map(str, self.args))}: {self.returncode}: {err}"
+def _command(case: Case, run_dir: Path, launch: Launch) -> Started:
+    return launch((*_SMALL, *case.flags, "--run-dir", str(run_dir)))
 
 
-def _command(flags: tuple[str, ...], run_dir: Path) -> _Process:
-    return _Process((*_SMALL, *flags, "--run-dir", str(run_dir)))
+def _resume(case: Case, flags: tuple[str, ...], run_dir: Path, launch: Launch) -> Started:
+    return launch(("--resume", str(run_dir), *case.again, *flags, "--quiet"))
 
 
-def _resume(flags: tuple[str, ...], run_dir: Path) -> _Process:
-    return _Process(("--resume", str(run_dir), *flags, "--quiet", "--no-picture"))
-
-
-def _start(case: Case, stage: str, run_dir: Path) -> _Process:
+def _start(case: Case, stage: str, run_dir: Path, launch: Launch) -> Started:
     """What a user would type now: the first command, or the second one, until it has taken effect; then --resume."""
     if stage == "first":
-        return _resume((), run_dir) if (run_dir / "config.json").exists() else _command(case.flags, run_dir)
+        begun = (run_dir / "config.json").exists()
+        return _resume(case, (), run_dir, launch) if begun else _command(case, run_dir, launch)
     total = int(case.then[case.then.index("--total-timesteps") + 1])
     newest = checkpoints_in(run_dir / "checkpoints")[0]
     in_effect = load_checkpoint(newest)["config"]["total_timesteps"] == total
-    return _resume(() if in_effect else case.then, run_dir)
+    return _resume(case, () if in_effect else case.then, run_dir, launch)
 
 
-def _kill_at_random(process: _Process, run_dir: Path, rng: random.Random) -> str | None:
+def _kill_at_random(process: Started, run_dir: Path, rng: random.Random) -> str | None:
     """Kill `process` at a random moment; says which kind of moment, or None when it ended before that."""
     moment = rng.choice(["start-up", "training", "training", "checkpoint", "checkpoint"])
-    delay, growth, skip = rng.uniform(0, 3.5), rng.randint(1, 6), rng.randint(0, 6)
+    delay, growth, skip = rng.uniform(0, process.start_up), rng.randint(1, 6), rng.randint(0, 4)
     started, lines, seen = time.monotonic(), _lines(run_dir), False
     while process.poll() is None:
         assert time.monotonic() - started < DEADLINE, "hangs"
@@ -172,15 +314,10 @@ def _kill_at_random(process: _Process, run_dir: Path, rng: random.Random) -> str
             seen, hit = writing, writing and skip < 0
         if hit:
             os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.wait()
             return moment
         time.sleep(0 if moment == "checkpoint" else 0.001)
-    process.communicate()
-    return None if process.returncode == 0 else _fail(process)
-
-
-def _fail(process: _Process) -> None:
-    raise AssertionError(f"{' '.join(map(str, process.args))}: ended by itself with {process.returncode}")
+    return None  # it ended before that; whoever waits for it sees how
 
 
 def _lines(run_dir: Path) -> int:

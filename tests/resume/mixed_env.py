@@ -1,6 +1,6 @@
 """One environment of every kind: its observations, actions, masks and faults are arguments, its state is exact.
 
-`Mixed-v0` is stepped copy by copy; its own vector version resets in the next step.
+To import this registers `Mixed-v0`. It is stepped copy by copy; its own vector version resets in the next step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
 
 
 class Mixed(gymnasium.Env[Any, Any]):
-    """Episodes of 3 to 9 steps, half of them truncated; in step 21 of a copy its `fault`, observation or reward, is NaN."""
+    """Episodes of 3 to 9 steps, half of them truncated; in step 21 its `fault`, observation or reward, is NaN."""
 
     def __init__(
         self,
@@ -121,7 +121,4 @@ class MixedVector(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._over = np.array(state["over"])
 
 
-def register() -> None:
-    """Let Gymnasium know `Mixed-v0`."""
-    if "Mixed-v0" not in gymnasium.registry:
-        gymnasium.register("Mixed-v0", entry_point=Mixed, vector_entry_point=MixedVector)
+gymnasium.register("Mixed-v0", entry_point=Mixed, vector_entry_point=MixedVector)
