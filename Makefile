@@ -1,4 +1,5 @@
-# make train: set up and train. make test: set up, lint, check types, run the tests. make bench: measure.
+# make train: set up and train. make test: set up, lint, check types, run the tests; make test-all: all of them.
+# make bench: measure.
 # make docs: set up, build the site. make sanitize: run the C++ kernels under the compiler's sanitizers.
 PYTHON ?= python3
 EXTRAS ?= dev,box2d,mujoco
@@ -12,7 +13,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 SEED ?= 1
 RUN_DIR ?= runs/CartPole-v1/make-train-$(shell date +%Y%m%d-%H%M%S)-$(SEED)
 
-.PHONY: train test lint bench sanitize docs site setup clean
+.PHONY: train test test-all lint bench sanitize docs site setup clean
 
 train: setup
 	$(BIN)/esper ppo --env CartPole-v1 --lr-warmup-frac 0.05 --lr-decay cosine --seed $(SEED) --run-dir $(RUN_DIR)
@@ -20,12 +21,16 @@ train: setup
 
 test:
 	$(MAKE) lint EXTRAS=$(EXTRAS),atari,minatar,minigrid,onnx,popgym,ray,wandb
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Half an hour: also what is too long to be run with every change.
+test-all:
+	$(MAKE) test PYTEST_FLAGS=--all
 
 # Minutes; benchmarks/bench.py --full is what docs/performance.md shows.
 bench: setup
