@@ -211,3 +211,19 @@ def test_quantiles_of_the_ratio_by_hand(engine: str) -> None:
     assert metrics[0, -5:].tolist() == pytest.approx([1.35, 2.75, 4.5, 6.25, 7.65], rel=1e-5)
     nothing = batch._replace(log_probs=torch.full((8,), float("nan")))
     assert agent.optimization.run(nothing, torch.Generator())[0][0, -5:].isnan().all()
+
+
+@pytest.mark.parametrize("engine", ["native", "off"])
+def test_adams_moments_after_equal_gradients(engine: str) -> None:
+    """At a rate of 0 each step has the same gradient g: after k steps (1 - 0.9^k) g and (1 - 0.999^k) g^2.
+
+    At k = 20 the second moment over the square of the first is 0.0198111 / 0.8784233^2, whatever g is.
+    """
+    agent = make_agent(engine, num_minibatches=1, update_epochs=20, max_grad_norm=None)
+    agent.optimizer.set_learning_rates({"policy": 0.0, "value": 0.0})
+    agent.optimization.run(random_batch(agent), torch.Generator())
+    state = agent.optimizer.state
+    for average, average_sq in zip(state.exp_avg, state.exp_avg_sq, strict=True):
+        largest = average.abs().argmax()
+        ratio = (average_sq[largest].double() / average[largest].double() ** 2).item()
+        assert ratio == pytest.approx(0.019811135170 / 0.878423345409**2, rel=2e-6)

@@ -12,7 +12,8 @@
 namespace esper {
 
 enum Group { POLICY = 0, VALUE = 1, GROUPS = 2 };
-constexpr float BETA1 = 0.9f, BETA2 = 0.999f;
+// What a gradient weighs in Adam's moments; 1 - 0.999f would be 1.3e-5 too small.
+constexpr float NEW_IN_AVG = 1 - 0.9, NEW_IN_AVG_SQ = 1 - 0.999;
 constexpr int MAX_LANES = 16;
 
 struct NetworkConfig {
@@ -297,8 +298,8 @@ class Learner {
     float* __restrict v = state.exp_avg_sq[part.group] + first;
     for (ptrdiff_t i = 0; i < count; ++i) {
       const float gradient = g[i] * clip;
-      m[i] += (gradient - m[i]) * (1 - BETA1);
-      v[i] += (gradient * gradient - v[i]) * (1 - BETA2);
+      m[i] += (gradient - m[i]) * NEW_IN_AVG;
+      v[i] += (gradient * gradient - v[i]) * NEW_IN_AVG_SQ;
       p[i] -= rate * (m[i] / (std::sqrt(v[i]) / correction2 + eps));
     }
     if (part.layer >= 0) {
