@@ -43,3 +43,7 @@ def test_environments_do_not_mix() -> None:
     zeros, no = torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.bool)
     advantages, _ = compute_gae(rewards, zeros, zeros, no, no, gamma=0.5, gae_lambda=0.5)
     assert advantages.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+
+
+def test_what_no_value_fits_after_a_termination_does_not_matter() -> None:
+    assert gae(MIDDLE, NO, next_values=[1.0, float("nan"), 4.0]) == gae(MIDDLE, NO)

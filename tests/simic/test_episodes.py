@@ -19,8 +19,9 @@ def walk(rollouts: list[Rollout]) -> list[Episode]:
     for rollout in rollouts:
         for env in range(NUM_ENVS):
             for step in range(NUM_STEPS):
-                totals[env] += rollout.rewards[step, env].item()
-                lengths[env] += not rollout.ignored[step, env]
+                if not rollout.ignored[step, env]:
+                    totals[env] += rollout.rewards[step, env].item()
+                    lengths[env] += 1
                 if rollout.terminated[step, env] or rollout.truncated[step, env]:
                     found.append(Episode(episode_return=totals[env], length=lengths[env]))
                     totals[env], lengths[env] = 0.0, 0
@@ -35,6 +36,7 @@ def random_rollouts(number: int) -> list[Rollout]:
         for ends in (rollout.terminated, rollout.truncated):
             ends.copy_(torch.from_numpy(rng.random((NUM_STEPS, NUM_ENVS)) < 0.15))
         rollout.ignored[:] = rng.random((NUM_STEPS, NUM_ENVS)) < 0.2
+        rollout.rewards[torch.from_numpy(rollout.ignored)] = torch.nan
         rollouts.append(rollout)
     return rollouts
 
@@ -56,6 +58,7 @@ def test_those_in_flight_go_on_in_another_log() -> None:
 def test_a_reward_that_is_no_number_stays_in_its_episode() -> None:
     (rollout,) = random_rollouts(1)
     rollout.rewards.fill_(1.0)
+    rollout.ignored[:] = False
     rollout.rewards[0, 0] = torch.nan
     rollout.terminated[1, 0] = True
     returns = [episode.episode_return for episode in EpisodeLog(NUM_ENVS).finished(rollout)]

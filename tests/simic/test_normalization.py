@@ -45,3 +45,24 @@ def test_the_discounted_return_goes_on_in_the_next_rollout() -> None:
     halves(rewards[:2], done[:2])
     halves(rewards[2:], done[2:])
     torch.testing.assert_close(whole.var, halves.var)
+
+
+def test_steps_that_only_reset_are_no_returns() -> None:
+    scaler = RewardScaler(num_envs=1, gamma=0.99)
+    rewards, done = torch.tensor([[1.0], [1.0], [0.0]]), torch.tensor([[False], [True], [True]])
+    scaler(rewards, done, live=torch.tensor([0, 1]))
+    # Of 1 and 1.99: half their distance. With the 0 it would be 0.812.
+    assert scaler.var.sqrt().item() == pytest.approx(0.495)
+    assert scaler.count.item() == 2
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_reward_that_is_not_finite_is_none_in_the_discounted_return(bad: float) -> None:
+    scaler = RewardScaler(num_envs=1, gamma=0.5)
+    statistics = scaler.statistics()
+    scaler(torch.tensor([[1.0], [bad], [4.0]]), torch.zeros(3, 1, dtype=torch.bool))
+    # 1, 0.5, 4.25.
+    assert scaler.discounted.tolist() == [4.25]
+    scaler.restore(statistics)
+    assert (scaler.mean.item(), scaler.var.item(), scaler.count.item()) == (0.0, 1.0, 0.0)
+    assert scaler.discounted.tolist() == [4.25]

@@ -172,7 +172,18 @@ class TestNonFinite:
         assert same(before, agent)
         after = agent.state_dict()
         assert all(tensor.equal(after["network"][name]) for name, tensor in network.items())
-        assert all(tensor.equal(after["reward_scaler"][name]) for name, tensor in scaler.items())
+        assert all(scaler[name].equal(after["reward_scaler"][name]) for name in ("mean", "var", "count"))
+
+    def test_discounted_returns_follow_the_episodes_through_an_undone_rollout(self, engine: RuntimeConfig) -> None:
+        agent = make_agent(runtime=engine, normalize_rewards=True, gamma=0.5)
+        rollout = collected(agent)
+        rollout.rewards.fill_(1.0)
+        rollout.terminated[:], rollout.terminated[5] = False, True
+        rollout.rewards[3, 2] = rollout.rewards[6, 1] = np.nan
+        agent.update(rollout)
+        # Steps 6 and 7 are of an episode that goes on: 1, then 1 + 0.5; of environment 1 the first of them is unknown.
+        assert agent.reward_scaler.discounted.tolist() == [1.5, 1.0, *[1.5] * 6]
+        assert agent.reward_scaler.count.item() == 0
 
     def test_goes_on_afterwards_as_if_nothing_had_been(self, engine: RuntimeConfig) -> None:
         agent = make_agent(runtime=engine)

@@ -23,8 +23,8 @@ def compute_gae(
     to: the final observation where an episode was cut by `truncated`, not the reset one. Termination has no value
     after it; both masks stop the recursion.
     """
-    continues = (~terminated).to(values.dtype)
-    deltas = rewards + gamma * continues * next_values - values
+    # Not times 0: a final observation that is not finite must not matter, nor one that no value fits.
+    deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
     decays = gamma * gae_lambda * (~(terminated | truncated)).to(values.dtype)
     advantages = decayed_sums(deltas, decays)
     return advantages, advantages + values

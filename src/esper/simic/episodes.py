@@ -32,7 +32,8 @@ class EpisodeLog:
     def finished(self, rollout: Rollout) -> list[Episode]:
         """The episodes that ended in `rollout`, environment by environment. Waits for the rollout's device."""
         ended = (rollout.terminated | rollout.truncated).cpu().numpy()
-        returns, self._returns = _sums(self._returns, rollout.rewards.cpu().numpy(), ended)
+        rewards = np.where(rollout.ignored, 0.0, rollout.rewards.cpu().numpy())
+        returns, self._returns = _sums(self._returns, rewards, ended)
         lengths, self._lengths = _sums(self._lengths, ~rollout.ignored, ended)
         pairs = zip(returns.tolist(), lengths.tolist(), strict=True)
         return [Episode(episode_return=total, length=length) for total, length in pairs]

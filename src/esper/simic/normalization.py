@@ -41,6 +41,15 @@ class RunningMoments(nn.Module):
         self.var.copy_(spread / total)
         self.count.copy_(total)
 
+    def statistics(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Copies of mean, variance and count, for `restore`."""
+        return self.mean.clone(), self.var.clone(), self.count.clone()
+
+    def restore(self, statistics: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Take back every update since `statistics` were read."""
+        for tensor, saved in zip((self.mean, self.var, self.count), statistics, strict=True):
+            tensor.copy_(saved)
+
     def deviation(self) -> Tensor:
         """float32 standard deviation, kept off 0."""
         return (self.var + _EPSILON).sqrt().float()
@@ -75,12 +84,18 @@ class RewardScaler(RunningMoments):
         """Every environment begins a new episode."""
         self.discounted.zero_()
 
-    def forward(self, rewards: Tensor, done: Tensor) -> Tensor:
-        """Take in a rollout's `rewards` and `done` [T, N], then scale the rewards by the new deviation."""
-        terms, decays = rewards.to(torch.float64, copy=True), self.gamma * (~done).double()
+    def forward(self, rewards: Tensor, done: Tensor, live: Tensor | None = None) -> Tensor:
+        """Take in a rollout's `rewards` and `done` [T, N], then scale the rewards by the new deviation.
+
+        `live` are the indices of the steps, in the flattened rollout, that count; without them all do. A reward that is
+        not finite is 0 in the discounted return, which would not become finite again within the episode.
+        """
+        terms, decays = rewards.double(), self.gamma * (~done).double()
+        terms = torch.where(terms.isfinite(), terms, 0.0)
         terms[0] += self.gamma * self.discounted
         # From the past to the future, so in reverse; what decays into a step is the sum of the step before.
         discounted = decayed_sums(terms.flip(0), decays.roll(1, 0).flip(0)).flip(0)
         self.discounted.copy_(discounted[-1].masked_fill(done[-1], 0.0))
-        self.update(discounted.flatten())
+        returns = discounted.flatten()
+        self.update(returns if live is None else returns[live])
         return (rewards / self.deviation()).clamp(-self.limit, self.limit)

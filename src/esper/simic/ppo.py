@@ -14,6 +14,7 @@ from torch import Tensor
 from esper.envs.base import EnvSpec
 from esper.options import ConfigError
 from esper.simic.config import PPOConfig
+from esper.simic.faults import find_fault, inputs_are_finite
 from esper.simic.losses import RATIO_QUANTILES, Coefficients, Minibatch
 from esper.simic.networks import ActorCritic
 from esper.simic.normalization import RewardScaler
@@ -97,9 +98,11 @@ class PPOAgent:
         """One PPO update on `rollout`. The host waits for the device once, at the end, to read the metrics."""
         rates = self.schedules.at(self.train_steps)
         self._apply(rates)
-        reward_statistics = _copies(self.reward_scaler)
+        rollout = rollout.without_ignored()
+        reward_statistics = self.reward_scaler.statistics()
+        usable = inputs_are_finite(rollout)
         batch = self._prepare(rollout)
-        metrics, finite = self.optimization.run(batch, self.generators["minibatches"])
+        metrics, finite = self.optimization.run(batch, self.generators["minibatches"], usable)
         extra = torch.stack((finite, explained_variance(batch.returns, batch.values)))
         host = torch.cat((metrics.flatten(), extra)).tolist()
         rows = np.array(host[: metrics.numel()]).reshape(metrics.shape)
@@ -107,12 +110,14 @@ class PPOAgent:
         result = self._result(rates, rows, fault, host[-1])
         self.train_steps += 1
         if fault is not None:
-            self.reward_scaler.load_state_dict(reward_statistics)
+            # The discounted returns so far stay: they are about episodes, which went on.
+            self.reward_scaler.restore(reward_statistics)
             return result
         if self.config.network.normalize_observations:
             assert self.network.normalizer is not None
             # After the update, so that it sees observations scaled as the policy saw them when it acted.
-            self.network.normalizer.update(rollout.obs[:-1].flatten(0, 1))
+            obs, live = rollout.obs[:-1].flatten(0, 1), rollout.live_indices()
+            self.network.normalizer.update(obs if live is None else obs[live])
         return result
 
     def _apply(self, rates: Rates) -> None:
@@ -131,7 +136,7 @@ class PPOAgent:
         else:
             log_probs, values, next_values = self._evaluate(rollout, obs)
         if self.config.normalize_rewards:
-            rewards = self.reward_scaler(rewards, terminated | truncated)
+            rewards = self.reward_scaler(rewards, terminated | truncated, rollout.live_indices())
         learner = self.optimization.learner
         advantages, returns = learner.advantages(rewards, values, next_values, terminated, truncated)
         batch = Minibatch(obs[:-1], rollout.actions, log_probs, values, advantages, returns, rollout.masks)
@@ -269,21 +274,6 @@ def explained_variance(returns: Tensor, values: Tensor) -> Tensor:
     variance = returns.var()
     explained = 1 - (returns - values).var() / variance
     return explained.masked_fill(variance <= LEAST_DEVIATION**2 * returns.square().mean(), math.nan)
-
-
-def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> str:
-    """What was not finite first in an update on `rollout` with metrics `rows` [minibatches, names]."""
-    for what, tensor in (("observation", rollout.obs[:-1]), ("reward", rollout.rewards)):
-        values = tensor.cpu().numpy()
-        bad = np.argwhere(~np.isfinite(values))
-        if len(bad):
-            step, env = bad[0][:2]
-            return f"the {what} of environment {env} was {values[tuple(bad[0])]:g} in step {step} of the rollout"
-    for minibatch, row in enumerate(rows):
-        wrong = [f"{name} {value:g}" for name, value in zip(names, row, strict=True) if not math.isfinite(value)]
-        if wrong:
-            return f"in minibatch step {minibatch}: {', '.join(wrong)}"
-    return "parameters after the last minibatch step"
 
 
 def _summarize(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:

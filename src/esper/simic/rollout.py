@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -74,6 +74,25 @@ class Rollout:
         masks = () if self.masks is None else (self.masks,)
         return (self.obs, self.actions, self.rewards, self.terminated, self.truncated, self.final_obs, *masks)
 
+    def without_ignored(self) -> Rollout:
+        """The same with zeros in ignored rows, each the end of an episode: nothing that was there reaches a result."""
+        if not self.ignored.any():
+            return self
+        ignored = torch.from_numpy(self.ignored).to(self.rewards.device)
+        # Other dtypes have no number that could do harm.
+        obs = self.obs
+        if obs.is_floating_point():
+            obs = torch.cat((_blank(obs[:-1], ignored), obs[-1:]))
+        actions = _blank(self.actions, ignored) if self.actions.is_floating_point() else self.actions
+        rewards, terminated = _blank(self.rewards, ignored), self.terminated | ignored
+        return replace(self, obs=obs, actions=actions, rewards=rewards, terminated=terminated)
+
+    def live_indices(self) -> Tensor | None:
+        """Rows of the flattened rollout that are not ignored, on its device; None when all are live."""
+        if not self.ignored.any():
+            return None
+        return torch.from_numpy(np.flatnonzero(~self.ignored)).to(self.rewards.device)
+
     def sample_indices(self, generator: np.random.Generator) -> Tensor | None:
         """Rows of the flattened rollout to learn from, as many as it has; None when they are just all rows.
 
@@ -88,3 +107,8 @@ class Rollout:
         indices = np.arange(ignored.size)
         indices[ignored] = generator.choice(indices[~ignored], size=int(ignored.sum()))
         return torch.from_numpy(indices)
+
+
+def _blank(field: Tensor, rows: Tensor) -> Tensor:
+    """`field` [T, N, ...] with 0 in `rows` [T, N]."""
+    return field.masked_fill(rows.view(*rows.shape, *(1,) * (field.ndim - rows.ndim)), 0)

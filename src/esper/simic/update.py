@@ -52,13 +52,14 @@ class Optimization:
             network, optimizer, coefficients, self._gate, config, masked=masked, debug=debug
         )
 
-    def run(self, batch: Minibatch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def run(self, batch: Minibatch, generator: torch.Generator, usable: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Metrics [minibatches, columns] and whether all stayed finite (0-d), both on the device.
 
-        If anything was non-finite, parameters and moments are what they were before the call.
+        If anything was non-finite, or the batch not `usable` (0-d bool) to begin with, parameters and moments are what
+        they were before the call.
         """
         for tensor in self._gate:
-            tensor.fill_(1.0)
+            tensor.copy_(usable) if usable is not None else tensor.fill_(1.0)
         backup = self._optimizer.state.clone()
         rows = len(batch.returns)
         orders = [

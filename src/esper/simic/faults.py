@@ -1,0 +1,69 @@
+"""What an update learns from must be finite: the check on the device, and the name of what was not on the host."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from esper.simic.rollout import Rollout
+
+
+def inputs_are_finite(rollout: Rollout) -> Tensor:
+    """Whether everything that an update on `rollout` learns from is finite (0-d bool, on its device).
+
+    What comes of it cannot tell: infinity is clipped to something finite, and spoils running statistics for good.
+    """
+    fields = [values if learned is None else _select(values, learned) for _, values, learned in _inputs(rollout)]
+    # A range needs no memory of the field's size, and NaN and infinity show in it.
+    ranges = [bound for field in fields if field.numel() for bound in torch.aminmax(field)]
+    return torch.stack(ranges).isfinite().all()
+
+
+def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> str:
+    """What was not finite first in an update on `rollout` with metrics `rows` [minibatches, names]."""
+    for what, tensor, learned in _inputs(rollout):
+        values = tensor.cpu().numpy()
+        bad = ~np.isfinite(values)
+        if learned is not None:
+            bad &= _aligned(learned, tensor).cpu().numpy()
+        if bad.any():
+            first = tuple(np.argwhere(bad)[0])
+            step, env = first[0] + rollout.rewards.shape[0] - len(values), first[1]
+            return f"the {what} of environment {env} was {values[first]:g} in step {step} of the rollout"
+    for minibatch, row in enumerate(rows):
+        wrong = [f"{name} {value:g}" for name, value in zip(names, row, strict=True) if not math.isfinite(value)]
+        if wrong:
+            return f"in minibatch step {minibatch}: {', '.join(wrong)}"
+    return "parameters after the last minibatch step"
+
+
+def _inputs(rollout: Rollout) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+    """Names, values [T, N, ...] (of the last steps, if fewer), and which rows are learned from if not all.
+
+    A state that a step led to counts by its value: not after a termination. Ignored rows are zeros by
+    `Rollout.without_ignored`.
+    """
+    terminated, truncated = rollout.terminated, rollout.truncated
+    if rollout.obs.is_floating_point():
+        yield "observation", rollout.obs[:-1], None
+        yield "next observation", rollout.obs[-1:], ~(terminated | truncated)[-1:]
+        yield "final observation", rollout.final_obs, truncated & ~terminated
+    yield "reward", rollout.rewards, None
+    if rollout.actions.is_floating_point():
+        yield "action", rollout.actions, None
+
+
+def _select(values: Tensor, rows: Tensor) -> Tensor:
+    if values.device.type == "cpu":
+        return values[rows]
+    # To select rows the host would have to wait for their number.
+    return torch.where(_aligned(rows, values), values, 0)
+
+
+def _aligned(rows: Tensor, values: Tensor) -> Tensor:
+    """`rows` [T, N] with the dimensions of `values` [T, N, ...]."""
+    return rows.view(*rows.shape, *(1,) * (values.ndim - rows.ndim))
