@@ -20,11 +20,22 @@ def inputs_are_finite(rollout: Rollout) -> Tensor:
     fields = [values if learned is None else _select(values, learned) for _, values, learned in _inputs(rollout)]
     # A range needs no memory of the field's size, and NaN and infinity show in it.
     ranges = [bound for field in fields if field.numel() for bound in torch.aminmax(field)]
-    return torch.stack(ranges).isfinite().all()
+    return torch.stack(ranges).isfinite().all() & (not rollout.recurrent_resets.any())
 
 
 def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> str:
     """What was not finite first in an update on `rollout` with metrics `rows` [minibatches, names]."""
+    fault = _find_input(rollout) or _find_metric(rows, names) or "parameters after the last minibatch step"
+    resets = count_recurrent_resets(rollout)
+    return f"{fault}; recurrent states reset: {resets}" if resets else fault
+
+
+def count_recurrent_resets(rollout: Rollout) -> int:
+    """In how many environments the recurrent state was not finite after a step, and reset."""
+    return int(rollout.recurrent_resets.any(axis=0).sum())
+
+
+def _find_input(rollout: Rollout) -> str | None:
     for what, tensor, learned in _inputs(rollout):
         values = tensor.cpu().numpy()
         bad = ~np.isfinite(values)
@@ -34,11 +45,18 @@ def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> st
             first = tuple(np.argwhere(bad)[0])
             step, env = first[0] + rollout.rewards.shape[0] - len(values), first[1]
             return f"the {what} of environment {env} was {values[first]:g} in step {step} of the rollout"
+    if rollout.recurrent_resets.any():
+        step, env = np.argwhere(rollout.recurrent_resets)[0]
+        return f"the recurrent state of environment {env} was not finite after step {step} of the rollout"
+    return None
+
+
+def _find_metric(rows: np.ndarray, names: tuple[str, ...]) -> str | None:
     for minibatch, row in enumerate(rows):
         wrong = [f"{name} {value:g}" for name, value in zip(names, row, strict=True) if not math.isfinite(value)]
         if wrong:
             return f"in minibatch step {minibatch}: {', '.join(wrong)}"
-    return "parameters after the last minibatch step"
+    return None
 
 
 def _inputs(rollout: Rollout) -> Iterator[tuple[str, Tensor, Tensor | None]]:

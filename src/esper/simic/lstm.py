@@ -44,7 +44,9 @@ class Lstm(nn.Module):
 
     def forward(self, inputs: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """Outputs [B, T, size] for `inputs` [B, T, D], and the memory [B, T, 2 * size] after each, without gradient."""
-        output, cells = sequences.memory.detach().chunk(2, 1)
+        # Where it is empty what was there does not matter: times 0 would not be 0 if it were not finite.
+        memory = sequences.memory.detach().masked_fill(sequences.begins[:, :1], 0.0)
+        output, cells = memory.chunk(2, 1)
         gates = nn.functional.linear(inputs, self.weight_ih, self.bias).transpose(0, 1)
         keep = (~sequences.begins).to(gates.dtype).T.unsqueeze(-1)
         if torch.is_grad_enabled():

@@ -24,7 +24,8 @@ class Rollout:
     `masks` [T, N, M], bool, are the actions that were allowed, where the environment tells.
 
     `memory` [N, S] is what a policy that has one remembered before the first step, and `begins` [T+1, N], on the host,
-    says which observations begin an episode, at which it forgets.
+    says which observations begin an episode, at which it forgets. `recurrent_resets` [T, N], on the host, are the steps
+    in an episode after which it was not finite any more: it forgets, and nothing can be learned from the rollout.
     """
 
     obs: Tensor
@@ -36,6 +37,7 @@ class Rollout:
     masks: Tensor | None
     memory: Tensor | None
     begins: BoolArray
+    recurrent_resets: BoolArray
     ignored: BoolArray
 
     @staticmethod
@@ -66,6 +68,7 @@ class Rollout:
             masks=zeros(*shape, spec.actions.outputs, dtype=torch.bool) if spec.masked else None,
             memory=zeros(spec.num_envs, memory_size) if memory_size else None,
             begins=np.zeros((num_steps + 1, spec.num_envs), dtype=np.bool_),
+            recurrent_resets=np.zeros(shape, dtype=np.bool_),
             ignored=np.zeros(shape, dtype=np.bool_),
         )
 
@@ -78,7 +81,7 @@ class Rollout:
         """The same with zeros in ignored rows, each the end of an episode: nothing that was there reaches a result."""
         if not self.ignored.any():
             return self
-        ignored = torch.from_numpy(self.ignored).to(self.rewards.device)
+        ignored = torch.from_numpy(self.ignored).to(self.rewards.device, non_blocking=True)
         # Other dtypes have no number that could do harm.
         obs = self.obs
         if obs.is_floating_point():
@@ -91,7 +94,7 @@ class Rollout:
         """Rows of the flattened rollout that are not ignored, on its device; None when all are live."""
         if not self.ignored.any():
             return None
-        return torch.from_numpy(np.flatnonzero(~self.ignored)).to(self.rewards.device)
+        return torch.from_numpy(np.flatnonzero(~self.ignored)).to(self.rewards.device, non_blocking=True)
 
     def sample_indices(self, generator: np.random.Generator) -> Tensor | None:
         """Rows of the flattened rollout to learn from, as many as it has; None when they are just all rows.

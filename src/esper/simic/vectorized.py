@@ -15,6 +15,7 @@ from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector
 from esper.simic.episodes import Episode, EpisodeLog
+from esper.simic.faults import count_recurrent_resets
 from esper.simic.ppo import PPOAgent, UpdateResult
 from esper.simic.state import StateForm
 from esper.telemetry.events import DebugSnapshot, Event, UpdateCompleted, UpdateSkipped, episode_fields
@@ -204,7 +205,11 @@ class Training:
         if not result.optimizer_steps:
             cause = result.fault or "approx_kl exceeded target_kl before the first step"
             return UpdateSkipped(
-                update=result.update, env_steps=self.env_steps, cause=cause, non_finite=result.fault is not None
+                update=result.update,
+                env_steps=self.env_steps,
+                cause=cause,
+                non_finite=result.fault is not None,
+                recurrent_resets=count_recurrent_resets(self._rollout) if self.agent.network.memory_size else None,
             )
         return UpdateCompleted(
             **self._place(result),

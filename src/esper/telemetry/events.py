@@ -102,13 +102,15 @@ class UpdateCompleted(_AtUpdate):
 class UpdateSkipped:
     """An update without an optimizer step, or undone; parameters are as before it.
 
-    `non_finite`: something was not a finite number; otherwise the first step was over `target_kl`.
+    `non_finite`: something was not a finite number; otherwise the first step was over `target_kl`. `recurrent_resets`
+    counts the environments whose recurrent state was reset within an episode of the rollout, as it was not finite.
     """
 
     update: int
     env_steps: int
     cause: str
     non_finite: bool
+    recurrent_resets: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
