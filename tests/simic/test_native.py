@@ -194,6 +194,16 @@ def test_tanh_to_the_last_digits(value: float, sign: int) -> None:
     torch.testing.assert_close(agent.optimization.learner.value(x), expected, rtol=4e-7, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("value", [9.1, 100.0, 1e30, float("inf")])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_unit_that_is_saturated_gives_no_gradient(value: float, sign: int) -> None:
+    """Float32 has no number between its output and 1; what little was left would be times the observation."""
+    agent = make_agent("native", observation_size=1, network=NetworkConfig(hidden_sizes=(1,)))
+    for name, parameter in agent.network.critic.named_parameters():
+        parameter.data.fill_(1.0 if name.endswith("weight") else 0.0)
+    assert agent.optimization.learner.value(torch.tensor([[sign * value]])).item() == sign
+
+
 @pytest.mark.parametrize("engine", ["native", "off"])
 def test_looking_at_minibatches_changes_nothing(engine: str) -> None:
     seen, unseen = (after_an_update(make_agent(engine, debug=debug)) for debug in (True, False))

@@ -207,6 +207,17 @@ class TestNonFinite:
         assert same(before, agent)
         assert agent.train_steps == 1
 
+    @pytest.mark.parametrize("advantage", [1.0, -1.0])
+    def test_is_found_in_a_ratio_that_overflows(self, engine: RuntimeConfig, advantage: float) -> None:
+        """The objective is clipped to something finite where it gains by the ratio, but its gradient is 0 times it."""
+        agent = make_agent(runtime=engine, normalize_advantages=False)
+        batch = agent._prepare(collected(agent))
+        batch.log_probs[7], batch.advantages[7] = -100.0, advantage
+        before = snapshot(agent)
+        _, finite = agent.optimization.run(batch, torch.Generator())
+        assert not finite
+        assert same(before, agent)
+
     def test_is_found_in_a_late_minibatch_too(self, engine: RuntimeConfig) -> None:
         agent = make_agent(runtime=engine, update_epochs=1)
         agent.optimizer.set_learning_rates({"policy": 0.1, "value": 0.1})

@@ -17,10 +17,12 @@ def inputs_are_finite(rollout: Rollout) -> Tensor:
 
     What comes of it cannot tell: infinity is clipped to something finite, and spoils running statistics for good.
     """
+    if rollout.recurrent_resets.any():
+        return torch.zeros((), dtype=torch.bool, device=rollout.rewards.device)
     fields = [values if learned is None else _select(values, learned) for _, values, learned in _inputs(rollout)]
     # A range needs no memory of the field's size, and NaN and infinity show in it.
     ranges = [bound for field in fields if field.numel() for bound in torch.aminmax(field)]
-    return torch.stack(ranges).isfinite().all() & (not rollout.recurrent_resets.any())
+    return torch.stack(ranges).isfinite().all()
 
 
 def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> str:

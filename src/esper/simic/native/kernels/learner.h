@@ -268,20 +268,32 @@ class Learner {
     part_norms_[index] = sum_of_squares(gradient, size(part));
   }
 
+  // Infinity for a sum that float32, in which torch adds up, cannot hold: both refuse the same updates.
+  static double in_float(double sum) { return std::isfinite(float(sum)) ? sum : double(float(sum)); }
+
   // Fills a row of metrics but for its last; returns the norm of all gradients.
   float summarize(const State& state, int lanes, int64_t rows, float* row) const {
     Sums sums;
     for (int lane = 0; lane < lanes; ++lane) sums.add(lanes_[lane]->sums);
     double squares[GROUPS] = {0, 0};
     for (size_t part = 0; part < parts_.size(); ++part) squares[parts_[part].group] += part_norms_[part];
-    const double n = double(rows), policy = sums.policy / n, value = sums.value / n, entropy = sums.entropy / n;
+    const double n = double(rows), policy = in_float(sums.policy) / n, entropy = in_float(sums.entropy) / n;
+    // Half the sum of the squared errors.
+    const double value = in_float(2 * sums.value) / 2 / n;
     const double loss = policy + config_.value_coef * value - *state.entropy_coef * entropy;
-    const double metrics[] = {loss,           policy,       value,          entropy,
-                              sums.kl / n,    sums.clipped / n, sums.ratio / n, sums.deviation_sq / n,
-                              sums.ratio_min, sums.ratio_max};
+    const double metrics[] = {loss,
+                              policy,
+                              value,
+                              entropy,
+                              in_float(sums.kl) / n,
+                              sums.clipped / n,
+                              in_float(sums.ratio) / n,
+                              in_float(sums.deviation_sq) / n,
+                              sums.ratio_min,
+                              sums.ratio_max};
     for (int i = 0; i < 10; ++i) row[i] = float(metrics[i]);
-    for (int g = 0; g < GROUPS; ++g) row[10 + g] = float(std::sqrt(squares[g]));
-    return float(std::sqrt(squares[POLICY] + squares[VALUE]));
+    for (int g = 0; g < GROUPS; ++g) row[10 + g] = float(std::sqrt(in_float(squares[g])));
+    return float(std::sqrt(in_float(squares[POLICY] + squares[VALUE])));
   }
 
   // Adam on a part, as in esper.simic.optimizers; then the networks see its new parameters.

@@ -77,7 +77,8 @@ inline float policy_term(float log_prob, float old_log_prob, float advantage, fl
   sums.add(ratio, log_ratio, clip);
   sums.policy -= free != free || bound != bound ? free + bound : std::min(free, bound);
   const bool inside = std::fabs(deviation) <= clip;
-  return inside || free < bound || free != free ? -free / rows : 0.0f;
+  // Times 0, a ratio that is infinite becomes NaN, as in torch: it is no step to take.
+  return inside || free < bound || free != free ? -free / rows : 0.0f * ratio;
 }
 
 // Turns `logits` into the gradients by them.
