@@ -85,6 +85,16 @@ class TestCompiled:
         assert not counters["stats"]
         assert not counters["recompiles"]
 
+    def test_what_is_not_finite_is_refused_and_undone(self, compiled: PPOAgent) -> None:
+        rollout = collected(compiled)
+        compiled.update(rollout)
+        rollout.ignored[2, 5], rollout.obs[2, 5] = True, np.nan
+        assert compiled.update(rollout).fault is None
+        rollout.obs[3, 1] = np.inf
+        before = snapshot(compiled)
+        assert compiled.update(rollout).fault == "the observation of environment 1 was inf in step 3 of the rollout"
+        assert same(before, compiled)
+
     def test_a_load_is_seen_by_the_graph_that_is_there(self, compiled: PPOAgent) -> None:
         rollout = collected(compiled)
         state = compiled.state_dict()
@@ -173,6 +183,35 @@ class TestNonFinite:
         after = agent.state_dict()
         assert all(tensor.equal(after["network"][name]) for name, tensor in network.items())
         assert all(scaler[name].equal(after["reward_scaler"][name]) for name in ("mean", "var", "count"))
+
+    def test_a_sum_that_overflows_float32_is_not_finite_whatever_adds_it_up(self, engine: RuntimeConfig) -> None:
+        """Two squared errors of 2.25e38 in a minibatch of 32: their mean would be 1.4e37."""
+        agent = make_agent(runtime=engine, num_minibatches=1)
+        batch = agent._prepare(collected(agent))
+        batch.returns[:2] = 1.5e19
+        metrics, finite = agent.optimization.run(batch, torch.Generator())
+        assert not finite
+        assert metrics[0, agent.optimization.metric_names.index("value_loss")].isinf()
+        batch.returns[1] = 0.0
+        assert agent.optimization.run(batch, torch.Generator())[1]
+
+    def test_statistics_of_observations_are_of_steps_that_are_learned_from(self, engine: RuntimeConfig) -> None:
+        agent = make_agent(runtime=engine, network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True))
+        rollout = collected(agent)
+        rollout.obs.fill_(3.0)
+        rollout.ignored[2, 5], rollout.obs[2, 5] = True, np.nan
+        rollout.ignored[4, 1], rollout.obs[4, 1] = True, 100.0
+        assert agent.update(rollout).fault is None
+        normalizer = agent.network.normalizer
+        assert normalizer is not None
+        assert (normalizer.count.item(), normalizer.mean.item(), normalizer.var.item()) == (62, 3.0, 0.0)
+
+    def test_what_follows_a_step_that_only_resets_is_of_the_next_rollout(self, engine: RuntimeConfig) -> None:
+        agent = make_agent(runtime=engine)
+        rollout = collected(agent)
+        rollout.terminated[-2:, 3] = torch.tensor([True, False])
+        rollout.ignored[-1, 3], rollout.obs[-1, 3] = True, np.nan
+        assert agent.update(rollout).fault is None
 
     def test_discounted_returns_follow_the_episodes_through_an_undone_rollout(self, engine: RuntimeConfig) -> None:
         agent = make_agent(runtime=engine, normalize_rewards=True, gamma=0.5)

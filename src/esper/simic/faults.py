@@ -19,9 +19,13 @@ def inputs_are_finite(rollout: Rollout) -> Tensor:
     """
     if rollout.recurrent_resets.any():
         return torch.zeros((), dtype=torch.bool, device=rollout.rewards.device)
-    fields = [values if learned is None else _select(values, learned) for _, values, learned in _inputs(rollout)]
+    fields = (
+        # Not by indices of rows: for their number the host would have to wait.
+        values if learned is None else torch.where(_aligned(learned, values), values, 0.0)
+        for _, values, learned in _inputs(rollout)
+    )
     # A range needs no memory of the field's size, and NaN and infinity show in it.
-    ranges = [bound for field in fields if field.numel() for bound in torch.aminmax(field)]
+    ranges = [bound for field in fields for bound in torch.aminmax(field)]
     return torch.stack(ranges).isfinite().all()
 
 
@@ -75,13 +79,6 @@ def _inputs(rollout: Rollout) -> Iterator[tuple[str, Tensor, Tensor | None]]:
     yield "reward", rollout.rewards, None
     if rollout.actions.is_floating_point():
         yield "action", rollout.actions, None
-
-
-def _select(values: Tensor, rows: Tensor) -> Tensor:
-    if values.device.type == "cpu":
-        return values[rows]
-    # To select rows the host would have to wait for their number.
-    return torch.where(_aligned(rows, values), values, 0)
 
 
 def _aligned(rows: Tensor, values: Tensor) -> Tensor:
