@@ -1,5 +1,6 @@
 """GAE against numbers worked out by hand: gamma 0.5, lambda 0.5, so the recursion's factor is 0.25."""
 
+import pytest
 import torch
 
 from esper.simic.advantages import compute_gae
@@ -47,3 +48,20 @@ def test_environments_do_not_mix() -> None:
 
 def test_what_no_value_fits_after_a_termination_does_not_matter() -> None:
     assert gae(MIDDLE, NO, next_values=[1.0, float("nan"), 4.0]) == gae(MIDDLE, NO)
+
+
+def test_computes_in_the_precision_of_the_values() -> None:
+    # One step of double precision: 1 + 0.1*0.3 - 0.2 = 0.83, and the one before: 0.83 + 0.1*0.7*0.83 = 0.8881.
+    column = torch.ones(2, 1, dtype=torch.float64)
+    no = torch.zeros(2, 1, dtype=torch.bool)
+    advantages, returns = compute_gae(column, 0.2 * column, 0.3 * column, no, no, gamma=0.1, gae_lambda=0.7)
+    assert advantages.dtype == returns.dtype == torch.float64
+    assert advantages.flatten().tolist() == pytest.approx([0.8881, 0.83], rel=1e-13)
+
+
+def test_the_two_factors_are_the_discount_and_lambda() -> None:
+    # deltas: 1 + 0.5*2 - 0 = 2, twice; A1 = 2, A0 = 2 + 0.5*0.75*2 = 2.75. At lambda 0, A0 is its delta alone.
+    column, no = torch.ones(2, 1), torch.zeros(2, 1, dtype=torch.bool)
+    for gae_lambda, expected in ((0.75, [2.75, 2.0]), (0.0, [2.0, 2.0])):
+        advantages, _ = compute_gae(column, 0 * column, 2 * column, no, no, gamma=0.5, gae_lambda=gae_lambda)
+        assert advantages.flatten().tolist() == expected
