@@ -78,3 +78,78 @@ class TestWriting:
         keeper._writing.join()
         with pytest.raises(StoreError, match="00000001: cannot be written: No such file or directory"):
             keeper.save(2, {}) if ask == "save" else getattr(keeper, ask)()
+
+    @pytest.mark.parametrize("ask", ["finished", "wait"])
+    def test_an_error_is_raised_once(self, tmp_path: Path, ask: str) -> None:
+        keeper = CheckpointKeeper(tmp_path / "gone", CheckpointConfig())
+        keeper.save(1, {"x": 1})
+        with pytest.raises(StoreError):
+            keeper.wait()
+        assert getattr(keeper, ask)() is None
+        assert keeper.finished() is None
+
+    def test_tells_that_it_is_done_without_being_waited_for(self, tmp_path: Path) -> None:
+        keeper = CheckpointKeeper(tmp_path, CheckpointConfig())
+        keeper.save(4, {"x": 1})
+        (writer,) = [thread for thread in threading.enumerate() if thread.name == "checkpoint"]
+        # The program must be able to end at once.
+        assert writer.daemon
+        writer.join()
+        saved = keeper.finished()
+        assert saved is not None
+        assert (saved.path, saved.number) == (tmp_path / "00000004", 4)
+        assert keeper.wait() is None
+
+    def test_says_how_long_writing_took(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        readings = iter([10.0, 12.5])
+        monkeypatch.setattr("time.perf_counter", lambda: next(readings))
+        keeper = CheckpointKeeper(tmp_path, CheckpointConfig())
+        keeper.save(1, {"x": 1})
+        saved = keeper.wait()
+        assert saved is not None
+        assert saved.seconds == 2.5
+
+    def test_keeps_as_many_as_it_was_told(self, tmp_path: Path) -> None:
+        keeper = CheckpointKeeper(tmp_path, CheckpointConfig(keep_checkpoints=1))
+        for number in (1, 2, 3):
+            keeper.save(number, {"x": number})
+        keeper.wait()
+        assert [path.name for path in checkpoints_in(tmp_path)] == ["00000003"]
+
+    def test_a_second_one_of_the_same_number_gets_a_name_of_its_own(self, tmp_path: Path) -> None:
+        keeper = CheckpointKeeper(tmp_path, CheckpointConfig())
+        keeper.save(3, {"x": 1})
+        keeper.save(3, {"x": 2})
+        saved = keeper.wait()
+        assert saved is not None
+        assert saved.path.name == "00000003.1"
+        assert [load_checkpoint(path)["x"] for path in checkpoints_in(tmp_path)] == [2, 1]
+
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [(OSError(28, "No space left on device"), "No space left on device"), (OSError("odd"), "odd")],
+    )
+    def test_what_goes_wrong_before_writing_names_the_folder(
+        self, tmp_path: Path, error: OSError, message: str
+    ) -> None:
+        def fail() -> None:
+            raise error
+
+        keeper = CheckpointKeeper(tmp_path, CheckpointConfig())
+        keeper.save(1, {"x": 1}, before=fail)
+        with pytest.raises(StoreError) as raised:
+            keeper.wait()
+        assert str(raised.value) == f"{tmp_path}: {message}"
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_fault_of_the_program_is_not_made_a_store_error(self, tmp_path: Path) -> None:
+        fault = RuntimeError("a fault")
+
+        def fail() -> None:
+            raise fault
+
+        keeper = CheckpointKeeper(tmp_path, CheckpointConfig())
+        keeper.save(1, {"x": 1}, before=fail)
+        with pytest.raises(RuntimeError) as raised:
+            keeper.wait()
+        assert raised.value is fault

@@ -71,3 +71,94 @@ def test_statistics_of_the_ratio() -> None:
     assert (metrics.ratio_min.item(), metrics.ratio_max.item()) == pytest.approx((0.9, 1.5))
     # E[(r - 1) - log r]
     assert metrics.approx_kl.item() == pytest.approx((0.5 - math.log(1.5) - 0.1 - math.log(0.9)) / 2, rel=1e-4)
+
+
+def transitions(**fields: list[float]) -> tuple[Evaluation, Minibatch]:
+    """What the old network said and what the new one says of as many transitions as given; zeros but for `fields`."""
+    zeros = torch.zeros(len(next(iter(fields.values()))))
+    given = {name: torch.tensor(numbers) for name, numbers in fields.items()}
+    minibatch = Minibatch(
+        *(zeros, zeros, given.get("old_log_probs", zeros), given.get("old_values", zeros)),
+        *(given.get("advantages", zeros), given.get("returns", zeros)),
+    )
+    return Evaluation(given.get("log_probs", zeros), zeros, given.get("values", zeros)), minibatch
+
+
+def metrics_of(
+    evaluation: Evaluation, minibatch: Minibatch, clip: float = 0.2, **changes: object
+) -> tuple[torch.Tensor, LossMetrics]:
+    config = PPOConfig(**({"normalize_advantages": False} | changes))  # type: ignore[arg-type]
+    return ppo_loss(evaluation, minibatch, Coefficients(torch.tensor(clip), torch.tensor(0.0)), config)
+
+
+def test_the_ratio_is_of_new_to_old_probability() -> None:
+    # 0.55 / 0.5 = 1.1 and 0.2 / 0.25 = 0.8.
+    new, old = [math.log(0.55), math.log(0.2)], [math.log(0.5), math.log(0.25)]
+    metrics = metrics_of(*transitions(log_probs=new, old_log_probs=old, advantages=[1.0, 2.0]))[1]
+    assert (metrics.ratio_min.item(), metrics.ratio_max.item()) == pytest.approx((0.8, 1.1))
+    assert metrics.policy_loss.item() == pytest.approx(-(1.1 * 1 + 0.8 * 2) / 2)
+
+
+def test_advantages_that_hardly_differ_stay_small() -> None:
+    # Deviation sqrt(2) 1e-8: 1 / (sqrt(2) + 1) = 0.4142 instead of 0.7071, times half the difference of the ratios.
+    log_probs = [0.0, math.log(0.9)]
+    near = metrics_of(*transitions(log_probs=log_probs, advantages=[1e-8, -1e-8]), normalize_advantages=True)[1]
+    assert near.policy_loss.item() == pytest.approx(-0.1 * 0.41421356 / 2, rel=1e-4)
+    alike = metrics_of(*transitions(log_probs=log_probs, advantages=[3.0, 3.0]), normalize_advantages=True)[1]
+    assert alike.policy_loss.item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("value", "old", "target", "error"),
+    [
+        # Up by 1, cut to 0.25: 3.25 is further from 5 than 4 is.
+        (4.0, 3.0, 5.0, 1.75),
+        # Down by 1, cut to 0.25: 2.75 is further from 1 than 2 is.
+        (2.0, 3.0, 1.0, 1.75),
+        # Within 0.25, nothing is cut.
+        (3.125, 3.0, 5.0, 1.875),
+        (2.875, 3.0, 1.0, 1.875),
+        # A move past the return counts in full.
+        (5.0, 3.0, 3.5, 1.5),
+    ],
+)
+def test_value_clipping_up_and_down(value: float, old: float, target: float, error: float) -> None:
+    batch = transitions(values=[value], old_values=[old], returns=[target])
+    assert metrics_of(*batch, value_clip_coef=0.25)[1].value_loss.item() == pytest.approx(error**2 / 2)
+
+
+def test_where_nothing_moved_nothing_is_clipped() -> None:
+    # Also where a schedule has brought the clipping down to 0.
+    for moved, fraction in ((0.0, 0.0), (0.1, 0.5)):
+        metrics = metrics_of(*transitions(log_probs=[moved, 0.0], advantages=[1.0, 1.0]), clip=0.0)[1]
+        assert metrics.clip_fraction.item() == fraction
+
+
+def test_counts_clipped_ratios_on_both_sides() -> None:
+    # 0.5 and 1.5 are further than 0.2 from 1; 0.9 and 1.1 are not.
+    ratios = [math.log(ratio) for ratio in (0.5, 0.9, 1.1, 1.5)]
+    assert metrics_of(*transitions(log_probs=ratios))[1].clip_fraction.item() == 0.5
+
+
+def test_learns_from_the_loss_alone_and_only_where_nothing_was_clipped() -> None:
+    # At ratio 1.5 a gain is capped, so its gradient is 0; at 1.1 it is -ratio / 2, of a mean over two.
+    log_probs = torch.tensor([1.5, 1.1]).log().requires_grad_()
+    evaluation, minibatch = transitions(advantages=[1.0, 1.0])
+    loss, metrics = metrics_of(evaluation._replace(log_prob=log_probs), minibatch)
+    assert not any(metric.requires_grad for metric in metrics)
+    loss.backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == pytest.approx([0.0, -0.55])
+
+
+def test_a_minibatch_changes_each_field_that_it_has() -> None:
+    _, minibatch = transitions(returns=[1.0, 2.0])
+    whole = minibatch._replace(masks=torch.ones(2, 3), begins=torch.ones(2))
+    assert len(minibatch.tensors()) == 6
+    assert [tuple(tensor.shape) for tensor in whole.tensors()] == [(2,)] * 6 + [(2, 3), (2,)]
+    doubled = whole.map(lambda tensor: 2 * tensor)
+    assert doubled.returns.tolist() == [2.0, 4.0]
+    assert doubled.masks is not None
+    assert doubled.masks.tolist() == [[2.0] * 3] * 2
+    assert doubled.memory is None
+    assert doubled.picked is None
