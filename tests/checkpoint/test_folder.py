@@ -197,3 +197,104 @@ class TestMany:
         assert set_aside(tmp_path / "00000001").name == "00000001.broken"
         remove_leftovers(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["00000001.broken"]
+
+
+class TestMessages:
+    def test_there_is_no_such_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError) as error:
+            load_checkpoint(tmp_path / "00000001")
+        assert str(error.value) == f"{tmp_path / '00000001'}: No such file or directory"
+
+    def test_it_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "00000001").touch()
+        with pytest.raises(StoreError) as error:
+            load_checkpoint(tmp_path / "00000001")
+        assert str(error.value) == f"{tmp_path / '00000001'}: is no folder"
+
+    def test_the_manifest_names_other_files(self, checkpoint: Path) -> None:
+        (checkpoint / "manifest.json").write_text('{"schema": 1, "files": {"state.json": {}}}')
+        with pytest.raises(StoreError) as error:
+            load_checkpoint(checkpoint)
+        expected = "must name the files state.json, state.safetensors and no others"
+        assert str(error.value) == f"{checkpoint / 'manifest.json'}: {expected}"
+
+
+class TestRemoving:
+    """Whatever lies there: a folder with something in it, a file, a link, nothing."""
+
+    @pytest.fixture(params=["folder", "file", "link", "nothing"])
+    def lies_there(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        """What a writer that was killed left of 00000007, and a folder that a link leads to."""
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "kept").touch()
+        (tmp_path / "checkpoints").mkdir()
+        path = tmp_path / "checkpoints" / ".00000007.tmp"
+        if request.param == "folder":
+            (path / "deep").mkdir(parents=True)
+            (path / "deep" / "file").touch()
+        elif request.param == "file":
+            path.touch()
+        elif request.param == "link":
+            path.symlink_to(tmp_path / "elsewhere")
+        return path
+
+    def test_leftovers(self, lies_there: Path, tmp_path: Path) -> None:
+        remove_leftovers(lies_there.parent)
+        assert list(lies_there.parent.iterdir()) == []
+        assert (tmp_path / "elsewhere" / "kept").exists()
+
+    def test_writing_begins_anew(self, lies_there: Path, tmp_path: Path) -> None:
+        path = lies_there.with_name("00000007")
+        save_checkpoint(path, TREE)
+        assert load_checkpoint(path)["step"] == 7
+        assert list(lies_there.parent.iterdir()) == [path]
+        assert (tmp_path / "elsewhere" / "kept").exists()
+
+    def test_a_checkpoint_that_was_set_aside_before_gives_way(self, checkpoint: Path) -> None:
+        aside = checkpoint.with_name("00000007.broken")
+        aside.mkdir()
+        (aside / "older").touch()
+        assert set_aside(checkpoint) == aside
+        assert sorted(path.name for path in aside.iterdir()) == ["manifest.json", "state.json", "state.safetensors"]
+        assert not checkpoint.exists()
+
+    def test_pruning_removes_what_is_in_the_folders(self, tmp_path: Path) -> None:
+        for number in (1, 2, 3):
+            save_checkpoint(tmp_path / f"{number:08}", {"step": number})
+        # Half of an older removal.
+        (tmp_path / ".00000001.tmp").mkdir()
+        prune(tmp_path, 1, tmp_path / "00000003")
+        assert [path.name for path in tmp_path.iterdir()] == ["00000003"]
+
+    def test_a_failed_write_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(StoreError) as error:
+            save_checkpoint(tmp_path / "00000001", TREE)
+        assert str(error.value) == f"{tmp_path / '00000001'}: cannot be written: No space left on device"
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestSizes:
+    @pytest.mark.parametrize("name", ["state.json", "state.safetensors"])
+    def test_the_largest_that_can_be_read_back_is_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        save_checkpoint(tmp_path / "00000001", TREE)
+        size = (tmp_path / "00000001" / name).stat().st_size
+        monkeypatch.setitem(folders._LIMITS, name, size)
+        save_checkpoint(tmp_path / "00000002", TREE)
+        assert load_checkpoint(tmp_path / "00000002")["step"] == 7
+        monkeypatch.setitem(folders._LIMITS, name, size - 1)
+        with pytest.raises(StoreError, match=f"{name}: {size} bytes; at most {size - 1} can be read back"):
+            save_checkpoint(tmp_path / "00000003", TREE)
+
+    def test_what_is_flushed_before_it_has_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "00000001"
+        named: list[bool] = []
+        monkeypatch.setattr(os, "fsync", lambda _: named.append(path.exists()))
+        save_checkpoint(path, TREE)
+        # Three files and their folder; then the folder that has the new name.
+        assert named == [False] * 4 + [True]

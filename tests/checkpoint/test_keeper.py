@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 
@@ -90,10 +91,12 @@ class TestWriting:
 
     def test_tells_that_it_is_done_without_being_waited_for(self, tmp_path: Path) -> None:
         keeper = CheckpointKeeper(tmp_path, CheckpointConfig())
-        keeper.save(4, {"x": 1})
+        may_write = threading.Event()
+        keeper.save(4, {"x": 1}, before=lambda: may_write.wait(60) and None)
         (writer,) = [thread for thread in threading.enumerate() if thread.name == "checkpoint"]
         # The program must be able to end at once.
         assert writer.daemon
+        may_write.set()
         writer.join()
         saved = keeper.finished()
         assert saved is not None
@@ -101,7 +104,7 @@ class TestWriting:
         assert keeper.wait() is None
 
     def test_says_how_long_writing_took(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        readings = iter([10.0, 12.5])
+        readings = itertools.chain([10.0], itertools.repeat(12.5))
         monkeypatch.setattr("time.perf_counter", lambda: next(readings))
         keeper = CheckpointKeeper(tmp_path, CheckpointConfig())
         keeper.save(1, {"x": 1})
@@ -153,3 +156,14 @@ class TestWriting:
         with pytest.raises(RuntimeError) as raised:
             keeper.wait()
         assert raised.value is fault
+
+
+@pytest.mark.parametrize(("every", "interval"), [(3, (3, 0.0)), ("5m", (0, 300.0)), ("0.5m", (0, 30.0))])
+def test_the_interval_is_of_updates_or_of_seconds(every: int | str, interval: tuple[int, float]) -> None:
+    assert CheckpointConfig(checkpoint_every=every).interval == interval
+
+
+def test_an_interval_that_is_none_is_said_with_what_is_allowed() -> None:
+    with pytest.raises(ConfigError) as error:
+        CheckpointConfig(checkpoint_every="5s")
+    assert str(error.value) == "checkpoint_every = 5s: must be updates, at least 1, or minutes as 5m or 0.5m"

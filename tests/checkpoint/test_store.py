@@ -15,6 +15,7 @@ from esper.checkpoint.store import (
     StoreError,
     dump_json,
     dump_tensors,
+    flush_folder,
     load_pair,
     parse_json,
     parse_tensors,
@@ -141,3 +142,9 @@ class TestWriting:
         write_atomically(path, b"newer")
         # First the whole file, then the folder that has its new name.
         assert flushed == [(False, 5, b"old"), (True, 0, b"newer")]
+
+    def test_what_is_flushed_as_a_folder_must_be_one(self, tmp_path: Path) -> None:
+        flush_folder(tmp_path)
+        (tmp_path / "file").touch()
+        with pytest.raises(NotADirectoryError):
+            flush_folder(tmp_path / "file")

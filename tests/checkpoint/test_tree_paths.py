@@ -35,6 +35,11 @@ class TestSplitAndMerge:
         merge(*split(tree))["a"]["n"] = 2
         assert tree["a"]["n"] == 1
 
+    @pytest.mark.parametrize("path", ["leaf/x/y", "leaf/x", "leaf", "none/x/y"])
+    def test_nothing_is_below_a_leaf(self, path: str) -> None:
+        with pytest.raises(TreeError, match=f"^tensor '{path}' has no place in the state$"):
+            merge({path: torch.zeros(1)}, {"leaf": 3})
+
     def test_a_long_path_without_a_place_is_cut(self) -> None:
         with pytest.raises(TreeError) as error:
             merge({"x/" * 500: torch.zeros(1)}, {})

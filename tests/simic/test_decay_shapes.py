@@ -88,6 +88,13 @@ def test_points_count_from_the_end_of_the_delay() -> None:
     assert [schedule(update) for update in range(10)] == expected
 
 
+def test_a_rate_that_is_rounded_to_zero_has_not_come_to_its_end() -> None:
+    # (1 - 3/4)^999 is less than the smallest float.
+    schedule = make_schedule(ScheduleConfig(peak=1.0, decay="polynomial", power=999.0), 4)
+    assert schedule(3) == 0.0
+    assert [schedule.phase(update) for update in (3, 4)] == ["decay", "floor"]
+
+
 @pytest.mark.parametrize(("warmup", "timescale"), [(0, 1), (1, 1), (2, 2), (5, 5)])
 def test_inverse_sqrt_falls_over_the_length_of_the_warmup_but_at_least_one_update(warmup: int, timescale: int) -> None:
     schedule = make_schedule(ScheduleConfig(peak=8.0, warmup_steps=warmup, decay="inverse_sqrt"), 99)
