@@ -1,6 +1,6 @@
 # make train: set up and train. make test: set up, lint, check types, run the tests; make test-all: all of them.
-# make bench: measure.
-# make docs: set up, build the site. make sanitize: run the C++ kernels under the compiler's sanitizers.
+# make mutants: change the sources, the tests must notice. make sanitize: run the C++ kernels under sanitizers.
+# make bench: measure. make docs: set up, build the site.
 PYTHON ?= python3
 EXTRAS ?= dev,box2d,mujoco
 VENV := .venv
@@ -13,7 +13,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 SEED ?= 1
 RUN_DIR ?= runs/CartPole-v1/make-train-$(shell date +%Y%m%d-%H%M%S)-$(SEED)
 
-.PHONY: train test test-all lint bench sanitize docs site setup clean
+.PHONY: train test test-all lint bench sanitize docs site mutants mutate setup clean
 
 train: setup
 	$(BIN)/esper ppo --env CartPole-v1 --lr-warmup-frac 0.05 --lr-decay cosine --seed $(SEED) --run-dir $(RUN_DIR)
@@ -52,6 +52,15 @@ docs:
 site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# docs/mutants.md. All of them anew, or those of MUTANTS='esper.simic.losses*' alone.
+mutants:
+	$(MAKE) mutate EXTRAS=dev,mutants
+
+mutate: setup
+	$(if $(MUTANTS),,rm -rf mutants)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mutmut run --max-children $(WORKERS) $(MUTANTS)
+	$(BIN)/mutmut results --all true | $(BIN)/python tests/mutant_scores.py
+
 # Installs again only when the declared dependencies or the chosen extras have changed.
 setup: $(STAMP)-$(subst $(comma),-,$(EXTRAS))
 
@@ -61,4 +70,4 @@ $(STAMP)-%: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) site
+	rm -rf $(VENV) site mutants
