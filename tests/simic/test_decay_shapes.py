@@ -80,12 +80,25 @@ def test_where_the_decay_begins_and_ends(parameters: dict[str, object], span: tu
     assert (schedule.decay_start, schedule.decay_end) == span
 
 
+@pytest.mark.parametrize(
+    ("parameters", "floor"),
+    [
+        ({"decay": "linear"}, 0.0),
+        ({"decay": "step", "step_size": 2, "gamma": 0.5, "min_ratio": 0.25}, 2.0),
+        ({"decay": "constant"}, 8.0),
+    ],
+)
+def test_the_lowest_rate_after_warmup(parameters: dict[str, object], floor: float) -> None:
+    assert resolve(10, **parameters).floor == floor
+
+
 def test_points_count_from_the_end_of_the_delay() -> None:
     points = ((0, 8.0), (2, 4.0), (6, 2.0))
     schedule = resolve(20, decay="piecewise", points=points, warmup_steps=None)
     # From 8 to 4 in 2 updates, to 2 in 4 more.
     expected = [0.0, 0.0, 8.0, 6.0, 4.0, 3.5, 3.0, 2.5, 2.0, 2.0]
     assert [schedule(update) for update in range(10)] == expected
+    assert (schedule.decay_end, schedule.floor) == (8, 2.0)
 
 
 def test_a_rate_that_is_rounded_to_zero_has_not_come_to_its_end() -> None:
