@@ -75,10 +75,10 @@ class TestFinding:
             find_resume_point(run)
         first, *reasons = str(error.value).split("\n")
         assert first == f"{run}: none of its checkpoints is whole:"
+        fault = "does not have the size and checksum it was written with"
         folder = run / "checkpoints"
-        assert [reason.split(":")[0] for reason in reasons] == [
-            f"  {folder / name / 'state.json'}" for name in ("00000003", "00000002", "00000001")
-        ]
+        names = ("00000003", "00000002", "00000001")
+        assert reasons == [f"  {folder / name / 'state.json'}: {fault}" for name in names]
 
     def test_the_one_that_was_named_of_the_run_that_it_is_in(self, run: Path) -> None:
         point = find_resume_point(run / "checkpoints" / "00000002")
@@ -197,6 +197,12 @@ class TestSettings:
         assert self.now(run) == settings()
         assert self.now(run, gamma=0.9) == settings()
 
+    def test_are_told_apart_by_where_they_are_from(self, run: Path) -> None:
+        layers = [Layer(source="the command line", values={"threads": 1})]
+        origins = settings_to_resume(find_resume_point(run), layers, "continue").origins
+        assert origins["gamma"].source == str(run / "checkpoints" / "00000003")
+        assert origins["threads"].source == "the command line"
+
     def test_those_of_how_it_computes_may_change(self, run: Path) -> None:
         assert self.now(run, total_timesteps=1000, threads=1) == settings(total_timesteps=1000, threads=1)
 
@@ -227,6 +233,9 @@ class TestSettings:
         with pytest.raises(ResumeError, match="imports 'strange'"):
             self.now(tmp_path, total_timesteps=1000)
         assert self.now(tmp_path, env="strange:Env-v0")["env"] == "strange:Env-v0"
+        checkpoint(tmp_path / "checkpoints" / "00000002", settings(env="strange:other:Env-v0"))
+        with pytest.raises(ResumeError, match="imports 'strange'"):
+            self.now(tmp_path)
 
 
 @pytest.mark.parametrize(
