@@ -15,7 +15,7 @@ def main() -> None:
     missed = []
     for name, module, status in re.findall(r"^ +(esper\.([\w.]+)\.\w+): (.+)$", sys.stdin.read(), re.MULTILINE):
         by_module[module][status] += 1
-        if status not in NOTICED:
+        if status not in (*NOTICED, "not checked"):
             missed.append(f"{name}: {status}")
     print("| module | mutants |", " | ".join((*NOTICED, *MISSED, "other")), "|")
     print("|---" * (len(NOTICED) + len(MISSED) + 3) + "|")
