@@ -12,9 +12,9 @@ from torch import Tensor
 import probes
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 from esper.simic import train_ppo_vectorized as train
-from esper.simic.collect import Collector
 from esper.simic.lstm import Lstm, Sequences
 from esper.simic.sequences import evaluate_sequences
+from esper.simic.vectorized import make_collector
 from esper.telemetry.events import Event, UpdateSkipped
 
 NAN = float("nan")
@@ -98,7 +98,7 @@ class TestRecurrentState:
         env = FaultyCue({10: NAN})
         config = PPOConfig(num_envs=8, num_steps=8, num_minibatches=2, network=NetworkConfig(lstm_size=4))
         agent, acted = PPOAgent(config, env.spec, seed=1), []
-        collector, rollout, unroll = Collector(env, seed=1), agent.allocate_rollout(), agent.network.unroll
+        collector, rollout, unroll = make_collector(agent, env, 1), agent.allocate_rollout(), agent.network.unroll
 
         def listening(obs: Tensor, sequences: Sequences) -> tuple[Tensor, ...]:
             result = unroll(obs, sequences)
