@@ -111,6 +111,9 @@ void walk_through(int index, int actions, int threads) {
   const Rollout rollout{obs.data(), out, rewards.data(), terminated.get(), truncated.get(),
                         final_obs.data(), state.data(), ages.data(), noise.data(), starts.data()};
   esper_roll_out(subject.learner, &normalizer, index, &rollout, steps, envs, 5, threads);
+  const Inputs inputs{obs.data(), final_obs.data(), rewards.data(), Env::DISCRETE ? nullptr : real.data(),
+                      terminated.get(), truncated.get()};
+  if (!esper_inputs_are_finite(&inputs, steps, envs, Env::OBSERVATION, actions)) std::printf("finite\n"), std::exit(1);
   Floats advantages(rows), returns(rows);
   esper_advantages(rewards.data(), values.data(), values.data(), terminated.get(), truncated.get(), steps, envs, 0.99f,
                    0.95f, advantages.data(), returns.data());

@@ -13,11 +13,13 @@ from esper.simic.advantages import compute_gae
 from esper.simic.collect import Act, act_in_torch
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
+from esper.simic.faults import inputs_are_finite
 from esper.simic.graphs import Replayed, Steps
 from esper.simic.losses import RATIO_QUANTILES, Coefficients, LossMetrics, Minibatch, ppo_loss
 from esper.simic.lstm import Sequences
 from esper.simic.networks import ActorCritic, Evaluation
 from esper.simic.optimizers import Adam, adam_step
+from esper.simic.rollout import Rollout
 
 # One tensor, or none where nobody asked for them.
 Quantiles: TypeAlias = tuple[Tensor, ...]
@@ -48,6 +50,10 @@ class Learner(Protocol):
 
     def value(self, obs: Tensor) -> Tensor:
         """Values [M] of `obs` [M, D]."""
+        ...
+
+    def inputs_are_finite(self, rollout: Rollout) -> Tensor:
+        """Whether everything that an update on `rollout` learns from is finite (0-d bool, on its device)."""
         ...
 
     def advantages(
@@ -122,6 +128,9 @@ class TorchLearner:
 
     def value(self, obs: Tensor) -> Tensor:
         return self._network.value(obs)
+
+    def inputs_are_finite(self, rollout: Rollout) -> Tensor:
+        return inputs_are_finite(rollout)
 
     def advantages(
         self, rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor

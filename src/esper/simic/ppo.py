@@ -14,7 +14,7 @@ from torch import Tensor
 from esper.envs.base import EnvSpec
 from esper.options import ConfigError
 from esper.simic.config import PPOConfig
-from esper.simic.faults import find_fault, inputs_are_finite
+from esper.simic.faults import find_fault
 from esper.simic.losses import RATIO_QUANTILES, Coefficients, Minibatch
 from esper.simic.networks import ActorCritic
 from esper.simic.normalization import RewardScaler
@@ -100,7 +100,7 @@ class PPOAgent:
         self._apply(rates)
         rollout = rollout.without_ignored()
         reward_statistics = self.reward_scaler.statistics()
-        usable = inputs_are_finite(rollout)
+        usable = self.optimization.learner.inputs_are_finite(rollout)
         batch = self._prepare(rollout)
         metrics, finite = self.optimization.run(batch, self.generators["minibatches"], usable)
         extra = torch.stack((finite, explained_variance(batch.returns, batch.values)))

@@ -150,6 +150,21 @@ class NativeLearner:
             self._threads,
         )
 
+    def inputs_are_finite(self, rollout: Rollout) -> Tensor:
+        def floats(tensor: Tensor) -> Tensor | None:
+            return tensor if tensor.is_floating_point() else None
+
+        obs, final_obs, actions = map(floats, (rollout.obs, rollout.final_obs, rollout.actions))
+        inputs = [_address(tensor) for tensor in (obs, final_obs, rollout.rewards, actions)]
+        ends = [_address(rollout.terminated), _address(rollout.truncated)]
+        finite = self._library.esper_inputs_are_finite(
+            (c_void_p * 6)(*(address.value for address in (*inputs, *ends))),
+            *map(c_int64, rollout.rewards.shape),
+            c_int64(rollout.obs[0, 0].numel()),
+            c_int64(rollout.actions[0, 0].numel()),
+        )
+        return torch.tensor(bool(finite))
+
     def advantages(
         self, rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,11 @@ void esper_roll_out(const Learner* learner, const Normalizer* normalizer, int32_
   roll_out(*learner, *normalizer, WALKS[environment], *rollout, {num_steps, num_envs, max_episode_steps}, threads);
 }
 
+int32_t esper_inputs_are_finite(const Inputs* inputs, int64_t num_steps, int64_t num_envs, int64_t observation_size,
+                                int64_t action_size) {
+  return inputs->are_finite(num_steps, num_envs, observation_size, action_size);
+}
+
 void esper_advantages(const float* rewards, const float* values, const float* next_values, const bool* terminated,
                       const bool* truncated, int64_t num_steps, int64_t num_envs, float gamma, float gae_lambda,
                       float* advantages, float* returns) {

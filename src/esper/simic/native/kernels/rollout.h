@@ -1,5 +1,6 @@
 // Acting, and whole rollouts in environments that are here too.
 #pragma once
+#include <bit>
 #include <cstring>
 
 #include "classic_control.h"
@@ -119,6 +120,32 @@ inline void roll_out(const Learner& learner, const Normalizer& normalizer, Walk 
       walk(actor, out, span, block * BLOCK, std::min<int64_t>((block + 1) * BLOCK, span.num_envs));
   });
 }
+
+inline bool all_finite(const float* x, int64_t count) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
+  return largest < 0x7f800000u;
+}
+
+// What a rollout of vectors [num_steps, num_envs] is learned from, as esper.simic.faults; null for what is not floats.
+struct Inputs {
+  const float *obs, *final_obs, *rewards, *actions;
+  const bool *terminated, *truncated;
+
+  bool are_finite(int64_t num_steps, int64_t num_envs, int64_t observation_size, int64_t action_size) const {
+    const int64_t rows = num_steps * num_envs, last = rows - num_envs;
+    if (!all_finite(rewards, rows) || (actions && !all_finite(actions, rows * action_size))) return false;
+    if (!obs) return true;
+    if (!all_finite(obs, rows * observation_size)) return false;
+    for (int64_t i = 0; i < rows; ++i) {
+      if (truncated[i] && !terminated[i] && !all_finite(final_obs + i * observation_size, observation_size))
+        return false;
+      const float* next = obs + (i + num_envs) * observation_size;
+      if (i >= last && !truncated[i] && !terminated[i] && !all_finite(next, observation_size)) return false;
+    }
+    return true;
+  }
+};
 
 // Generalised advantage estimation as esper.simic.advantages, over [num_steps, num_envs].
 inline void estimate_advantages(const float* rewards, const float* values, const float* next_values,
