@@ -325,15 +325,15 @@ def _lines(run_dir: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def study(folder: Path, names: list[str], repeats: int, kills: int, jobs: int) -> list[Outcome]:
+def study(folder: Path, names: list[str], repeats: int, kills: int, jobs: int, launch: Launch) -> list[Outcome]:
     """`repeats` runs of every case with `kills` kills each, `jobs` at a time."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda name: run_alone(CASES[name], folder / name / "alone"), names))
+        list(pool.map(lambda name: run_alone(CASES[name], folder / name / "alone", launch), names))
 
         def one(item: tuple[str, int]) -> Outcome:
             name, repeat = item
             run_dir = folder / name / f"killed-{repeat}"
-            outcome = run_with_kills(name, run_dir, kills, random.Random(f"{name} {repeat}"))
+            outcome = run_with_kills(name, run_dir, kills, random.Random(f"{name} {repeat}"), launch)
             if outcome.lost is None:
                 outcome.differences = differences(run_dir, folder / name / "alone")
             print(f"{name} {repeat}: {len(outcome.kills)} kills, {outcome.lost or outcome.differences or 'identical'}")
@@ -348,11 +348,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="killed runs of each case")
     parser.add_argument("--kills", type=int, default=6, help="kills of each run")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--forked", action="store_true", help="from a process that has imported everything: quicker")
     parser.add_argument("--output", type=Path, help="JSON file of the results")
     args = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = study(Path(folder), args.cases, args.repeats, args.kills, args.jobs)
+        launch = forked if args.forked else in_a_new_process
+        outcomes = study(Path(folder), args.cases, args.repeats, args.kills, args.jobs, launch)
     moments = [moment for outcome in outcomes for moment in outcome.kills]
     result = {
         "runs": len(outcomes),
