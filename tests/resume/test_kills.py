@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
-from harness import CASES, differences, forked, run_alone, run_with_kills
+from harness import CASES, differences, run_alone, run_with_kills
+from launch import forked
 
 
 @pytest.mark.slow

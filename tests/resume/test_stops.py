@@ -16,7 +16,8 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
-from harness import DEADLINE, differences
+from harness import differences
+from launch import DEADLINE
 
 from esper.analysis.runs import load_updates, read_events
 from esper.checkpoint.folder import checkpoints_in, load_checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import DEADLINE
+from launch import DEADLINE
 
 from esper.analysis.runs import read_events
 from esper.run import run
