@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,23 +134,30 @@ def settings_of(row: Row) -> dict[str, Any]:
     return {**settings, "env": "Mixed-v0", "env_kwargs": env_kwargs}
 
 
-class Killed(BaseException):
-    """In place of SIGKILL: nothing of the run handles it."""
-
-
 class EndAt:
-    """A sink that ends the run at the event of update `update`: at once, or by asking it to stop."""
+    """A sink that ends the run in `run_dir` at the event of update `update`.
 
-    def __init__(self, update: int, how: str) -> None:
-        self._update, self._how = update, how
+    By a signal, or as if it were killed: the folder is kept as it is at that moment, and `put_back` later.
+    """
+
+    def __init__(self, update: int, how: str, run_dir: Path) -> None:
+        self._update, self._how, self._run_dir = update, how, run_dir
+        self._kept = run_dir.with_name(f"{run_dir.name}, as killed")
 
     def emit(self, event: Event) -> None:
         if isinstance(event, UpdateCompleted | UpdateSkipped) and event.update == self._update:
             if self._how == "killed":
-                raise Killed
-            os.kill(os.getpid(), signal.SIGTERM)
+                # A checkpoint that is being written has a name of its own until it is whole.
+                shutil.copytree(self._run_dir, self._kept, ignore=shutil.ignore_patterns(".*"))
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def close(self) -> None: ...
+
+    def put_back(self) -> None:
+        if self._how == "killed":
+            shutil.rmtree(self._run_dir)
+            self._kept.rename(self._run_dir)
 
 
 def check(row: Row, folder: Path, rng: random.Random) -> None:
@@ -188,12 +194,9 @@ def _end_and_resume(start: Any, run_dir: Path, span: range, row: Row, rng: rando
     """Start, end at a random update of `span`, and resume; it must go on at its newest checkpoint."""
     end = rng.randrange(span.start + 3, span.stop - 1) if span.stop - span.start > 4 else span.start + 2
     before = _events(run_dir, "run_resumed") if (run_dir / "events.jsonl").exists() else []
-    try:
-        start([EndAt(end, row["end"])])
-    except Killed:
-        for thread in threading.enumerate():
-            if thread.name == "checkpoint":  # it would have died with the process; it leaves a checkpoint or nothing
-                thread.join()
+    ending = EndAt(end, row["end"], run_dir)
+    start([ending])
+    ending.put_back()
     newest = checkpoints_in(run_dir / "checkpoints")[0]
     if row["end"] == "signal":
         assert int(newest.name[:8]) == end + 1, f"stopped after update {end}, the newest checkpoint is {newest.name}"
