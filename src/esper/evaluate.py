@@ -15,8 +15,14 @@ from esper.envs.make import make_from_config, make_rendered, make_shown
 from esper.policy import Policy
 from esper.simic.networks import ActorCritic
 from esper.simic.seeding import device_generator, integer_seed
+from esper.stopping import StopRequest
+from esper.watched import watched
 
 _MAX_ENVS = 8
+
+
+class EvaluationStopped(Exception):
+    """An evaluation was asked to stop before it had all its episodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +33,23 @@ class Scores:
     lengths: list[int]
 
 
-def evaluate(policy: Policy, *, episodes: int, seed: int, stochastic: bool = False) -> Scores:
-    """Run `episodes` whole episodes in environments of their own, as `run_episodes`."""
-    env = make_evaluation_env(policy.environment, episodes)
+def evaluate(
+    policy: Policy, *, episodes: int, seed: int, stochastic: bool = False, stop: StopRequest | None = None
+) -> Scores:
+    """Run `episodes` whole episodes in environments of their own, as `run_episodes`, until `stop` is requested."""
+    stop = stop or StopRequest(quiet=True)
+    env = make_evaluation_env(policy.environment, episodes, stop)
     try:
-        return run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic)
+        return run_episodes(
+            policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic, should_stop=lambda: bool(stop)
+        )
     finally:
         env.close()
 
 
-def make_evaluation_env(config: EnvConfig, episodes: int) -> VectorEnv:
+def make_evaluation_env(config: EnvConfig, episodes: int, stop: StopRequest) -> VectorEnv:
     """An environment with as many copies as are worth having for so many `episodes`."""
-    return make_from_config(config, min(episodes, _MAX_ENVS))
+    return watched(make_from_config(config, min(episodes, _MAX_ENVS)), stop)
 
 
 def show(
@@ -56,7 +67,7 @@ def show(
         ConfigError: where there can be no window.
         EnvError: when the environment raises.
     """
-    env = make_shown(policy.environment, fps)
+    env = watched(make_shown(policy.environment, fps), StopRequest(quiet=True))
     try:
         run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic, on_episode=on_episode)
     finally:
@@ -72,11 +83,15 @@ def run_episodes(
     seed: int,
     stochastic: bool = False,
     on_episode: Callable[[float, int], None] = lambda episode_return, length: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Scores:
     """Run `episodes` whole episodes from a reset with `seed`, with the most likely actions unless `stochastic`.
 
     `on_episode` gets return and length of each as it ends. Each copy of the environment has a fixed share of the
     episodes, so that short ones are not counted more often.
+
+    Raises:
+        EvaluationStopped: when `should_stop` says so, which is asked between steps.
     """
     num_envs = env.spec.num_envs
     actions = device_generator(seed, "evaluation actions", torch.device("cpu"))
@@ -85,6 +100,8 @@ def run_episodes(
     result = Scores(returns=[], lengths=[])
     player = _Player(network, env, seed)
     while left.any():
+        if should_stop():
+            raise EvaluationStopped(f"after {len(result.returns)} of {episodes} episodes")
         step = player.step(network.noise((num_envs,), actions) if stochastic else None)
         running += step.reward
         lengths += 1 if step.ignored is None else ~step.ignored
@@ -99,20 +116,32 @@ def run_episodes(
 
 
 @torch.no_grad()
-def record_gif(policy: Policy, path: Path, *, seed: int, max_frames: int = 1000) -> int:
-    """Draw one episode as an animated GIF; returns its number of frames."""
+def record_gif(
+    policy: Policy, path: Path, *, seed: int, max_frames: int = 1000, stop: StopRequest | None = None
+) -> int:
+    """Draw one episode as an animated GIF; returns its number of frames.
+
+    Raises:
+        EvaluationStopped: when `stop` is requested before that; nothing is written.
+    """
     from PIL import Image
 
-    env = make_rendered(policy.environment)
-    player = _Player(policy.network, env, seed)
+    stop = stop or StopRequest(quiet=True)
+    drawn = make_rendered(policy.environment)
+    env = watched(drawn, stop)
     frames: list[Image.Image] = []
-    ended = False
-    while not ended and len(frames) < max_frames:
-        frames.append(Image.fromarray(env.render()))
-        step = player.step()
-        ended = bool(step.terminated[0] or step.truncated[0])
-    env.close()
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / env.render_fps), loop=0)
+    try:
+        player = _Player(policy.network, env, seed)
+        ended = False
+        while not ended and len(frames) < max_frames:
+            if stop:
+                raise EvaluationStopped("before the episode was drawn")
+            frames.append(Image.fromarray(drawn.render()))
+            step = player.step()
+            ended = bool(step.terminated[0] or step.truncated[0])
+    finally:
+        env.close()
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / drawn.render_fps), loop=0)
     return len(frames)
 
 

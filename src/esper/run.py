@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,16 +19,10 @@ from esper.checkpoint.store import StoreError, dump_json, write_atomically
 from esper.config import RunConfig
 from esper.envs.base import EnvError
 from esper.envs.make import make_for_training
+from esper.errors import describe
 from esper.options import ConfigError
 from esper.policy import save_policy
-from esper.resume import (
-    Resume,
-    ResumeError,
-    ResumePoint,
-    check_newest,
-    find_resume_point,
-    settings_to_resume,
-)
+from esper.resume import Resume, ResumeError, ResumePoint, check_newest, find_resume_point, settings_to_resume
 from esper.resume_rules import Mode, changes
 from esper.run_evaluation import Evaluation
 from esper.run_events import run_finished, run_resumed, run_started
@@ -37,13 +32,17 @@ from esper.settings import Layer, recorded
 from esper.simic.ppo import PPOAgent
 from esper.simic.rates import Rates
 from esper.simic.vectorized import Training, TrainResult
-from esper.stopping import stop_request
+from esper.stopping import StopRequest, stop_request
 from esper.telemetry.events import CheckpointSaved, Event, Sink, SinkError
 from esper.telemetry.jsonl import JsonlRecord
 from esper.telemetry.stream import Telemetry
 from esper.telemetry.writers import check_writers, make_writers
+from esper.watched import GivenUp, watched
 
 _log = logging.getLogger(__name__)
+
+# Long enough for Weights & Biases to send what it has; a signal more ends the process.
+SECONDS_TO_CLOSE_A_SINK = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +74,20 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
     check_writers(config.telemetry)
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
-        with _false_starts_reported():
-            env = make_for_training(config.environment, config.ppo.num_envs)
+        stop = stack.enter_context(stop_request(quiet=config.quiet))
+        with _false_starts_reported(stop):
+            env = watched(make_for_training(config.environment, config.ppo.num_envs), stop)
             stack.callback(env.close)
             debug = config.telemetry.telemetry == "debug"
             agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug)
             if agent.optimization.engine != "native":
                 torch.set_num_threads(agent.optimization.threads)
             training = Training(agent, env, env_seed=env_seed(config, 0))
-        rates_before = load_run(config, training, resume) if resume and resume.point.state else None
+            rates_before = load_run(config, training, resume) if resume and resume.point.state else None
+        stop.begin()
         folder = _open_folder(config, resume)
         stack.callback(folder.close)
-        with _failures_reported(session := _Session(config, training, folder, sinks, stack)):
+        with _failures_reported(session := _Session(config, training, folder, sinks, stack, stop)):
             if resume is None or rates_before is None:
                 session.start()
             else:
@@ -146,14 +147,16 @@ def _open_folder(config: RunConfig, resume: Resume | None) -> RunFolder:
 
 
 @contextlib.contextmanager
-def _false_starts_reported() -> Iterator[None]:
-    """An environment that raises on its first reset, and memory that is not there, become a `RunError`."""
+def _false_starts_reported(stop: StopRequest) -> Iterator[None]:
+    """An environment that raises when it is made, or reset, and memory that is not there, become a `RunError`."""
     try:
         yield
     except EnvError as error:
+        if stop.at_once:
+            raise KeyboardInterrupt from None
         raise RunError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = describe(error)
         # torch has no type of its own for this on the CPU.
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in reason:
             raise
@@ -162,13 +165,20 @@ def _false_starts_reported() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _failures_reported(session: _Session) -> Iterator[None]:
-    """What ends the run within becomes a `RunError`, in the record too if that can still be written."""
+    """What ends the run within becomes a `RunError`, in the record too if that can still be written.
+
+    So is what nobody foresaw, which stays what it is: its traceback is of use.
+    """
     try:
         yield
-    except (EnvError, StoreError, SinkError, OSError) as error:
-        with contextlib.suppress(StoreError, SinkError, OSError):
-            session.fail(str(error))
-        raise RunError(f"{error}\n{session.what_is_left()}") from error
+    except (EnvError, StoreError, SinkError, OSError, ConfigError, MemoryError) as error:
+        session.fail(str(error) or describe(error))
+        raise RunError(f"{error or describe(error)}\n{session.what_is_left()}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        session.fail(describe(error))
+        raise
 
 
 class _Session:
@@ -181,10 +191,11 @@ class _Session:
         folder: RunFolder,
         sinks: Sequence[Sink],
         stack: contextlib.ExitStack,
+        stop: StopRequest,
     ) -> None:
         self._config, self._training, self._folder, self._stack = config, training, folder, stack
-        self._watchers = sinks
-        self._evaluation = Evaluation(config)
+        self._watchers, self._stop = sinks, stop
+        self._evaluation = Evaluation(config, stop)
         stack.callback(self._evaluation.close)
         self._keeper = CheckpointKeeper(folder.checkpoints, config.checkpoints)
         self._telemetry: Telemetry | None = None
@@ -219,13 +230,17 @@ class _Session:
 
     def train(self) -> RunResult:
         """Train to the end of the run, or until it is stopped."""
-        training = self._training
-        with stop_request(self._config.max_minutes, quiet=self._config.quiet) as stop:
+        training, stop = self._training, self._stop
+        stop.set_deadline(self._config.max_minutes)
+        try:
             result = training.run(
                 on_event=self._emit,
                 should_stop=lambda: bool(self._evaluation.reached or stop),
                 after_update=self._after_update,
             )
+        except GivenUp as error:
+            _log.warning("%s", error)
+            result = training.result("interrupted")
         if self._saved_after != training.agent.train_steps:
             self._save()
         self._announce(self._keeper.wait())
@@ -241,12 +256,13 @@ class _Session:
         return RunResult(run_dir=self._folder.path, train=result, cause=cause, seconds=seconds)
 
     def fail(self, cause: str) -> None:
-        """Record that the run ends here, if its record was begun."""
+        """Record that the run ends here, if its record was begun and can be written."""
         if self._telemetry is None:
             return
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(StoreError, SinkError, OSError):
             self._announce(self._keeper.wait())
-        self._emit(run_finished(self._training, "failed", cause, time.perf_counter() - self._started))
+        with contextlib.suppress(SinkError, OSError):
+            self._emit(run_finished(self._training, "failed", cause, time.perf_counter() - self._started))
 
     def what_is_left(self) -> str:
         """The last checkpoint, in a sentence."""
@@ -268,6 +284,7 @@ class _Session:
                 writers=make_writers(self._config.telemetry, folder.path, self._training.env_steps),
                 watchers=self._watchers,
                 before=self._evaluation.recall(self._record.read()),
+                limit=partial(self._stop.limited, SECONDS_TO_CLOSE_A_SINK),
             )
         except SinkError as error:
             raise RunError(f"{error}; go on in another folder with --run-dir") from None
@@ -287,14 +304,20 @@ class _Session:
             self._save()
 
     def _evaluate(self) -> None:
-        event, best_so_far = self._evaluation.run(self._training)
+        if (evaluated := self._evaluation.run(self._training)) is None:
+            return
+        event, best_so_far = evaluated
         self._emit(event)
         if best_so_far:
             self._folder.best.mkdir(exist_ok=True)
             save_policy(self._folder.best, self._training.agent, self._config.environment)
 
     def _save(self) -> None:
-        state = capture_run(self._config, self._training, self._record.position)
+        try:
+            state = capture_run(self._config, self._training, self._record.position)
+        except GivenUp as error:
+            _log.warning("%s", error)
+            state = capture_run(self._config, self._training, self._record.position)
         self._exact_resume = state["exact_resume"]
         self._saved_after = self._training.agent.train_steps
         self._announce(self._keeper.save(self._saved_after, state, before=self._record.flush))
@@ -317,4 +340,7 @@ def _plot(config: RunConfig, folder: RunFolder) -> None:
     from esper.analysis.runs import load_updates
 
     title = f"{config.environment.env}, seed {config.seed}"
-    plot_training(load_updates(folder.path), folder.picture, title=title)
+    try:
+        plot_training(load_updates(folder.path), folder.picture, title=title)
+    except Exception as error:
+        _log.warning("there is no picture: %s", describe(error))

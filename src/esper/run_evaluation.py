@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,9 +10,13 @@ from typing import Any
 
 from esper.config import RunConfig
 from esper.envs.base import VectorEnv
-from esper.evaluate import make_evaluation_env, run_episodes
+from esper.evaluate import EvaluationStopped, make_evaluation_env, run_episodes
 from esper.simic.vectorized import Training
+from esper.stopping import StopRequest
 from esper.telemetry.events import EvaluationCompleted, episode_fields
+from esper.watched import GivenUp
+
+_log = logging.getLogger(__name__)
 
 
 class Evaluation:
@@ -20,8 +25,8 @@ class Evaluation:
     What is learned does not change with it. `best` is the highest mean return, `best_update` what it came after.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        self._config = config
+    def __init__(self, config: RunConfig, stop: StopRequest) -> None:
+        self._config, self._stop = config, stop
         self._env: VectorEnv | None = None
         self.best, self.best_update = -math.inf, -1
 
@@ -44,17 +49,23 @@ class Evaluation:
         every = self._config.eval_every
         return every is not None and updates % every == 0
 
-    def run(self, training: Training) -> tuple[EvaluationCompleted, bool]:
-        """Evaluate the policy as it is; also whether it is the best so far.
+    def run(self, training: Training) -> tuple[EvaluationCompleted, bool] | None:
+        """Evaluate the policy as it is; also whether it is the best so far. None when it was stopped, and is dropped.
 
         Raises:
             EnvError: when the environment raises.
         """
         started, episodes = time.perf_counter(), self._config.eval_episodes
         if self._env is None:
-            self._env = make_evaluation_env(self._config.environment, episodes)
-        agent = training.agent
-        scores = run_episodes(agent.network, self._env, episodes=episodes, seed=self._config.seed)
+            self._env = make_evaluation_env(self._config.environment, episodes, self._stop)
+        agent, stop = training.agent, self._stop
+        try:
+            scores = run_episodes(
+                agent.network, self._env, episodes=episodes, seed=self._config.seed, should_stop=lambda: bool(stop)
+            )
+        except (EvaluationStopped, GivenUp) as error:
+            _log.warning("the evaluation after update %d is dropped: %s", agent.train_steps - 1, error)
+            return None
         fields = episode_fields(scores.returns, scores.lengths)
         event = EvaluationCompleted(
             update=agent.train_steps - 1,

@@ -317,7 +317,7 @@ class TestEvaluate:
         status, out, err = esper(capsys, "evaluate", run, "--episodes", "1", "--json", "--record", tmp_path / "a.gif")
         assert status == 2
         assert json.loads(out)["episodes"] == 1
-        assert err.endswith("cannot be drawn here: no OpenGL\n")
+        assert err.endswith("cannot be drawn here: RuntimeError: no OpenGL\n")
         assert not (tmp_path / "a.gif").exists()
 
     @pytest.mark.parametrize(

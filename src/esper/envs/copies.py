@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import os
+import logging
 import signal
 import sys
-import traceback
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import gymnasium
+from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector.async_vector_env import _async_worker
 
 from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import EnvError, StateTree
 from esper.envs.snapshot import capture, restore
+from esper.errors import describe_with_place, is_ctrl_c
+from esper.stopping import Overdue
+
+_log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_SECONDS_TO_CLOSE = 5.0
 
 
 class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -41,8 +50,8 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
             return obs, reward, terminated, truncated, self._with_mask(info, ended=terminated or truncated)
         except EnvError:
             raise
-        except Exception as error:
-            raise EnvError(f"environment {self.copy_index} raised in a step: {_describe(error)}") from error
+        except BaseException as error:
+            raise self._failed("in a step", error) from error
 
     def reset(self, **arguments: Any) -> Any:
         try:
@@ -50,8 +59,8 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
             return obs, self._with_mask(info, ended=False)
         except EnvError:
             raise
-        except Exception as error:
-            raise EnvError(f"environment {self.copy_index} raised on reset: {_describe(error)}") from error
+        except BaseException as error:
+            raise self._failed("on reset", error) from error
 
     def publishes_masks(self) -> bool:
         """Whether a reset comes with an action mask. The first copy answers for all; the others are not reset."""
@@ -83,39 +92,129 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
     def capture_state(self) -> StateTree | None:
         try:
             return capture(self.env)
-        except Exception as error:
-            raise EnvError(f"environment {self.copy_index} raised in state_dict: {_describe(error)}") from error
+        except BaseException as error:
+            raise self._failed("in state_dict", error) from error
 
     def restore_pending_state(self) -> None:
         try:
             restore(self.env, self.pending_state)
-        except Exception as error:
-            why = _describe(error)
+        except BaseException as error:
+            why = str(self._failed("in load_state_dict", error)).partition(": ")[2]
             raise ValueError(
                 f"environment {self.copy_index} does not go on from its state: {why}; --fresh-episodes begins new ones"
             ) from error
 
+    def render(self) -> Any:
+        try:
+            return self.env.render()
+        except BaseException as error:
+            raise self._failed("in render", error) from error
 
-def _describe(error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
+    def close(self) -> None:
+        """Whatever it raises is said, and no more: the other copies are to be closed too."""
+        try:
+            self.env.close()
+        except Overdue:
+            raise
+        except BaseException as error:
+            _log.warning("%s", self._failed("on close", error))
+
+    def _failed(self, call: str, error: BaseException) -> EnvError:
+        """What to raise in place of `error`, whatever that is, but for Ctrl-C."""
+        if is_ctrl_c(error):
+            raise error
+        return EnvError(f"environment {self.copy_index} raised {call}: {describe_with_place(error)}")
 
 
-def in_worker(run_process: int) -> Callable[[gymnasium.Env[Any, Any]], Copy]:
-    """`Copy` for an environment that gets a process of its own, whose parent is `run_process`.
+def worker(index: int, make: Callable[[], gymnasium.Env[Any, Any]], *rest: Any) -> None:
+    """Gymnasium's worker of an `AsyncVectorEnv`, for a process of a run.
 
-    Ctrl-C reaches every process of a terminal. The run then wants to finish its update, so the workers must live on;
-    but not longer than the run, should that be killed.
+    Ctrl-C reaches every process of a terminal, and other signals all of a job. The run then wants to finish its update,
+    so the workers must live on; but not longer than the run, should that be killed.
     """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _die_with_parent()
+    try:
+        env = make()
+    except BaseException as error:
+        pipe, _, _, errors = rest[:4]
+        why = f"environment {index} raised in its constructor: {describe_with_place(error)}"
+        errors.put((index, EnvError, why, ""))
+        pipe.recv()
+        pipe.send((None, False))
+        return
+    _async_worker(index, lambda: env, *rest)
 
-    def wrap(env: gymnasium.Env[Any, Any]) -> Copy:
-        if os.getpid() != run_process:  # The run makes one copy for itself, to see its spaces.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            _die_with_parent()
-        return Copy(env)
 
-    return wrap
+def raise_one(env: AsyncVectorEnv, successes: Iterable[bool]) -> None:
+    """In place of `AsyncVectorEnv._raise_if_errors`, which prints a traceback for every process."""
+    failures = [env.error_queue.get() for success in successes if not success]
+    if failures:
+        _, kind, error, _ = min(failures, key=lambda failure: failure[0])
+        raise error if isinstance(error, BaseException) else kind(error)
+
+
+def what_is_wrong(env: AsyncVectorEnv, error: BaseException) -> str:
+    """Which process has died, and how, or has not answered; what came of it here is `error`."""
+    if isinstance(error, EOFError | OSError):
+        # The end of its pipe comes a moment before that of the process.
+        wait([process.sentinel for process in env.processes], timeout=2.0)
+    deaths = [
+        f"the process of environment {index} {_how(process.exitcode)}"
+        for index, process in enumerate(env.processes)
+        if process.exitcode is not None
+    ]
+    if deaths:
+        return "; ".join(deaths)
+    silent = [str(index) for index, pipe in enumerate(env.parent_pipes) if not _has_answered(pipe)]
+    return f"environment {', '.join(silent)} has not answered" if isinstance(error, Overdue) else ""
+
+
+def _how(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+
+
+def _has_answered(pipe: Connection | None) -> bool:
+    return pipe is None or pipe.closed or pipe.poll()
+
+
+def close_processes(env: AsyncVectorEnv) -> None:
+    """Let every process close its environment, for a few seconds; then kill what is left.
+
+    `AsyncVectorEnv.close` raises where one has died, and waits for ever for one that hangs.
+    """
+    env.closed = True
+    pipes: list[Any] = [pipe for pipe in env.parent_pipes if pipe is not None and not pipe.closed]
+    alive = {process.sentinel: process for process in env.processes}
+    try:
+        for pipe in pipes:
+            with contextlib.suppress(OSError):
+                pipe.send(("close", None))
+        deadline = time.monotonic() + _SECONDS_TO_CLOSE
+        while alive and (left := deadline - time.monotonic()) > 0:
+            for ready in wait([*alive, *pipes], left):
+                if isinstance(ready, int):
+                    del alive[ready]
+                elif not _drained(ready):
+                    pipes.remove(ready)
+    finally:
+        for index, process in enumerate(env.processes):
+            if process.is_alive():
+                _log.warning(
+                    "environment %d did not close within %g s; its process is killed", index, _SECONDS_TO_CLOSE
+                )
+                process.kill()
+            process.join()
+
+
+def _drained(pipe: Any) -> bool:
+    """Take an answer that nobody waits for any more from `pipe`; whether others may come."""
+    try:
+        pipe.recv_bytes()
+    except (EOFError, OSError):
+        return False
+    return True
 
 
 def _die_with_parent() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
-import os
+import multiprocessing
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,11 +31,12 @@ from esper.envs.base import (
     Step,
 )
 from esper.envs.config import EnvConfig
-from esper.envs.copies import Copy, in_worker
+from esper.envs.copies import Copy, close_processes, raise_one, what_is_wrong, worker
 from esper.envs.families import missing_package, register_family, wrapped
 from esper.envs.observations import is_image, observations_of, to_learner
 from esper.envs.snapshot import capture, restore
 from esper.envs.window import check_can_be_shown, paced
+from esper.errors import describe, describe_with_place, is_ctrl_c
 from esper.options import ConfigError, nearest
 
 velocity.register()
@@ -135,13 +138,13 @@ class GymnasiumVectorEnv:
             yield
         except EnvError:
             raise
-        except (EOFError, OSError) as error:
-            processes = enumerate(getattr(self._env, "processes", ()))
-            dead = [str(index) for index, process in processes if not process.is_alive()]
-            what = f"the process of environment {', '.join(dead)} has died" if dead else f"environments: {error!r}"
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
+            what = f"an environment (of {self._env.num_envs} together) raised {describe_with_place(error)}"
+            if isinstance(self._env, AsyncVectorEnv):
+                what = what_is_wrong(self._env, error) or what
             raise EnvError(what) from error
-        except Exception as error:
-            raise EnvError(f"an environment (of {self._env.num_envs} together) raised {error!r}") from error
 
     @property
     def render_fps(self) -> int:
@@ -155,14 +158,20 @@ class GymnasiumVectorEnv:
         """
         try:
             frames = self._env.render()
-        except Exception as error:  # Renderers raise types of their own: mujoco.FatalError, pygame.error, ...
+        except BaseException as error:  # Renderers raise types of their own: mujoco.FatalError, pygame.error, ...
+            if is_ctrl_c(error):
+                raise
             name = self._env.spec.id if self._env.spec else str(self._env)
-            raise ConfigError("env", name, f"cannot be drawn here: {error}") from error
+            why = str(error) if isinstance(error, EnvError) else describe(error)
+            raise ConfigError("env", name, f"cannot be drawn here: {why}") from error
         assert frames is not None
         return np.asarray(frames[0], dtype=np.uint8)
 
     def close(self) -> None:
-        self._env.close()
+        if isinstance(self._env, AsyncVectorEnv):
+            close_processes(self._env)
+        else:
+            self._env.close()
 
 
 def make_gymnasium(config: EnvConfig, num_envs: int) -> GymnasiumVectorEnv:
@@ -251,15 +260,41 @@ def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
 def _make_copies(
     config: EnvConfig, num_envs: int, mode: str, *wrappers: Callable[[gymnasium.Env[Any, Any]], Any]
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    env: Any = gymnasium.make_vec(
-        config.env,
-        num_envs=num_envs,
-        vectorization_mode=mode,
-        vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-        wrappers=[*wrappers, wrapped, flatten_observations, in_worker(os.getpid()) if mode == "async" else Copy],
-        disable_env_checker=True,
-        **config.env_kwargs,
-    )
+    made: list[Copy] = []
+
+    def counted(env: gymnasium.Env[Any, Any]) -> Copy:
+        made.append(Copy(env))
+        return made[-1]
+
+    async_ = mode == "async"
+    others = set(multiprocessing.active_children())
+    try:
+        with warnings.catch_warnings():
+            # It prints as warnings what it then raises.
+            warnings.filterwarnings("ignore", message=r"\x1b\[31mERROR", category=UserWarning)
+            env: Any = gymnasium.make_vec(
+                config.env,
+                num_envs=num_envs,
+                vectorization_mode=mode,
+                vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **({"worker": worker} if async_ else {})},
+                wrappers=[*wrappers, wrapped, flatten_observations, Copy if async_ else counted],
+                disable_env_checker=True,
+                **config.env_kwargs,
+            )
+    except BaseException as error:
+        # They would wait for whoever made them, and he for them.
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        if isinstance(error, EOFError | ConnectionError):
+            raise EnvError(f"a process of {config.env} has died in its constructor") from error
+        if 0 < len(made) < num_envs and not is_ctrl_c(error):
+            # Not the settings, with which others could be made.
+            raise EnvError(
+                f"environment {len(made)} raised in its constructor: {describe_with_place(error)}"
+            ) from error
+        raise
+    if async_:
+        env._raise_if_errors = functools.partial(raise_one, env)
     env.set_attr("copy_index", list(range(num_envs)))
     return env  # type: ignore[no-any-return]
 
@@ -282,8 +317,12 @@ def _make(config: EnvConfig, make: Callable[[], Any]) -> Any:
         raise ConfigError("env", config.env, missing_package(find_spec(config.env), error)) from None
     except gymnasium.error.Error as error:
         raise ConfigError("env", config.env, f"cannot be made: {error}") from error
-    except (TypeError, ValueError, LookupError, AssertionError) as error:
-        if not config.env_kwargs:
+    except (EnvError, MemoryError):
+        raise
+    except BaseException as error:
+        if is_ctrl_c(error) or "allocate memory" in describe(error):
             raise
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError("env_kwargs", config.env_kwargs, f"{config.env} refuses them: {reason}") from error
+        if config.env_kwargs and isinstance(error, TypeError | ValueError | LookupError | AssertionError):
+            reason = f"{config.env} refuses them: {describe(error)}"
+            raise ConfigError("env_kwargs", config.env_kwargs, reason) from error
+        raise EnvError(f"{config.env} raised in its constructor: {describe_with_place(error)}") from error

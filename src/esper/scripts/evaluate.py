@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 
 from esper.options import Bounds, ConfigError
-from esper.scripts.flags import fail, number
+from esper.scripts.flags import STOPPED_BY, fail, number
 
 USAGE = "esper evaluate RUN [--episodes N] [--seed S] [--stochastic] [--json] [--record FILE.gif]"
 
@@ -32,23 +33,32 @@ def run(args: argparse.Namespace) -> int:
     from esper.analysis.statistics import interquartile_mean
     from esper.checkpoint.store import StoreError
     from esper.envs.base import EnvError
-    from esper.evaluate import evaluate, record_gif
+    from esper.evaluate import EvaluationStopped, evaluate, record_gif
     from esper.policy import load_policy
+    from esper.stopping import stop_request
+    from esper.watched import GivenUp
 
     torch.set_num_threads(1)  # more would wait for each other, with a few observations at a time
     try:
         policy = load_policy(args.run)
-        returns = evaluate(policy, episodes=episodes, seed=seed, stochastic=args.stochastic).returns
-        result = {
-            "mean": statistics.fmean(returns),
-            "std": statistics.pstdev(returns),
-            "iqm": interquartile_mean(returns),
-            "episodes": episodes,
-        }
-        print(json.dumps(result) if args.json else _sentence(policy.environment.env, result, seed))
-        if args.record:
-            record_gif(policy, args.record, seed=seed)
-    except (EnvError, StoreError, ConfigError, OSError) as error:
+        with stop_request(quiet=args.json, what="this step") as stop:
+            stop.begin()
+            returns = evaluate(policy, episodes=episodes, seed=seed, stochastic=args.stochastic, stop=stop).returns
+            result = {
+                "mean": statistics.fmean(returns),
+                "std": statistics.pstdev(returns),
+                "iqm": interquartile_mean(returns),
+                "episodes": episodes,
+            }
+            print(json.dumps(result) if args.json else _sentence(policy.environment.env, result, seed))
+            if args.record:
+                record_gif(policy, args.record, seed=seed, stop=stop)
+    except (EvaluationStopped, GivenUp) as error:
+        print(f"esper evaluate: stopped ({stop.cause}): {error}", file=sys.stderr)
+        return STOPPED_BY[stop.cause or "SIGINT"]
+    except EnvError as error:
+        fail(str(error), "esper evaluate", status=1)
+    except (StoreError, ConfigError, OSError) as error:
         fail(str(error), "esper evaluate")
     if args.record and not args.json:
         print(f"episode {args.record}")

@@ -39,7 +39,7 @@ _NOTES = {
 
 
 # What a shell reports for a program ended by a signal.
-STOPPED_BY = {"SIGINT": 130, "SIGPIPE": 141, "SIGTERM": 143}
+STOPPED_BY = {"SIGHUP": 129, "SIGINT": 130, "SIGPIPE": 141, "SIGTERM": 143}
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,10 +49,10 @@ class Parser(argparse.ArgumentParser):
         fail(message, self.prog)
 
 
-def fail(message: str, prog: str) -> NoReturn:
-    """One clear message, exit status 2."""
+def fail(message: str, prog: str, *, status: int = 2) -> NoReturn:
+    """One clear message, and the exit status."""
     print(f"{prog}: error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def number(name: str, text: str, kind: type, bounds: Bounds, prog: str) -> Any:

@@ -27,6 +27,7 @@ from esper.scripts.flags import (
     in_force,
     settings_from,
 )
+from esper.scripts.output import lost_output
 from esper.settings import Origin, Settings, SettingsError, merge, origin_of
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _sinks(config: RunConfig, notices: Sequence[str] = ()) -> list[Sink]:
 
     from esper.telemetry.console import ConsoleSink
 
-    return [ConsoleSink(Console(quiet=config.quiet), notices)]
+    return [ConsoleSink(Console(quiet=config.quiet), notices=notices, lost=lost_output)]
 
 
 def _conclude(config: RunConfig, result: RunResult) -> int:
@@ -193,7 +194,7 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
         f"{train.env_steps:,} env steps, {train.episodes:,} episodes in {minutes}:{seconds:02}"
     )
     for label, text in (
-        ("picture", f"{folder / 'training.png'}" if config.picture else ""),
+        ("picture", f"{folder / 'training.png'}" if (folder / "training.png").exists() else ""),
         ("record", f"{folder / 'events.jsonl'}, {folder / 'config.json'}"),
         ("policy", f"{folder / 'policy.safetensors'}, {folder / 'policy.json'}"),
         ("best", f"{folder / BEST}" if (folder / BEST).exists() else ""),

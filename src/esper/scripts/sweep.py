@@ -96,7 +96,8 @@ def _train(jobs: Sequence[Job], launcher: Launcher, retries: int, *, quiet: bool
 
     board = Board([job for job in jobs if progress_of(job).status in ("new", "begun")])
     try:
-        with stop_request(None, quiet=quiet) as stop, Overview(jobs, launcher.slots, quiet=quiet) as overview:
+        with stop_request(quiet=quiet) as stop, Overview(jobs, launcher.slots, quiet=quiet) as overview:
+            stop.begin()
             run_all(board, launcher, retries=retries, should_stop=lambda: bool(stop), on_change=overview.show)
     finally:
         launcher.close()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
+import errno
 import sys
 from collections.abc import Sequence
 
 from esper import __version__
 from esper.scripts import checkpoint, compare, enjoy, evaluate, export, ppo, presets, report, schedule, sweep
-from esper.scripts.flags import STOPPED_BY, Parser, unknown_flags
+from esper.scripts.flags import STOPPED_BY, Parser, fail, unknown_flags
+from esper.scripts.output import OutputError, lasting_output
 
 _COMMANDS = {
     "ppo": ppo,
@@ -23,6 +24,8 @@ _COMMANDS = {
     "compare": compare,
     "checkpoint": checkpoint,
 }
+# Whoever no longer looks at these wants them to go on; of the others, output is all there is.
+_TRAIN = ("ppo", "sweep")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,11 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         unknown_flags(unknown, commands[args.command])
     try:
+        with lasting_output(ends=args.command not in _TRAIN):
+            return _run(args)
+    except OutputError as error:
+        if error.cause.errno == errno.EPIPE:
+            # Whoever reads the output has enough.
+            return STOPPED_BY["SIGPIPE"]
+        fail(f"standard output: {error}", f"esper {args.command}", status=1)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
         status: int = _COMMANDS[args.command].run(args)
-    except BrokenPipeError:
-        # Whoever reads the output has enough. Python would say so again when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return STOPPED_BY["SIGPIPE"]
     except KeyboardInterrupt:
         print(f"esper {args.command}: stopped at once; what was written before is whole", file=sys.stderr)
         return STOPPED_BY["SIGINT"]

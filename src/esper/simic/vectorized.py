@@ -107,12 +107,16 @@ class Training:
             if self._result.minibatches is not None:
                 on_event(self._debug_snapshot(self._result.minibatches))
             after_update()
+        return self.result("interrupted" if status == "training" else status)
+
+    def result(self, status: Literal["completed", "interrupted", "diverged"]) -> TrainResult:
+        """What came of it so far."""
         return TrainResult(
             env_steps=self.env_steps,
             updates=self.agent.train_steps,
             undone=self.undone,
             episodes=self.episodes,
-            status="interrupted" if status == "training" else status,
+            status=status,
             fault=self._fault,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -29,11 +29,14 @@ _SECONDS_BETWEEN_LINES = 5.0
 class ConsoleSink:
     """Shows where the run is; a notice of anything unusual stays on the screen.
 
-    `notices` are lines about its settings, shown when it begins.
+    `notices` are lines about its settings, shown when it begins. `lost` says why what is written can no longer be seen,
+    where that raises no error by itself.
     """
 
-    def __init__(self, console: Console, notices: Sequence[str] = ()) -> None:
-        self._console, self._notices = console, notices
+    def __init__(
+        self, console: Console, *, notices: Sequence[str] = (), lost: Callable[[], OSError | None] = lambda: None
+    ) -> None:
+        self._console, self._notices, self._lost = console, notices, lost
         self._live: Live | None = None
         self._total_updates = 1
         self._started = self._last_line = time.monotonic()
@@ -43,6 +46,11 @@ class ConsoleSink:
         self._printed: UpdateCompleted | None = None
 
     def emit(self, event: Event) -> None:
+        self._react(event)
+        if error := self._lost():
+            raise error
+
+    def _react(self, event: Event) -> None:
         match event:
             case RunStarted():
                 self._begin(event)

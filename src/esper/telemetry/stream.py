@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from esper.errors import describe
 from esper.telemetry.analytics import Analytics
 from esper.telemetry.config import Level, TelemetryConfig
 from esper.telemetry.events import (
@@ -13,6 +15,7 @@ from esper.telemetry.events import (
     AnomalyDetected,
     DebugSnapshot,
     Event,
+    RunFinished,
     Sink,
     SinkFailed,
     UpdateCompleted,
@@ -35,8 +38,9 @@ class Telemetry:
     """Gives events to the record, to `writers` as far as the level of `config` goes, and to `watchers` all of them.
 
     The record is what everything else can be made of again, so an error of its own is the caller's. A writer or
-    watcher that raises is reported, in the record too, and switched off. `before` are the records that are there; the
-    record is the caller's to close.
+    watcher that raises, anything but Ctrl-C, is reported, in the record too, and switched off. `before` are the records
+    that are there; the record is the caller's to close. `limit(close)` calls the `close` of a sink, and raises when
+    that takes too long.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Telemetry:
         writers: Iterable[Sink] = (),
         watchers: Iterable[Sink] = (),
         before: Iterable[Mapping[str, Any]] = (),
+        limit: Callable[[Callable[[], None]], None] = lambda close: close(),
     ) -> None:
         self._record, self._left_out = record, _LEFT_OUT[config.telemetry]
         self._analytics = Analytics(config.snapshot_every) if config.telemetry in ("normal", "debug") else None
@@ -55,7 +60,7 @@ class Telemetry:
                 # What follows from them was written then.
                 list(self._analytics.see(each))
         # Only now: they begin to write when they are made, and what was before may be damaged.
-        self._writers, self._watchers = list(writers), list(watchers)
+        self._writers, self._watchers, self._limit = list(writers), list(watchers), limit
 
     def emit(self, event: Event) -> None:
         """Let everyone know of `event`, and of what follows from it.
@@ -64,6 +69,10 @@ class Telemetry:
             SinkError: when it cannot be recorded.
         """
         record = to_record(event)
+        if isinstance(event, RunFinished):
+            # Its line is the last one, so what fails on closing has to be recorded before.
+            self._tell([*self._writers, *self._watchers], event)
+            self.close()
         self._pass_on(event, record)
         if self._analytics is not None:
             for derived in self._analytics.see(record):
@@ -71,24 +80,37 @@ class Telemetry:
 
     def close(self) -> None:
         """End the writing; what was emitted stays."""
-        for sink in [*self._writers, *self._watchers]:
-            self._try(sink, sink.close)
+        for sinks in (self._writers, self._watchers):
+            while sinks:
+                sink = sinks.pop(0)
+                self._try(sink, lambda sink=sink: self._limit(sink.close))  # type: ignore[misc]
 
     def _pass_on(self, event: Event, record: Mapping[str, Any]) -> None:
         listeners = list(self._watchers)
         if not isinstance(event, self._left_out):
             self._record.write(record)
             listeners += self._writers
-        for sink in listeners:
+        self._tell(listeners, event)
+
+    def _tell(self, sinks: Iterable[Sink], event: Event) -> None:
+        for sink in sinks:
             self._try(sink, lambda sink=sink: sink.emit(event))  # type: ignore[misc]
 
     def _try(self, sink: Sink, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:
-            for sinks in (self._writers, self._watchers):
-                if sink in sinks:
-                    sinks.remove(sink)
-            failed = SinkFailed(sink=type(sink).__name__, cause=f"{type(error).__name__}: {error}")
-            _log.warning("%s failed and is switched off; training and the record go on: %s", failed.sink, failed.cause)
-            self._pass_on(failed, to_record(failed))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._switch_off(sink, error)
+
+    def _switch_off(self, sink: Sink, error: BaseException) -> None:
+        for sinks in (self._writers, self._watchers):
+            if sink in sinks:
+                sinks.remove(sink)
+                # It may hold files, or the terminal. That it fails again says nothing new.
+                with contextlib.suppress(Exception, SystemExit):
+                    self._limit(sink.close)
+        failed = SinkFailed(sink=type(sink).__name__, cause=describe(error))
+        _log.warning("%s failed and is switched off; training and the record go on: %s", failed.sink, failed.cause)
+        self._pass_on(failed, to_record(failed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event as FileEvent
@@ -23,15 +24,13 @@ class TensorBoardSink:
     """
 
     def __init__(self, folder: Path, env_steps: int = 0) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        # File names have whole seconds; a run may go on sooner.
-        self._writer = EventsWriter(str(folder / "events"), f".{env_steps}")
+        self._folder, self._env_steps = folder, env_steps
+        self._writer: Any = None
         self._flushed = time.monotonic()
-        if env_steps:
-            start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(FileEvent(wall_time=time.time(), step=env_steps + 1, session_log=start))
 
     def emit(self, event: Event) -> None:
+        # Not before: nothing but the record may keep a run from beginning.
+        writer = self._writer = self._writer or self._open()
         if not isinstance(event, UpdateCompleted | EvaluationCompleted):
             return
         # One summary for all numbers: one for each would cost as much again.
@@ -40,10 +39,20 @@ class TensorBoardSink:
         for name, value in to_record(event).items():
             if isinstance(value, int | float) and name not in _ON_THE_AXIS:
                 add(tag=name, simple_value=value)
-        self._writer.write_event(file_event)
+        writer.write_event(file_event)
         if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
-            self._writer.flush()
+            writer.flush()
             self._flushed = time.monotonic()
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _open(self) -> Any:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # File names have whole seconds; a run may go on sooner.
+        writer = EventsWriter(str(self._folder / "events"), f".{self._env_steps}")
+        if self._env_steps:
+            start = SessionLog(status=SessionLog.START)
+            writer.write_event(FileEvent(wall_time=time.time(), step=self._env_steps + 1, session_log=start))
+        return writer

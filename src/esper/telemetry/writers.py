@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from esper.errors import describe
 from esper.options import ConfigError
 from esper.telemetry.config import TelemetryConfig
 from esper.telemetry.events import Sink
 
 
 def check_writers(config: TelemetryConfig) -> None:
-    """Refuse a writer whose library is not there.
+    """Refuse a writer whose library is not there, or broken.
 
     Raises:
         ConfigError: with what to install.
     """
-    if config.wandb is not None and find_spec("wandb") is None:
+    if config.wandb is None:
+        return
+    if find_spec("wandb") is None:
         raise ConfigError("wandb", config.wandb, "needs wandb: pip install 'esper-simic[wandb]'")
+    try:
+        import_module("esper.telemetry.wandb")
+    except Exception as error:
+        raise ConfigError("wandb", config.wandb, f"wandb cannot be imported: {describe(error)}") from error
 
 
 def make_writers(config: TelemetryConfig, run_dir: Path, env_steps: int) -> Iterator[Sink]:

@@ -1,0 +1,29 @@
+"""What other people's code raises, in one line."""
+
+from __future__ import annotations
+
+import signal
+import traceback
+
+_LONGEST = 500
+
+
+def describe(error: BaseException) -> str:
+    """Type and text of `error` in one line, however long its text is, and whether or not it can be shown."""
+    try:
+        text = " ".join(str(error).split())
+    except BaseException as another:
+        text = f"its text cannot be shown, {type(another).__name__}"
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def describe_with_place(error: BaseException) -> str:
+    """The same with file and line of what raised it."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{describe(error)} ({frame.f_code.co_filename}, line {line})"
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """Whether `error` can be Ctrl-C in a program that leaves it to Python, and not something that was raised."""
+    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
