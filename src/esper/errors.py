@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import traceback
+from collections.abc import Iterator
+from typing import Any
 
 _LONGEST = 500
 
@@ -27,3 +31,20 @@ def describe_with_place(error: BaseException) -> str:
 def is_ctrl_c(error: BaseException) -> bool:
     """Whether `error` can be Ctrl-C in a program that leaves it to Python, and not something that was raised."""
     return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@contextlib.contextmanager
+def exits_raise() -> Iterator[None]:
+    """Within, os._exit raises SystemExit in this process, so that what calls it cannot hide how a run ended."""
+    process, exit_at_once = os.getpid(), os._exit
+
+    def refuse(status: int) -> Any:
+        if os.getpid() != process:
+            exit_at_once(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = exit_at_once

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esper.envs.base import BoolArray, DeviceEnv, EnvError, ObsArray, StateTree, Step, VectorEnv
-from esper.errors import describe, is_ctrl_c
+from esper.errors import describe, exits_raise, is_ctrl_c
 from esper.stopping import SECONDS_AFTER_STOP, Overdue, StopRequest
 
 _log = logging.getLogger(__name__)
@@ -61,7 +59,7 @@ class _Watched:
     def close(self) -> None:
         """For a few seconds at most; whatever it does is said in a line, and no more."""
         try:
-            with _no_exit():
+            with exits_raise():
                 self._stop.call(SECONDS_TO_CLOSE, self._env.close)
         except Overdue:
             _log.warning("the environments did not close within %g s, and are left as they are", SECONDS_TO_CLOSE)
@@ -84,20 +82,3 @@ class _Watched:
                 f"{error}; it was given up {SECONDS_AFTER_STOP:g} s after the stop request. The environments begin "
                 "fresh episodes when the run goes on"
             ) from error
-
-
-@contextlib.contextmanager
-def _no_exit() -> Iterator[None]:
-    """os._exit raises SystemExit in this process: not even a call to it may hide how a run ended."""
-    process, exit_at_once = os.getpid(), os._exit
-
-    def refuse(status: int) -> Any:
-        if os.getpid() != process:
-            exit_at_once(status)
-        raise SystemExit(f"os._exit({status})")
-
-    os._exit = refuse
-    try:
-        yield
-    finally:
-        os._exit = exit_at_once

@@ -200,6 +200,9 @@ def close_processes(env: AsyncVectorEnv) -> None:
                     pipes.remove(ready)
     finally:
         for index, process in enumerate(env.processes):
+            if process.sentinel not in alive:
+                # It ends a moment after its sentinel says so.
+                process.join(1.0)
             if process.is_alive():
                 _log.warning(
                     "environment %d did not close within %g s; its process is killed", index, _SECONDS_TO_CLOSE

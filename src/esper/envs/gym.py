@@ -36,7 +36,7 @@ from esper.envs.families import missing_package, register_family, wrapped
 from esper.envs.observations import is_image, observations_of, to_learner
 from esper.envs.snapshot import capture, restore
 from esper.envs.window import check_can_be_shown, paced
-from esper.errors import describe, describe_with_place, is_ctrl_c
+from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
 from esper.options import ConfigError, nearest
 
 velocity.register()
@@ -269,7 +269,7 @@ def _make_copies(
     async_ = mode == "async"
     others = set(multiprocessing.active_children())
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), exits_raise():
             # It prints as warnings what it then raises.
             warnings.filterwarnings("ignore", message=r"\x1b\[31mERROR", category=UserWarning)
             env: Any = gymnasium.make_vec(

@@ -31,18 +31,27 @@ _TRAIN = ("ppo", "sweep")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser, commands = make_parsers(help_all="--help-all" in arguments)
-    args, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        unknown_flags(unknown, commands[args.command])
+    name = "esper"
     try:
-        with lasting_output(ends=args.command not in _TRAIN):
+        with lasting_output(ends=True):
+            args = _parse(arguments)
+        name = f"esper {args.command}"
+        trains = args.command in _TRAIN and not any(getattr(args, flag, False) for flag in ("print_config", "dry_run"))
+        with lasting_output(ends=not trains):
             return _run(args)
     except OutputError as error:
         if error.cause.errno == errno.EPIPE:
             # Whoever reads the output has enough.
             return STOPPED_BY["SIGPIPE"]
-        fail(f"standard output: {error}", f"esper {args.command}", status=1)
+        fail(f"standard output: {error}", name, status=1)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser, commands = make_parsers(help_all="--help-all" in arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        unknown_flags(unknown, commands[args.command])
+    return args
 
 
 def _run(args: argparse.Namespace) -> int:
