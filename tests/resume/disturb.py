@@ -33,7 +33,7 @@ from esper.analysis.runs import read_events
 from esper.checkpoint.folder import checkpoints_in, load_checkpoint
 
 DEADLINE = 120.0  # seconds; only a run that hangs needs as many, however busy the machine is
-_UPDATES, _BATCH = 150, 32
+_UPDATES, _BATCH = 200, 32
 _FLAGS = (
     *("ppo", "--env", "Disturbed-v0", "--preset", "none", "--compile", "off", "--num-envs", "2", "--num-steps", "16"),
     *("--hidden-sizes", "8", "--update-epochs", "1", "--num-minibatches", "1", "--no-picture", "--threads", "1"),
@@ -50,7 +50,7 @@ _RAISED: dict[str, Callable[[], BaseException]] = {
 
 
 class Disturbed(gymnasium.Env[Any, Any]):
-    """Steps of a millisecond, episodes of 8 steps, or `endless`. In `call` number `after`, `what` goes wrong."""
+    """Episodes of 8 steps, or `endless`. In `call` number `after`, `what` goes wrong."""
 
     observation_space = Box(-1, 1, (2,))
     action_space = Discrete(2)
@@ -77,7 +77,7 @@ class Disturbed(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> Any:
         self._goes_wrong("step")
-        time.sleep(0.001)
+        time.sleep(0.0002)
         self.age += 1
         obs = self.np_random.uniform(-1, 1, 2).astype(np.float32)
         return obs, float(action), self.age >= 8 and not self._endless, False, {}
@@ -178,9 +178,7 @@ CASES: dict[str, Callable[[random.Random], Case]] = {
     "TensorBoard's disk full": lambda rng: Case(ends=(0, "completed"), patch=full_disk),
     "sink raises": lambda rng: Case(ends=(0, "completed"), patch=failing_sink),
     "sink hangs on close": lambda rng: Case(ends=(0, "completed"), patch=hanging_sink),
-    "worker killed": lambda rng: Case(
-        ends=(1, "failed"), flags=("--vector", "async"), act=to_a_worker(signal.SIGKILL)
-    ),
+    "worker killed": lambda rng: Case(ends=(1, "failed"), flags=("--vector", "async"), act=to_a_worker(signal.SIGKILL)),
     "worker stopped, SIGTERM": lambda rng: Case(
         ends=(143, "interrupted"), flags=("--vector", "async"), act=stop_a_worker
     ),
@@ -223,6 +221,8 @@ def child(arguments: list[str], case: str, seed: int, out: str, err: str) -> Non
     for path, flags, descriptor in ((out, os.O_WRONLY | os.O_NOCTTY, 1), (err, os.O_WRONLY | os.O_CREAT, 2)):
         os.dup2(os.open(path, flags | (os.O_CREAT if out == path and "out.txt" in path else 0), 0o644), descriptor)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # Otherwise that of this process, whose first child would be a server.
+    multiprocessing.set_start_method("fork", force=True)
     from esper import run, stopping, watched
     from esper.scripts.train import main
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,7 +41,9 @@ def esper(*arguments: str | Path) -> int:
 def training(run_dir: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
     """A run in a process of its own, after its first updates."""
     command = [sys.executable, "-m", "esper.scripts.train", "ppo", *SMALL, "--run-dir", str(run_dir), *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # These tests may be under nohup themselves.
+    with subprocess.Popen(["env", "--default-signal=HUP", *command], **pipes) as process:
         wait_until(lambda: (run_dir / "events.jsonl").exists() and updates(run_dir) >= 3)
         yield process
         process.kill()
@@ -58,7 +61,7 @@ def wait_until(condition: Any) -> None:
 
 
 class TestSignals:
-    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
     def test_the_first_one_leaves_a_checkpoint_and_says_how_to_go_on(
         self, tmp_path: Path, number: signal.Signals, status: int
     ) -> None:
@@ -114,18 +117,45 @@ class TestSignals:
         assert newest["training"]["agent"]["train_steps"] == updates(run) > 0
 
 
+class Unspeakable(BaseException):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+# What an environment raises, and what is said of it.
+RAISED: dict[str, tuple[BaseException, str]] = {
+    "raise": (ZeroDivisionError("off the track"), "ZeroDivisionError: off the track"),
+    "exit": (SystemExit(3), "SystemExit: 3"),
+    "generator": (GeneratorExit(), "GeneratorExit"),
+    "interrupt": (KeyboardInterrupt(), "KeyboardInterrupt"),
+    "stop": (StopIteration(), "StopIteration"),
+    "warning": (UserWarning("slippery"), "UserWarning: slippery"),
+    "unspeakable": (Unspeakable(), "Unspeakable: its text cannot be shown, ZeroDivisionError"),
+    "long": (ValueError("a\n" * 10_000), f"ValueError: {'a ' * 250}..."),
+}
+
+
 class Faulty(gymnasium.Env[Any, Any]):
-    """Episodes of 8 steps. From step `after` on, for `times` steps, `what` goes wrong: obs, reward, or it raises."""
+    """Episodes of 8 steps. From step `after` on, for `times` steps, `what` goes wrong: obs, reward, or it raises.
+
+    What it raises, it raises in `call`.
+    """
 
     observation_space = Box(-1, 1, (2,))
     action_space = Discrete(2)
 
-    def __init__(self, *, what: str, after: int, times: int = 10**9) -> None:
-        self.what, self.after, self.times = what, after, times
+    def __init__(self, *, what: str, after: int, times: int = 10**9, call: str = "step") -> None:
+        self.what, self.after, self.times, self.call = what, after, times, call
         self.steps = self.age = 0
+        self.maybe_raise("constructor")
+
+    def maybe_raise(self, call: str) -> None:
+        if call == self.call and self.what in RAISED and self.after <= self.steps < self.after + self.times:
+            raise RAISED[self.what][0]
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
+        self.maybe_raise("reset")
         self.age = 0
         return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
 
@@ -133,13 +163,22 @@ class Faulty(gymnasium.Env[Any, Any]):
         self.steps += 1
         self.age += 1
         wrong = self.after <= self.steps < self.after + self.times
-        if wrong and self.what == "raise":
-            raise ZeroDivisionError("off the track")
+        self.maybe_raise("step")
         obs = self.np_random.uniform(-1, 1, 2).astype(np.float32)
         if wrong and self.what == "obs":
             obs[1] = np.nan
         reward = float("inf") if wrong and self.what == "reward" else 1.0
         return obs, reward, self.age >= 8, False, {}
+
+    def state_dict(self) -> Any:
+        self.maybe_raise("state_dict")
+        return {"age": self.age}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.age = state["age"]
+
+    def close(self) -> None:
+        self.maybe_raise("close")
 
 
 @pytest.fixture(autouse=True)
@@ -149,8 +188,8 @@ def faulty() -> Iterator[None]:
     del gymnasium.registry["Faulty-v0"]
 
 
-def faulty_flags(run: Path, what: str, after: int, times: int = 10**9) -> list[str]:
-    kwargs = f'{{"what": "{what}", "after": {after}, "times": {times}}}'
+def faulty_flags(run: Path, what: str, after: int, times: int = 10**9, call: str = "step") -> list[str]:
+    kwargs = f'{{"what": "{what}", "after": {after}, "times": {times}, "call": "{call}"}}'
     flags = ["--env", "Faulty-v0", "--env-kwargs", kwargs, "--total-timesteps", str(32 * 30)]
     return [*SMALL, *flags, "--run-dir", str(run), "--max-skipped-updates", "3"]
 
@@ -226,6 +265,45 @@ class TestFaults:
         finished = list(read_events(run))[-1]
         assert (finished["event"], finished["status"]) == ("run_finished", "failed")
         assert "off the track" in finished["cause"]
+
+    @pytest.mark.parametrize("vector", ["sync", "async"])
+    @pytest.mark.parametrize(
+        ("what", "call", "says"),
+        [
+            *((what, "step", "in a step") for what in RAISED if what != "raise"),
+            ("exit", "reset", "on reset"),
+            ("exit", "state_dict", "in state_dict"),
+        ],
+    )
+    def test_whatever_it_raises_ends_in_one_message(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, call: str, says: str, vector: str
+    ) -> None:
+        run = tmp_path / "run"
+        flags = [*faulty_flags(run, what, 37, call=call), "--vector", vector]
+        assert esper(*flags, "--checkpoint-every", "1", "--quiet") == 1
+        message, left = capsys.readouterr().err.splitlines()
+        # In processes of their own, any copy may be the first.
+        assert re.match(rf"esper ppo: error: environment [01] raised {says}: {re.escape(RAISED[what][1])}", message)
+        assert left.startswith(f"the last checkpoint is {run}/checkpoints/00000002; go on from it with")
+        finished = list(read_events(run))[-1]
+        assert (finished["event"], finished["status"]) == ("run_finished", "failed")
+        assert f"esper ppo: error: {finished['cause']}" == message
+
+    def test_a_constructor_that_exits(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert esper(*faulty_flags(tmp_path / "run", "exit", 0, call="constructor")) == 1
+        assert "Faulty-v0 raised in its constructor: SystemExit: 3 (" in capsys.readouterr().err
+
+    def test_a_close_that_raises_is_said_once_for_every_copy_and_changes_nothing(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = tmp_path / "run"
+        assert esper(*faulty_flags(run, "exit", 0, call="close")) == 0
+        said = [record.getMessage() for record in caplog.records if "on close" in record.getMessage()]
+        assert [line.partition(" (")[0] for line in said] == [
+            f"environment {index} raised on close: SystemExit: 3" for index in (0, 1)
+        ]
+        assert "finished after 30 updates" in capsys.readouterr().out
+        assert list(read_events(run))[-1]["status"] == "completed"
 
     def test_a_folder_that_vanishes(self, tmp_path: Path) -> None:
         run = tmp_path / "run"

@@ -20,6 +20,7 @@ from esper.telemetry.events import (
     AnomalyDetected,
     DebugSnapshot,
     Event,
+    RunFinished,
     SinkError,
     UpdateSkipped,
     to_record,
@@ -28,6 +29,12 @@ from esper.telemetry.jsonl import JsonlRecord
 from esper.telemetry.stream import Telemetry
 
 SKIPPED = UpdateSkipped(update=5, env_steps=1, cause="loss nan", non_finite=True)
+
+
+def finished() -> RunFinished:
+    return RunFinished(
+        status="completed", cause=None, updates=1, updates_undone=0, env_steps=1, episodes=1, seconds=1.0
+    )
 
 
 class Kept:
@@ -115,6 +122,52 @@ class TestFailures:
         assert recorded(tmp_path) == ["run_started", "update_completed", "sink_failed", "update_completed"]
         (failed,) = [event for event in read_events(tmp_path) if event["event"] == "sink_failed"]
         assert (failed["sink"], failed["cause"]) == ("Kept", "OSError: the disk of others is full")
+
+    @pytest.mark.parametrize("error", [SystemExit(1), GeneratorExit(), ValueError("a\nb")])
+    def test_nothing_that_a_sink_raises_passes(self, tmp_path: Path, error: BaseException) -> None:
+        class Bad(Kept):
+            def emit(self, event: Event) -> None:
+                raise error
+
+        bad = Bad()
+        telemetry = stream(tmp_path, writers=[bad])
+        telemetry.emit(started())
+        assert recorded(tmp_path) == ["run_started", "sink_failed"]
+        assert bad.closed
+
+    def test_ctrl_c_passes(self, tmp_path: Path) -> None:
+        class Interrupted(Kept):
+            def emit(self, event: Event) -> None:
+                raise KeyboardInterrupt
+
+        telemetry = stream(tmp_path, writers=[Interrupted()])
+        with pytest.raises(KeyboardInterrupt):
+            telemetry.emit(started())
+
+    @pytest.mark.parametrize("kind", ["writers", "watchers"])
+    def test_the_end_is_the_last_line_although_a_sink_fails_on_close(self, tmp_path: Path, kind: str) -> None:
+        class Bad(Kept):
+            def close(self) -> None:
+                raise OSError("no room for the rest")
+
+        good = Kept()
+        telemetry = stream(tmp_path, **{kind: [Bad(), good]})
+        telemetry.emit(started())
+        telemetry.emit(finished())
+        assert recorded(tmp_path) == ["run_started", "sink_failed", "run_finished"]
+        assert [type(event).__name__ for event in good.events] == ["RunStarted", "RunFinished", "SinkFailed"]
+        assert good.closed
+
+    def test_the_limit_is_put_around_the_closing_of_each_sink(self, tmp_path: Path) -> None:
+        def limit(close: Any) -> None:
+            close()
+            raise TimeoutError("did not return within 60 s")
+
+        sinks = [Kept(), Kept()]
+        telemetry = stream(tmp_path, writers=sinks, limit=limit)
+        telemetry.emit(finished())
+        assert [sink.closed for sink in sinks] == [True, True]
+        assert recorded(tmp_path) == ["sink_failed", "sink_failed", "run_finished"]
 
     def test_the_record_is_not_lost_silently(self, tmp_path: Path) -> None:
         telemetry = stream(tmp_path)

@@ -55,7 +55,11 @@ def lasting_output(*, ends: bool) -> Iterator[None]:
         if (stream := _lasting(before[name], descriptor, raises=ends and name == "stdout")) is not None:
             setattr(sys, name, stream)
     try:
-        yield
+        try:
+            yield
+        except SystemExit:
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     finally:
         for name, stream in before.items():
