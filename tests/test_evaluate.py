@@ -9,10 +9,11 @@ import torch
 
 from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, MultiDiscreteActions, Vectors
 from esper.envs.config import EnvConfig
-from esper.evaluate import evaluate
+from esper.evaluate import EvaluationStopped, evaluate, record_gif
 from esper.policy import Policy, load_policy, save_policy
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 from esper.simic.networks import ActorCritic
+from esper.stopping import StopRequest
 
 
 def policy(env: str, size: int, actions: Actions) -> Policy:
@@ -66,3 +67,13 @@ def test_a_saved_policy_acts_the_same(tmp_path: Path, actions: Actions) -> None:
     assert loaded.network.act(obs).equal(agent.network.act(obs))
     assert loaded.network.actions == actions
     assert loaded.environment == EnvConfig(env="Some-v0", env_kwargs={"a": [1]}, vector="envpool")
+
+
+def test_a_stop_ends_an_evaluation_between_steps_and_leaves_no_drawing(tmp_path: Path) -> None:
+    stop = StopRequest(quiet=True)
+    stop.set_deadline(0.0)
+    with pytest.raises(EvaluationStopped, match="after 0 of 3 episodes"):
+        evaluate(policy(*CART_POLE), episodes=3, seed=0, stop=stop)
+    with pytest.raises(EvaluationStopped):
+        record_gif(policy(*CART_POLE), tmp_path / "a.gif", seed=0, stop=stop)
+    assert not list(tmp_path.iterdir())

@@ -178,7 +178,7 @@ class TestErrors:
         env.reset(0)
         os.kill(env._env.processes[1].pid, signal.SIGKILL)
         env._env.processes[1].join()
-        with pytest.raises(EnvError, match="the process of environment 1 has died"):
+        with pytest.raises(EnvError, match="the process of environment 1 was killed by SIG"):
             step_many(env, 1)
         env._env.close(terminate=True)
 

@@ -144,7 +144,9 @@ def worker(index: int, make: Callable[[], gymnasium.Env[Any, Any]], *rest: Any) 
         pipe.recv()
         pipe.send((None, False))
         return
-    _async_worker(index, lambda: env, *rest)
+    # Of the pipe: whoever made it is gone, and cannot be told.
+    with contextlib.suppress(OSError):
+        _async_worker(index, lambda: env, *rest)
 
 
 def raise_one(env: AsyncVectorEnv, successes: Iterable[bool]) -> None:
@@ -159,7 +161,10 @@ def what_is_wrong(env: AsyncVectorEnv, error: BaseException) -> str:
     """Which process has died, and how, or has not answered; what came of it here is `error`."""
     if isinstance(error, EOFError | OSError):
         # The end of its pipe comes a moment before that of the process.
-        wait([process.sentinel for process in env.processes], timeout=2.0)
+        ended = wait([process.sentinel for process in env.processes], timeout=2.0)
+        for process in env.processes:
+            if process.sentinel in ended:
+                process.join(1.0)
     deaths = [
         f"the process of environment {index} {_how(process.exitcode)}"
         for index, process in enumerate(env.processes)
