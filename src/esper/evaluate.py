@@ -37,7 +37,7 @@ def evaluate(
     policy: Policy, *, episodes: int, seed: int, stochastic: bool = False, stop: StopRequest | None = None
 ) -> Scores:
     """Run `episodes` whole episodes in environments of their own, as `run_episodes`, until `stop` is requested."""
-    stop = stop or StopRequest(quiet=True)
+    stop = StopRequest(quiet=True) if stop is None else stop
     env = make_evaluation_env(policy.environment, episodes, stop)
     try:
         return run_episodes(
@@ -126,7 +126,7 @@ def record_gif(
     """
     from PIL import Image
 
-    stop = stop or StopRequest(quiet=True)
+    stop = StopRequest(quiet=True) if stop is None else stop
     drawn = make_rendered(policy.environment)
     env = watched(drawn, stop)
     frames: list[Image.Image] = []
