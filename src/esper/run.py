@@ -224,9 +224,11 @@ class _Session:
             self._emit(run_started(self._config, self._training.agent))
         self._emit(run_resumed(self._config, self._training, resume, rates_before, changed))
         if in_place and resume.mode == "continue" and not changed:
-            self._saved_after = self._training.agent.train_steps
+            self._saved_after = agent.train_steps
         else:
             self._save()
+        if in_place and self._evaluation.was_dropped(agent.train_steps):
+            self._evaluate()
 
     def train(self) -> RunResult:
         """Train to the end of the run, or until it is stopped."""

@@ -29,12 +29,14 @@ class Evaluation:
         self._config, self._stop = config, stop
         self._env: VectorEnv | None = None
         self.best, self.best_update = -math.inf, -1
+        self._latest_update = -1
 
     def recall(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Find the best evaluation again in `records` of the run, which are passed on."""
         for record in records:
-            if record["event"] == "evaluation_completed" and "eval_return_mean" in record:
-                self._judge(record["eval_return_mean"], record["update"])
+            if record["event"] == "evaluation_completed":
+                self._latest_update = record["update"]
+                self._judge(record.get("eval_return_mean", -math.inf), record["update"])
             yield record
 
     @property
@@ -48,6 +50,10 @@ class Evaluation:
     def due(self, updates: int) -> bool:
         every = self._config.eval_every
         return every is not None and updates % every == 0
+
+    def was_dropped(self, updates: int) -> bool:
+        """Whether the evaluation after so many updates is due and not in the record."""
+        return updates > 0 and self.due(updates) and self._latest_update < updates - 1
 
     def run(self, training: Training) -> tuple[EvaluationCompleted, bool] | None:
         """Evaluate the policy as it is; also whether it is the best so far. None when it was stopped, and is dropped.
