@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from esper import files
 from esper.analysis.anomalies import Trouble
 from esper.analysis.runs import Columns
 from esper.analysis.thinning import thinned
@@ -39,12 +42,14 @@ def plot_training(updates: Columns, path: Path, *, title: str) -> None:
             _plot_panel(axis, panel, _wide(updates))
     for axis in axes[-1]:
         axis.set_xlabel("update")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    files.write(path, _png(figure, dpi=110))
 
 
-def plot_report(updates: Columns, anomalies: Sequence[Trouble], folder: Path) -> dict[str, Path]:
-    """The pictures of a report as PNG files, by their headings; anomalies are marked, by number, where they begin."""
+def plot_report(updates: Columns, anomalies: Sequence[Trouble]) -> dict[str, tuple[str, bytes]]:
+    """The pictures of a report by their headings, each as the name of a file and its PNG.
+
+    Anomalies are marked, by number, where they begin.
+    """
     drawn = {}
     for name, (heading, panels) in _REPORT.items():
         figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.2), layout="constrained")
@@ -52,10 +57,15 @@ def plot_report(updates: Columns, anomalies: Sequence[Trouble], folder: Path) ->
             _plot_panel(axis, panel, _wide(updates))
             axis.set_xlabel("update")
             _mark(axis, anomalies)
-        drawn[heading] = folder / f"{name}.png"
-        figure.savefig(drawn[heading], dpi=150)
-        plt.close(figure)
+        drawn[heading] = (f"{name}.png", _png(figure, dpi=150))
     return drawn
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    plt.close(figure)
+    return buffer.getvalue()
 
 
 def _wide(updates: Columns) -> Columns:
@@ -170,8 +180,7 @@ def plot_schedules(
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     _draw_rates(axis, np.arange(len(phases)), curves, phases)
     axis.set(title=title, xlabel="update")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    files.write(path, _png(figure, dpi=110))
 
 
 def _draw_rates(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from esper import files
 from esper.analysis.anomalies import Trouble, find_troubles
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots import plot_report
@@ -38,7 +39,7 @@ def read_record(run_dir: Path) -> Record:
     try:
         events = list(read_events(run_dir))
     except (OSError, ValueError) as error:
-        raise ReportError(f"{run_dir / 'events.jsonl'}: cannot be read: {error}") from None
+        raise ReportError(f"{run_dir / 'events.jsonl'}: cannot be read: {files.why(error)}") from None
     if not events or events[0].get("event") != "run_started":
         raise ReportError(f"{run_dir / 'events.jsonl'}: does not begin with run_started")
     _check(run_dir, events)
@@ -66,21 +67,30 @@ def _check(run_dir: Path, events: Sequence[Mapping[str, Any]]) -> None:
                     raise ReportError(f"{run_dir}: one of its {name} is {value!r:.40}, and no number")
 
 
-def write_report(run_dir: Path, folder: Path) -> list[Path]:
-    """`report.html` and its pictures, as PNG files, into `folder`; returns what was written, the page first.
+def write_report(run_dir: Path, folder: Path | None) -> list[Path]:
+    """`report.html` and its pictures, as PNG files, into `folder`, by default `report` in the run's own.
+
+    Returns what was written, the page first.
 
     Raises:
         ReportError: as `read_record`.
+        OSError: when it cannot be written.
     """
     record = read_record(run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = plot_report(record.updates, record.anomalies, folder)
-    path = folder / "report.html"
-    path.write_text(_page(run_dir.absolute().name, record, pictures), encoding="utf-8")
-    return [path, *pictures.values()]
+    pictures = plot_report(record.updates, record.anomalies)
+    written = {"report.html": _page(run_dir.absolute().name, record, pictures).encode(), **dict(pictures.values())}
+    if folder is None:
+        root, folder = run_dir, run_dir / "report"
+        files.make_folder(folder)
+    else:
+        root = folder
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, data in written.items():
+        files.write(folder / name, data, root=root)
+    return [folder / name for name in written]
 
 
-def _page(name: str, record: Record, pictures: Mapping[str, Path]) -> str:
+def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]]) -> str:
     config = record.started["config"]
     sections = [text(f"{name}: {_how_it_went(record)}")]
     if record.anomalies:
@@ -90,8 +100,8 @@ def _page(name: str, record: Record, pictures: Mapping[str, Path]) -> str:
             for i, a in enumerate(record.anomalies, start=1)
         )
         sections += [heading("Anomalies", bad=True), table(rows)]
-    for says, path in pictures.items():
-        sections += [heading(says), picture(says, path.read_bytes())]
+    for says, (_, png) in pictures.items():
+        sections += [heading(says), picture(says, png)]
     schedules = {
         group: ", ".join(f"{name} {value}" for name, value in schedule.items())
         for group, schedule in record.started["schedules"].items()

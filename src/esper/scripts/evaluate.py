@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 
 from esper.options import Bounds, ConfigError
-from esper.scripts.flags import fail, number
+from esper.scripts.flags import add_trust, fail, number, say, trusted
 
 USAGE = "esper evaluate RUN [--episodes N] [--seed S] [--stochastic] [--json] [--record FILE.gif]"
 
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--record", type=Path, metavar="FILE.gif", help="draw an episode")
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # more would wait for each other, with a few observations at a time
     try:
-        policy = load_policy(args.run)
+        policy = load_policy(args.run, **trusted(args))
         returns = evaluate(policy, episodes=episodes, seed=seed, stochastic=args.stochastic).returns
         result = {
             "mean": statistics.fmean(returns),
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             "iqm": interquartile_mean(returns),
             "episodes": episodes,
         }
-        print(json.dumps(result) if args.json else _sentence(policy.environment.env, result, seed))
+        say(json.dumps(result) if args.json else _sentence(policy.environment.env, result, seed))
         if args.record:
             record_gif(policy, args.record, seed=seed)
     except (EnvError, StoreError, ConfigError, OSError) as error:

@@ -11,12 +11,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esper import files
 from esper.config import RunConfig
 from esper.options import ConfigError, flatten
 from esper.resume_rules import MODES
 from esper.run_folder import BEST
-from esper.scripts.flags import STOPPED_BY, add_settings, add_sources, explain, fail, flag, given_layers, settings_from
-from esper.settings import Settings, SettingsError
+from esper.scripts.flags import (
+    STOPPED_BY,
+    Printable,
+    add_settings,
+    add_sources,
+    explain,
+    fail,
+    flag,
+    flag_layer,
+    given_layers,
+    say,
+    settings_from,
+)
+from esper.settings import Settings, SettingsError, file_layer
 
 if TYPE_CHECKING:
     from esper.run import RunResult
@@ -43,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
         help="what schedules do: keep their horizon (default), span the new --total-timesteps, or begin again",
     )
     resume.add_argument("--fresh-episodes", action="store_true", help="begin new episodes on resume")
+    resume.add_argument(
+        "--trust", action="store_true", help="import the modules that a run's files name; without, name them again"
+    )
     parser.add_argument(
         "--print-config", action="store_true", help="print all settings, and where each is from, as TOML"
     )
@@ -55,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume is None and (args.resume_schedule != "continue" or args.fresh_episodes):
         given = "--fresh-episodes" if args.fresh_episodes else f"--resume-schedule {args.resume_schedule}"
         fail(f"{given}: goes with --resume", "esper ppo")
+    _check_named(args)
     if args.resume is not None:
         return resume(args)
     settings = settings_from(args)
@@ -62,6 +79,18 @@ def run(args: argparse.Namespace) -> int:
         print(render_config(settings))
         return 0
     return train(settings)
+
+
+def _check_named(args: argparse.Namespace) -> None:
+    """Refuse modules that only a run's config.json names, which may be a stranger's; other files are the user's own."""
+    if args.config is None or args.config.name != "config.json" or args.trust:
+        return
+    try:
+        found = file_layer(args.config).values
+    except SettingsError as error:
+        fail(explain(error), "esper ppo")
+    if reason := files.unnamed_import(found, flag_layer(args).values):
+        fail(f"--config {args.config}: {reason}", "esper ppo")
 
 
 def train(settings: Settings) -> int:
@@ -85,13 +114,16 @@ def resume(args: argparse.Namespace) -> int:
             given_layers(args),
             mode=args.resume_schedule,
             fresh_episodes=args.fresh_episodes,
+            trust=args.trust,
             sinks=_sinks,
         )
     return _conclude(config, result)
 
 
 def _log_to_stderr(config: RunConfig) -> None:
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Printable())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("esper").setLevel(logging.WARNING if config.quiet else logging.INFO)
 
 
@@ -111,7 +143,7 @@ def _failures(located: Callable[[ConfigError], SettingsError]) -> Iterator[None]
     except (StoreError, ResumeError) as error:
         fail(str(error), "esper ppo")
     except RunError as error:
-        print(f"esper ppo: error: {error}", file=sys.stderr)
+        say(f"esper ppo: error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
@@ -130,7 +162,7 @@ def _conclude(config: RunConfig, result: RunResult) -> int:
     if not config.quiet:
         _summarize(config, result)
     if result.train.status == "diverged":
-        print(
+        say(
             f"esper ppo: error: {config.ppo.max_skipped_updates} updates in a row were undone, the last one for: "
             f"{result.cause}\nlook at the environment's observations and rewards, --lr, --max-grad-norm and "
             "--normalize-rewards; parameters are those before these updates",
@@ -184,4 +216,4 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
         ("", f"esper ppo --config {folder / 'config.json'} --seed {config.seed + 1}"),
     ):
         if text:
-            print(f"{label:8} {text}")
+            say(f"{label:8} {text}")

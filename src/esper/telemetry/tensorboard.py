@@ -1,14 +1,18 @@
-"""TensorBoard files, by way of tensorboardX (the writer alone, without TensorBoard's server)."""
+"""TensorBoard files, by way of tensorboardX (its messages alone, without TensorBoard's server)."""
 
 from __future__ import annotations
 
+import secrets
+import socket
+import struct
 import time
 from pathlib import Path
 
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event as FileEvent
 from tensorboardX.proto.event_pb2 import SessionLog
+from tensorboardX.record_writer import masked_crc32c
 
+from esper import files
 from esper.telemetry.events import EvaluationCompleted, Event, UpdateCompleted, to_record
 
 _ON_THE_AXIS = ("update", "env_steps")
@@ -23,13 +27,16 @@ class TensorBoardSink:
     """
 
     def __init__(self, folder: Path, env_steps: int = 0) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        # File names have whole seconds; a run may go on sooner.
-        self._writer = EventsWriter(str(folder / "events"), f".{env_steps}")
+        files.make_folder(folder)
+        # In the order of their names files are read; one of a run that goes on within a second is not the same.
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{env_steps}.{secrets.token_hex(4)}"
+        # tensorboardX would open it by its name, through a link too.
+        self._file = files.open_new(folder / name, root=folder.parent)
         self._flushed = time.monotonic()
+        self._write(FileEvent(wall_time=time.time(), file_version="brain.Event:2"))
         if env_steps:
             start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(FileEvent(wall_time=time.time(), step=env_steps + 1, session_log=start))
+            self._write(FileEvent(wall_time=time.time(), step=env_steps + 1, session_log=start))
 
     def emit(self, event: Event) -> None:
         if not isinstance(event, UpdateCompleted | EvaluationCompleted):
@@ -40,10 +47,17 @@ class TensorBoardSink:
         for name, value in to_record(event).items():
             if isinstance(value, int | float) and name not in _ON_THE_AXIS:
                 add(tag=name, simple_value=value)
-        self._writer.write_event(file_event)
+        self._write(file_event)
         if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
-            self._writer.flush()
+            self._file.flush()
             self._flushed = time.monotonic()
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
+
+    def _write(self, event: FileEvent) -> None:
+        """Add a record as TensorFlow frames it: length and its checksum, data and their checksum."""
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        checksums = (struct.pack("<I", masked_crc32c(each)) for each in (length, data))
+        self._file.write(length + next(checksums) + data + next(checksums))
