@@ -4,7 +4,7 @@
 nothing but regular files is opened: every name is looked up in a folder that is open already, so that it cannot be
 exchanged between a look and the use. Without a `root` it is the folder that the file is in.
 
-What is refused is an `OSError` like any other that the system reports.
+What is refused is an `OSError` like those that the system reports; `why` says it with the name of what it is about.
 """
 
 from __future__ import annotations
@@ -250,9 +250,7 @@ def unnamed_import(found: Mapping[str, Any], given: Mapping[str, Any]) -> str | 
     arguments = found.get("env_kwargs")
     names = sorted(_named_in(arguments))
     if names and given.get("env_kwargs") != arguments:
-        return (
-            f"its env_kwargs have {names[0]!r:.100}, which may name a file or a module; if that is right, say --trust"
-        )
+        return f"its env_kwargs have {names[0]!r:.100}, maybe a file or a module; if that is right, say --trust"
     return None
 
 
@@ -280,6 +278,11 @@ def _folder(path: Path, root: Path | None) -> Iterator[int]:
             os.close(descriptor)
             descriptor = below
         yield descriptor
+    except OSError as error:
+        # What the system reports of a name in a folder says the name alone.
+        if isinstance(error.filename, str) and os.sep not in error.filename:
+            error.filename = str(path / error.filename)
+        raise
     finally:
         os.close(descriptor)
 
@@ -290,7 +293,7 @@ def _enter(descriptor: int, name: str, path: Path) -> int:
         return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
     except NotADirectoryError:
         is_link = stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
-        raise OSError(errno.ELOOP, f"{name} is {'a link' if is_link else 'no folder'}", str(path)) from None
+        raise OSError(errno.ELOOP, "is a link" if is_link else "is no folder", str(path)) from None
 
 
 def _open(path: Path, flags: int, root: Path | None) -> int:

@@ -93,7 +93,7 @@ def read_checkpoint(path: Path, *, root: Path | None = None) -> Stored:
     try:
         files.names_in(path, root=run)
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from None
+        raise StoreError(files.why(error)) from None
     schema, prints = _read_manifest(path / MANIFEST, run)
     contents = {}
     for name, fingerprint in prints.items():
@@ -118,7 +118,7 @@ def checkpoints_in(parent: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise StoreError(f"{parent}: {error.strerror}") from None
+        raise StoreError(files.why(error)) from None
     found = filter(None, map(_NAME.fullmatch, names))
     return [parent / match[0] for match in sorted(found, key=_order, reverse=True)]
 

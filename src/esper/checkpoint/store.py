@@ -95,5 +95,5 @@ def read_bytes(path: Path, limit: int, *, root: Path | None = None) -> bytes:
         return files.read(path, limit, root=root)
     except (OSError, ValueError) as error:
         damaged = getattr(error, "errno", None) in (errno.ENOENT, errno.EIO)
-        reason = getattr(error, "strerror", None) or str(error)
-        raise (CorruptError if damaged else StoreError)(f"{path}: {reason}") from None
+        reason = files.why(error) if isinstance(error, OSError) else f"{path}: {error}"
+        raise (CorruptError if damaged else StoreError)(reason) from None

@@ -108,7 +108,7 @@ class JsonlRecord:
             self._descriptor = files.open_in_place(path, create=not position)
             self._check_line_ends(position)
         except OSError as error:
-            raise SinkError(f"{path}: {error.strerror}") from None
+            raise SinkError(files.why(error)) from None
 
     def _check_line_ends(self, position: int) -> None:
         size = os.fstat(self._descriptor).st_size
