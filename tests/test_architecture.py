@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "esper.telemetry": {"esper.options", "esper.telemetry"},
     "esper.analysis": {
         *("esper.analysis", "esper.resume_rules"),
-        *("esper.telemetry.anomalies", "esper.telemetry.events", "esper.telemetry.jsonl"),
+        *("esper.telemetry.anomalies", "esper.telemetry.declared", "esper.telemetry.events", "esper.telemetry.jsonl"),
     },
     "esper.policy": {"esper.options", "esper.checkpoint", "esper.envs", "esper.policy_schema", "esper.simic"},
     "esper.evaluate": {"esper.envs", "esper.policy", "esper.simic"},

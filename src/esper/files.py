@@ -229,9 +229,13 @@ def parse_json(data: bytes) -> Any:
 
 def printable(text: object) -> str:
     """`text` for a terminal: what would move its cursor or colour it is written out, all but line ends and tabs."""
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else repr(character)[1:-1]
-        for character in str(text)
+    text = str(text)
+    return (
+        text
+        if text.isprintable()
+        else "".join(
+            character if character.isprintable() or character in "\n\t" else repr(character)[1:-1] for character in text
+        )
     )
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from esper import files
 from esper.analysis.anomalies import Trouble
+from esper.analysis.labels import plain
 from esper.analysis.runs import Columns
 from esper.analysis.thinning import thinned
 from esper.telemetry.events import by_group
@@ -35,7 +36,7 @@ _PHASE_COLOURS = {"delay": "0.75", "warmup": "tab:red", "stable": "tab:green", "
 def plot_training(updates: Columns, path: Path, *, title: str) -> None:
     """Return, learning rates, value loss, KL and clip fraction over the updates of a run."""
     figure, axes = plt.subplots(3, 2, figsize=(11, 8), sharex=True, layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     if len(updates.get("update", ())):
         panels = ("return", "lr", "value_loss", "explained_variance", "approx_kl", "clip_fraction")
         for axis, panel in zip(axes.flat, panels, strict=True):
@@ -108,10 +109,10 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
         _plot_return(axis, updates)
     elif panel == "lr":
         axis.set_title("learning rates", fontsize=10)
-        _draw_rates(axis, x, by_group(updates, "lr"), list(updates["lr_phase/policy"]))
+        _draw_rates(axis, x, by_group(updates, "lr"), list(updates.get("lr_phase/policy", ())))
     elif panel == "grad_norm":
         for group, norms in by_group(updates, "grad_norm").items():
-            _draw_curve(axis, x, norms, label=group, color=_COLOURS[group])
+            _draw_curve(axis, x, norms, label=plain(group), color=_COLOURS.get(group, "0.5"))
         axis.set_yscale("log")
         axis.legend(fontsize=8)
     elif panel == "ratio":
@@ -123,7 +124,7 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
 
 
 def _plot_ratio(axis: Axes, updates: Columns) -> None:
-    if "ratio_p50" in updates:
+    if all(f"ratio_{name}" in updates for name in ("p05", "p25", "p50", "p75", "p95")):
         axis.set_title("ratio (median, 25-75 %, 5-95 %, range)", fontsize=10)
         middle = updates["ratio_p50"]
         bands = [(updates[f"ratio_{low}"], updates[f"ratio_{high}"]) for low, high in (("p05", "p95"), ("p25", "p75"))]
@@ -187,7 +188,8 @@ def _draw_rates(
     axis: Axes, x: NDArray[Any], curves: Mapping[str, Sequence[float] | NDArray[Any]], phases: Sequence[str]
 ) -> None:
     for group, rates in curves.items():
-        axis.plot(x, rates, _LINES[group], label=group, color=_COLOURS[group], drawstyle="steps-post")
+        colour = _COLOURS.get(group, "0.5")
+        axis.plot(x, rates, _LINES.get(group, "-"), label=plain(group), color=colour, drawstyle="steps-post")
     _shade(axis, x, phases)
     axis.set_ylim(bottom=0)
     axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))

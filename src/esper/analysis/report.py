@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from esper.analysis.anomalies import Trouble, find_troubles
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots import plot_report
 from esper.analysis.runs import Columns, columns_of, ratio_quantiles, read_events
+from esper.telemetry.declared import missing_field
 from esper.telemetry.events import unreadable_schema
 
 
@@ -57,10 +59,15 @@ def read_record(run_dir: Path) -> Record:
 
 
 def _check(run_dir: Path, events: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse records of another version, and updates with text where a number belongs."""
+    """Refuse records of another version, or with less than it always has, and updates with more than numbers."""
     for event in events:
         if reason := unreadable_schema(event):
             raise ReportError(f"{run_dir}: {reason}")
+    if not isinstance(events[0].get("config", {}).get("env"), str):
+        raise ReportError(f"{run_dir}: its run_started names no environment")
+    for event in events:
+        if name := missing_field(event):
+            raise ReportError(f"{run_dir}: one of its {event['event']} has no {name}")
         if event["event"] == "update_completed":
             for name, value in event.items():
                 if name != "event" and not name.startswith("lr_phase/") and type(value) not in (int, float):
@@ -78,7 +85,10 @@ def write_report(run_dir: Path, folder: Path | None) -> list[Path]:
     """
     record = read_record(run_dir)
     pictures = plot_report(record.updates, record.anomalies)
-    written = {"report.html": _page(run_dir.absolute().name, record, pictures).encode(), **dict(pictures.values())}
+    written = {
+        "report.html": _page(run_dir.absolute().name, record, pictures).encode(errors="backslashreplace"),
+        **dict(pictures.values()),
+    }
     if folder is None:
         root, folder = run_dir, run_dir / "report"
         files.make_folder(folder)
@@ -120,4 +130,4 @@ def _how_it_went(record: Record) -> str:
     if record.finished is None:
         return f"not finished, {done}, {steps}"
     cause = f" ({record.finished['cause']})" if "cause" in record.finished else ""
-    return f"{record.finished['status']}{cause}, {done}, {steps}, {record.finished['seconds']:,.0f} s"
+    return f"{record.finished['status']}{cause}, {done}, {steps}, {record.finished.get('seconds', math.nan):,.0f} s"

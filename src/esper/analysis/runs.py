@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from esper.telemetry.events import TIME_FIELDS, TIMED_EVENTS
+from esper.telemetry.declared import always_numbers
+from esper.telemetry.events import TIME_FIELDS, TIMED_EVENTS, UpdateCompleted
 from esper.telemetry.jsonl import read_record
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
@@ -42,6 +43,9 @@ def columns_of(events: Iterable[Mapping[str, Any]]) -> Columns:
     """The same of records that were read already."""
     rows = [event for event in events if event["event"] == "update_completed"]
     names = dict.fromkeys(name for row in rows for name in row)
+    if rows:
+        # A number that was finite in no update is in none of them.
+        names |= dict.fromkeys(always_numbers(UpdateCompleted))
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
 
 

@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         from esper.analysis.comparison_page import comparison_page
 
         try:
-            files.write(args.html, comparison_page(arms, results, measures, notes).encode())
+            page = comparison_page(arms, results, measures, notes)
+            files.write(args.html, page.encode(errors="backslashreplace"))
         except OSError as error:
             fail(f"--html {args.html}: cannot be written: {error.strerror}", "esper compare")
     if args.json:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from esper.telemetry import events
@@ -50,16 +51,24 @@ def missing_field(record: Mapping[str, Any]) -> str | None:
     return next((name for name in declared.required if name not in record), None) if declared else None
 
 
+def always_numbers(event: type) -> list[str]:
+    """The names of `event` that are numbers wherever they are, and left out only where they are not finite."""
+    hints = typing.get_type_hints(event, vars(events))
+    return [field.name for field in dataclasses.fields(event) if hints[field.name] in (int, float)]
+
+
 def _declared(event: type) -> _Declared:
     hints = typing.get_type_hints(event, vars(events))
     names, beginnings, required = {"event": _check_of(str), "time": _check_of(float)}, {}, []
     for field in dataclasses.fields(event):
-        kind = hints[field.name]
+        # What is None is left out.
+        kind = _without_none(hints[field.name])
         if is_flat(event) and typing.get_origin(kind) is Mapping:
             beginnings[field.name] = _check_of(typing.get_args(kind)[1])
             continue
         names[field.name] = (_is_seed, "a whole number") if field.name in _UNBOUNDED else _check_of(kind)
         # As in the schema: a number that is not finite is left out.
+        kind = hints[field.name]
         simple = kind in (int, str, bool) or typing.get_origin(kind) in (Literal, Mapping, Sequence)
         if simple and field.name not in (*_ADDED, "schema"):
             required.append(field.name)
@@ -91,14 +100,20 @@ def _check_of(kind: Any) -> tuple[_Check, str]:
     return lambda value: any(check(value) for check in checks), " or ".join(alternatives)
 
 
+def _without_none(kind: Any) -> Any:
+    if typing.get_origin(kind) not in (types.UnionType, typing.Union):
+        return kind
+    return functools.reduce(operator.or_, (each for each in typing.get_args(kind) if each is not types.NoneType))
+
+
 def _is_seed(value: Any) -> bool:
-    return value is None or type(value) is int
+    return type(value) is int
 
 
 def _is_integer(value: Any) -> bool:
     return type(value) is int and -_LARGEST_INTEGER <= value < _LARGEST_INTEGER
 
 
-@cache
+@functools.cache
 def _declarations() -> Mapping[str, _Declared]:
     return {event_name(event): _declared(event) for event in typing.get_args(Event)}
