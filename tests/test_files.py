@@ -223,7 +223,7 @@ class TestText:
             b"\xff",
             b"",
         ):
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match=r"."):
                 files.parse_json(data)
         assert files.parse_json(b"[" * 99 + b"]" * 99)
 

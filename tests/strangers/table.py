@@ -155,7 +155,7 @@ class Runs:
             mock.patch("torch.export.save", lambda program, file: file.write(b"exported")),
             mock.patch("esper.evaluate.show"),
             mock.patch("esper.analysis.plots.plot_training", lambda updates, path, title: files.write(path, b"drawn")),
-            mock.patch("esper.analysis.report.plot_report", lambda *args: {"Learning": ("learning.png", b"drawn")}),
+            mock.patch("esper.analysis.report.plot_report", return_value={"Learning": ("learning.png", b"drawn")}),
         ):
             yield
 
@@ -173,7 +173,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
 
 
 def spoil(path: Path, kind: str, outside: Path) -> bool:
-    """Replace what is at `path`, if anything, by a `kind` of thing, whose target is a copy of it; whether that worked."""
+    """Replace what is at `path`, if anything, by a `kind` of thing that leads to a copy of it; whether that worked."""
     target = outside / "target"
     if path.is_dir():
         shutil.copytree(path, target)
