@@ -103,12 +103,12 @@ def _beginning(run_dir: Path) -> ResumePoint:
 
 def _point(checkpoint: Path, run_dir: Path | None, broken: Sequence[tuple[Path, str]]) -> ResumePoint:
     state, schema = read_checkpoint(checkpoint, root=run_dir or checkpoint)
-    settings = upgraded_settings(state.get("config"), schema)
     try:
+        settings = upgraded_settings(state.get("config"), schema)
         if not isinstance(settings, dict):
             raise ConfigError("config", settings, "must be the settings of the run")
         config = resolve([recorded_layer(settings, "checkpoint")]).config
-    except (SettingsError, ConfigError) as error:
+    except (SettingsError, ConfigError, LookupError, TypeError) as error:
         raise StoreError(f"{checkpoint}: {error}") from None
     return ResumePoint(
         run_dir=run_dir, checkpoint=checkpoint, state=state, config=config, schema=schema, broken=tuple(broken)

@@ -99,7 +99,7 @@ class RunTarget:
                 case 3 if rng.random() < 0.1:
                     lines[index] = rng.choice((b"[", b'{"a":', b'{"event":"update_completed","x":[')) * 50_000
                 case _:
-                    with contextlib.suppress(ValueError):
+                    with contextlib.suppress(ValueError, TypeError, RecursionError):
                         event = json.loads(lines[index])
                         mutate_json(event, rng)
                         lines[index] = json.dumps(event).encode() + b"\n"
