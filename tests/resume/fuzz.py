@@ -22,11 +22,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from fuzz_mutations import mutate_bytes, mutate_header, mutate_json, replace_by_something_else
 from fuzz_run import RunTarget, command
 
 from esper.analysis.arms import ArmError
 from esper.analysis.report import ReportError
+from esper.checkpoint.folder import SCHEMA
 from esper.checkpoint.store import StoreError
 from esper.config import RunConfig
 from esper.envs.make import make_for_training
@@ -59,7 +61,8 @@ class Report:
         """Count what `use` does; an error that is not the project's own is kept."""
         started = time.perf_counter()
         try:
-            use()
+            with np.errstate(all="ignore"):  # of numbers that are too large the results are infinite
+                use()
             outcome = "taken"
         except OWN_ERRORS as error:
             outcome = type(error).__name__
@@ -127,7 +130,7 @@ class Target:
         kind, mutate = rng.choice(list(_MUTATIONS.items()))
         mutate(contents, rng)
         if kind != "manifest" and rng.random() < 0.8:
-            _sign(contents)
+            _sign(contents, rng)
         shutil.rmtree(self.copy, ignore_errors=True)
         self.copy.mkdir()
         for name, data in contents.items():
@@ -215,13 +218,13 @@ _MUTATIONS: dict[str, Callable[[dict[str, bytes], random.Random], None]] = {
 }
 
 
-def _sign(contents: dict[str, bytes]) -> None:
+def _sign(contents: dict[str, bytes], rng: random.Random) -> None:
     files = {
         name: {"bytes": len(contents[name]), "sha256": hashlib.sha256(contents[name]).hexdigest()}
         for name in _FILES
         if name != "manifest.json"
     }
-    contents["manifest.json"] = json.dumps({"schema": 1, "files": files}).encode()
+    contents["manifest.json"] = json.dumps({"schema": rng.choice((SCHEMA, SCHEMA, 1)), "files": files}).encode()
 
 
 def study(folder: Path, files: int, seed: int, env: str) -> dict[str, Report]:

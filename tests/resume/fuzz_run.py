@@ -110,7 +110,7 @@ class RunTarget:
             "report": self._report,
             "compare": self._compare,
             "resume": self._go_on,
-            "picture": lambda: load_updates(self._copy),
+            "picture": self._picture,
             "progress": lambda: progress_of(self._job()),
         }
         if rng.random() < 1 / _WHOLE:
@@ -124,6 +124,10 @@ class RunTarget:
 
     def _report(self) -> None:
         _page("x", read_record(self._copy), {})
+
+    def _picture(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # as it is declared
+            load_updates(self._copy)
 
     def _compare(self) -> None:
         arm, measures = load_arm(self._copy), all_measures(20.0)

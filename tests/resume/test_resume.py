@@ -739,7 +739,7 @@ class TestOneAtATime:
         (killed / ".lock").unlink()
         (killed / ".lock").mkdir()
         assert resume(killed) == 2
-        assert "cannot be written: Is a directory" in capsys.readouterr().err
+        assert ".lock: not a file, but a folder" in capsys.readouterr().err
 
 
 class TestModules:
