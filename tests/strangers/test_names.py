@@ -137,7 +137,8 @@ class TestModules:
         run = tmp_path / "own"
         size = ["--preset", "none", "--num-envs", "2", "--num-steps", "8", "--num-minibatches", "2", "--threads", "1"]
         more = ["--total-timesteps", "32", "--compile", "off", "--no-tensorboard", "--no-picture", "--quiet"]
-        assert main(["ppo", *size, *more, "--encoder", "canary:net", "--run-dir", str(run)]) == 0
+        assert main(["ppo", *size, *more[:-1], "--encoder", "canary:net", "--run-dir", str(run)]) == 0
+        assert f"esper evaluate {run} --encoder canary:net\n" in capsys.readouterr().out
         for command in (("evaluate", run, "--episodes", "1"), ("ppo", "--resume", run, "--quiet")):
             assert status(*command) == 2
             assert "say --encoder canary:net or --trust" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -195,12 +196,21 @@ def as_toml(value: Any) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
+def _named_again(config: RunConfig) -> str:
+    """The flags without which a command refuses to import what the files of this run name."""
+    names = {"env": config.environment.env, "encoder": config.ppo.network.encoder}
+    flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value]
+    trust = files.unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
+    return " --trust" if trust else "".join(flags)
+
+
 def _summarize(config: RunConfig, result: RunResult) -> None:
     minutes, seconds = divmod(round(result.seconds), 60)
     train, folder = result.train, result.run_dir
     done = train.status == "completed"
     how = ("finished" if done else "stopped") + (f" ({result.cause})" if result.cause else "")
-    go_on = f"esper ppo --resume {folder}" + (" --stop-at-return none" if done else "")
+    named = _named_again(config)
+    go_on = f"esper ppo --resume {folder}{named}" + (" --stop-at-return none" if done else "")
     undone = f" ({train.undone:,} of them undone)" if train.undone else ""
     print(
         f"\n{how} after {train.updates:,} updates{undone}, "
@@ -212,8 +222,8 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
         ("policy", f"{folder / 'policy.safetensors'}, {folder / 'policy.json'}"),
         ("best", f"{folder / BEST}" if (folder / BEST).exists() else ""),
         ("go on", go_on if result.cause else ""),
-        ("next", f"esper evaluate {folder}"),
-        ("", f"esper ppo --config {folder / 'config.json'} --seed {config.seed + 1}"),
+        ("next", f"esper evaluate {folder}{named}"),
+        ("", f"esper ppo --config {folder / 'config.json'} --seed {config.seed + 1}{named}"),
     ):
         if text:
             say(f"{label:8} {text}")
