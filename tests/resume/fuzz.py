@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import random
 import resource
 import shutil
@@ -227,8 +228,8 @@ def _sign(contents: dict[str, bytes], rng: random.Random) -> None:
     contents["manifest.json"] = json.dumps({"schema": rng.choice((SCHEMA, SCHEMA, 1)), "files": files}).encode()
 
 
-def study(folder: Path, files: int, seed: int, env: str) -> dict[str, Report]:
-    """A third of `files` as checkpoints, one as settings, one as the other files of a run or a sweep."""
+def study(folder: Path, files: int, seed: int, env: str, until: float = math.inf) -> dict[str, Report]:
+    """A third of `files` as checkpoints, one as settings, one as the other files of a run or a sweep; `until` a time."""
     target, rng = Target(folder, env), random.Random(seed)
     attacks = {
         "checkpoints": target.attack_checkpoint,
@@ -237,6 +238,8 @@ def study(folder: Path, files: int, seed: int, env: str) -> dict[str, Report]:
     }
     reports = {name: Report() for name in attacks}
     for index in range(files):
+        if time.monotonic() > until:
+            break
         name = list(attacks)[index % len(attacks)]
         kind, use = attacks[name](rng)
         reports[name].run(kind, use)
@@ -249,6 +252,7 @@ def study(folder: Path, files: int, seed: int, env: str) -> dict[str, Report]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--files", type=int, default=100_000, help="mutated files, a third of them checkpoints")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time, with fewer files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--env", default="CartPole-v1", help="environment whose state is in the checkpoints")
     parser.add_argument("--output", type=Path, help="JSON file of the results")
@@ -258,7 +262,7 @@ def main() -> None:
         (Path(folder) / "warm-up").mkdir()
         study(Path(folder) / "warm-up", 200, args.seed + 1, args.env)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        reports = study(Path(folder), args.files, args.seed, args.env)
+        reports = study(Path(folder), args.files, args.seed, args.env, started + 60 * args.minutes)
     growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     result = {
         name: {

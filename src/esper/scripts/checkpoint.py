@@ -37,9 +37,10 @@ def run(args: argparse.Namespace) -> int:
         fail(f"{args.path}: the run has no checkpoint yet", "esper checkpoint")
     try:
         facts = describe(point, point.state)
+        text = json.dumps(facts) if args.json else _table(facts)
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         fail(f"{point.source}: is not the state of a run ({error!r})", "esper checkpoint")
-    say(json.dumps(facts) if args.json else _table(facts))
+    say(text)
     return 0
 
 
