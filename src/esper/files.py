@@ -191,7 +191,7 @@ def find(folder: Path, name: str) -> Iterator[Path]:
                 yield path
 
 
-def why(error: OSError | ValueError) -> str:
+def why(error: Exception) -> str:
     """`error` in words, with the file's name where it has one."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -229,7 +229,7 @@ def _sign(contents: dict[str, bytes], rng: random.Random) -> None:
 
 
 def study(folder: Path, files: int, seed: int, env: str, until: float = math.inf) -> dict[str, Report]:
-    """A third of `files` as checkpoints, one as settings, one as the other files of a run or a sweep; `until` a time."""
+    """A third of `files` as checkpoints, one as settings, one as other files of a run or a sweep; `until` a time."""
     target, rng = Target(folder, env), random.Random(seed)
     attacks = {
         "checkpoints": target.attack_checkpoint,

@@ -95,7 +95,8 @@ class Runs:
             assert esper(["export", str(self.whole)]) == 0
         record = self.whole / "events.jsonl"
         lines = record.read_bytes().splitlines(keepends=True)
-        record.write_bytes(b"".join(line for line in lines if b'"run_finished"' not in line))
+        self._finished = lines.pop()
+        record.write_bytes(b"".join(lines))
         self._config = resolve([Layer(source="test", values=self._settings())]).config
 
     def _settings(self) -> dict[str, Any]:
@@ -107,6 +108,9 @@ class Runs:
         outside, run = self._folder / "case" / "outside", self._folder / "case" / "env" / "arm" / "seed-1"
         outside.mkdir(parents=True)
         shutil.copytree(self.whole, run)
+        if case.command == "compare":
+            with (run / "events.jsonl").open("ab") as record:
+                record.write(self._finished)
         if not spoil(run.with_name(case.path) if case.path == "seed-1.log" else run / case.path, case.kind, outside):
             return []
         before = _snapshot(outside)
@@ -129,7 +133,7 @@ class Runs:
             try:
                 if command == "sweep":
                     return self._sweep(run, output), output.getvalue()
-                return esper([text.format(run=run, other=self.whole) for text in _COMMANDS[command]]), output.getvalue()
+                return esper([text.format(run=run) for text in _COMMANDS[command]]), output.getvalue()
             except SystemExit as stop:
                 return stop.code, output.getvalue()
             except BaseException as error:
@@ -167,7 +171,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "enjoy": ("enjoy", "{run}"),
     "export": ("export", "{run}"),
     "report": ("report", "{run}"),
-    "compare": ("compare", "{run}", "{other}"),
+    "compare": ("compare", "{run}"),
     "inspect": ("checkpoint", "inspect", "{run}"),
 }
 

@@ -282,7 +282,7 @@ def _make(config: EnvConfig, make: Callable[[], Any]) -> Any:
         raise ConfigError("env", config.env, missing_package(find_spec(config.env), error)) from None
     except gymnasium.error.Error as error:
         raise ConfigError("env", config.env, f"cannot be made: {error}") from error
-    except (TypeError, ValueError, LookupError, AssertionError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
         if not config.env_kwargs:
             raise
         reason = f"{type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ import argparse
 import itertools
 from pathlib import Path
 
+from esper import files
 from esper.options import Bounds, ConfigError
 from esper.scripts.flags import add_trust, fail, number, trusted
 
@@ -42,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
         policy = load_policy(args.run, **trusted(args))
         show(policy, episodes=episodes, seed=seed, stochastic=args.stochastic, fps=fps, on_episode=say)
     except (StoreError, ConfigError, EnvError, OSError) as error:
-        fail(str(error), "esper enjoy")
+        fail(files.why(error), "esper enjoy")
     return 0

@@ -7,6 +7,7 @@ import json
 import statistics
 from pathlib import Path
 
+from esper import files
 from esper.options import Bounds, ConfigError
 from esper.scripts.flags import add_trust, fail, number, say, trusted
 
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         if args.record:
             record_gif(policy, args.record, seed=seed)
     except (EnvError, StoreError, ConfigError, OSError) as error:
-        fail(str(error), "esper evaluate")
+        fail(files.why(error), "esper evaluate")
     if args.record and not args.json:
         print(f"episode {args.record}")
     return 0
