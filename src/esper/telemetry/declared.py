@@ -19,14 +19,20 @@ _LARGEST_INTEGER = 2**63
 _UNBOUNDED = ("seed", "env_seed")
 # What records of schema 2, which can be read, do not have.
 _ADDED = ("updates_undone",)
+# Of parameters, by which rates and norms are given.
+_GROUPS = ("policy", "value", "shared")
 
 
 class _Declared(NamedTuple):
-    """Of an event: what its names must be, those of its mappings by how they begin; and what must be there."""
+    """Of an event: what its names must be, those of its mappings by how they begin; and what must be there.
+
+    `simple` are the types that are right for a name whatever the value: a record has millions of them.
+    """
 
     names: Mapping[str, tuple[_Check, str]]
     beginnings: Mapping[str, tuple[_Check, str]]
     required: Sequence[str]
+    simple: Mapping[str, type]
 
 
 def wrong_field(record: Mapping[str, Any]) -> str | None:
@@ -37,8 +43,10 @@ def wrong_field(record: Mapping[str, Any]) -> str | None:
     kinds = _declarations()
     if record["event"] not in kinds:
         return None
-    names, beginnings, _ = kinds[record["event"]]
+    names, beginnings, _, simple = kinds[record["event"]]
     for name, value in record.items():
+        if type(value) is simple.get(name):
+            continue
         declared = names.get(name) or beginnings.get(name.partition("/")[0])
         if declared is not None and not declared[0](value):
             return f"its {name:.60} is {value!r:.40}, not {declared[1]}"
@@ -60,19 +68,24 @@ def always_numbers(event: type) -> list[str]:
 def _declared(event: type) -> _Declared:
     hints = typing.get_type_hints(event, vars(events))
     names, beginnings, required = {"event": _check_of(str), "time": _check_of(float)}, {}, []
+    simple: dict[str, type] = {"event": str, "time": float}
     for field in dataclasses.fields(event):
         # What is None is left out.
         kind = _without_none(hints[field.name])
         if is_flat(event) and typing.get_origin(kind) is Mapping:
-            beginnings[field.name] = _check_of(typing.get_args(kind)[1])
+            value = typing.get_args(kind)[1]
+            beginnings[field.name] = _check_of(value)
+            simple |= {f"{field.name}/{group}": value for group in _GROUPS if value in (float, str)}
             continue
+        if kind in (float, str, bool):
+            simple[field.name] = kind
         names[field.name] = (_is_seed, "a whole number") if field.name in _UNBOUNDED else _check_of(kind)
         # As in the schema: a number that is not finite is left out.
         kind = hints[field.name]
-        simple = kind in (int, str, bool) or typing.get_origin(kind) in (Literal, Mapping, Sequence)
-        if simple and field.name not in (*_ADDED, "schema"):
+        always = kind in (int, str, bool) or typing.get_origin(kind) in (Literal, Mapping, Sequence)
+        if always and field.name not in (*_ADDED, "schema"):
             required.append(field.name)
-    return _Declared(names, beginnings, required)
+    return _Declared(names, beginnings, required, simple)
 
 
 def _check_of(kind: Any) -> tuple[_Check, str]:
