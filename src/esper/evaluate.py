@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from esper import files
 from esper.envs.base import Step, VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_from_config, make_rendered, make_shown
@@ -141,7 +143,9 @@ def record_gif(
             ended = bool(step.terminated[0] or step.truncated[0])
     finally:
         env.close()
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / drawn.render_fps), loop=0)
+    gif, duration = io.BytesIO(), round(1000 / drawn.render_fps)
+    frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+    files.write(path, gif.getvalue())
     return len(frames)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from esper.checkpoint.store import write_atomically
+from esper import files
 from esper.envs.base import Images
 from esper.policy import Policy
 from esper.simic.networks import ActorCritic
@@ -46,11 +46,11 @@ def export_policy(policy: Policy, path: Path) -> None:
         missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
             raise ExportError(f"{path}: ONNX needs {' and '.join(missing)}: pip install 'esper-simic[onnx]'")
-        write_atomically(path, _onnx(policy))
+        files.write(path, _onnx(policy))
     else:
         file = io.BytesIO()
         torch.export.save(_program(policy), file)
-        write_atomically(path, file.getvalue())
+        files.write(path, file.getvalue())
 
 
 class _Player(nn.Module):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from esper import __version__
+from esper import __version__, files
 from esper.checkpoint.store import StoreError, load_pair, save_pair
 from esper.checkpoint.tree import TreeError, check_form
 from esper.envs.base import (
@@ -23,11 +23,16 @@ from esper.envs.base import (
 )
 from esper.envs.config import EnvConfig
 from esper.options import ConfigError
-from esper.simic.config import NetworkConfig
+from esper.policy_schema import (
+    read_actions,
+    read_environment,
+    read_flag,
+    read_network,
+    read_observations,
+    refused_name,
+)
 from esper.simic.networks import ActorCritic
 from esper.simic.ppo import PPOAgent
-
-T = TypeVar("T")
 
 _NAME = "policy"
 _FORMAT = 2
@@ -49,7 +54,7 @@ class Policy:
 
 
 def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
-    """Write `policy.safetensors` and `policy.json` into `folder`."""
+    """Write `policy.safetensors` and `policy.json` into `folder`, that of a run or its `best`."""
     metadata = {
         "format": _FORMAT,
         "esper": __version__,
@@ -62,41 +67,50 @@ def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
         "network": dataclasses.asdict(agent.config.network),
         "updates": agent.train_steps,
     }
-    save_pair(folder, _NAME, agent.network.state_dict(), metadata)
+    save_pair(folder / _NAME, agent.network.state_dict(), metadata, root=_root(folder))
 
 
-def load_policy(folder: Path) -> Policy:
-    """The policy in run folder `folder`, on the CPU.
+def load_policy(
+    folder: str | Path, *, env: str | None = None, encoder: str | None = None, trust: bool = False
+) -> Policy:
+    """The policy in `folder`, that of a run or its `best`, on the CPU.
+
+    An environment or encoder called `module:name` imports that module, and the files may be a stranger's: give the same
+    name as `env` or `encoder`, or `trust` all that they name.
 
     Raises:
         StoreError: naming the file and what is wrong with it.
     """
-    tensors, metadata = load_pair(folder, _NAME)
+    folder = Path(folder)
+    tensors, metadata = load_pair(folder / _NAME, root=_root(folder))
     path = folder / f"{_NAME}.json"
     if metadata.get("format") == 1:  # only vectors then
         observations = {"kind": "vectors", "size": metadata.get("observation_size")}
         metadata = {**metadata, "format": _FORMAT, "observations": observations}
     if metadata.get("format") != _FORMAT:
-        raise StoreError(f"{path}: format {metadata.get('format')!r} is not the {_FORMAT} that this version reads")
+        raise StoreError(f"{path}: format {metadata.get('format')!r:.60} is not the {_FORMAT} that this version reads")
+    if reason := refused_name(metadata, {"env": env, "encoder": encoder}, trust=trust):
+        raise StoreError(f"{path}: {reason}")
     try:
         # On the meta device nothing is allocated: sizes in a broken file cannot fill the memory.
         with torch.device("meta"):
             network = ActorCritic(
-                _read("observations", metadata["observations"], _OBSERVATIONS),
-                _read("actions", metadata["actions"], _ACTIONS),
-                NetworkConfig(**metadata["network"]),
+                read_observations(metadata.get("observations")),
+                read_actions(metadata.get("actions")),
+                read_network(metadata.get("network")),
             )
-        environment = EnvConfig(
-            env=metadata["env"], env_kwargs=metadata["env_kwargs"], vector=metadata.get("vector", "auto")
-        )
+        environment, masked = read_environment(metadata), read_flag(metadata, "masked")
+    except ConfigError as error:
+        raise StoreError(f"{path}: {error}") from None
+    # A network can be impossible although each of its sizes is not.
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise StoreError(f"{path}: {type(error).__name__}: {error}") from None
+        raise StoreError(f"{path}: {type(error).__name__}: {error!s:.300}") from None
     try:
         check_form(tensors, network.state_dict(), finite=True)
     except TreeError as error:
         raise StoreError(f"{folder / _NAME}.safetensors: {error}") from None
     network.load_state_dict(tensors, assign=True)
-    return Policy(network=network.eval(), environment=environment, masked=bool(metadata.get("masked")))
+    return Policy(network=network.eval(), environment=environment, masked=masked)
 
 
 def _stored(sizes: Any, kinds: dict[str, type[Any]]) -> dict[str, Any]:
@@ -104,9 +118,7 @@ def _stored(sizes: Any, kinds: dict[str, type[Any]]) -> dict[str, Any]:
     return {"kind": kind, **dataclasses.asdict(sizes)}
 
 
-def _read(what: str, stored: dict[str, Any], kinds: dict[str, type[T]]) -> T:
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-    kind = fields.pop("kind")
-    if kind not in kinds:
-        raise ConfigError(f"{what}.kind", kind, f"must be one of {', '.join(kinds)}")
-    return kinds[kind](**fields)
+def _root(folder: Path) -> Path:
+    """The folder of the run that `folder` is the best of, else itself."""
+    in_run = folder.name == "best" and files.is_there(folder.parent / "events.jsonl")
+    return folder.parent if in_run else folder

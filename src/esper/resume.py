@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from esper import files
 from esper.checkpoint.folder import MANIFEST, SCHEMA, checkpoints_in, read_checkpoint
 from esper.checkpoint.store import CorruptError, StoreError
 from esper.config import RunConfig
@@ -14,7 +16,7 @@ from esper.options import ConfigError, flatten, format_value
 from esper.resume_rules import Mode, changes, may_change
 from esper.resume_upgrade import upgraded_settings
 from esper.run_folder import CHECKPOINTS
-from esper.settings import Layer, Settings, SettingsError, file_layer, resolve
+from esper.settings import Layer, Settings, SettingsError, file_layer, recorded_layer, resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,31 +85,30 @@ def find_resume_point(path: Path) -> ResumePoint:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether `path` is meant as a checkpoint, and not as the folder of a run."""
-    return (path / MANIFEST).exists() or path.parent.name == CHECKPOINTS
+    return files.is_there(path / MANIFEST) or path.parent.name == CHECKPOINTS
 
 
 def _beginning(run_dir: Path) -> ResumePoint:
     """The start of a run that was killed before its first checkpoint."""
     config = run_dir / "config.json"
-    if not config.is_file():
+    if not files.is_there(config):
         what = "has neither a checkpoint nor a config.json" if run_dir.exists() else "No such file or directory"
         raise StoreError(f"{run_dir}: {what}")
     try:
-        return ResumePoint(run_dir=run_dir, checkpoint=None, state=None, config=resolve([file_layer(config)]).config)
+        settings = resolve([recorded_layer(file_layer(config).values, str(config))])
+        return ResumePoint(run_dir=run_dir, checkpoint=None, state=None, config=settings.config)
     except SettingsError as error:
         raise StoreError(f"{config}: {error}") from None
 
 
 def _point(checkpoint: Path, run_dir: Path | None, broken: Sequence[tuple[Path, str]]) -> ResumePoint:
-    if checkpoint.is_symlink() and run_dir is not None:
-        raise StoreError(f"{checkpoint}: is a link out of the run's folder")
-    state, schema = read_checkpoint(checkpoint)
-    settings = upgraded_settings(state.get("config"), schema)
+    state, schema = read_checkpoint(checkpoint, root=run_dir or checkpoint)
     try:
+        settings = upgraded_settings(state.get("config"), schema)
         if not isinstance(settings, dict):
             raise ConfigError("config", settings, "must be the settings of the run")
-        config = resolve([Layer(source="checkpoint", values=settings)]).config
-    except (SettingsError, ConfigError) as error:
+        config = resolve([recorded_layer(settings, "checkpoint")]).config
+    except (SettingsError, ConfigError, LookupError, TypeError) as error:
         raise StoreError(f"{checkpoint}: {error}") from None
     return ResumePoint(
         run_dir=run_dir, checkpoint=checkpoint, state=state, config=config, schema=schema, broken=tuple(broken)
@@ -131,20 +132,19 @@ def check_newest(point: ResumePoint) -> None:
         )
 
 
-def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode) -> Settings:
+def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, *, trust: bool = False) -> Settings:
     """The settings of `point` under `layers`, the strongest last.
 
     Raises:
         SettingsError: for an unknown name or a value that cannot be used.
-        ResumeError: listing every difference that `mode` does not allow; for an environment that imports a module
-            and that nobody but the checkpoint asked for.
+        ResumeError: listing every difference that `mode` does not allow; for an environment or an encoder that imports
+            a module, and that nobody but the checkpoint asked for, unless its files have the user's `trust`.
     """
-    env = point.config.environment.env
-    module, colon, _ = env.partition(":")
-    if colon and not any("env" in layer.values for layer in layers):
-        # Otherwise a stranger's checkpoint could run whatever lies in the working folder.
-        raise ResumeError(f"{point.source}: its environment imports {module!r}; if that is right, say --env {env}")
-    settings = resolve([Layer(source=str(point.source), values=flatten(point.config)), *layers])
+    stored = flatten(point.config)
+    reason = None if trust else files.unnamed_import(stored, ChainMap(*(dict(each.values) for each in layers[::-1])))
+    if reason:
+        raise ResumeError(f"{point.source}: {reason}")
+    settings = resolve([Layer(source=str(point.source), values=stored), *layers])
     changed = changes(point.config, settings.config)
     wrong = [name for name in changed if not may_change(name, mode)]
     if wrong:

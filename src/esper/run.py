@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
+from esper import files
 from esper.checkpoint.folder import checkpoints_in, remove_leftovers, set_aside
 from esper.checkpoint.keeper import CheckpointKeeper, Saved
-from esper.checkpoint.store import StoreError, dump_json, write_atomically
+from esper.checkpoint.store import StoreError, dump_json
 from esper.config import RunConfig
 from esper.envs.base import EnvError
 from esper.envs.make import make_for_training
@@ -101,11 +102,13 @@ def resume_run(
     *,
     mode: Mode = "continue",
     fresh_episodes: bool = False,
+    trust: bool = False,
     sinks: Callable[[RunConfig], Sequence[Sink]] = lambda config: (),
 ) -> tuple[RunConfig, RunResult]:
     """Go on with the run, or from the checkpoint, in `path`; `layers` are settings that are to change.
 
-    In a run, a corrupt checkpoint gives way to the one before it.
+    In a run, a corrupt checkpoint gives way to the one before it. With `trust`, modules are imported that only its
+    files name.
 
     Raises:
         SettingsError: for settings that cannot be used; otherwise as `run`.
@@ -113,7 +116,7 @@ def resume_run(
     point = find_resume_point(path)
     if point.state is None:
         _log.warning("%s was stopped before its first checkpoint: it begins anew", path)
-    config = settings_to_resume(point, layers, mode).config
+    config = settings_to_resume(point, layers, mode, trust=trust).config
     return config, run(config, sinks(config), Resume(point=point, mode=mode, fresh_episodes=fresh_episodes))
 
 
@@ -275,7 +278,7 @@ class _Session:
 
     def _open_record(self, position: int) -> None:
         folder = self._folder
-        folder.checkpoints.mkdir(exist_ok=True)
+        files.make_folder(folder.checkpoints)
         remove_leftovers(folder.checkpoints)
         try:
             self._record = JsonlRecord(folder.events, position)
@@ -291,7 +294,7 @@ class _Session:
         except SinkError as error:
             raise RunError(f"{error}; go on in another folder with --run-dir") from None
         self._stack.callback(self._telemetry.close)
-        write_atomically(folder.config, dump_json(recorded(self._config)))
+        files.write(folder.config, dump_json(recorded(self._config)))
 
     def _emit(self, event: Event) -> None:
         assert self._telemetry is not None
@@ -311,7 +314,7 @@ class _Session:
         event, best_so_far = evaluated
         self._emit(event)
         if best_so_far:
-            self._folder.best.mkdir(exist_ok=True)
+            files.make_folder(self._folder.best)
             save_policy(self._folder.best, self._training.agent, self._config.environment)
 
     def _save(self) -> None:

@@ -7,9 +7,12 @@ import fcntl
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from esper import files
 from esper.config import RunConfig
 from esper.options import ConfigError
 
@@ -17,6 +20,15 @@ _log = logging.getLogger(__name__)
 
 BEST = "best"
 CHECKPOINTS = "checkpoints"
+_POLICY: Mapping[str, Any] = {"policy.json": None, "policy.safetensors": None}
+# What a run writes in its folder: None for a file, for a folder what is in it.
+_WRITTEN = {
+    **dict.fromkeys((".lock", "config.json", "events.jsonl", "training.png")),
+    **_POLICY,
+    BEST: _POLICY,
+    CHECKPOINTS: {},
+    "tensorboard": {},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +80,7 @@ def create_run_folder(config: RunConfig) -> RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         folder = open_run_folder(path)
         # Hidden files are the lock, and what a run leaves that was killed before it began.
-        if any(not entry.name.startswith(".") for entry in path.iterdir()):
+        if any(not name.startswith(".") for name in files.names_in(path)):
             folder.close()
             raise ConfigError(
                 "run_dir",
@@ -84,13 +96,14 @@ def open_run_folder(path: Path) -> RunFolder:
     """The folder `path`, which is there.
 
     Raises:
-        ConfigError: when another process uses it, or it cannot be written.
+        ConfigError: when another process uses it, or it cannot be written, or has a link where a run writes.
     """
     # The file stays: to remove it would let one process lock the old and another a new one.
     try:
-        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        files.check_files(path, _WRITTEN)
+        lock = files.open_in_place(path / ".lock", create=True)
     except OSError as error:
-        raise ConfigError("run_dir", str(path), f"cannot be written: {error.strerror}") from None
+        raise ConfigError("run_dir", str(path), f"cannot be written: {files.why(error)}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

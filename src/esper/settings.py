@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from esper import files
 from esper.config import RunConfig
 from esper.options import ConfigError, flatten, nearest, settings_of, unflatten
 from esper.simic.config import SCHEDULES
@@ -215,10 +215,8 @@ def file_layer(path: Path) -> Layer:
         SettingsError: for a file that cannot be read or is neither.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise SettingsError(ConfigError("config", str(path), f"has more than {MAX_FILE_BYTES:,} bytes"), None)
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        data = files.read_named(path, MAX_FILE_BYTES)
+        values = files.parse_json(data) if path.suffix == ".json" else tomllib.loads(data.decode())
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         kind = "JSON" if path.suffix == ".json" else "TOML"
         reason = error.strerror if isinstance(error, OSError) else f"not {kind}: {error}"
@@ -226,6 +224,21 @@ def file_layer(path: Path) -> Layer:
     if not isinstance(values, dict):
         raise SettingsError(ConfigError("config", str(path), "must hold one table of settings"), None)
     return Layer(source=str(path), values=values)
+
+
+def recorded_layer(values: Mapping[str, Any], source: str) -> Layer:
+    """The settings that a run has recorded, which say nothing of how it is shown, or where.
+
+    Raises:
+        SettingsError: for one that no run records; a file must not choose the folder that is written to.
+    """
+    settings = settings_of(RunConfig)
+    for name, value in values.items():
+        if name in settings and not settings[name].recorded:
+            raise SettingsError(
+                ConfigError(name, value, "is no setting that a run records"), Origin(source=source, name=name)
+            )
+    return Layer(source=source, values=values)
 
 
 def recorded(config: RunConfig) -> dict[str, Any]:

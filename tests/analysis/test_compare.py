@@ -201,9 +201,9 @@ class TestArms:
             ('"config": {', '"config": [], "old": {', "its config is []"),
             ('"env": "CartPole-v1", ', "", "its env is None"),
             ('"seed": 7, "config"', '"seed": "7", "config"', "its seed is '7'"),
-            ('"value_loss": 2.0', '"value_loss": "2.0"', "one of its value_loss is '2.0'"),
-            ('"value_loss": 2.0', '"value_loss": true', "one of its value_loss is True"),
-            ('"value_loss": 2.0', '"value_loss": null', "one of its value_loss is None"),
+            ('"value_loss": 2.0', '"value_loss": "2.0"', "its value_loss is '2.0', not a number"),
+            ('"value_loss": 2.0', '"value_loss": true', "its value_loss is True, not a number"),
+            ('"value_loss": 2.0', '"value_loss": null', "its value_loss is None, not a number"),
             ('"value_loss": 2.0', '"value_loss": 1' + "0" * 400, "number is infinity"),
             ('"value_loss": 2.0', '"value_loss": 1e999', "number is infinity"),
             ('"update": 1,', '"update": 2,', "its updates do not count up from 0"),
@@ -441,4 +441,4 @@ class TestCommand:
         with pytest.raises(SystemExit) as stop:
             main(["compare", str(arm), "--html", str(tmp_path)])
         assert stop.value.code == 2
-        assert f"--html {tmp_path}: cannot be written: Is a directory" in capsys.readouterr().err
+        assert f"--html {tmp_path}: cannot be written: not a file, but a folder" in capsys.readouterr().err

@@ -106,7 +106,8 @@ class TestReport:
         [
             (None, "cannot be read"),
             ("", "does not begin"),
-            ("{", "cannot be read"),
+            ("{\n", "line 1 is not JSON"),
+            ("{", "does not begin"),
             ('{"event": "x"}\n', "not begin"),
             ('{"event": "run_started"}\n', "its run_started has schema 1; schemas 2 and 3 are read"),
             (
@@ -115,7 +116,7 @@ class TestReport:
             ),
             (
                 '{"event": "run_started", "schema": 2}\n{"event": "update_completed", "update": 0, "entropy": "low"}\n',
-                "one of its entropy is 'low', and no number",
+                "line 2: its entropy is 'low', not a number",
             ),
         ],
     )

@@ -1,4 +1,6 @@
-"""Mutated checkpoints and config files: each must be taken, or refused with one of the project's own errors.
+"""Mutated files of runs: each must be taken, or refused with one of the project's own errors.
+
+No module that only a file names may be imported, and no file outside of the run may change.
 
 `python tests/resume/fuzz.py --help` for a study with many; tests/resume/test_fuzz.py runs some of them.
 """
@@ -8,40 +10,42 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
+import math
 import random
 import resource
 import shutil
 import struct
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+from fuzz_mutations import mutate_bytes, mutate_header, mutate_json, replace_by_something_else
+from fuzz_run import RunTarget, command
+
+from esper.analysis.arms import ArmError
+from esper.analysis.report import ReportError
+from esper.checkpoint.folder import SCHEMA
 from esper.checkpoint.store import StoreError
 from esper.config import RunConfig
 from esper.envs.make import make_for_training
 from esper.options import ConfigError
-from esper.resume import Resume, ResumeError, find_resume_point
+from esper.resume import Resume, ResumeError, find_resume_point, settings_to_resume
 from esper.run_state import load_run
 from esper.scripts.train import main as esper
 from esper.settings import SettingsError, file_layer, resolve
 from esper.simic.ppo import PPOAgent
 from esper.simic.vectorized import Training
+from esper.sweep.plan import SweepError
+from esper.telemetry.events import SinkError
 
-OWN_ERRORS = (StoreError, ResumeError, ConfigError, SettingsError)
+OWN_ERRORS = (StoreError, ResumeError, ConfigError, SettingsError, ReportError, ArmError, SweepError, SinkError)
 SECONDS = 2.0  # that one file may take
 _FILES = ("state.json", "state.safetensors", "manifest.json")
-
-_ODD_VALUES: tuple[Callable[[], Any], ...] = (
-    *(lambda value=value: value for value in (None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**400, 0.5)),
-    *(lambda value=value: value for value in (1e308, -0.0, "", "x", "x" * 10_000, "../../etc", "\u0000", "nan", "1e9")),
-    *(list, dict, lambda: [[]], lambda: [None] * 1000, lambda: {"state": {}}, lambda: {"a": {"b": {"c": 1}}}),
-    lambda: json.loads("[" * 900 + "]" * 900),
-)
 
 
 @dataclass
@@ -56,21 +60,47 @@ class Report:
 
     def run(self, kind: str, use: Callable[[], object]) -> None:
         """Count what `use` does; an error that is not the project's own is kept."""
-        started = time.perf_counter()
+        started = time.process_time()  # not what other work on the machine takes
         try:
-            use()
+            with np.errstate(all="ignore"):  # of numbers that are too large the results are infinite
+                use()
             outcome = "taken"
         except OWN_ERRORS as error:
             outcome = type(error).__name__
             str(error)
+        except SystemExit as stop:
+            outcome = f"exit status {stop.code}"
+            if stop.code not in (1, 2):
+                self.foreign.append(f"{kind}: {outcome}")
         except Exception as error:  # The whole point is to find these.
             outcome = "foreign error"
             self.foreign.append(f"{kind}: {error!r:.300}")
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         self.files += 1
         self.outcomes[outcome] += 1
         if seconds > self.slowest:
             self.slowest, self.slowest_kind = seconds, kind
+
+
+class Outside:
+    """A file, and a module, that no mutated file may reach."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        (folder / "file").write_text("kept")
+        (folder / "canary.py").write_text("")
+        sys.path.insert(0, str(folder))
+        self._before = self._look()
+
+    def _look(self) -> list[tuple[str, int, int]]:
+        return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(self.folder.iterdir())]
+
+    def reached(self) -> str | None:
+        """What was reached, if anything."""
+        if "canary" in sys.modules:
+            return "a module was imported"
+        return None if self._look() == self._before else "a file outside was changed"
 
 
 class Target:
@@ -88,6 +118,8 @@ class Target:
         self.originals = {name: (self.whole / name).read_bytes() for name in _FILES}
         self.config = find_resume_point(self.whole).config
         self.training = self._training(self.config)
+        self.outside = Outside(folder / "outside")
+        self.run = RunTarget(run_dir, folder / "copies", self.outside.folder)
 
     def _training(self, config: RunConfig) -> Training:
         env = make_for_training(config.environment, config.ppo.num_envs)
@@ -99,17 +131,20 @@ class Target:
         kind, mutate = rng.choice(list(_MUTATIONS.items()))
         mutate(contents, rng)
         if kind != "manifest" and rng.random() < 0.8:
-            _sign(contents)
+            _sign(contents, rng)
         shutil.rmtree(self.copy, ignore_errors=True)
         self.copy.mkdir()
         for name, data in contents.items():
             (self.copy / name).write_bytes(data)
         if kind == "no file":
-            _replace_by_something_else(self.copy / rng.choice(_FILES), rng)
+            replace_by_something_else(self.copy / rng.choice(_FILES), rng, self.outside.folder)
+        if rng.random() < 0.02:
+            return f"{kind}: inspect", lambda: command("checkpoint", "inspect", str(self.copy))
         return kind, self._read
 
     def _read(self) -> None:
         point = find_resume_point(self.copy)
+        settings_to_resume(point, [], "continue")
         # Other settings make another agent, whose state this one would not be; making it is not under test here.
         if point.config == self.config:
             load_run(self.config, self.training, Resume(point=point))
@@ -120,86 +155,37 @@ class Target:
         toml = rng.random() < 0.4
         path = self.settings.with_suffix(".toml" if toml else ".json")
         for _ in range(rng.randint(1, 3)):
-            _mutate_json(settings, rng)
+            mutate_json(settings, rng)
         text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items() if value is not None)
         data = bytearray(text.encode() if toml else json.dumps(settings).encode())
         if rng.random() < 0.5:
-            _mutate_bytes(data, rng)
+            mutate_bytes(data, rng)
         path.write_bytes(data)
         return path.suffix, lambda: resolve([file_layer(path)])
-
-
-def _mutate_bytes(data: bytearray, rng: random.Random) -> None:
-    for _ in range(rng.choice((1, 1, 2, 5, 30))):
-        position = rng.randrange(len(data) + 1)
-        match rng.randrange(6):
-            case 0 if data:
-                data[position % len(data)] ^= 1 << rng.randrange(8)
-            case 1:
-                del data[position:]
-            case 2:
-                del data[position : position + rng.randint(1, 50)]
-            case 3:
-                data[position:position] = rng.randbytes(rng.randint(1, 50))
-            case 4:
-                start = rng.randrange(len(data) + 1)
-                data[position:position] = data[start : start + rng.randint(1, 200)]
-            case _:
-                data[position : position + 8] = rng.choice((b"\xff" * 8, b"\x00" * 8, b"[" * 8, b'"', b"1e999", b"NaN"))
-
-
-def _mutate_json(value: Any, rng: random.Random) -> None:
-    """Change one thing, somewhere below `value`."""
-    while True:
-        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
-        if not keys:
-            return
-        key = rng.choice(keys)
-        if isinstance(value[key], dict | list) and rng.random() < 0.8:
-            value = value[key]
-            continue
-        action = rng.randrange(4)
-        if action == 0:
-            del value[key]
-        elif action == 1 and isinstance(value, dict):
-            value[rng.choice(("", "x", key + "_", "a/b", "__class__"))] = value.pop(key)
-        else:
-            value[key] = rng.choice(_ODD_VALUES)()
-        return
 
 
 def _bytes(contents: dict[str, bytes], rng: random.Random) -> None:
     name = rng.choice(_FILES)
     data = bytearray(contents[name])
-    _mutate_bytes(data, rng)
+    mutate_bytes(data, rng)
     contents[name] = bytes(data)
 
 
 def _json(contents: dict[str, bytes], rng: random.Random) -> None:
     state = json.loads(contents["state.json"])
     for _ in range(rng.choice((1, 1, 1, 3))):
-        _mutate_json(state, rng)
+        mutate_json(state, rng)
     contents["state.json"] = json.dumps(state).encode()
 
 
 def _manifest(contents: dict[str, bytes], rng: random.Random) -> None:
     manifest = json.loads(contents["manifest.json"])
-    _mutate_json(manifest, rng)
+    mutate_json(manifest, rng)
     contents["manifest.json"] = json.dumps(manifest).encode()
 
 
 def _header(contents: dict[str, bytes], rng: random.Random) -> None:
-    data = contents["state.safetensors"]
-    (size,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + size])
-    _mutate_json(header, rng)
-    if rng.random() < 0.3:
-        tensor = rng.choice(list(header.values()) or [{}])
-        if isinstance(tensor, dict):
-            tensor["dtype"] = rng.choice(("F64", "F16", "BF16", "I8", "U64", "BOOL", "F8_E4M3", "F4", "C64", "X"))
-    text = json.dumps(header).encode()
-    length = rng.choice((len(text),) * 8 + (0, len(text) + 1, 2**40, 2**64 - 1))
-    contents["state.safetensors"] = struct.pack("<Q", length) + text + data[8 + size :]
+    contents["state.safetensors"] = mutate_header(contents["state.safetensors"], rng)
 
 
 def _numbers(contents: dict[str, bytes], rng: random.Random) -> None:
@@ -233,41 +219,40 @@ _MUTATIONS: dict[str, Callable[[dict[str, bytes], random.Random], None]] = {
 }
 
 
-def _sign(contents: dict[str, bytes]) -> None:
+def _sign(contents: dict[str, bytes], rng: random.Random) -> None:
     files = {
         name: {"bytes": len(contents[name]), "sha256": hashlib.sha256(contents[name]).hexdigest()}
         for name in _FILES
         if name != "manifest.json"
     }
-    contents["manifest.json"] = json.dumps({"schema": 1, "files": files}).encode()
+    contents["manifest.json"] = json.dumps({"schema": rng.choice((SCHEMA, SCHEMA, 1)), "files": files}).encode()
 
 
-def _replace_by_something_else(path: Path, rng: random.Random) -> None:
-    path.unlink()
-    match rng.randrange(5):
-        case 0:
-            path.mkdir()
-        case 1:
-            path.symlink_to("/etc/hostname")
-        case 2:
-            path.symlink_to(path.name)
-        case 3:
-            os.mkfifo(path)
-
-
-def study(folder: Path, files: int, seed: int, env: str) -> tuple[Report, Report]:
-    """Half of `files` as checkpoints, half as settings."""
-    target, checkpoints, settings = Target(folder, env), Report(), Report()
-    rng = random.Random(seed)
+def study(folder: Path, files: int, seed: int, env: str, until: float = math.inf) -> dict[str, Report]:
+    """A third of `files` as checkpoints, one as settings, one as other files of a run or a sweep; `until` a time."""
+    target, rng = Target(folder, env), random.Random(seed)
+    attacks = {
+        "checkpoints": target.attack_checkpoint,
+        "settings": target.attack_settings,
+        "other files": target.run.attack,
+    }
+    reports = {name: Report() for name in attacks}
     for index in range(files):
-        report, attack = ((checkpoints, target.attack_checkpoint), (settings, target.attack_settings))[index % 2]
-        report.run(*attack(rng))
-    return checkpoints, settings
+        if time.monotonic() > until:
+            break
+        name = list(attacks)[index % len(attacks)]
+        kind, use = attacks[name](rng)
+        reports[name].run(kind, use)
+        if reached := target.outside.reached():
+            reports[name].foreign.append(f"{kind}: {reached}")
+            break
+    return reports
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--files", type=int, default=100_000, help="mutated files, half of them checkpoints")
+    parser.add_argument("--files", type=int, default=100_000, help="mutated files, a third of them checkpoints")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time, with fewer files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--env", default="CartPole-v1", help="environment whose state is in the checkpoints")
     parser.add_argument("--output", type=Path, help="JSON file of the results")
@@ -277,7 +262,7 @@ def main() -> None:
         (Path(folder) / "warm-up").mkdir()
         study(Path(folder) / "warm-up", 200, args.seed + 1, args.env)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        checkpoints, settings = study(Path(folder), args.files, args.seed, args.env)
+        reports = study(Path(folder), args.files, args.seed, args.env, started + 60 * args.minutes)
     growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     result = {
         name: {
@@ -287,7 +272,7 @@ def main() -> None:
             "slowest_kind": report.slowest_kind,
             "foreign_errors": report.foreign[:20],
         }
-        for name, report in (("checkpoints", checkpoints), ("settings", settings))
+        for name, report in reports.items()
     } | {"memory_growth_MiB": round(growth / 1024, 1), "minutes": round((time.monotonic() - started) / 60, 1)}
     text = json.dumps(result, indent=2)
     print(text)

@@ -323,7 +323,7 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["nowhere"], "nowhere/policy.json: No such file"),
+            (["nowhere"], "nowhere: No such file"),
             (["{run}", "--episodes", "0"], "--episodes 0: must be at least 1"),
             (["{run}", "--episodes", "x"], "--episodes x: must be a whole number"),
             (["{run}", "--record", "a.mp4"], "must end in .gif"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from esper import files
 from esper.analysis.measures import COLUMNS
 from esper.analysis.runs import Columns, read_events
 from esper.resume_rules import MAY_CHANGE
@@ -62,7 +63,7 @@ def load_arm(path: Path) -> Arm:
     Raises:
         ArmError: where there is no usable run, or they share a seed, or differ in anything else that matters.
     """
-    found = sorted(events.parent for events in path.rglob("events.jsonl"))
+    found = sorted(files.find(path, "events.jsonl"))
     if not found:
         raise ArmError(f"{path}: there is no run (a folder with events.jsonl) in it")
     runs, left_out = [], []
@@ -108,7 +109,7 @@ def _load(folder: Path) -> Run:
     try:
         events, columns = _read(folder)
     except (OSError, ValueError) as error:
-        raise ArmError(f"{folder}: cannot be read: {error}") from None
+        raise ArmError(f"{folder}: cannot be read: {files.why(error)}") from None
     if not events or events[0]["event"] != "run_started":
         raise ArmError(f"{folder}: its record has no beginning")
     last = events[-1]

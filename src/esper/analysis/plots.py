@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from esper import files
 from esper.analysis.anomalies import Trouble
+from esper.analysis.labels import plain
 from esper.analysis.runs import Columns
 from esper.analysis.thinning import thinned
 from esper.telemetry.events import by_group
@@ -32,19 +36,21 @@ _PHASE_COLOURS = {"delay": "0.75", "warmup": "tab:red", "stable": "tab:green", "
 def plot_training(updates: Columns, path: Path, *, title: str) -> None:
     """Return, learning rates, value loss, KL and clip fraction over the updates of a run."""
     figure, axes = plt.subplots(3, 2, figsize=(11, 8), sharex=True, layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     if len(updates.get("update", ())):
         panels = ("return", "lr", "value_loss", "explained_variance", "approx_kl", "clip_fraction")
         for axis, panel in zip(axes.flat, panels, strict=True):
             _plot_panel(axis, panel, _wide(updates))
     for axis in axes[-1]:
         axis.set_xlabel("update")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    files.write(path, _png(figure, dpi=110))
 
 
-def plot_report(updates: Columns, anomalies: Sequence[Trouble], folder: Path) -> dict[str, Path]:
-    """The pictures of a report as PNG files, by their headings; anomalies are marked, by number, where they begin."""
+def plot_report(updates: Columns, anomalies: Sequence[Trouble]) -> dict[str, tuple[str, bytes]]:
+    """The pictures of a report by their headings, each as the name of a file and its PNG.
+
+    Anomalies are marked, by number, where they begin.
+    """
     drawn = {}
     for name, (heading, panels) in _REPORT.items():
         figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.2), layout="constrained")
@@ -52,10 +58,15 @@ def plot_report(updates: Columns, anomalies: Sequence[Trouble], folder: Path) ->
             _plot_panel(axis, panel, _wide(updates))
             axis.set_xlabel("update")
             _mark(axis, anomalies)
-        drawn[heading] = folder / f"{name}.png"
-        figure.savefig(drawn[heading], dpi=150)
-        plt.close(figure)
+        drawn[heading] = (f"{name}.png", _png(figure, dpi=150))
     return drawn
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    plt.close(figure)
+    return buffer.getvalue()
 
 
 def _wide(updates: Columns) -> Columns:
@@ -98,10 +109,10 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
         _plot_return(axis, updates)
     elif panel == "lr":
         axis.set_title("learning rates", fontsize=10)
-        _draw_rates(axis, x, by_group(updates, "lr"), list(updates["lr_phase/policy"]))
+        _draw_rates(axis, x, by_group(updates, "lr"), list(updates.get("lr_phase/policy", ())))
     elif panel == "grad_norm":
         for group, norms in by_group(updates, "grad_norm").items():
-            _draw_curve(axis, x, norms, label=group, color=_COLOURS[group])
+            _draw_curve(axis, x, norms, label=plain(group), color=_COLOURS.get(group, "0.5"))
         axis.set_yscale("log")
         axis.legend(fontsize=8)
     elif panel == "ratio":
@@ -113,7 +124,7 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
 
 
 def _plot_ratio(axis: Axes, updates: Columns) -> None:
-    if "ratio_p50" in updates:
+    if all(f"ratio_{name}" in updates for name in ("p05", "p25", "p50", "p75", "p95")):
         axis.set_title("ratio (median, 25-75 %, 5-95 %, range)", fontsize=10)
         middle = updates["ratio_p50"]
         bands = [(updates[f"ratio_{low}"], updates[f"ratio_{high}"]) for low, high in (("p05", "p95"), ("p25", "p75"))]
@@ -170,15 +181,15 @@ def plot_schedules(
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     _draw_rates(axis, np.arange(len(phases)), curves, phases)
     axis.set(title=title, xlabel="update")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    files.write(path, _png(figure, dpi=110))
 
 
 def _draw_rates(
     axis: Axes, x: NDArray[Any], curves: Mapping[str, Sequence[float] | NDArray[Any]], phases: Sequence[str]
 ) -> None:
     for group, rates in curves.items():
-        axis.plot(x, rates, _LINES[group], label=group, color=_COLOURS[group], drawstyle="steps-post")
+        colour = _COLOURS.get(group, "0.5")
+        axis.plot(x, rates, _LINES.get(group, "-"), label=plain(group), color=colour, drawstyle="steps-post")
     _shade(axis, x, phases)
     axis.set_ylim(bottom=0)
     axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from esper.analysis.arms import Arm
 from esper.analysis.comparison import Summary
 from esper.analysis.curves import curve_of
+from esper.analysis.labels import plain
 from esper.analysis.measures import Measure
 
 # Told apart by the colour-blind, too (Okabe and Ito 2008).
@@ -46,7 +47,7 @@ def _draw_curves(axis: Axes, arms: Sequence[Arm], name: str, over: Literal["upda
             # A line of one point would not be seen.
             x, mean, low, high = x + np.array([-0.5, 0.5]), *(np.repeat(each, 2) for each in (mean, low, high))
         axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-        axis.plot(x, mean, line, color=colour, linewidth=1.3, label=arm.name)
+        axis.plot(x, mean, line, color=colour, linewidth=1.3, label=plain(arm.name))
     axis.set(title=f"{name} (geometric mean)" if log else name, xlabel=over)
     axis.title.set_fontsize(10)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
@@ -63,7 +64,7 @@ def plot_measures(results: Mapping[str, Mapping[str, Summary]], measures: Mappin
     for axis, (name, summaries) in zip(axes, results.items(), strict=False):
         _draw_intervals(axis, list(summaries.values()))
         axis.set_title(f"{name} ({measures[name].better} is better)", fontsize=9)
-        axis.set_yticks(range(len(arms)), arms)
+        axis.set_yticks(range(len(arms)), list(map(plain, arms)))
         axis.set_ylim(len(arms) - 0.4, -0.5)
     for axis in axes[len(results) :]:
         axis.set_axis_off()

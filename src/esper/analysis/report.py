@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from esper import files
 from esper.analysis.anomalies import Trouble, find_troubles
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots import plot_report
 from esper.analysis.runs import Columns, columns_of, ratio_quantiles, read_events
+from esper.telemetry.declared import missing_field
 from esper.telemetry.events import unreadable_schema
 
 
@@ -38,7 +41,7 @@ def read_record(run_dir: Path) -> Record:
     try:
         events = list(read_events(run_dir))
     except (OSError, ValueError) as error:
-        raise ReportError(f"{run_dir / 'events.jsonl'}: cannot be read: {error}") from None
+        raise ReportError(f"{run_dir / 'events.jsonl'}: cannot be read: {files.why(error)}") from None
     if not events or events[0].get("event") != "run_started":
         raise ReportError(f"{run_dir / 'events.jsonl'}: does not begin with run_started")
     _check(run_dir, events)
@@ -56,31 +59,48 @@ def read_record(run_dir: Path) -> Record:
 
 
 def _check(run_dir: Path, events: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse records of another version, and updates with text where a number belongs."""
+    """Refuse records of another version, or with less than it always has, and updates with more than numbers."""
     for event in events:
         if reason := unreadable_schema(event):
             raise ReportError(f"{run_dir}: {reason}")
+    if not isinstance(events[0].get("config", {}).get("env"), str):
+        raise ReportError(f"{run_dir}: its run_started names no environment")
+    for event in events:
+        if name := missing_field(event):
+            raise ReportError(f"{run_dir}: one of its {event['event']} has no {name}")
         if event["event"] == "update_completed":
             for name, value in event.items():
                 if name != "event" and not name.startswith("lr_phase/") and type(value) not in (int, float):
                     raise ReportError(f"{run_dir}: one of its {name} is {value!r:.40}, and no number")
 
 
-def write_report(run_dir: Path, folder: Path) -> list[Path]:
-    """`report.html` and its pictures, as PNG files, into `folder`; returns what was written, the page first.
+def write_report(run_dir: Path, folder: Path | None) -> list[Path]:
+    """`report.html` and its pictures, as PNG files, into `folder`, by default `report` in the run's own.
+
+    Returns what was written, the page first.
 
     Raises:
         ReportError: as `read_record`.
+        OSError: when it cannot be written.
     """
     record = read_record(run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = plot_report(record.updates, record.anomalies, folder)
-    path = folder / "report.html"
-    path.write_text(_page(run_dir.absolute().name, record, pictures), encoding="utf-8")
-    return [path, *pictures.values()]
+    pictures = plot_report(record.updates, record.anomalies)
+    written = {
+        "report.html": _page(run_dir.absolute().name, record, pictures).encode(errors="backslashreplace"),
+        **dict(pictures.values()),
+    }
+    if folder is None:
+        root, folder = run_dir, run_dir / "report"
+        files.make_folder(folder)
+    else:
+        root = folder
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, data in written.items():
+        files.write(folder / name, data, root=root)
+    return [folder / name for name in written]
 
 
-def _page(name: str, record: Record, pictures: Mapping[str, Path]) -> str:
+def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]]) -> str:
     config = record.started["config"]
     sections = [text(f"{name}: {_how_it_went(record)}")]
     if record.anomalies:
@@ -90,8 +110,8 @@ def _page(name: str, record: Record, pictures: Mapping[str, Path]) -> str:
             for i, a in enumerate(record.anomalies, start=1)
         )
         sections += [heading("Anomalies", bad=True), table(rows)]
-    for says, path in pictures.items():
-        sections += [heading(says), picture(says, path.read_bytes())]
+    for says, (_, png) in pictures.items():
+        sections += [heading(says), picture(says, png)]
     schedules = {
         group: ", ".join(f"{name} {value}" for name, value in schedule.items())
         for group, schedule in record.started["schedules"].items()
@@ -110,4 +130,4 @@ def _how_it_went(record: Record) -> str:
     if record.finished is None:
         return f"not finished, {done}, {steps}"
     cause = f" ({record.finished['cause']})" if "cause" in record.finished else ""
-    return f"{record.finished['status']}{cause}, {done}, {steps}, {record.finished['seconds']:,.0f} s"
+    return f"{record.finished['status']}{cause}, {done}, {steps}, {record.finished.get('seconds', math.nan):,.0f} s"

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from esper.telemetry.events import TIME_FIELDS, TIMED_EVENTS
-from esper.telemetry.jsonl import decode_event
+from esper.telemetry.declared import always_numbers
+from esper.telemetry.events import TIME_FIELDS, TIMED_EVENTS, UpdateCompleted
+from esper.telemetry.jsonl import read_record
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 
@@ -19,12 +20,9 @@ def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:
     """The records in `events.jsonl`, in order.
 
     Raises:
-        OSError: when there is no such file, or it cannot be read.
-        ValueError: for a line that is no event, as the last one of a run that was killed can be.
+        OSError, ValueError: as `read_record` of `esper.telemetry.jsonl`.
     """
-    with (run_dir / "events.jsonl").open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            yield decode_event(line, number)
+    yield from read_record(run_dir / "events.jsonl")
 
 
 def repeatable_events(run_dir: Path) -> list[dict[str, Any]]:
@@ -45,6 +43,9 @@ def columns_of(events: Iterable[Mapping[str, Any]]) -> Columns:
     """The same of records that were read already."""
     rows = [event for event in events if event["event"] == "update_completed"]
     names = dict.fromkeys(name for row in rows for name in row)
+    if rows:
+        # A number that was finite in no update is in none of them.
+        names |= dict.fromkeys(always_numbers(UpdateCompleted))
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
 
 

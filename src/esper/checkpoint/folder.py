@@ -1,7 +1,7 @@
 """A checkpoint: a folder with `state.safetensors`, `state.json`, and their checksums in `manifest.json`.
 
 It comes into being by one rename, so a folder with its final name is whole, unless the disk failed or someone changed
-it; the checksums tell.
+it; the checksums tell. Neither it nor the folder it is in may be a link.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from esper import files
 from esper.checkpoint.store import (
     MAX_JSON_BYTES,
     MAX_TENSOR_BYTES,
@@ -21,11 +21,9 @@ from esper.checkpoint.store import (
     StoreError,
     dump_json,
     dump_tensors,
-    flush_folder,
     parse_json,
     parse_tensors,
     read_bytes,
-    write_flushed,
 )
 from esper.checkpoint.tree import TreeError, merge, split
 
@@ -37,6 +35,7 @@ _LIMITS = {JSON: MAX_JSON_BYTES, TENSORS: MAX_TENSOR_BYTES}
 _MAX_MANIFEST_BYTES = 4096
 # The number of updates before it, and how often that number was there already.
 _NAME = re.compile(r"(\d{8,18})(?:\.(\d{1,9}))?")
+_OLD_TEMPORARY = re.compile(rf"\.{_NAME.pattern}\.tmp")
 
 
 class Stored(NamedTuple):
@@ -52,7 +51,7 @@ def save_checkpoint(path: Path, tree: Mapping[str, Any], *, schema: int = SCHEMA
     Raises:
         StoreError: when it cannot be written, naming the reason.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary, run = path.with_name(files.temporary_name(path.name)), path.parent.parent
     try:
         tensors, rest = split(tree)
         contents = {JSON: dump_json(rest), TENSORS: dump_tensors(tensors)}
@@ -62,18 +61,17 @@ def save_checkpoint(path: Path, tree: Mapping[str, Any], *, schema: int = SCHEMA
         for name, data in contents.items():
             if len(data) > _LIMITS[name]:
                 raise StoreError(f"{path / name}: {len(data):,} bytes; at most {_LIMITS[name]:,} can be read back")
-        _remove(temporary)
-        temporary.mkdir()
+        files.make_folder(temporary, new=True, root=run)
         for name, data in contents.items():
-            write_flushed(temporary / name, data)
-        files = {name: _fingerprint(data) for name, data in contents.items()}
-        write_flushed(temporary / MANIFEST, dump_json({"schema": schema, "files": files}))
-        flush_folder(temporary)
-        temporary.rename(path)
-        flush_folder(path.parent)
+            files.write_new(temporary / name, data, root=run)
+        prints = {name: _fingerprint(data) for name, data in contents.items()}
+        files.write_new(temporary / MANIFEST, dump_json({"schema": schema, "files": prints}), root=run)
+        files.flush_folder(temporary, root=run)
+        files.rename(temporary, path.name, root=run)
+        files.flush_folder(path.parent, root=run)
     except OSError as error:
         with contextlib.suppress(OSError):
-            _remove(temporary)
+            files.remove(temporary, root=run)
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
@@ -82,8 +80,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return read_checkpoint(path).tree
 
 
-def read_checkpoint(path: Path) -> Stored:
-    """What is in folder `path`; tensors on the CPU.
+def read_checkpoint(path: Path, *, root: Path | None = None) -> Stored:
+    """What is in folder `path`; tensors on the CPU. `root` is the folder of the run, by default two above.
 
     Memory is bounded by `MAX_JSON_BYTES` and `MAX_TENSOR_BYTES`, and by the sizes of the files.
 
@@ -91,12 +89,15 @@ def read_checkpoint(path: Path) -> Stored:
         CorruptError: when a file is missing, or not as it was written.
         StoreError: when it is whole, but nothing that this version reads. Both name the file and what is wrong with it.
     """
-    if not path.is_dir():
-        raise StoreError(f"{path}: {'is no folder' if path.exists() else 'No such file or directory'}")
-    schema, files = _read_manifest(path / MANIFEST)
+    run = root or path.parent.parent
+    try:
+        files.names_in(path, root=run)
+    except OSError as error:
+        raise StoreError(files.why(error)) from None
+    schema, prints = _read_manifest(path / MANIFEST, run)
     contents = {}
-    for name, fingerprint in files.items():
-        contents[name] = read_bytes(path / name, _LIMITS[name])
+    for name, fingerprint in prints.items():
+        contents[name] = read_bytes(path / name, _LIMITS[name], root=run)
         if _fingerprint(contents[name]) != fingerprint:
             raise CorruptError(f"{path / name}: does not have the size and checksum it was written with")
     rest = parse_json(contents.pop(JSON), path / JSON)
@@ -107,11 +108,19 @@ def read_checkpoint(path: Path) -> Stored:
 
 
 def checkpoints_in(parent: Path) -> list[Path]:
-    """The checkpoints below folder `parent`, the newest first, whole or not."""
-    if not parent.is_dir():
+    """The checkpoints below folder `parent`, the newest first, whole or not.
+
+    Raises:
+        StoreError: when it is something else than a folder.
+    """
+    try:
+        names = files.names_in(parent, root=parent.parent)
+    except FileNotFoundError:
         return []
-    found = [(match, path) for path in parent.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found, key=lambda item: _order(item[0]), reverse=True)]
+    except OSError as error:
+        raise StoreError(files.why(error)) from None
+    found = filter(None, map(_NAME.fullmatch, names))
+    return [parent / match[0] for match in sorted(found, key=_order, reverse=True)]
 
 
 def new_checkpoint_path(parent: Path, number: int) -> Path:
@@ -123,9 +132,9 @@ def new_checkpoint_path(parent: Path, number: int) -> Path:
 
 def set_aside(path: Path) -> Path:
     """Rename the broken checkpoint `path`, so that it does not stand before whole ones any more."""
-    aside = path.with_name(f"{path.name}.broken")
-    _remove(aside)
-    return path.rename(aside)
+    name, run = f"{path.name}.broken", path.parent.parent
+    files.remove(path.with_name(name), root=run)
+    return files.rename(path, name, root=run)
 
 
 def prune(parent: Path, keep: int, newest: Path) -> None:
@@ -133,20 +142,20 @@ def prune(parent: Path, keep: int, newest: Path) -> None:
     for path in checkpoints_in(parent)[keep:]:
         if path != newest:
             # Renamed first: half of a removed checkpoint must not look like one.
-            doomed = path.with_name(f".{path.name}.tmp")
-            _remove(doomed)
-            _remove(path.rename(doomed))
+            run = parent.parent
+            files.remove(files.rename(path, files.temporary_name(path.name), root=run), root=run)
 
 
 def remove_leftovers(parent: Path) -> None:
     """Remove what a killed writer left below `parent`."""
-    for path in parent.glob(".*.tmp"):
-        _remove(path)
+    for name in files.names_in(parent, root=parent.parent):
+        if files.is_temporary(name) or _OLD_TEMPORARY.fullmatch(name):
+            files.remove(parent / name, root=parent.parent)
 
 
-def _read_manifest(path: Path) -> tuple[int, dict[str, Any]]:
+def _read_manifest(path: Path, run: Path) -> tuple[int, dict[str, Any]]:
     """The schema of a checkpoint, and the fingerprints of its files."""
-    data = read_bytes(path, _MAX_MANIFEST_BYTES)
+    data = read_bytes(path, _MAX_MANIFEST_BYTES, root=run)
     try:
         manifest = parse_json(data, path)
     except StoreError as error:
@@ -157,10 +166,10 @@ def _read_manifest(path: Path) -> tuple[int, dict[str, Any]]:
         raise StoreError(f"{path}: schema {schema!r:.60} is no version")
     if schema > SCHEMA:
         raise StoreError(f"{path}: schema {schema!r:.60} is newer than the {SCHEMA} that this version reads; upgrade")
-    files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) != set(_LIMITS):
+    prints = manifest.get("files")
+    if not isinstance(prints, dict) or set(prints) != set(_LIMITS):
         raise StoreError(f"{path}: must name the files {', '.join(_LIMITS)} and no others")
-    return schema, files
+    return schema, prints
 
 
 def _fingerprint(data: bytes) -> dict[str, Any]:
@@ -170,10 +179,3 @@ def _fingerprint(data: bytes) -> dict[str, Any]:
 def _order(match: re.Match[str] | None) -> tuple[int, int]:
     assert match is not None
     return int(match[1]), int(match[2] or 0)
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esper.scripts.flags import fail
+from esper import files
+from esper.scripts.flags import fail, say
 
 if TYPE_CHECKING:
     from esper.resume import ResumePoint
@@ -36,9 +37,10 @@ def run(args: argparse.Namespace) -> int:
         fail(f"{args.path}: the run has no checkpoint yet", "esper checkpoint")
     try:
         facts = describe(point, point.state)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        text = json.dumps(facts) if args.json else _table(facts)
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         fail(f"{point.source}: is not the state of a run ({error!r})", "esper checkpoint")
-    print(json.dumps(facts) if args.json else _table(facts))
+    say(text)
     return 0
 
 
@@ -70,7 +72,7 @@ def describe(point: ResumePoint, state: Mapping[str, Any]) -> dict[str, Any]:
         },
         "tensors": {name: tuple(tensor.shape) for name, tensor in agent["network"].items()},
         "numbers": sum(tensor.numel() for tensor in agent["network"].values()),
-        "bytes": sum(file.stat().st_size for file in (point.checkpoint or point.source).iterdir()),
+        "bytes": sum(files.size_of(point.source / name) for name in files.names_in(point.source)),
         "versions": state["versions"],
     }
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esper import files
 from esper.options import Bounds
-from esper.scripts.flags import fail, number
+from esper.scripts.flags import fail, number, say
 
 if TYPE_CHECKING:
     from esper.analysis.comparison import Summary
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         from esper.analysis.comparison_page import comparison_page
 
         try:
-            args.html.write_text(comparison_page(arms, results, measures, notes), encoding="utf-8")
+            page = comparison_page(arms, results, measures, notes)
+            files.write(args.html, page.encode(errors="backslashreplace"))
         except OSError as error:
             fail(f"--html {args.html}: cannot be written: {error.strerror}", "esper compare")
     if args.json:
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _print(results, measures)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", file=sys.stderr)
     return 0
 
 
@@ -74,7 +76,7 @@ def _print(results: Mapping[str, Mapping[str, Summary]], measures: Mapping[str, 
     for measure, each in lines.items():
         print(f"{measure}, {measures[measure].better} is better")
         for row in each:
-            print(_line(row, widths))
+            say(_line(row, widths))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

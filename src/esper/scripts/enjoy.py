@@ -6,8 +6,9 @@ import argparse
 import itertools
 from pathlib import Path
 
+from esper import files
 from esper.options import Bounds, ConfigError
-from esper.scripts.flags import fail, number
+from esper.scripts.flags import add_trust, fail, number, trusted
 
 USAGE = "esper enjoy RUN [--episodes N] [--seed S] [--stochastic] [--fps X]"
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument("--seed", default="0", metavar="S", help="seed of the environment (default: 0)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     parser.add_argument("--fps", metavar="X", help="steps a second (default: what the environment says)")
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"episode {next(numbers)}: return {episode_return:.2f}, {length} steps", flush=True)
 
     try:
-        policy = load_policy(args.run)
+        policy = load_policy(args.run, **trusted(args))
         show(policy, episodes=episodes, seed=seed, stochastic=args.stochastic, fps=fps, on_episode=say)
     except (StoreError, ConfigError, EnvError, OSError) as error:
-        fail(str(error), "esper enjoy")
+        fail(files.why(error), "esper enjoy")
     return 0

@@ -8,8 +8,9 @@ import statistics
 import sys
 from pathlib import Path
 
+from esper import files
 from esper.options import Bounds, ConfigError
-from esper.scripts.flags import STOPPED_BY, fail, number
+from esper.scripts.flags import STOPPED_BY, add_trust, fail, number, say, trusted
 
 USAGE = "esper evaluate RUN [--episodes N] [--seed S] [--stochastic] [--json] [--record FILE.gif]"
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--record", type=Path, metavar="FILE.gif", help="draw an episode")
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # more would wait for each other, with a few observations at a time
     try:
-        policy = load_policy(args.run)
+        policy = load_policy(args.run, **trusted(args))
         with stop_request(quiet=args.json, what="this step") as stop:
             stop.begin()
             returns = evaluate(policy, episodes=episodes, seed=seed, stochastic=args.stochastic, stop=stop).returns
@@ -50,16 +52,16 @@ def run(args: argparse.Namespace) -> int:
                 "iqm": interquartile_mean(returns),
                 "episodes": episodes,
             }
-            print(json.dumps(result) if args.json else _sentence(policy.environment.env, result, seed))
+            say(json.dumps(result) if args.json else _sentence(policy.environment.env, result, seed))
             if args.record:
                 record_gif(policy, args.record, seed=seed, stop=stop)
     except (EvaluationStopped, GivenUp) as error:
-        print(f"esper evaluate: stopped ({stop.cause}): {error}", file=sys.stderr)
+        say(f"esper evaluate: stopped ({stop.cause}): {error}", file=sys.stderr)
         return STOPPED_BY[stop.cause or "SIGINT"]
     except EnvError as error:
         fail(str(error), "esper evaluate", status=1)
     except (StoreError, ConfigError, OSError) as error:
-        fail(str(error), "esper evaluate")
+        fail(files.why(error), "esper evaluate")
     if args.record and not args.json:
         print(f"episode {args.record}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from esper.scripts.flags import fail
+from esper.scripts.flags import add_trust, fail, trusted
 
 USAGE = "esper export RUN [--output FILE.pt2 or FILE.onnx]"
 
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="for torch.export (.pt2) or ONNX (.onnx) (default: RUN/policy.pt2)"
     )
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     path = args.output or args.run / "policy.pt2"
     try:
-        export_policy(load_policy(args.run), path)
+        export_policy(load_policy(args.run, **trusted(args)), path)
     except StoreError as error:
         fail(str(error), "esper export")
     except ExportError as error:

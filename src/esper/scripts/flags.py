@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
+from esper import files
 from esper.config import RunConfig
 from esper.options import Bounds, ConfigError, Setting, coerce, format_value, nearest, parse, settings_of
 from esper.settings import (
@@ -49,9 +51,21 @@ class Parser(argparse.ArgumentParser):
         fail(message, self.prog)
 
 
+class Printable(logging.Formatter):
+    """The message, as `say` has it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return files.printable(record.getMessage())
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print `text`, which may have names from a stranger's file: they must not steer the terminal."""
+    print(files.printable(text), file=file)
+
+
 def fail(message: str, prog: str, *, status: int = 2) -> NoReturn:
     """One clear message, and the exit status."""
-    print(f"{prog}: error: {message}", file=sys.stderr)
+    say(f"{prog}: error: {message}", file=sys.stderr)
     raise SystemExit(status)
 
 
@@ -71,6 +85,21 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     sources = parser.add_argument_group("where settings come from", "A flag beats the file, the file the preset.")
     sources.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON file of settings, as a config.json")
     sources.add_argument("--preset", default="auto", metavar="NAME", help="auto (by environment), none, or a name")
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which modules may be imported although a policy's files name them."""
+    trust = parser.add_argument_group(
+        "modules", "A policy may be a stranger's: what it would import is named here again."
+    )
+    trust.add_argument("--env", metavar="module:ID", help="its environment, where that is one that a module registers")
+    trust.add_argument("--encoder", metavar="module:callable", help="its encoder, where that is of a module")
+    trust.add_argument("--trust", action="store_true", help="import whatever its files name")
+
+
+def trusted(args: argparse.Namespace) -> dict[str, Any]:
+    """What they say, as `load_policy` takes it."""
+    return {"env": args.env, "encoder": args.encoder, "trust": args.trust}
 
 
 def add_settings(parser: argparse.ArgumentParser, *, help_all: bool) -> None:

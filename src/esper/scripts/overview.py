@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from esper import files
 from esper.sweep.plan import Job
 from esper.sweep.progress import progress_of
 
@@ -73,7 +74,7 @@ class Overview:
             self._last_line = now
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self._console.print(files.printable(text), highlight=False, soft_wrap=True, markup=False)
 
     def _done(self) -> str:
         done = sum(progress.status == "completed" for progress in self._progress.values())

@@ -6,29 +6,34 @@ import argparse
 import contextlib
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esper import files
 from esper.config import RunConfig
 from esper.options import ConfigError, flatten
 from esper.resume_rules import MODES
 from esper.run_folder import BEST
 from esper.scripts.flags import (
     STOPPED_BY,
+    Printable,
     add_settings,
     add_sources,
     beyond_end,
     explain,
     fail,
     flag,
+    flag_layer,
     given_layers,
     in_force,
+    say,
     settings_from,
 )
 from esper.scripts.output import lost_output
-from esper.settings import Origin, Settings, SettingsError, merge, origin_of
+from esper.settings import Origin, Settings, SettingsError, file_layer, merge, origin_of
 
 if TYPE_CHECKING:
     from esper.run import RunResult
@@ -55,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
         help="what schedules do: keep their horizon (default), span the new --total-timesteps, or begin again",
     )
     resume.add_argument("--fresh-episodes", action="store_true", help="begin new episodes on resume")
+    resume.add_argument(
+        "--trust", action="store_true", help="import the modules that a run's files name; without, name them again"
+    )
     parser.add_argument(
         "--print-config", action="store_true", help="print all settings, and where each is from, as TOML"
     )
@@ -67,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume is None and (args.resume_schedule != "continue" or args.fresh_episodes):
         given = "--fresh-episodes" if args.fresh_episodes else f"--resume-schedule {args.resume_schedule}"
         fail(f"{given}: goes with --resume", "esper ppo")
+    _check_named(args)
     if args.resume is not None:
         return resume(args)
     settings = settings_from(args)
@@ -74,6 +83,18 @@ def run(args: argparse.Namespace) -> int:
         print(render_config(settings))
         return 0
     return train(settings)
+
+
+def _check_named(args: argparse.Namespace) -> None:
+    """Refuse modules that only a run's config.json names, which may be a stranger's; other files are the user's own."""
+    if args.config is None or args.config.name != "config.json" or args.trust:
+        return
+    try:
+        found = file_layer(args.config).values
+    except SettingsError as error:
+        fail(explain(error), "esper ppo")
+    if reason := files.unnamed_import(found, flag_layer(args).values):
+        fail(f"--config {args.config}: {reason}", "esper ppo")
 
 
 def train(settings: Settings) -> int:
@@ -101,13 +122,16 @@ def resume(args: argparse.Namespace) -> int:
             layers,
             mode=args.resume_schedule,
             fresh_episodes=args.fresh_episodes,
+            trust=args.trust,
             sinks=_sinks,
         )
     return _conclude(config, result)
 
 
 def _log_to_stderr(config: RunConfig) -> None:
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Printable())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("esper").setLevel(logging.WARNING if config.quiet else logging.INFO)
 
 
@@ -130,7 +154,7 @@ def _failures(origins: Mapping[str, Origin]) -> Iterator[None]:
     except (StoreError, ResumeError) as error:
         fail(str(error), "esper ppo")
     except RunError as error:
-        print(f"esper ppo: error: {error}", file=sys.stderr)
+        say(f"esper ppo: error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
@@ -149,7 +173,7 @@ def _conclude(config: RunConfig, result: RunResult) -> int:
     if not config.quiet:
         _summarize(config, result)
     if result.train.status == "diverged":
-        print(
+        say(
             f"esper ppo: error: {config.ppo.max_skipped_updates} updates in a row were undone, the last one for: "
             f"{result.cause}\nlook at the environment's observations and rewards, --lr, --max-grad-norm and "
             "--normalize-rewards; parameters are those before these updates",
@@ -182,12 +206,21 @@ def as_toml(value: Any) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
+def _named_again(config: RunConfig) -> str:
+    """The flags without which a command refuses to import what the files of this run name."""
+    names = {"env": config.environment.env, "encoder": config.ppo.network.encoder}
+    flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value]
+    trust = files.unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
+    return " --trust" if trust else "".join(flags)
+
+
 def _summarize(config: RunConfig, result: RunResult) -> None:
     minutes, seconds = divmod(round(result.seconds), 60)
     train, folder = result.train, result.run_dir
     done = train.status == "completed"
     how = ("finished" if done else "stopped") + (f" ({result.cause})" if result.cause else "")
-    go_on = f"esper ppo --resume {folder}" + (" --stop-at-return none" if done else "")
+    named = _named_again(config)
+    go_on = f"esper ppo --resume {folder}{named}" + (" --stop-at-return none" if done else "")
     undone = f" ({train.undone:,} of them undone)" if train.undone else ""
     print(
         f"\n{how} after {train.updates:,} updates{undone}, "
@@ -199,8 +232,8 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
         ("policy", f"{folder / 'policy.safetensors'}, {folder / 'policy.json'}"),
         ("best", f"{folder / BEST}" if (folder / BEST).exists() else ""),
         ("go on", go_on if result.cause else ""),
-        ("next", f"esper evaluate {folder}"),
-        ("", f"esper ppo --config {folder / 'config.json'} --seed {config.seed + 1}"),
+        ("next", f"esper evaluate {folder}{named}"),
+        ("", f"esper ppo --config {folder / 'config.json'} --seed {config.seed + 1}{named}"),
     ):
         if text:
-            print(f"{label:8} {text}")
+            say(f"{label:8} {text}")

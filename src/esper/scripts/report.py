@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from esper import files
 from esper.scripts.flags import fail
 
 USAGE = "esper report RUN [--output FOLDER]"
@@ -18,12 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 def run(args: argparse.Namespace) -> int:
     from esper.analysis.report import ReportError, write_report
 
-    folder = args.output or args.run / "report"
     try:
-        page, *pictures = write_report(args.run, folder)
+        page, *pictures = write_report(args.run, args.output)
     except ReportError as error:
         fail(str(error), "esper report")
     except OSError as error:
-        fail(f"--output {folder}: cannot be written: {error.strerror}", "esper report")
+        fail(f"--output {args.output or args.run / 'report'}: cannot be written: {files.why(error)}", "esper report")
     print(f"page     {page}\npictures {', '.join(picture.name for picture in pictures)}")
     return 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from esper.machine import usable_cores
 from esper.options import Bounds, nearest
 from esper.scripts import compare
-from esper.scripts.flags import STOPPED_BY, Parser, add_settings, explain, fail, flag_layer, number, unknown_flags
+from esper.scripts.flags import STOPPED_BY, Parser, add_settings, explain, fail, flag_layer, number, say, unknown_flags
 from esper.settings import SettingsError
 from esper.sweep.plan import (
     Job,
@@ -198,7 +198,7 @@ def _conclude(jobs: Sequence[Job], board: Board, stopped_by: str | None) -> int:
     for job in missing:
         outcome = board.outcomes.get(job.name)
         if outcome is not None and outcome.status != "interrupted":
-            print(f"{job.name}: {outcome.status}{f', {outcome.cause}' if outcome.cause else ''}", file=sys.stderr)
+            say(f"{job.name}: {outcome.status}{f', {outcome.cause}' if outcome.cause else ''}", file=sys.stderr)
     if stopped_by is not None:
         print("go on with the same command")
         return STOPPED_BY[stopped_by]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from esper import files
 from esper.checkpoint.store import StoreError
 from esper.options import ConfigError, flatten
 from esper.resume import ResumeError
@@ -30,7 +31,7 @@ def do(job: Job) -> Outcome:
     if not job.run_dir.parent.is_dir():
         return Outcome(status="refused", cause=f"{job.run_dir.parent}: not here; all machines must see this folder")
     try:
-        if (job.run_dir / "config.json").exists():
+        if files.is_there(job.run_dir / "config.json"):
             settings = Layer(source="sweep", values=flatten(job.config))
             _, result = resume_run(job.run_dir, [settings])
         else:

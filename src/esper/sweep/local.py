@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from esper import files
 from esper.sweep.job import Outcome, do
 from esper.sweep.plan import Job
 
@@ -77,7 +78,12 @@ def _child(job: Job, connection: Connection) -> None:
     # Ctrl-C is for the sweep, which then asks its runs to stop.
     os.setpgrp()
     log = log_of(job)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        descriptor = files.open_in_place(log, create=True)
+    except OSError as error:
+        connection.send(Outcome(status="refused", cause=files.why(error)))
+        return
+    os.lseek(descriptor, 0, os.SEEK_END)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     threading.Thread(target=_stop_when_the_sweep_is_gone, daemon=True).start()
@@ -88,8 +94,8 @@ def _child(job: Job, connection: Connection) -> None:
         outcome = Outcome(status="failed", cause=f"{type(error).__name__}: {error}; {log}")
     connection.send(outcome)
     sys.stdout.flush()
-    if not log.stat().st_size:
-        log.unlink()
+    if not os.fstat(1).st_size:
+        files.remove(log)
 
 
 def _stop_when_the_sweep_is_gone() -> None:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from esper import files
 from esper.config import RunConfig
 from esper.options import nearest
 from esper.settings import Layer, preset_layer, resolve
 
 MAX_SEEDS = 10_000
+_MAX_FILE_BYTES = 2**20
 _KEYS = ("folder", "seeds", "preset", "settings", "environments", "arms")
 
 
@@ -69,8 +71,8 @@ def read_sweep(path: Path) -> dict[str, Any]:
         SweepError: for a file that cannot be read, or a table that no sweep has.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        tables = tomllib.loads(files.read_named(path, _MAX_FILE_BYTES).decode())
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not TOML: {error}"
         raise SweepError(f"{path}: {reason}") from None
     for key in tables:

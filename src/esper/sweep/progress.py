@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from esper import files
 from esper.resume_rules import MAY_CHANGE
-from esper.settings import recorded
+from esper.settings import MAX_FILE_BYTES, recorded
 from esper.sweep.plan import Job, SweepError
 
 _TAIL_BYTES = 1 << 16
@@ -29,25 +30,31 @@ def progress_of(job: Job) -> Progress:
         last = _last_event(job.run_dir / "events.jsonl")
     except OSError:
         return Progress(status="new", fraction=0.0)
-    fraction = min(1.0, last.get("env_steps", 0) / job.config.ppo.total_timesteps)
-    if last.get("event") == "run_finished" and last.get("status") in ("completed", "diverged"):
-        return Progress(status=last["status"], fraction=1.0 if last["status"] == "completed" else fraction)
+    steps, status = last.get("env_steps"), last.get("status")
+    done = min(max(steps, 0), job.config.ppo.total_timesteps) if type(steps) is int else 0
+    fraction = done / job.config.ppo.total_timesteps
+    if last.get("event") == "run_finished" and status == "completed":
+        return Progress(status="completed", fraction=1.0)
+    if last.get("event") == "run_finished" and status == "diverged":
+        return Progress(status="diverged", fraction=fraction)
     return Progress(status="begun", fraction=fraction)
 
 
 def check_same(job: Job) -> None:
-    """Refuse to take for `job` a run that was made with other settings.
+    """Refuse to take for `job` a run that was made with other settings, or that a link leads to.
 
     Raises:
         SweepError: naming the run and every difference.
     """
-    path = job.run_dir / "config.json"
+    path, sweep = job.run_dir / "config.json", job.run_dir.parents[2]
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = files.parse_json(files.read(path, MAX_FILE_BYTES, root=sweep))
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise SweepError(f"{path}: cannot be read: {error}") from None
+        raise SweepError(f"{path}: cannot be read: {files.why(error)}") from None
+    if not isinstance(there, dict):
+        raise SweepError(f"{path}: must hold the settings of a run")
     # As they will stand in config.json, where tuples are lists.
     mine: dict[str, Any] = json.loads(json.dumps(recorded(job.config)))
     names = [name for name in mine if name not in MAY_CHANGE - {"total_timesteps"}]
@@ -60,12 +67,12 @@ def check_same(job: Job) -> None:
 
 
 def _last_event(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
+    with files.open_to_read(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _TAIL_BYTES))
         for line in reversed(file.read().splitlines()):
             try:
-                event = json.loads(line)
+                event = files.parse_json(line)
             except ValueError:
                 # A line that is being written, or that was cut off when the run was killed.
                 continue

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from esper import files
 from esper.telemetry.events import (
     AnomalyDetected,
     EvaluationCompleted,
@@ -97,7 +98,7 @@ class ConsoleSink:
         self._watch(event)
 
     def _say(self, text: str, style: str | None = None) -> None:
-        self._console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+        self._console.print(files.printable(text), style=style, highlight=False, soft_wrap=True, markup=False)
 
     def _watch(self, event: RunStarted | RunResumed) -> None:
         self._total_updates = event.total_updates

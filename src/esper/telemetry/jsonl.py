@@ -7,16 +7,20 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
+from esper import files
+from esper.telemetry.declared import missing_field, wrong_field
 from esper.telemetry.events import SinkError
 
 # What there is one of for every update. Only these are for orjson, which is quick, but has no whole numbers beyond 64
 # bits, as a seed may be.
 _OFTEN = ("update_completed", "debug_snapshot")
 _OFTEN_IN_LINES = tuple(f'"{name}"'.encode() for name in _OFTEN)
+# A line with ten thousand minibatches, for debugging, is a quarter of it.
+_MAX_LINE_BYTES = 2**25
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
@@ -32,10 +36,10 @@ def decode(line: bytes) -> Any:
     Raises:
         ValueError: for what is no JSON.
     """
-    try:
-        return orjson.loads(line) if any(name in line for name in _OFTEN_IN_LINES) else json.loads(line)
-    except RecursionError as error:
-        raise ValueError(error) from None
+    # It goes ten times as deep.
+    flat = line.count(b"[") + line.count(b"{") < files.MAX_DEPTH
+    often = flat and any(name in line for name in _OFTEN_IN_LINES)
+    return orjson.loads(line) if often else files.parse_json(line)
 
 
 def decode_event(line: bytes, number: int) -> dict[str, Any]:
@@ -48,9 +52,43 @@ def decode_event(line: bytes, number: int) -> dict[str, Any]:
         event = decode(line)
     except ValueError as error:
         raise ValueError(f"line {number} is not JSON ({error})") from None
-    if not isinstance(event, dict) or "event" not in event:
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise ValueError(f"line {number} is no event")
+    if wrong := wrong_field(event):
+        raise ValueError(f"line {number}: {wrong}")
     return event
+
+
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a record.
+
+    Raises:
+        ValueError: for one that is longer than any that is written.
+    """
+    number = 0
+    while line := file.readline(_MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > _MAX_LINE_BYTES:
+            raise ValueError(f"line {number} is longer than {_MAX_LINE_BYTES:,} bytes")
+        yield line
+
+
+def read_record(path: Path) -> Iterator[dict[str, Any]]:
+    """The events in `path`, in order; a last line that was cut off, as that of a run that was killed, is left out.
+
+    Raises:
+        OSError: when there is no such file, or it cannot be read.
+        ValueError: for any other line that is no event.
+    """
+    with files.open_to_read(path) as file:
+        for number, line in enumerate(read_lines(file), start=1):
+            try:
+                event = decode_event(line, number)
+            except ValueError:
+                if line.endswith(b"\n"):
+                    raise
+                return
+            yield event
 
 
 class JsonlRecord:
@@ -67,11 +105,10 @@ class JsonlRecord:
         self._path, self.position = path, position
         self._dropped = False  # what is behind `position`
         try:
-            new = 0 if position else os.O_CREAT
-            self._descriptor = os.open(path, os.O_RDWR | new | os.O_CLOEXEC, 0o666)
+            self._descriptor = files.open_in_place(path, create=not position)
             self._check_line_ends(position)
         except OSError as error:
-            raise SinkError(f"{path}: {error.strerror}") from None
+            raise SinkError(files.why(error)) from None
 
     def _check_line_ends(self, position: int) -> None:
         size = os.fstat(self._descriptor).st_size
@@ -91,14 +128,17 @@ class JsonlRecord:
         with open(self._descriptor, "rb", closefd=False) as file:
             file.seek(0)
             left = self.position
-            for number, line in enumerate(file, start=1):
-                if left <= 0:
-                    return
-                left -= len(line)
-                try:
-                    yield decode_event(line, number)
-                except ValueError as error:
-                    raise SinkError(f"{self._path}: {error}") from None
+            try:
+                for number, line in enumerate(read_lines(file), start=1):
+                    if left <= 0:
+                        return
+                    left -= len(line)
+                    event = decode_event(line, number)
+                    if name := missing_field(event):
+                        raise ValueError(f"line {number}: its {event['event']} has no {name}")
+                    yield event
+            except ValueError as error:
+                raise SinkError(f"{self._path}: {error}") from None
 
     def _drop_the_rest(self) -> None:
         os.ftruncate(self._descriptor, self.position)

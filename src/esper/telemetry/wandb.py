@@ -8,6 +8,7 @@ from typing import Any
 
 import wandb
 
+from esper import files
 from esper.telemetry.events import (
     AnalyticsSnapshot,
     AnomalyDetected,
@@ -31,6 +32,7 @@ class WandbSink:
     def __init__(self, project: str, run_dir: Path) -> None:
         self._project, self._folder = project, run_dir.resolve()
         self._run: Any = None
+        files.make_folder(self._folder / "wandb")
 
     def emit(self, event: Event) -> None:
         match event:

@@ -1,0 +1,332 @@
+"""The files of a run's folder, which may be a stranger's: the one way to open, write, rename and remove them.
+
+`root` is the folder as the user named it, and links in its own path are the user's. Below it nothing is followed and
+nothing but regular files is opened: every name is looked up in a folder that is open already, so that it cannot be
+exchanged between a look and the use. Without a `root` it is the folder that the file is in.
+
+What is refused is an `OSError` like those that the system reports; `why` says it with the name of what it is about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import re
+import secrets
+import shlex
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+MAX_DEPTH = 100
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)
+
+
+def read(path: Path, limit: int, *, root: Path | None = None) -> bytes:
+    """The regular file at `path`, of `limit` bytes at most."""
+    with open_to_read(path, root=root) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(limit + 1) if size <= limit else b""
+        if size > limit or len(data) > limit:
+            raise OSError(errno.EFBIG, f"has {max(size, len(data)):,} bytes; at most {limit:,} are read", str(path))
+        return data
+
+
+def open_to_read(path: Path, *, root: Path | None = None) -> BinaryIO:
+    """The regular file at `path`, to be read in parts."""
+    return open(_open(path, os.O_RDONLY, root), "rb")
+
+
+def read_named(path: Path, limit: int) -> bytes:
+    """The same of a file that the user named: it may be a link, which is the user's, but in the folder of a run."""
+    return read(path if path.name == "config.json" else Path(os.path.realpath(path)), limit)
+
+
+def open_in_place(path: Path, *, create: bool = False, root: Path | None = None) -> int:
+    """A descriptor to read and write the regular file at `path`, which has no other name (a hard link) elsewhere."""
+    descriptor = _open(path, os.O_RDWR | (os.O_CREAT if create else 0), root)
+    if os.fstat(descriptor).st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EMLINK, "has another name, a hard link, and writing would change that too", str(path))
+    return descriptor
+
+
+def open_new(path: Path, *, root: Path | None = None) -> BinaryIO:
+    """A new file at `path`, where nothing may be."""
+    with _folder(path.parent, root) as folder:
+        return open(_create(path.name, folder), "wb")
+
+
+def write_new(path: Path, data: bytes, *, root: Path | None = None) -> None:
+    """Write `data` to a new file at `path`, where nothing may be, and flush it to the disk."""
+    with open_new(path, root=root) as file:
+        _write_flushed(file, data)
+
+
+def write(path: Path, data: bytes, *, root: Path | None = None) -> None:
+    """Write `data` to a new file beside `path`, flush it to the disk, and rename it to `path`."""
+    with _folder(path.parent, root) as folder:
+        with contextlib.suppress(FileNotFoundError):
+            _check_file(os.stat(path.name, dir_fd=folder, follow_symlinks=False), path)
+        temporary = temporary_name(path.name)
+        try:
+            with open(_create(temporary, folder), "wb") as file:
+                _write_flushed(file, data)
+            os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+        os.fsync(folder)
+
+
+def temporary_name(name: str) -> str:
+    """A name that nobody can guess, for what becomes `name` when it is whole."""
+    return f".{name[:100]}.{secrets.token_hex(8)}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `temporary_name` gave it."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def make_folder(path: Path, *, new: bool = False, root: Path | None = None) -> None:
+    """A folder at `path`; one that is there already will do unless it must be `new`."""
+    with _folder(path.parent, root) as folder:
+        try:
+            os.mkdir(path.name, dir_fd=folder)
+        except FileExistsError:
+            if new:
+                raise
+            os.close(_enter(folder, path.name, path))
+
+
+def flush_folder(path: Path, *, root: Path | None = None) -> None:
+    """Make what was renamed in `path` survive a loss of power."""
+    with _folder(path, root) as folder:
+        os.fsync(folder)
+
+
+def names_in(path: Path, *, root: Path | None = None) -> list[str]:
+    """What is in folder `path`, in no order."""
+    with _folder(path, root) as folder:
+        return os.listdir(folder)
+
+
+def is_there(path: Path, *, root: Path | None = None) -> bool:
+    """Whether anything is at `path`, be it a link that leads nowhere."""
+    with contextlib.suppress(OSError), _folder(path.parent, root) as folder:
+        os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
+
+
+def size_of(path: Path, *, root: Path | None = None) -> int:
+    """Bytes of the regular file at `path`."""
+    with open_to_read(path, root=root) as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def rename(path: Path, name: str, *, root: Path | None = None) -> Path:
+    """Let what is at `path` be called `name`, in the same folder; returns its new path."""
+    with _folder(path.parent, root) as folder:
+        os.rename(path.name, name, src_dir_fd=folder, dst_dir_fd=folder)
+    return path.with_name(name)
+
+
+def remove(path: Path, *, root: Path | None = None) -> None:
+    """Remove what is at `path`, a folder with all that is in it, if there is anything; of a link the link alone."""
+    with contextlib.suppress(FileNotFoundError), _folder(path.parent, root) as folder:
+        if stat.S_ISDIR(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
+            shutil.rmtree(path.name, dir_fd=folder)
+        else:
+            os.unlink(path.name, dir_fd=folder)
+
+
+def check_files(folder: Path, names: Mapping[str, Any]) -> None:
+    """Refuse `folder` if one of `names` in it, as far as they are there, is not what it must be.
+
+    A value is None for a file, and for a folder the names in that.
+
+    Raises:
+        OSError: naming the first.
+    """
+
+    def check(path: Path, names: Mapping[str, Any]) -> None:
+        with _folder(path, folder) as descriptor:
+            for name, inner in names.items():
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    if inner is None:
+                        _check_file(status, path / name)
+                    else:
+                        os.close(_enter(descriptor, name, path / name))
+                        check(path / name, inner)
+
+    check(folder, names)
+
+
+def find(folder: Path, name: str) -> Iterator[Path]:
+    """The folders from `folder` down, through no link, in which something is called `name`."""
+    left = [folder]
+    while left:
+        path = left.pop()
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            found = list(entries)
+            left += [path / entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+            if any(entry.name == name for entry in found):
+                yield path
+
+
+def why(error: Exception) -> str:
+    """`error` in words, with the file's name where it has one."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def parse_json(data: bytes) -> Any:
+    """What strict JSON `data` says: finite numbers, text that can be encoded, at most `MAX_DEPTH` deep.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    branches = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for branch in branches:
+            if isinstance(branch, dict):
+                below += branch
+                below += branch.values()
+            elif isinstance(branch, list):
+                below += branch
+            elif isinstance(branch, str):
+                branch.encode()  # a half of a surrogate pair is an UnicodeEncodeError, which is a ValueError
+            elif isinstance(branch, float) and not math.isfinite(branch):
+                raise ValueError("a number is too large")
+        branches = below
+    if branches:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    return value
+
+
+def printable(text: object) -> str:
+    """`text` for a terminal: what would move its cursor or colour it is written out, all but line ends and tabs."""
+    text = str(text)
+    return (
+        text
+        if text.isprintable()
+        else "".join(
+            character if character.isprintable() or character in "\n\t" else repr(character)[1:-1] for character in text
+        )
+    )
+
+
+def unnamed_import(found: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
+    """Why what a file says of `env`, `encoder` and `env_kwargs` must not be used; None where it may.
+
+    A name with a colon imports a module, and an argument of an environment may open a file. Whoever has the file from
+    someone else would run what that one likes, so the user gives the same again, in `given`.
+    """
+    for name in ("env", "encoder"):
+        value = found.get(name)
+        if isinstance(value, str) and ":" in value and given.get(name) != value:
+            module, what = value.partition(":")[0], {"env": "environment"}.get(name, name)
+            say = f"--{name} {shlex.quote(printable(value))} or --trust"
+            return f"its {what} imports {module!r}; if that is right, say {say}"
+    arguments = found.get("env_kwargs")
+    names = sorted(_named_in(arguments))
+    if names and given.get("env_kwargs") != arguments:
+        return f"its env_kwargs have {names[0]!r:.100}, maybe a file or a module; if that is right, say --trust"
+    return None
+
+
+def _named_in(value: Any) -> Iterator[str]:
+    """Text in `value` that may be the name of a file or a module."""
+    if isinstance(value, str) and set(value) & set("/\\:~"):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _named_in(each)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+@contextlib.contextmanager
+def _folder(path: Path, root: Path | None) -> Iterator[int]:
+    """A descriptor of folder `path`, entered from `root` name by name."""
+    descriptor = os.open(root or path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        here = root or path
+        for name in path.relative_to(here).parts:
+            here /= name
+            below = _enter(descriptor, name, here)
+            os.close(descriptor)
+            descriptor = below
+        yield descriptor
+    except OSError as error:
+        # What the system reports of a name in a folder says the name alone.
+        if isinstance(error.filename, str) and os.sep not in error.filename:
+            error.filename = str(path / error.filename)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _enter(descriptor: int, name: str, path: Path) -> int:
+    """A descriptor of the folder called `name` in another one; `path` is for the message."""
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+    except NotADirectoryError:
+        is_link = stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
+        raise OSError(errno.ELOOP, "is a link" if is_link else "is no folder", str(path)) from None
+
+
+def _open(path: Path, flags: int, root: Path | None) -> int:
+    with _folder(path.parent, root) as folder:
+        # To open a device can do something by itself, so that is looked at before, too.
+        with contextlib.suppress(FileNotFoundError):
+            _check_file(os.stat(path.name, dir_fd=folder, follow_symlinks=False), path)
+        descriptor = os.open(path.name, flags | _FLAGS, 0o666, dir_fd=folder)
+    try:
+        _check_file(os.fstat(descriptor), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _create(name: str, folder: int) -> int:
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666, dir_fd=folder)
+
+
+def _write_flushed(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _check_file(status: os.stat_result, path: Path) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, "is a link", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "something else")
+        raise OSError(errno.EINVAL, f"not a file, but {kind}", str(path))

@@ -1,0 +1,132 @@
+"""Holds what is read of a record to the declaration of the events."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from esper.telemetry import events
+from esper.telemetry.events import Event, event_name, is_flat
+
+_Check: TypeAlias = Callable[[Any], bool]
+_LARGEST_INTEGER = 2**63
+# A seed has no bound; it is not computed with.
+_UNBOUNDED = ("seed", "env_seed")
+# What records of schema 2, which can be read, do not have.
+_ADDED = ("updates_undone",)
+# Of parameters, by which rates and norms are given.
+_GROUPS = ("policy", "value", "shared")
+
+
+class _Declared(NamedTuple):
+    """Of an event: what its names must be, those of its mappings by how they begin; and what must be there.
+
+    `simple` are the types that are right for a name whatever the value: a record has millions of them.
+    """
+
+    names: Mapping[str, tuple[_Check, str]]
+    beginnings: Mapping[str, tuple[_Check, str]]
+    required: Sequence[str]
+    simple: Mapping[str, type]
+
+
+def wrong_field(record: Mapping[str, Any]) -> str | None:
+    """What in `record` is of another type than its event declares; None where nothing is.
+
+    Events and names that are not declared pass: a newer version may have them.
+    """
+    kinds = _declarations()
+    if record["event"] not in kinds:
+        return None
+    names, beginnings, _, simple = kinds[record["event"]]
+    for name, value in record.items():
+        if type(value) is simple.get(name):
+            continue
+        declared = names.get(name) or beginnings.get(name.partition("/")[0])
+        if declared is not None and not declared[0](value):
+            return f"its {name:.60} is {value!r:.40}, not {declared[1]}"
+    return None
+
+
+def missing_field(record: Mapping[str, Any]) -> str | None:
+    """What `record` lacks although its event always has it; None where nothing is."""
+    declared = _declarations().get(record["event"])
+    return next((name for name in declared.required if name not in record), None) if declared else None
+
+
+def always_numbers(event: type) -> list[str]:
+    """The names of `event` that are numbers wherever they are, and left out only where they are not finite."""
+    hints = typing.get_type_hints(event, vars(events))
+    return [field.name for field in dataclasses.fields(event) if hints[field.name] in (int, float)]
+
+
+def _declared(event: type) -> _Declared:
+    hints = typing.get_type_hints(event, vars(events))
+    names, beginnings, required = {"event": _check_of(str), "time": _check_of(float)}, {}, []
+    simple: dict[str, type] = {"event": str, "time": float}
+    for field in dataclasses.fields(event):
+        # What is None is left out.
+        kind = _without_none(hints[field.name])
+        if is_flat(event) and typing.get_origin(kind) is Mapping:
+            value = typing.get_args(kind)[1]
+            beginnings[field.name] = _check_of(value)
+            simple |= {f"{field.name}/{group}": value for group in _GROUPS if value in (float, str)}
+            continue
+        if kind in (float, str, bool):
+            simple[field.name] = kind
+        names[field.name] = (_is_seed, "a whole number") if field.name in _UNBOUNDED else _check_of(kind)
+        # As in the schema: a number that is not finite is left out.
+        kind = hints[field.name]
+        always = kind in (int, str, bool) or typing.get_origin(kind) in (Literal, Mapping, Sequence)
+        if always and field.name not in (*_ADDED, "schema"):
+            required.append(field.name)
+    return _Declared(names, beginnings, required, simple)
+
+
+def _check_of(kind: Any) -> tuple[_Check, str]:
+    """Whether a value is of type `kind`, and what that is called."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is int:
+        return _is_integer, "a whole number"
+    if kind is float:
+        return lambda value: type(value) is float or _is_integer(value), "a number"
+    if kind in (str, bool):
+        return lambda value: type(value) is kind, {str: "text", bool: "true or false"}[kind]
+    if kind is types.NoneType:
+        return lambda value: value is None, "null"
+    if origin is Literal:
+        return lambda value: type(value) is str and value in arguments, f"one of {', '.join(arguments)}"
+    if origin is Mapping:
+        check, words = _check_of(arguments[1])
+        return lambda value: type(value) is dict and all(map(check, value.values())), f"a mapping, each {words}"
+    if origin is Sequence:
+        check, words = _check_of(arguments[0])
+        return lambda value: type(value) is list and all(map(check, value)), f"a list, each {words}"
+    if kind is Any:
+        return lambda value: True, "anything"
+    checks, alternatives = zip(*map(_check_of, arguments), strict=True)
+    return lambda value: any(check(value) for check in checks), " or ".join(alternatives)
+
+
+def _without_none(kind: Any) -> Any:
+    if typing.get_origin(kind) not in (types.UnionType, typing.Union):
+        return kind
+    return functools.reduce(operator.or_, (each for each in typing.get_args(kind) if each is not types.NoneType))
+
+
+def _is_seed(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_integer(value: Any) -> bool:
+    return type(value) is int and -_LARGEST_INTEGER <= value < _LARGEST_INTEGER
+
+
+@functools.cache
+def _declarations() -> Mapping[str, _Declared]:
+    return {event_name(event): _declared(event) for event in typing.get_args(Event)}
