@@ -38,8 +38,8 @@ def upgraded_state(state: Mapping[str, Any], schema: int, fresh: Mapping[str, An
     updates, rollouts = training["agent"]["train_steps"], training.pop("rollouts")
     if updates != rollouts:
         raise UpgradeError(
-            f"{rollouts - updates} of its {rollouts} updates were undone, which the version that wrote it did not "
-            "count in its schedules and this one does: a rate would jump; go on with that version"
+            f"{rollouts - updates} of its {rollouts} updates were undone (or over target_kl at once); the version that "
+            "wrote it did not count these in its schedules, this one does: a rate would jump; go on with that version"
         )
     peaks = {name: points[0][1] for name, points in _piecewise(state["config"])}
     resolved = {

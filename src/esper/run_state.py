@@ -54,12 +54,12 @@ def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dic
 def _run_form(training: Training) -> dict[str, Any]:
     """What `capture_run` holds; settings and schedules are held to their own declarations."""
     return {
-        "config": object,
+        "config": dict,
         "lr_schedule_switch": str,
         "exact_resume": bool,
-        "schedule": object,
+        "schedule": dict,
         "events_bytes": int,
-        "versions": object,
+        "versions": dict,
         "training": training.state_form(),
     }
 
@@ -168,14 +168,19 @@ def _switch_was_changed(config: RunConfig, training: Training, resume: Resume, s
     """Why a run cannot go on under the other value of the switch, which rates would jump, and the command that does."""
     agent = training.agent
     switch, before = _switch(training), "off" if agent.lr_schedules_on else "on"
+    path = shlex.quote(str(_shortest(resume.point)))
+    as_it_was = (
+        f"{SWITCH}={switch}: the run was started with {before}; to go on as it was:\n"
+        f"  {SWITCH}={before} esper ppo --resume {path}"
+    )
+    if agent.train_steps >= config.ppo.total_updates:
+        return as_it_was
     horizon = _horizon(config, training, "extend", stored.horizon)
     extended = RateSchedules(agent.config, agent.optimizer.group_names, horizon)
     old, new = (schedules.at(agent.train_steps).learning_rates for schedules in (stored, extended))
     jumps = "".join(f"\n  lr/{group} {rate:.4g}, now {new[group]:.4g}" for group, rate in old.items())
-    path = shlex.quote(str(_shortest(resume.point)))
     return (
-        f"{SWITCH}={switch}: the run was started with {before}; to go on as it was:\n"
-        f"  {SWITCH}={before} esper ppo --resume {path}\n"
+        f"{as_it_was}\n"
         f"to go on with {switch}, beside the flags that were given:\n"
         f"  {SWITCH}={switch} esper ppo --resume {path} --resume-schedule extend\n"
         f"which changes the rates of the next update, {agent.train_steps}:{jumps}"
@@ -192,14 +197,18 @@ def _shortest(point: ResumePoint) -> Path:
 
 
 def _horizon(config: RunConfig, training: Training, mode: str, stored: Horizon) -> Horizon:
-    """The span of the schedules from here on."""
-    if mode == "continue":
-        return stored
-    start = stored.start if mode == "extend" else training.agent.train_steps
-    updates = config.ppo.total_updates - start
-    if updates < 1:
+    """The span of the schedules from here on.
+
+    Raises:
+        ResumeError: when the run has done as much, or more.
+    """
+    done, total = training.agent.train_steps, config.ppo.total_updates
+    if done > total or (done == total and mode != "continue"):
         raise ResumeError(
             f"total_timesteps {config.ppo.total_timesteps}: the run has done {training.env_steps:,} of them, so there "
             f"is nothing to {mode}; give more"
         )
-    return Horizon(start=start, updates=updates)
+    if mode == "continue":
+        return stored
+    start = stored.start if mode == "extend" else done
+    return Horizon(start=start, updates=total - start)

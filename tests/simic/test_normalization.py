@@ -66,3 +66,16 @@ def test_a_reward_that_is_not_finite_is_none_in_the_discounted_return(bad: float
     scaler.restore(statistics)
     assert (scaler.mean.item(), scaler.var.item(), scaler.count.item()) == (0.0, 1.0, 0.0)
     assert scaler.discounted.tolist() == [4.25]
+
+
+def test_a_return_that_float32_cannot_hold_is_forgotten() -> None:
+    """Its deviation is infinite, so that the update is refused; the next one must not be."""
+    scaler, yes = RewardScaler(2, 0.99), torch.zeros(3, 2, dtype=torch.bool)
+    before = scaler.statistics()
+    scaler(torch.tensor([[3e38, 1.0]]).repeat(3, 1), yes)
+    assert not scaler.deviation().isfinite()
+    # 1 + 0.99 + 0.9801 of the other environment goes on.
+    assert scaler.discounted.tolist() == pytest.approx([0.0, 2.9701])
+    scaler.restore(before)
+    scaler(torch.ones(1, 2), yes[:1])
+    assert scaler.deviation().isfinite()

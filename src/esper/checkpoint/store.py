@@ -52,8 +52,15 @@ def dump_json(value: Mapping[str, Any]) -> bytes:
 
 
 def dump_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file."""
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    """A safetensors file. It has tensors that share memory once for each name."""
+    data: dict[str, Tensor] = {}
+    taken = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        data[name] = own.clone() if place in taken else own
+        taken.add(place)
+    return save(data)
 
 
 def parse_json(data: bytes, path: Path) -> dict[str, Any]:

@@ -15,6 +15,13 @@ _LARGEST_INTEGER = 2**63
 # Behind the path of a tensor that stands for one number: a NumPy scalar, or a Python float that JSON does not have. No
 # name is empty, so no path has two separators in a row.
 _NUMPY, _PYTHON = "//numpy", "//python"
+# What both NumPy and a safetensors file have.
+_DTYPES = frozenset(
+    {
+        *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+        *(torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32, torch.float64),
+    }
+)
 
 
 class TreeError(ValueError):
@@ -48,14 +55,23 @@ def split(tree: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 rest[name] = value
         return rest
 
-    return tensors, rest_of(tree, "")
+    try:
+        return tensors, rest_of(tree, "")
+    except RecursionError:
+        raise TreeError("it is nested too deep") from None
 
 
 def _as_tensor(value: Tensor | np.ndarray, here: str) -> Tensor:
-    try:
-        return torch.as_tensor(value)
-    except TypeError:
-        raise TreeError(f"{here} is an array of {value.dtype}; it must be of numbers or booleans") from None
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
+            raise TreeError(f"{here} is an array of {value.dtype}; it must be of numbers or booleans")
+        # torch has no other order of bytes, no steps backwards, and nothing that must not be written.
+        native = value.dtype.newbyteorder("=")
+        plain = value.dtype == native and value.flags.writeable and all(step >= 0 for step in value.strides)
+        return torch.as_tensor(value if plain else np.array(value, dtype=native, order="C"))
+    if value.layout != torch.strided or value.is_quantized or value.dtype not in _DTYPES:
+        raise TreeError(f"{here} is a {value.layout} tensor of {value.dtype}; it must be of numbers that NumPy has")
+    return value
 
 
 def _check_json(value: Any, here: str) -> None:

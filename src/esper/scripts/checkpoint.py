@@ -48,18 +48,20 @@ def describe(point: ResumePoint, state: Mapping[str, Any]) -> dict[str, Any]:
     """What is in a checkpoint, by names that the record of a run has too."""
     training, schedule, config = state["training"], state["schedule"], point.config
     agent = training["agent"]
+    # In schema 1 updates that were undone did not tick.
+    updates = training.get("rollouts", agent["train_steps"])
     return {
         "checkpoint": str(point.checkpoint),
         "whole": True,
         "broken": [reason for _, reason in point.broken],
         "env": config.environment.env,
         "seed": config.seed,
-        "undone": training.get("undone", 0),
+        "undone": training.get("undone", updates - agent["train_steps"]),
         "total_updates": config.ppo.total_updates,
-        "env_steps": agent["train_steps"] * config.ppo.batch_size,
+        "env_steps": updates * config.ppo.batch_size,
         "episodes": training["episodes"],
         "exact_resume": state["exact_resume"],
-        "update": agent["train_steps"],
+        "update": updates,
         "horizon": {"start": schedule["start"], "updates": schedule["updates"]},
         "lr_schedule_switch": state["lr_schedule_switch"],
         "schedules": {

@@ -29,9 +29,15 @@ def inputs_are_finite(rollout: Rollout) -> Tensor:
     return torch.stack(ranges).isfinite().all()
 
 
-def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...]) -> str:
-    """What was not finite first in an update on `rollout` with metrics `rows` [minibatches, names]."""
-    fault = _find_input(rollout) or _find_metric(rows, names) or "parameters after the last minibatch step"
+def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...], *, reward_scale: float = 1.0) -> str:
+    """What was not finite first in an update on `rollout` with metrics `rows` [minibatches, names].
+
+    `reward_scale` is what its rewards were divided by.
+    """
+    fault = _find_input(rollout)
+    if fault is None and not math.isfinite(reward_scale):
+        fault = f"the deviation of discounted returns, by which rewards are divided, was {reward_scale:g}"
+    fault = fault or _find_metric(rows, names) or "parameters after the last minibatch step"
     resets = count_recurrent_resets(rollout)
     return f"{fault}; recurrent states reset: {resets}" if resets else fault
 

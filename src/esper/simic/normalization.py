@@ -95,7 +95,9 @@ class RewardScaler(RunningMoments):
         terms[0] += self.gamma * self.discounted
         # From the past to the future, so in reverse; what decays into a step is the sum of the step before.
         discounted = decayed_sums(terms.flip(0), decays.roll(1, 0).flip(0)).flip(0)
-        self.discounted.copy_(discounted[-1].masked_fill(done[-1], 0.0))
+        # Nor would one that float32 does not hold come back to what counts within the episode.
+        too_large = ~discounted[-1].float().isfinite()
+        self.discounted.copy_(discounted[-1].masked_fill(done[-1] | too_large, 0.0))
         returns = discounted.flatten()
         self.update(returns if live is None else returns[live])
         return (rewards / self.deviation()).clamp(-self.limit, self.limit)

@@ -102,11 +102,14 @@ class PPOAgent:
         reward_statistics = self.reward_scaler.statistics()
         usable = self.optimization.learner.inputs_are_finite(rollout)
         batch = self._prepare(rollout)
+        if self.config.normalize_rewards:
+            # Divided by infinity all rewards are 0, which looks as good as any.
+            usable &= self.reward_scaler.deviation().isfinite()
         metrics, finite = self.optimization.run(batch, self.generators["minibatches"], usable)
         extra = torch.stack((finite, explained_variance(batch.returns, batch.values)))
         host = torch.cat((metrics.flatten(), extra)).tolist()
         rows = np.array(host[: metrics.numel()]).reshape(metrics.shape)
-        fault = None if host[-2] else find_fault(rollout, rows, self.optimization.metric_names)
+        fault = None if host[-2] else self._find_fault(rollout, rows)
         result = self._result(rates, rows, fault, host[-1])
         self.train_steps += 1
         if fault is not None:
@@ -119,6 +122,10 @@ class PPOAgent:
             obs, live = rollout.obs[:-1].flatten(0, 1), rollout.live_indices()
             self.network.normalizer.update(obs if live is None else obs[live])
         return result
+
+    def _find_fault(self, rollout: Rollout, rows: np.ndarray) -> str:
+        scale = float(self.reward_scaler.deviation()) if self.config.normalize_rewards else 1.0
+        return find_fault(rollout, rows, self.optimization.metric_names, reward_scale=scale)
 
     def _apply(self, rates: Rates) -> None:
         self.optimizer.set_learning_rates(rates.learning_rates)

@@ -56,13 +56,20 @@ class RateSchedules:
         )
 
     def past_end(self, updates: int) -> str | None:
-        """That a run to `updates` goes on past the end of the schedules, and with which rates, in words; else None."""
+        """That a run to `updates` goes on past the end of the schedules, and what they are then; else None."""
         end = self.horizon.start + self.horizon.updates
-        rates = self.at(end)
-        if updates <= end or set(rates.phases.values()) == {"constant"}:
+        if updates <= end:
             return None
-        stay = ", ".join(f"lr/{group} at {rate:.4g}" for group, rate in rates.learning_rates.items())
-        return f"the schedules end with update {end - 1} of the {updates} updates, and then stay: {stay}"
+        first, last = end - self.horizon.start, updates - 1 - self.horizon.start
+        values = {
+            name: (f"{schedule(first):.4g}", f"{schedule(last):.4g}")
+            for name, schedule in self._schedules.items()
+            if schedule.phase(first) != "constant"
+        }
+        if not values:
+            return None
+        there = ", ".join(f"{name} {a}" if a == b else f"{name} {a} to {b}" for name, (a, b) in values.items())
+        return f"the schedules end with update {end - 1} of the {updates} updates; after that: {there}"
 
     def resolved(self) -> dict[str, dict[str, Any]]:
         """Each schedule's base rate, floor, and where its parts begin, in updates from the horizon's start."""
