@@ -40,6 +40,11 @@ METHODS = {
 # Of these nothing is imported by name: their functions are seen by what they are called on.
 MODULES = {"os", "shutil", "tempfile", "io", "builtins"}
 
+CACHE = (
+    *("entry.is_dir", "entry.stat", "open", "os.open", "os.replace", "os.scandir", "os.unlink"),
+    *("path.mkdir", "path.parent.mkdir", "shutil.rmtree"),
+)
+
 # What may do so, and why, by what is called.
 ALLOWED = {
     "esper.files": {},  # all
@@ -47,20 +52,23 @@ ALLOWED = {
     "esper.simic.engine": {"Path(sysconfig.get_path('include'), 'Python.h').exists": "of Python"},
     "esper.simic.native.library": {
         "_SOURCES.iterdir": "come with the package",
+        "cache.open": "the user's own cache",
         "path.read_bytes": "come with the package",
-        "kept.parent.mkdir": "the user's own cache",
-        "kept.exists": "the user's own cache",
-        "os.replace": "the user's own cache",
+        "path.write_bytes": "in a temporary folder of its own",
         "tempfile.TemporaryDirectory": "new, and its name cannot be guessed",
     },
-    "esper.scripts.train": {"os.open": "/dev/null"},
+    # All of it is about the user's own cache, which has rules of its own.
+    "esper.simic.native.cache": dict.fromkeys(CACHE, "the user's own cache"),
+    "esper.scripts.output": {"os.open": "/dev/null"},
     # Folders as the user named them; what is in one is opened below it, by esper.files.
     "esper.run_folder": {"path.mkdir": "--run-dir"},
     "esper.analysis.report": {"folder.mkdir": "--output"},
     "esper.scripts.sweep": {"job.run_dir.parent.mkdir": "--output, and names that the sweep has"},
     "esper.sweep.job": {"job.run_dir.parent.is_dir": "whether this machine has the folder"},
     "esper.resume": {"run_dir.exists": "for the message that there is nothing"},
-    "esper.scripts.ppo": {"(folder / BEST).exists": "for the line that names it"},
+    "esper.scripts.ppo": dict.fromkeys(
+        ("(folder / BEST).exists", "(folder / 'training.png').exists"), "for the line that names it"
+    ),
     "esper.run": {"self._keeper.save": "a checkpoint, by esper.checkpoint.folder"},
     # A buffer in memory, or a descriptor that esper.files opened.
     "esper.analysis.plots": {"figure.savefig": "a buffer"},

@@ -257,8 +257,18 @@ class _Session:
         self._emit(run_finished(training, result.status, cause, seconds))
         save_policy(self._folder.path, training.agent, self._config.environment)
         if self._config.picture:
-            _plot(self._config, self._folder)
+            self._draw()
         return RunResult(run_dir=self._folder.path, train=result, cause=cause, seconds=seconds)
+
+    def _draw(self) -> None:
+        # matplotlib takes as long to import as a short run takes to train; only the end needs it.
+        from esper.analysis.plots import plot_run
+
+        title = f"{self._config.environment.env}, seed {self._config.seed}"
+        try:
+            plot_run(self._folder.path, self._folder.picture, title=title)
+        except Exception as error:
+            _log.warning("there is no picture: %s", describe(error))
 
     def fail(self, cause: str) -> None:
         """Record that the run ends here, if its record was begun and can be written."""
@@ -337,15 +347,3 @@ class _Session:
                     seconds=saved.seconds,
                 )
             )
-
-
-def _plot(config: RunConfig, folder: RunFolder) -> None:
-    # matplotlib takes as long to import as a short run takes to train; only the end needs it.
-    from esper.analysis.plots import plot_training
-    from esper.analysis.runs import load_updates
-
-    title = f"{config.environment.env}, seed {config.seed}"
-    try:
-        plot_training(load_updates(folder.path), folder.picture, title=title)
-    except Exception as error:
-        _log.warning("there is no picture: %s", describe(error))

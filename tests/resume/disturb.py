@@ -144,12 +144,12 @@ def full_disk(rng: random.Random) -> None:
 
     left = [rng.randint(0, 100)]
 
-    def write_event(self: Any, event: Any) -> None:
+    def write(file: Any, event: Any) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise OSError(28, "No space left on device")
 
-    tensorboard.EventsWriter.write_event = write_event  # type: ignore[method-assign]
+    tensorboard.TensorBoardSink._write = staticmethod(write)  # type: ignore[assignment]
 
 
 def failing_sink(rng: random.Random) -> None:

@@ -24,6 +24,7 @@ from esper.resume import find_resume_point, settings_to_resume
 from esper.run_evaluation import Evaluation
 from esper.scripts.train import main as esper
 from esper.settings import Layer, resolve
+from esper.stopping import StopRequest
 from esper.sweep.plan import Job, make_sweep, read_sweep
 from esper.sweep.progress import check_same, progress_of
 from esper.telemetry.config import TelemetryConfig
@@ -139,7 +140,7 @@ class RunTarget:
         path = self._copy / "events.jsonl"
         record = JsonlRecord(path, path.read_bytes().rfind(b"\n") + 1 if path.is_file() else 0)
         try:
-            evaluation = Evaluation(self._config)
+            evaluation = Evaluation(self._config, StopRequest(quiet=True))
             Telemetry(TelemetryConfig(), record, before=evaluation.recall(record.read()))
         finally:
             record.close()

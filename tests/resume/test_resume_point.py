@@ -101,7 +101,7 @@ class TestFinding:
     def test_a_link_is_for_outside_of_runs(self, run: Path, tmp_path: Path) -> None:
         link = run / "checkpoints" / "00000004"
         link.symlink_to(run / "checkpoints" / "00000001")
-        with pytest.raises(StoreError, match=r"00000004: is a link out of the run's folder$"):
+        with pytest.raises(StoreError, match=r"00000004: is a link$"):
             find_resume_point(link)
         alone = tmp_path / "alone"
         alone.symlink_to(run / "checkpoints" / "00000001")
@@ -228,7 +228,7 @@ class TestSettings:
 
     def test_a_module_must_be_asked_for_by_someone_else(self, tmp_path: Path) -> None:
         checkpoint(tmp_path / "checkpoints" / "00000001", settings(env="strange:Env-v0"))
-        with pytest.raises(ResumeError, match=r"imports 'strange'; if that is right, say --env strange:Env-v0$"):
+        with pytest.raises(ResumeError, match=r"imports 'strange'; .* say --env strange:Env-v0 or --trust$"):
             self.now(tmp_path)
         with pytest.raises(ResumeError, match="imports 'strange'"):
             self.now(tmp_path, total_timesteps=1000)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from esper import files
 from esper.analysis.anomalies import Trouble
 from esper.analysis.labels import plain
-from esper.analysis.runs import Columns
+from esper.analysis.runs import Columns, load_updates
 from esper.analysis.thinning import thinned
 from esper.telemetry.events import by_group
 
@@ -31,6 +31,11 @@ _LINES = {"policy": "-", "value": "--", "shared": ":"}
 # Beside a ratio beyond this, the band around 1 would not be seen.
 _FAR_RATIO = 3.0
 _PHASE_COLOURS = {"delay": "0.75", "warmup": "tab:red", "stable": "tab:green", "floor": "0.5"}
+
+
+def plot_run(run_dir: Path, path: Path, *, title: str) -> None:
+    """`plot_training` of the run in `run_dir`."""
+    plot_training(load_updates(run_dir), path, title=title)
 
 
 def plot_training(updates: Columns, path: Path, *, title: str) -> None:
