@@ -22,6 +22,10 @@ struct Layer {
   ptrdiff_t output = 0;                                          // [BLOCK, out_stride]
 };
 
+// The square of a tanh from 7.8 on. It never becomes 1 here, so its derivative is taken to be 0, as it is in torch from
+// 9.1 on: a huge observation would multiply what is left of it.
+constexpr float SATURATED = 0.9999993f;
+
 class Network {
  public:
   std::vector<Layer> layers;
@@ -109,8 +113,8 @@ class Network {
       // Each element is read for the derivative just before it is replaced by the gradient.
       if (activation == TANH)
         multiply([=](int m, int n, vec v) {
-          const vec y = load(input + m * stride + n);
-          store(input + m * stride + n, v - v * y * y);
+          const vec y = load(input + m * stride + n), squared = y * y;
+          store(input + m * stride + n, squared > SATURATED ? vec{} : v - v * y * y);
         });
       else
         multiply([=](int m, int n, vec v) {
