@@ -31,7 +31,9 @@ _SECONDS_TO_CLOSE = 5.0
 class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
     """One of several copies. `copy_index`, `pending_state` and `masked` are set from outside, by `VectorEnv.set_attr`.
 
-    Where they are `masked`, "action_mask" in every info, but for that of an episode's end, is what is allowed next, as
+    Observations, arrays, are the caller's to keep where an episode ends; others last until any copy is stepped again.
+    Infos are empty: what nobody uses need not fit that of the other copies, nor travel between processes. Only where
+    copies are `masked`, "action_mask" in every info, but for that of an episode's end, is what is allowed next, as
     booleans.
     """
 
@@ -40,14 +42,19 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.copy_index = 0
         self.pending_state: StateTree = {}
         self.masked: bool | None = None  # not yet asked, or of actions that have no masks
+        self._last: Any = None  # the observation that the environment returned last, itself
 
     def step(self, action: Any) -> Any:
         try:
-            outcome = self.env.step(action)
-            if not self.masked and "action_mask" not in outcome[4]:
-                return outcome
-            obs, reward, terminated, truncated, info = outcome
-            return obs, reward, terminated, truncated, self._with_mask(info, ended=terminated or truncated)
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            ended = terminated or truncated
+            last, self._last = self._last, obs
+            if ended or obs is last or obs.base is not None:
+                # It is to be kept, or the environment may go on to write into it.
+                obs = obs.copy()
+            if self.masked is None:
+                return obs, reward, terminated, truncated, {}
+            return obs, reward, terminated, truncated, self._mask_of(info, ended=ended)
         except EnvError:
             raise
         except BaseException as error:
@@ -56,7 +63,8 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(self, **arguments: Any) -> Any:
         try:
             obs, info = self.env.reset(**arguments)
-            return obs, self._with_mask(info, ended=False)
+            self._last = obs
+            return obs.copy(), self._mask_of(info, ended=False)
         except EnvError:
             raise
         except BaseException as error:
@@ -64,7 +72,10 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def publishes_masks(self) -> bool:
         """Whether a reset comes with an action mask. The first copy answers for all; the others are not reset."""
-        return self.copy_index == 0 and self._published(self.reset(seed=0)[1]) is not None
+        try:
+            return self.copy_index == 0 and self._published(self.env.reset(seed=0)[1]) is not None
+        except BaseException as error:
+            raise self._failed("on reset", error) from error
 
     def _published(self, info: dict[str, Any]) -> Any:
         """The mask by Gymnasium's convention, or by that of sb3-contrib; None if there is none."""
@@ -73,19 +84,20 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
             mask = self.env.get_wrapper_attr("action_masks")()
         return mask
 
-    def _with_mask(self, info: dict[str, Any], *, ended: bool) -> dict[str, Any]:
+    def _mask_of(self, info: dict[str, Any], *, ended: bool) -> dict[str, Any]:
+        """What is used of `info`."""
         if not self.masked:
             if self.masked is False and info.get("action_mask") is not None:
                 raise EnvError(f"environment {self.copy_index} gave an action mask; the first reset came without one")
-            return info
+            return {}
         if ended:
             # Nobody acts on it, and often nothing is allowed there.
-            return {name: value for name, value in info.items() if name != "action_mask"}
+            return {}
         mask = self._published(info)
         if mask is None:
             raise EnvError(f"environment {self.copy_index} gave no action mask; the first reset came with one")
         try:
-            return {**info, "action_mask": check_mask(mask, actions_of(self.action_space))}
+            return {"action_mask": check_mask(mask, actions_of(self.action_space))}
         except ValueError as error:
             raise EnvError(f"the action mask of environment {self.copy_index} {error}") from None
 
