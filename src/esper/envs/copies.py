@@ -18,6 +18,7 @@ from gymnasium.vector.async_vector_env import _async_worker
 
 from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import EnvError, StateTree
+from esper.envs.rules import BrokenRule
 from esper.envs.snapshot import capture, restore
 from esper.errors import describe_with_place, is_ctrl_c
 from esper.stopping import Overdue
@@ -135,6 +136,8 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         """What to raise in place of `error`, whatever that is, but for Ctrl-C."""
         if is_ctrl_c(error):
             raise error
+        if isinstance(error, BrokenRule):
+            return EnvError(f"environment {self.copy_index} breaks Gymnasium's rules: {error}")
         return EnvError(f"environment {self.copy_index} raised {call}: {describe_with_place(error)}")
 
 

@@ -34,6 +34,7 @@ from esper.envs.config import EnvConfig
 from esper.envs.copies import Copy, close_processes, raise_one, what_is_wrong, worker
 from esper.envs.families import missing_package, register_family, wrapped
 from esper.envs.observations import is_image, observations_of, to_learner
+from esper.envs.rules import checked
 from esper.envs.snapshot import capture, restore
 from esper.envs.window import check_can_be_shown, paced
 from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
@@ -277,7 +278,7 @@ def _make_copies(
                 num_envs=num_envs,
                 vectorization_mode=mode,
                 vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **({"worker": worker} if async_ else {})},
-                wrappers=[*wrappers, wrapped, flatten_observations, Copy if async_ else counted],
+                wrappers=[checked, *wrappers, wrapped, flatten_observations, Copy if async_ else counted],
                 disable_env_checker=True,
                 **config.env_kwargs,
             )

@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.wrappers import FlattenObservation, OrderEnforcing, TimeLimit
 
 from esper.envs.base import StateTree
+from esper.envs.rules import Checked
 from esper.envs.velocity import HideVelocities
 
 _KNOWN_FAMILIES = ("gymnasium.envs.classic_control.", "gymnasium.envs.mujoco.")
@@ -52,6 +53,8 @@ def _layers(env: Any) -> list[Any] | None:
     layers = [env]
     while isinstance(layers[-1], gymnasium.Wrapper):
         layers.append(layers[-1].env)
+    # `Checked` has no state, and is no layer: states of before it was there fit.
+    layers = [layer for layer in layers if not isinstance(layer, Checked)]
     *wrappers, core = layers
     known = _speaks_for_itself(core) or f"{type(core).__module__}.".startswith(_KNOWN_FAMILIES)
     return layers if known and all(isinstance(wrapper, _KNOWN_WRAPPERS) for wrapper in wrappers) else None

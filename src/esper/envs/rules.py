@@ -1,0 +1,199 @@
+"""Gymnasium's rules for what `reset` and `step` return: what keeps them, and what is refused by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Tuple
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from numpy.typing import NDArray
+
+_RESET = "observation, info"
+_STEP = "observation, reward, terminated, truncated, info"
+_NUMBERS = frozenset({float, int, np.float64, np.float32, np.int64})
+_FLAGS = frozenset({bool, np.bool_})
+
+
+class BrokenRule(ValueError):
+    """What an environment returned, and what Gymnasium asks for."""
+
+
+class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Holds an environment to Gymnasium's rules. What is unambiguous is let through, as what the rules ask for.
+
+    That is: an array of one number as reward, or of one boolean (0 and 1 too) as an end of an episode, and
+    observations of another type that become the space's without loss. Bounds of a Box, NaN and infinities are not
+    looked at.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._space = env.observation_space
+        # Those of arrays that are right as they are; what else there is takes longer to check.
+        plain = type(self._space) is Box
+        self._shape: Any = self._space.shape if plain else None
+        self._dtype: Any = self._space.dtype if plain else None
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        try:
+            outcome = self.env.reset(**arguments)
+        except TypeError as error:
+            if _takes(self.env.reset, arguments):
+                raise
+            raise BrokenRule("reset takes no seed and options; Gymnasium asks for both, by name") from error
+        obs, info = parts(outcome, "reset", _RESET)
+        info = _information(info, "reset")
+        return self._observation(obs, "reset"), info
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        outcome = self.env.step(action)
+        if type(outcome) is not tuple or len(outcome) != 5:
+            outcome = parts(outcome, "step", _STEP)
+        obs, reward, terminated, truncated, info = outcome
+        # NumPy has each type of numbers once: to ask for it itself is quicker.
+        if type(obs) is not np.ndarray or obs.dtype is not self._dtype or obs.shape != self._shape:
+            obs = self._observation(obs, "step")
+        if type(reward) not in _NUMBERS:
+            reward = _number(reward)
+        if type(terminated) not in _FLAGS:
+            terminated = _flag(terminated, "terminated")
+        if type(truncated) not in _FLAGS:
+            truncated = _flag(truncated, "truncated")
+        if type(info) is not dict:
+            info = _information(info, "step")
+        return obs, reward, terminated, truncated, info
+
+    def _observation(self, obs: Any, call: str) -> Any:
+        return conformed(self._space, obs, f"{call} returned an observation that")
+
+
+def checked(env: gymnasium.Env[Any, Any]) -> Any:
+    """`env` with `Checked` around all but Gymnasium's own wrappers, which would fail at what is to be named."""
+    outer = None
+    inner: Any = env
+    while isinstance(inner, OrderEnforcing | TimeLimit | PassiveEnvChecker):
+        outer, inner = inner, inner.env
+    if outer is None:
+        return Checked(env)
+    outer.env = Checked(inner)
+    return env
+
+
+def parts(outcome: Any, call: str, names: str) -> Any:
+    """The values that `call` returned, as many as there are `names`.
+
+    Raises:
+        BrokenRule: for another number of values.
+    """
+    if isinstance(outcome, tuple | list) and len(outcome) == names.count(",") + 1:
+        return outcome
+    raise BrokenRule(f"{call} returned {shown(outcome)}; Gymnasium asks for a tuple of {names}")
+
+
+def shown(value: Any) -> str:
+    """What `value` is, in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} {list(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)} value{'' if len(value) == 1 else 's'}"
+    if value is None or isinstance(value, bool | int | float | str):
+        text = repr(value)
+        return text if len(text) <= 40 else f"{text[:40]}..."
+    return f"a value of type {type(value).__name__}"
+
+
+def conformed(space: Space[Any], obs: Any, name: str) -> Any:
+    """`obs` as an element of `space`: arrays, integers, and dictionaries and tuples of these.
+
+    `name` is how a sentence about it begins.
+
+    Raises:
+        BrokenRule: when it is none, and cannot be made one without loss.
+    """
+    if isinstance(space, Dict):
+        if not isinstance(obs, Mapping):
+            raise BrokenRule(f"{name} is {shown(obs)}; its space is a Dict")
+        missing = [key for key in space.spaces if key not in obs]
+        if missing:
+            raise BrokenRule(f"{name} has the keys {list(obs)}; its space has {list(space.spaces)}")
+        return {key: conformed(part, obs[key], f"{name} at {key!r}") for key, part in space.spaces.items()}
+    if isinstance(space, Tuple):
+        if not isinstance(obs, tuple | list) or len(obs) != len(space.spaces):
+            raise BrokenRule(f"{name} is {shown(obs)}; its space is a Tuple of {len(space.spaces)}")
+        return tuple(conformed(part, obs[i], f"{name} at {i}") for i, part in enumerate(space.spaces))
+    if isinstance(space, Discrete):
+        return _choice(space, obs, name)
+    array = _array(obs)
+    if array is None or array.shape != space.shape:
+        raise BrokenRule(f"{name} is {shown(obs)}; its space has the shape {list(space.shape or ())}")
+    array = lossless(array, space.dtype, name)
+    if isinstance(space, MultiDiscrete) and not ((array >= space.start) & (array < space.start + space.nvec)).all():
+        raise BrokenRule(f"{name} is {array.tolist()}; that is not in its space, {space}")
+    return array
+
+
+def lossless(array: NDArray[Any], dtype: Any, name: str) -> NDArray[Any]:
+    """`array` as `dtype`; numbers may be rounded to floats, and nothing else.
+
+    Raises:
+        BrokenRule: where integers or booleans would be other numbers than `array` has.
+    """
+    if array.dtype == dtype or np.issubdtype(dtype, np.floating):
+        return array
+    with np.errstate(invalid="ignore"):
+        converted = array.astype(dtype)
+    if not (converted == array).all():
+        raise BrokenRule(f"{name} has {array.dtype} numbers that its space, of {np.dtype(dtype)}, cannot hold")
+    return converted
+
+
+def _choice(space: Discrete, obs: Any, name: str) -> int:
+    array = _array(obs)
+    if array is None or array.size != 1 or not (number := array.item()) == number // 1:
+        raise BrokenRule(f"{name} is {shown(obs)}; its space, {space}, has whole numbers")
+    if not space.start <= number < space.start + space.n:
+        raise BrokenRule(f"{name} is {number}; that is not in its space, {space}")
+    return int(number)
+
+
+def _array(value: Any) -> NDArray[Any] | None:
+    """`value` as an array of numbers or booleans, or None when it is none."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):
+        return None
+    return array if array.dtype.kind in "biuf" else None
+
+
+def _number(reward: Any) -> float:
+    array = _array(reward)
+    if array is None or array.size != 1:
+        raise BrokenRule(f"step returned {shown(reward)} as reward; Gymnasium asks for a number")
+    return float(array.item())
+
+
+def _flag(value: Any, name: str) -> bool:
+    array = _array(value)
+    if array is None or array.size != 1 or array.item() not in (0, 1):
+        raise BrokenRule(f"step returned {shown(value)} as {name}; Gymnasium asks for True or False")
+    return bool(array.item())
+
+
+def _information(info: Any, call: str) -> dict[str, Any]:
+    if not isinstance(info, dict):
+        raise BrokenRule(f"{call} returned {shown(info)} as info; Gymnasium asks for a dictionary")
+    return info
+
+
+def _takes(function: Any, arguments: dict[str, Any]) -> bool:
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError:
+        return False
+    except ValueError:  # a function that does not tell
+        return True
+    return True
