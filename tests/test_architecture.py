@@ -90,7 +90,13 @@ HOMES = {
     "gymnasium": {
         *("esper.envs.actions", "esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot"),
         *("esper.envs.atari", "esper.envs.families", "esper.envs.minatar", "esper.envs.minigrid"),
-        *("esper.envs.observations", "esper.envs.rules", "esper.envs.velocity", "esper.envs.window"),
+        *(
+            "esper.envs.native",
+            "esper.envs.observations",
+            "esper.envs.rules",
+            "esper.envs.velocity",
+            "esper.envs.window",
+        ),
     },
     "minatar": {"esper.envs.minatar"},
     "minigrid": {"esper.envs.minigrid"},

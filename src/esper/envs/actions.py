@@ -17,24 +17,31 @@ def actions_of(space: Space[Any]) -> Actions:
     """The actions in `space`.
 
     Raises:
-        ConfigError: for a space that is none of Discrete, MultiDiscrete, MultiBinary and Box of floats.
+        ConfigError: named "space", for one that is none of Discrete, MultiDiscrete, MultiBinary and Box of floats, or
+            whose elements have no numbers.
     """
     if isinstance(space, Discrete):
         return DiscreteActions(n=int(space.n))
-    if isinstance(space, MultiDiscrete):
-        return MultiDiscreteActions(nvec=tuple(space.nvec.ravel().tolist()))
-    if isinstance(space, MultiBinary):
-        return MultiDiscreteActions(nvec=(2,) * math.prod(space.shape))
-    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
-        return ContinuousActions(size=math.prod(space.shape))
+    if isinstance(space, MultiDiscrete | MultiBinary) or (
+        isinstance(space, Box) and np.issubdtype(space.dtype, np.floating)
+    ):
+        if not (size := math.prod(space.shape)):
+            raise ConfigError("space", space, f"has actions without numbers, of the space {space}")
+        if isinstance(space, Box):
+            return ContinuousActions(size=size)
+        return MultiDiscreteActions(nvec=(2,) * size if isinstance(space, MultiBinary) else _nvec(space))
     allowed = "Discrete, MultiDiscrete, MultiBinary and Box of floats"
-    raise ConfigError("env", str(space), f"is an action space that is not supported; {allowed} are")
+    raise ConfigError("space", space, f"{space} is an action space that is not supported; {allowed} are")
+
+
+def _nvec(space: MultiDiscrete) -> tuple[int, ...]:
+    return tuple(space.nvec.ravel().tolist())
 
 
 def to_space(space: Space[Any], actions: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The learner's actions for N copies, numbered from 0 or without bounds, as N elements of `space`."""
+    """The learner's actions for N copies, numbered from 0 or without bounds, as N elements of `space`, of its type."""
     if isinstance(space, Discrete):
-        return actions + space.start if space.start else actions
+        return np.add(actions, space.start).astype(space.dtype, copy=False)  # type: ignore[no-any-return]
     shaped = actions.reshape(-1, *(space.shape or ()))
     if isinstance(space, Box):
         shaped = np.clip(shaped, space.low, space.high)

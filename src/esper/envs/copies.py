@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium
-from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
 from esper.envs.actions import actions_of, check_mask
@@ -139,6 +139,13 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         if isinstance(error, BrokenRule):
             return EnvError(f"environment {self.copy_index} breaks Gymnasium's rules: {error}")
         return EnvError(f"environment {self.copy_index} raised {call}: {describe_with_place(error)}")
+
+
+def is_of_copies(env: Any) -> TypeGuard[SyncVectorEnv | AsyncVectorEnv]:
+    """Whether `env` is of ours: of `Copy`s that it steps one by one, and not as arrays by itself."""
+    if isinstance(env, SyncVectorEnv):
+        return all(isinstance(copy, Copy) for copy in env.envs)
+    return isinstance(env, AsyncVectorEnv) and env.worker is worker
 
 
 def worker(index: int, make: Callable[[], gymnasium.Env[Any, Any]], *rest: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.wrappers import FlattenObservation
 from numpy.typing import NDArray
 
@@ -31,10 +31,11 @@ from esper.envs.base import (
     Step,
 )
 from esper.envs.config import EnvConfig
-from esper.envs.copies import Copy, close_processes, raise_one, what_is_wrong, worker
+from esper.envs.copies import Copy, close_processes, is_of_copies, raise_one, what_is_wrong, worker
 from esper.envs.families import missing_package, register_family, wrapped
+from esper.envs.native import Native
 from esper.envs.observations import is_image, observations_of, to_learner
-from esper.envs.rules import checked
+from esper.envs.rules import BrokenRule, checked
 from esper.envs.snapshot import capture, restore
 from esper.envs.window import check_can_be_shown, paced
 from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
@@ -53,15 +54,18 @@ class GymnasiumVectorEnv:
     def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
         self._env = env
         # Copies stepped one by one, each in a `Copy`; None where the environment steps all as arrays by itself.
-        self._copies = env if isinstance(env, SyncVectorEnv | AsyncVectorEnv) else None
+        self._copies = env if is_of_copies(env) else None
         self._next_step = env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+        space = env.single_observation_space
+        observations = observations_of(space)
+        self._native = None if self._copies else Native(space, env.num_envs, next_step=self._next_step)
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
         self.action_masks: BoolArray | None = None
-        self._to_learner = to_learner(env.single_observation_space)
+        self._to_learner = to_learner(space)
         actions = actions_of(env.single_action_space)
         self.spec = EnvSpec(
             num_envs=env.num_envs,
-            observations=observations_of(env.single_observation_space),
+            observations=observations,
             actions=actions,
             masked=not isinstance(actions, ContinuousActions) and self._find_masks(),
             resets_in_a_step=self._next_step,
@@ -70,7 +74,8 @@ class GymnasiumVectorEnv:
     def reset(self, seed: int) -> ObsArray:
         self._resetting[:] = False
         with self._errors():
-            obs, info = self._env.reset(seed=seed)
+            outcome = self._env.reset(seed=seed)
+            obs, info = self._native.reset(outcome) if self._native else outcome
         if self._copies is None and "action_mask" in info:
             raise EnvError(
                 "an environment that steps all its copies at once gave action masks; use vector sync for them"
@@ -80,7 +85,8 @@ class GymnasiumVectorEnv:
 
     def step(self, actions: NDArray[np.generic]) -> Step:
         with self._errors():
-            obs, reward, terminated, truncated, info = self._env.step(to_space(self._env.single_action_space, actions))
+            outcome = self._env.step(to_space(self._env.single_action_space, actions))
+            obs, reward, terminated, truncated, info = self._native.step(outcome) if self._native else outcome
         self._take_masks(info)
         obs, done = self._to_learner(obs), terminated | truncated
         final_obs = None
@@ -139,6 +145,8 @@ class GymnasiumVectorEnv:
             yield
         except EnvError:
             raise
+        except BrokenRule as error:
+            raise EnvError(f"{self._env.num_envs} environments together break Gymnasium's rules: {error}") from error
         except BaseException as error:
             if is_ctrl_c(error):
                 raise
@@ -188,9 +196,9 @@ def make_gymnasium(config: EnvConfig, num_envs: int) -> GymnasiumVectorEnv:
     if config.vector == "native" and not native:
         raise ConfigError("vector", "native", f"{config.env} has no vector version of its own; use auto, sync or async")
     if config.vector == "native" or (config.vector == "auto" and native):
-        return GymnasiumVectorEnv(_make(config, lambda: _make_native(config, num_envs)))
+        return _make(config, lambda: _make_native(config, num_envs))
     mode = "async" if config.vector == "async" else "sync"
-    return GymnasiumVectorEnv(_make(config, lambda: _make_copies(config, num_envs, mode)))
+    return _make(config, lambda: _make_copies(config, num_envs, mode))
 
 
 def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
@@ -201,9 +209,9 @@ def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
     """
     find_spec(config.env)
     if is_atari(config.env):
-        return GymnasiumVectorEnv(Drawn(_make(config, lambda: _make_native(config, 1))))
+        return _make(config, lambda: Drawn(_make_native(config, 1)))
     drawn = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": "rgb_array"})
-    return GymnasiumVectorEnv(_make(drawn, lambda: _make_copies(drawn, 1, "sync")))
+    return _make(drawn, lambda: _make_copies(drawn, 1, "sync"))
 
 
 def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVectorEnv:
@@ -222,7 +230,7 @@ def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVecto
         check_can_be_shown(spec)
         return _make_copies(shown, 1, "sync", paced(fps))
 
-    return GymnasiumVectorEnv(_make(shown, make))
+    return _make(shown, make)
 
 
 def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
@@ -251,9 +259,14 @@ def _register(module: str, env: str) -> None:
 
 
 def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
-    """Make observations vectors, unless they are images: dictionaries and tuples are joined, discrete ones one-hot."""
+    """Make observations vectors, unless they are images: dictionaries and tuples are joined, discrete ones one-hot.
+
+    Raises:
+        ConfigError: named "space", for spaces that are not supported, while there are no processes yet.
+    """
     space = env.observation_space
-    observations_of(space)  # refuses what cannot be flattened
+    observations_of(space)
+    actions_of(env.action_space)
     flat = isinstance(space, Box) and len(space.shape) == 1
     return env if flat or is_image(space) else FlattenObservation(env)
 
@@ -309,9 +322,9 @@ def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv
     return env
 
 
-def _make(config: EnvConfig, make: Callable[[], Any]) -> Any:
+def _make(config: EnvConfig, make: Callable[[], Any]) -> GymnasiumVectorEnv:
     try:
-        return make()
+        return GymnasiumVectorEnv(make())
     except ConfigError as error:
         raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:

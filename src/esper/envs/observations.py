@@ -11,6 +11,7 @@ from gymnasium.spaces.utils import flatdim
 from numpy.typing import NDArray
 
 from esper.envs.base import Images, ObsArray, Observations, Vectors
+from esper.envs.rules import BrokenRule
 from esper.options import ConfigError
 
 _FLATTENABLE = (Box, Discrete, MultiBinary, MultiDiscrete, Dict, Tuple)
@@ -25,15 +26,26 @@ def observations_of(space: Space[Any]) -> Observations:
     """The observations in `space`: images as they are, all else as vectors.
 
     Raises:
-        ConfigError: named "space", for a space that is neither.
+        ConfigError: named "space", for a space that is neither, as of graphs, sequences and text.
     """
     if is_image(space):
         assert isinstance(space, Box)
         channels, height, width = space.shape if channels_first(space) else (space.shape[2], *space.shape[:2])
         return Images(shape=(channels, height, width), highest=max(1, int(space.high.max())))
-    if not isinstance(space, _FLATTENABLE) or not space.is_np_flattenable:
-        raise ConfigError("space", space, f"observation space {space} cannot be made a vector")
-    return Vectors(size=flatdim(space))
+    if odd := _no_vector(space):
+        allowed = "Box, Discrete, MultiBinary, MultiDiscrete, and Dict and Tuple of these can"
+        raise ConfigError("space", space, f"has observations that cannot be made a vector: {odd}; {allowed}")
+    if not (size := flatdim(space)):
+        raise ConfigError("space", space, f"has observations without numbers, of the space {space}")
+    return Vectors(size=size)
+
+
+def _no_vector(space: Any, where: str = "") -> str:
+    """Where in `space` there is a part that has no fixed size, and which; empty if nowhere."""
+    if isinstance(space, Dict | Tuple):
+        named = space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces)
+        return next(filter(None, (_no_vector(part, f"{where}at {name!r}, ") for name, part in named)), "")
+    return "" if isinstance(space, _FLATTENABLE) else f"{where}there is a {type(space).__name__}"
 
 
 def channels_first(space: Space[Any]) -> bool:
@@ -52,3 +64,25 @@ def to_learner(space: Space[Any]) -> Callable[[NDArray[Any]], ObsArray]:
     if channels_first(space):
         return lambda obs: obs.astype(np.uint8, copy=False)
     return lambda obs: np.moveaxis(obs, -1, 1).astype(np.uint8, copy=False)
+
+
+def flatten_batch(space: Space[Any], obs: Any) -> NDArray[Any]:
+    """Observations of N copies as [N, D], each as Gymnasium's `flatten` makes it."""
+    if isinstance(space, Dict):
+        return np.concatenate([flatten_batch(part, obs[name]) for name, part in space.spaces.items()], axis=1)
+    if isinstance(space, Tuple):
+        return np.concatenate([flatten_batch(*pair) for pair in zip(space.spaces, obs, strict=True)], axis=1)
+    array: NDArray[Any] = obs.reshape(len(obs), -1)
+    if isinstance(space, Discrete):
+        return _one_hot(array - space.start, [space.n], space)
+    if isinstance(space, MultiDiscrete):
+        return _one_hot(array - space.start.ravel(), space.nvec.ravel(), space)
+    return array
+
+
+def _one_hot(numbers: NDArray[Any], sizes: Any, space: Space[Any]) -> NDArray[Any]:
+    if not ((numbers >= 0) & (numbers < sizes)).all():
+        raise BrokenRule(f"observations have numbers that are not in their space, {space}")
+    return np.concatenate(
+        [column[:, None] == np.arange(size) for column, size in zip(numbers.T, sizes, strict=True)], axis=1
+    ).astype(space.dtype)

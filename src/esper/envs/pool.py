@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Dict, Discrete, Space
+from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
 from esper.envs.actions import actions_of, to_space
-from esper.envs.base import EnvSpec, FloatArray, ObsArray, StateTree, Step
+from esper.envs.base import EnvSpec, ObsArray, StateTree, Step
 from esper.envs.config import EnvConfig
 from esper.envs.families import how_to_install
-from esper.envs.observations import is_image, observations_of, to_learner
+from esper.envs.observations import flatten_batch, observations_of, to_learner
 from esper.machine import usable_cores
 from esper.options import ConfigError, nearest
 
@@ -73,17 +73,7 @@ class EnvPoolVectorEnv:
 
 
 def _to_learner(space: Space[Any], obs: Any) -> ObsArray:
-    return to_learner(space)(obs) if is_image(space) else _vectors(space, obs)
-
-
-def _vectors(space: Space[Any], obs: Any) -> FloatArray:
-    """Observations of all copies as [N, D], each as Gymnasium's `flatten` would make it."""
-    if isinstance(space, Dict):
-        return np.concatenate([_vectors(part, obs[name]) for name, part in space.items()], axis=1)
-    array: NDArray[Any] = obs.reshape(len(obs), -1)
-    if isinstance(space, Discrete):
-        array = array == space.start + np.arange(space.n)
-    return array.astype(np.float32, copy=False)
+    return to_learner(space)(obs if isinstance(space, Box) else flatten_batch(space, obs))
 
 
 def make_envpool(config: EnvConfig, num_envs: int) -> EnvPoolVectorEnv:

@@ -12,8 +12,8 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Tuple
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import NDArray
 
-_RESET = "observation, info"
-_STEP = "observation, reward, terminated, truncated, info"
+RESET = "observation, info"
+STEP = "observation, reward, terminated, truncated, info"
 _NUMBERS = frozenset({float, int, np.float64, np.float32, np.int64})
 _FLAGS = frozenset({bool, np.bool_})
 
@@ -45,14 +45,14 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             if _takes(self.env.reset, arguments):
                 raise
             raise BrokenRule("reset takes no seed and options; Gymnasium asks for both, by name") from error
-        obs, info = parts(outcome, "reset", _RESET)
+        obs, info = parts(outcome, "reset", RESET)
         info = _information(info, "reset")
         return self._observation(obs, "reset"), info
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         outcome = self.env.step(action)
         if type(outcome) is not tuple or len(outcome) != 5:
-            outcome = parts(outcome, "step", _STEP)
+            outcome = parts(outcome, "step", STEP)
         obs, reward, terminated, truncated, info = outcome
         # NumPy has each type of numbers once: to ask for it itself is quicker.
         if type(obs) is not np.ndarray or obs.dtype is not self._dtype or obs.shape != self._shape:
