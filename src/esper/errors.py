@@ -12,20 +12,24 @@ from typing import Any
 _LONGEST = 500
 
 
-def describe(error: BaseException) -> str:
-    """Type and text of `error` in one line, however long its text is, and whether or not it can be shown."""
+def describe(error: BaseException, *, first_line: bool = False) -> str:
+    """Type and text of `error` in one line, however long its text is, and whether or not it can be shown.
+
+    With `first_line` no more of the text than its first line.
+    """
     try:
-        text = " ".join(str(error).split())
+        text = str(error).strip()
+        text = " ".join((text.partition("\n")[0] if first_line else text).split())
     except BaseException as another:
         text = f"its text cannot be shown, {type(another).__name__}"
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def describe_with_place(error: BaseException) -> str:
+def describe_with_place(error: BaseException, *, first_line: bool = False) -> str:
     """The same with file and line of what raised it."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    return f"{describe(error)} ({frame.f_code.co_filename}, line {line})"
+    return f"{describe(error, first_line=first_line)} ({frame.f_code.co_filename}, line {line})"
 
 
 def is_ctrl_c(error: BaseException) -> bool:

@@ -290,8 +290,8 @@ class TestFaults:
         assert f"esper ppo: error: {finished['cause']}" == message
 
     def test_a_constructor_that_exits(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert esper(*faulty_flags(tmp_path / "run", "exit", 0, call="constructor")) == 1
-        assert "Faulty-v0 raised in its constructor: SystemExit: 3 (" in capsys.readouterr().err
+        assert esper(*faulty_flags(tmp_path / "run", "exit", 0, call="constructor")) == 2
+        assert "Faulty-v0: raised in its constructor: SystemExit: 3 (" in capsys.readouterr().err
 
     def test_a_close_that_raises_is_said_once_for_every_copy_and_changes_nothing(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]

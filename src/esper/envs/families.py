@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 
+from esper.errors import describe_with_place, is_ctrl_c
 from esper.options import ConfigError
 
 
@@ -50,6 +52,30 @@ def register_family(env: str) -> None:
         importlib.import_module(family.module)
     except ModuleNotFoundError as error:
         raise ConfigError("env", env, f"{how_to_install(family.extra)}; {error}") from None
+
+
+def register_module(module: str, env: str) -> None:
+    """Import `module`, which registers `env`.
+
+    Raises:
+        ConfigError: when it raises, whatever that is, or is not found; then with what helps.
+    """
+    try:
+        importlib.import_module(module)
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
+        why = str(error) if isinstance(error, ImportError) else describe_with_place(error, first_line=True)
+        raise ConfigError("env", env, f"{module} cannot be imported: {why}{_where_it_is(module, error)}") from error
+
+
+def _where_it_is(module: str, error: BaseException) -> str:
+    """What to do where `module` is in the current folder, and Python does not look there."""
+    top = module.partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or error.name != top:
+        return ""
+    here = any(Path(name).exists() for name in (f"{top}.py", top))
+    return "; it is in the current folder, where Python looks with PYTHONPATH=. before the command" if here else ""
 
 
 def wrapped(env: gymnasium.Env[Any, Any]) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from esper.envs.base import (
 )
 from esper.envs.config import EnvConfig
 from esper.envs.copies import Copy, close_processes, is_of_copies, raise_one, what_is_wrong, worker
-from esper.envs.families import missing_package, register_family, wrapped
+from esper.envs.families import missing_package, register_family, register_module, wrapped
 from esper.envs.native import Native
 from esper.envs.observations import is_image, observations_of, to_learner
 from esper.envs.rules import BrokenRule, checked
@@ -241,7 +240,7 @@ def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
     """
     module, _, name = env.rpartition(":")
     if module:
-        _register(module, env)
+        register_module(module, env)
     else:
         register_family(env)
     try:
@@ -249,13 +248,6 @@ def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
     except (gymnasium.error.Error, ValueError, ImportError) as error:
         hint = nearest(env, gymnasium.registry) or f" ({error})"
         raise ConfigError("env", env, f"is no Gymnasium environment here{hint}") from None
-
-
-def _register(module: str, env: str) -> None:
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError("env", env, f"{module} cannot be imported: {error}") from None
 
 
 def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
@@ -330,7 +322,7 @@ def _make(config: EnvConfig, make: Callable[[], Any]) -> GymnasiumVectorEnv:
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise ConfigError("env", config.env, missing_package(find_spec(config.env), error)) from None
     except gymnasium.error.Error as error:
-        raise ConfigError("env", config.env, f"cannot be made: {error}") from error
+        raise ConfigError("env", config.env, f"cannot be made: {describe(error, first_line=True)}") from error
     except (EnvError, MemoryError):
         raise
     except BaseException as error:
@@ -339,4 +331,5 @@ def _make(config: EnvConfig, make: Callable[[], Any]) -> GymnasiumVectorEnv:
         if config.env_kwargs and isinstance(error, TypeError | ValueError | LookupError | AssertionError):
             reason = f"{config.env} refuses them: {describe(error)}"
             raise ConfigError("env_kwargs", config.env_kwargs, reason) from error
-        raise EnvError(f"{config.env} raised in its constructor: {describe_with_place(error)}") from error
+        why = f"raised in its constructor: {describe_with_place(error, first_line=True)}"
+        raise ConfigError("env", config.env, why) from error
