@@ -41,12 +41,18 @@ class Locks(gymnasium.Env[Any, Any]):
     observation_space = spaces.Box(0, 10, (1,))
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
-    def __init__(self, nvec: Any = (4,), by: str = "info", odd: Any = None, render_mode: str | None = None) -> None:
+    def __init__(
+        self, nvec: Any = (4,), by: str = "action_mask", odd: Any = None, render_mode: str | None = None
+    ) -> None:
         self.nvec, self.by, self.odd, self.render_mode = nvec, by, odd, render_mode
         self.action_space = spaces.MultiDiscrete(nvec) if len(nvec) > 1 else spaces.Discrete(nvec[0])
         self.steps = 0
-        if by == "method":
-            self.action_masks = self.mask
+        if by.endswith("()"):
+            setattr(self, by.removesuffix("()"), self.mask)
+        if by == "observation":
+            self.observation_space = spaces.Dict(
+                action_mask=spaces.MultiBinary(sum(nvec)), observation=type(self).observation_space
+            )
 
     def mask(self) -> Any:
         if self.steps == LENGTH:
@@ -55,18 +61,23 @@ class Locks(gymnasium.Env[Any, Any]):
         return mask if self.odd is None or self.seed % 2 == 0 else self.odd(self.steps, mask)
 
     def info(self) -> dict[str, Any]:
-        return {"action_mask": mask} if self.by == "info" and (mask := self.mask()) is not None else {}
+        mask = self.mask()
+        return {self.by: mask} if self.by in ("action_mask", "avail_actions") and mask is not None else {}
+
+    def obs(self) -> Any:
+        obs = np.array([self.steps], dtype=np.float32)
+        return {"action_mask": self.mask(), "observation": obs} if self.by == "observation" else obs
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         self.steps = 0
         if seed is not None:
             self.seed = seed
-        return np.zeros(1, dtype=np.float32), self.info()
+        return self.obs(), self.info()
 
     def step(self, action: Any) -> Any:
         assert np.ravel(action).tolist() == [self.steps % n for n in self.nvec]
         self.steps += 1
-        return np.array([self.steps], dtype=np.float32), 1.0, self.steps == LENGTH, False, self.info()
+        return self.obs(), 1.0, self.steps == LENGTH, False, self.info()
 
     def render(self) -> Any:
         return np.zeros((4, 4, 3), dtype=np.uint8)
@@ -80,12 +91,12 @@ class Locks(gymnasium.Env[Any, Any]):
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    for kind in (Locks, Late, Shut, Pushes):
+    for kind in (Locks, Late, Shut, Alike, Pushes):
         gymnasium.register(f"{kind.__name__}-v0", entry_point=kind)
     gymnasium.register("AtOnce-v0", entry_point=Locks, vector_entry_point=AtOnce)
     yield
     del gymnasium.registry["AtOnce-v0"]
-    for kind in (Locks, Late, Shut, Pushes):
+    for kind in (Locks, Late, Shut, Alike, Pushes):
         del gymnasium.registry[f"{kind.__name__}-v0"]
 
 
@@ -101,10 +112,13 @@ def agent_for(env: VectorEnv, **changes: Any) -> PPOAgent:
 
 
 @pytest.mark.parametrize("vector", ["sync", "async"])
-@pytest.mark.parametrize("by", ["info", "method"])
+@pytest.mark.parametrize(
+    "by", ["action_mask", "avail_actions", "action_masks()", "action_mask()", "valid_action_mask()", "observation"]
+)
 def test_after_the_end_of_an_episode_they_are_those_of_the_next_one(vector: str, by: str) -> None:
     env = make(vector, nvec=(3, 2), by=by)
     assert env.spec.masked
+    assert env.spec.observations == Vectors(size=1)
     env.reset(0)
     for steps in (0, 1, 2, 0, 1, 2, 0):
         expected = [steps == 0, steps == 1, steps == 2, steps % 2 == 0, steps % 2 == 1]
@@ -212,7 +226,7 @@ class TestWhatIsNoMask:
         ],
     )
     @pytest.mark.parametrize("when", [0, 1], ids=["on reset", "in a step"])
-    @pytest.mark.parametrize("by", ["info", "method"])
+    @pytest.mark.parametrize("by", ["action_mask", "action_masks()"])
     def test_is_refused_by_the_copys_number(self, nvec: Any, odd: Any, message: str, when: int, by: str) -> None:
         env = make(nvec=nvec, by=by, odd=lambda steps, mask: odd(steps, mask) if steps >= when else mask)
         with pytest.raises(EnvError, match=message):
@@ -236,6 +250,18 @@ class TestWhatIsNoMask:
         late.reset(0)
         with pytest.raises(EnvError, match="environment 0 gave an action mask; the first reset came without one"):
             late.step(np.zeros(2, dtype=np.int64))
+
+    @pytest.mark.parametrize("vector", ["sync", "async"])
+    def test_what_looks_like_one_and_is_not_used_is_said_once(
+        self, vector: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        env = make_env("Alike-v0", num_envs=2, vector=vector)
+        env.reset(0)
+        env.step(np.zeros(2, dtype=np.int64))
+        env.close()
+        assert not env.spec.masked
+        said = "looks like action masks, and is not used as such: info['avail_actions'], info['legal_actions']"
+        assert caplog.messages == [said]
 
     def test_continuous_actions_have_none(self) -> None:
         env = make_env("Pushes-v0", num_envs=2)
@@ -278,6 +304,16 @@ class AtOnce(CartPoleVectorEnv):
 
     def reset(self, **arguments: Any) -> Any:
         return super().reset(**arguments)[0], {"action_mask": np.ones((2, 2), dtype=np.int8)}
+
+
+class Alike(Locks):
+    """Gives the numbers of what is allowed, and a method that asks for a state."""
+
+    def info(self) -> dict[str, Any]:
+        return {"avail_actions": [0], "legal_actions": [0], "reaction": 1}
+
+    def action_mask(self, state: Any) -> Any:
+        raise AssertionError
 
 
 class Pushes(Locks):

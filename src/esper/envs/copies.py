@@ -16,6 +16,7 @@ import gymnasium
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
+from esper.envs import masks
 from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import EnvError, StateTree
 from esper.envs.rules import BrokenRule
@@ -42,7 +43,8 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.copy_index = 0
         self.pending_state: StateTree = {}
-        self.masked: bool | None = None  # not yet asked, or of actions that have no masks
+        # Where masks are found; None as long as nobody has asked, or of actions that have none.
+        self.masked: tuple[str, ...] | None = None
         self._last: Any = None  # the observation that the environment returned last, itself
 
     def step(self, action: Any) -> Any:
@@ -71,30 +73,30 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         except BaseException as error:
             raise self._failed("on reset", error) from error
 
-    def publishes_masks(self) -> bool:
-        """Whether a reset comes with an action mask. The first copy answers for all; the others are not reset."""
+    def find_masks(self) -> tuple[tuple[str, ...], list[str]]:
+        """Where a reset comes with action masks, and what looks like one and is none.
+
+        The first copy answers for all; the others are not reset.
+        """
+        if self.copy_index:
+            return (), []
         try:
-            return self.copy_index == 0 and self._published(self.env.reset(seed=0)[1]) is not None
+            info = self.env.reset(seed=0)[1]
+            sources = masks.sources_of(self.env, info)
+            return sources, masks.unused(self.env, info, sources)
         except BaseException as error:
             raise self._failed("on reset", error) from error
-
-    def _published(self, info: dict[str, Any]) -> Any:
-        """The mask by Gymnasium's convention, or by that of sb3-contrib; None if there is none."""
-        mask = info.get("action_mask")
-        if mask is None and self.env.has_wrapper_attr("action_masks"):
-            mask = self.env.get_wrapper_attr("action_masks")()
-        return mask
 
     def _mask_of(self, info: dict[str, Any], *, ended: bool) -> dict[str, Any]:
         """What is used of `info`."""
         if not self.masked:
-            if self.masked is False and info.get("action_mask") is not None:
+            if self.masked is not None and info.get("action_mask") is not None:
                 raise EnvError(f"environment {self.copy_index} gave an action mask; the first reset came without one")
             return {}
         if ended:
             # Nobody acts on it, and often nothing is allowed there.
             return {}
-        mask = self._published(info)
+        mask = masks.published(self.env, info, self.masked)
         if mask is None:
             raise EnvError(f"environment {self.copy_index} gave no action mask; the first reset came with one")
         try:

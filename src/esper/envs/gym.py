@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from esper.envs.base import (
 from esper.envs.config import EnvConfig
 from esper.envs.copies import Copy, close_processes, is_of_copies, raise_one, what_is_wrong, worker
 from esper.envs.families import missing_package, register_family, register_module, wrapped
+from esper.envs.masks import without_mask
 from esper.envs.native import Native
 from esper.envs.observations import is_image, observations_of, to_learner
 from esper.envs.rules import BrokenRule, checked
@@ -41,6 +43,7 @@ from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
 from esper.options import ConfigError, nearest
 
 velocity.register()
+_log = logging.getLogger(__name__)
 
 
 class GymnasiumVectorEnv:
@@ -105,9 +108,12 @@ class GymnasiumVectorEnv:
         if self._copies is None:
             return False
         with self._errors():
-            masked = any(self._copies.call("publishes_masks"))
-            self._copies.set_attr("masked", masked)
-        return masked
+            (sources, unused), *_ = self._copies.call("find_masks")
+            # A list is one value for each copy.
+            self._copies.set_attr("masked", [sources] * self._copies.num_envs)
+        if unused:
+            _log.warning("looks like action masks, and is not used as such: %s", ", ".join(unused))
+        return bool(sources)
 
     def _take_masks(self, info: dict[str, Any]) -> None:
         if self.spec.masked:
@@ -283,7 +289,7 @@ def _make_copies(
                 num_envs=num_envs,
                 vectorization_mode=mode,
                 vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **({"worker": worker} if async_ else {})},
-                wrappers=[checked, *wrappers, wrapped, flatten_observations, Copy if async_ else counted],
+                wrappers=[checked, *wrappers, wrapped, without_mask, flatten_observations, Copy if async_ else counted],
                 disable_env_checker=True,
                 **config.env_kwargs,
             )

@@ -18,11 +18,12 @@ import numpy as np
 from gymnasium.wrappers import FlattenObservation, OrderEnforcing, TimeLimit
 
 from esper.envs.base import StateTree
+from esper.envs.masks import MaskTaken
 from esper.envs.rules import Checked
 from esper.envs.velocity import HideVelocities
 
 _KNOWN_FAMILIES = ("gymnasium.envs.classic_control.", "gymnasium.envs.mujoco.")
-_KNOWN_WRAPPERS = (FlattenObservation, HideVelocities, OrderEnforcing, TimeLimit)
+_KNOWN_WRAPPERS = (FlattenObservation, HideVelocities, MaskTaken, OrderEnforcing, TimeLimit)
 # What `_encode` answers for a value that is no state of a known family: spaces, models, names, pictures.
 _CONSTANT: Any = object()
 

@@ -1,0 +1,115 @@
+"""Where environments tell which actions are allowed: in infos, by methods, in observations."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+from gymnasium.spaces import Dict
+
+from esper.envs.actions import actions_of, check_mask
+from esper.envs.base import Actions, ContinuousActions
+
+NAME = "action_mask"
+# The first is Gymnasium's and the method sb3-contrib's: what is wrong with these is an error. The others are known
+# by other meanings too, and are masks where they can be.
+_INFOS = (NAME, "avail_actions")
+_METHODS = ("action_masks", "action_mask", "valid_action_mask")
+_CERTAIN = (f"info['{NAME}']", "action_masks()")
+_LOOKS_LIKE_ONE = re.compile(r"mask|(avail|legal|valid|allowed).*action", re.IGNORECASE)
+
+
+class MaskTaken(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Takes "action_mask" out of a dictionary of observations and puts it into the info, unless there is one.
+
+    A dictionary of one observation that is left becomes that.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        assert isinstance(env.observation_space, Dict)
+        left = {name: space for name, space in env.observation_space.spaces.items() if name != NAME}
+        self._only = next(iter(left)) if len(left) == 1 else None
+        self.observation_space = Dict(left) if self._only is None else left[self._only]
+
+    def reset(self, **arguments: Any) -> Any:
+        obs, info = self.env.reset(**arguments)
+        return self._rest(obs), {NAME: obs[NAME], **info}
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._rest(obs), reward, terminated, truncated, {NAME: obs[NAME], **info}
+
+    def _rest(self, obs: Mapping[str, Any]) -> Any:
+        if self._only is not None:
+            return obs[self._only]
+        return {name: value for name, value in obs.items() if name != NAME}
+
+
+def without_mask(env: gymnasium.Env[Any, Any]) -> Any:
+    """`env` in `MaskTaken`, where its observations have a mask for its actions, and something else."""
+    space, actions = env.observation_space, actions_of(env.action_space)
+    if not isinstance(space, Dict) or NAME not in space.spaces or len(space.spaces) == 1:
+        return env
+    fits = not isinstance(actions, ContinuousActions) and space[NAME].shape == (actions.outputs,)
+    return MaskTaken(env) if fits else env
+
+
+def sources_of(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> tuple[str, ...]:
+    """Where `env` tells what is allowed, with `info` of a first reset; the first one counts."""
+    actions = actions_of(env.action_space)
+    places = (*(f"info['{name}']" for name in _INFOS), *(f"{name}()" for name in _METHODS if _can_ask(env, name)))
+    return tuple(place for place in places if _is_mask(place, published(env, info, (place,)), actions))
+
+
+def _is_mask(place: str, mask: Any, actions: Actions) -> bool:
+    if mask is None or place in _CERTAIN:
+        return mask is not None
+    try:
+        check_mask(mask, actions)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def published(env: gymnasium.Env[Any, Any], info: dict[str, Any], sources: tuple[str, ...]) -> Any:
+    """The mask that the first of `sources` gives; None if none does."""
+    for source in sources:
+        name = source.removesuffix("()")
+        mask = info.get(source[len("info['") : -len("']")]) if name == source else env.get_wrapper_attr(name)()
+        if mask is not None:
+            return mask
+    return None
+
+
+def _can_ask(env: gymnasium.Env[Any, Any], name: str) -> bool:
+    """Whether there is such a method, and it asks for nothing, as for a state."""
+    method = env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+    if not callable(method):
+        return False
+    try:
+        inspect.signature(method).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def unused(env: gymnasium.Env[Any, Any], info: dict[str, Any], sources: tuple[str, ...]) -> list[str]:
+    """What looks like a mask by its name, in `info` and the observations of `env`, and is none of `sources`."""
+    infos = (f"info['{name}']" for name in info if isinstance(name, str) and _LOOKS_LIKE_ONE.search(name))
+    space = env.unwrapped.observation_space
+    parts = space.spaces if isinstance(space, Dict) else ()
+    observed = (f"observation[{name!r}]" for name in parts if _LOOKS_LIKE_ONE.search(str(name)))
+    taken = ("observation['action_mask']",) if _takes(env) else ()
+    return [name for name in (*infos, *observed) if name not in (*sources, *taken)]
+
+
+def _takes(env: Any) -> bool:
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, MaskTaken):
+            return True
+        env = env.env
+    return False
