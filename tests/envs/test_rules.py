@@ -8,10 +8,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Text, Tuple
 
 from esper.envs.base import EnvError
 from esper.envs.make import make_env
+from esper.envs.rules import conformed
 from esper.scripts.train import main
 
 SPACES: dict[str, Space[Any]] = {
@@ -208,3 +209,8 @@ def test_what_is_unambiguous_is_taken(space: str, wrong: Any, reward: float, end
     np.testing.assert_array_equal(step.reward, [1.0, reward])
     assert (step.terminated | step.truncated).tolist() == [False, ended]
     assert len(step.obs) == 2
+
+
+def test_a_text_is_left_to_the_wrapper_that_leaves_it_out() -> None:
+    space = Dict(seen=SPACES["vector"], text=Text(3))
+    assert conformed(space, {"seen": [1, 2, 3], "text": "far too long"}, "it")["text"] == "far too long"

@@ -55,7 +55,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
             if ended or obs is last or obs.base is not None:
                 # It is to be kept, or the environment may go on to write into it.
                 obs = obs.copy()
-            if self.masked is None:
+            if not self.masked and (self.masked is None or "action_mask" not in info):
                 return obs, reward, terminated, truncated, {}
             return obs, reward, terminated, truncated, self._mask_of(info, ended=ended)
         except EnvError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import NDArray
 
@@ -127,6 +127,9 @@ def conformed(space: Space[Any], obs: Any, name: str) -> Any:
         return tuple(conformed(part, obs[i], f"{name} at {i}") for i, part in enumerate(space.spaces))
     if isinstance(space, Discrete):
         return _choice(space, obs, name)
+    if not isinstance(space, Box | MultiBinary | MultiDiscrete):
+        # A wrapper may go on to leave it out, as the text of a mission; what comes to the learner is checked apart.
+        return obs
     array = _array(obs)
     if array is None or array.shape != space.shape:
         raise BrokenRule(f"{name} is {shown(obs)}; its space has the shape {list(space.shape or ())}")
