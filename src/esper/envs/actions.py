@@ -42,7 +42,7 @@ def to_space(space: Space[Any], actions: NDArray[np.generic]) -> NDArray[np.gene
     """The learner's actions for N copies, numbered from 0 or without bounds, as N elements of `space`, of its type."""
     if isinstance(space, Discrete):
         numbers = actions + space.start if space.start else actions
-        return numbers.astype(space.dtype, copy=False)  # type: ignore[no-any-return]
+        return numbers.astype(space.dtype, copy=False)
     shaped = actions.reshape(-1, *(space.shape or ()))
     if isinstance(space, Box):
         shaped = np.clip(shaped, space.low, space.high)
