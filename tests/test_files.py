@@ -49,6 +49,7 @@ CACHE = (
 ALLOWED = {
     "esper.files": {},  # all
     "esper.settings": {"(resources.files('esper') / 'presets.toml').read_text": "comes with the package"},
+    "esper.envs.families": {"Path(name).exists": "whether a module that was not found lies in the current folder"},
     "esper.simic.engine": {"Path(sysconfig.get_path('include'), 'Python.h').exists": "of Python"},
     "esper.simic.native.library": {
         "_SOURCES.iterdir": "come with the package",
