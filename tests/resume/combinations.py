@@ -42,6 +42,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "reward statistics": {"no": {}, "yes": {"normalize_rewards": True}},
     "trunk": {"apart": {}, **{f"shared, {lr}": {"shared_trunk": True, "shared_lr": lr} for lr in ("policy", "min")}},
     "vector": {name: {"vector": name} for name in ("sync", "async", "native")} | {"torch": {"vector": "auto"}},
+    # Of auto the kernels where they can, else torch as it is.
     "engine": {name: {"compile": name} for name in ("auto", "off", "torch")},
     "telemetry": {name: {"telemetry": name} for name in ("off", "minimal", "normal", "debug")},
     "decay": {
@@ -87,7 +88,6 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("torch",), "fault": ("reward", "observation")},
     # Points have no warmup: it is one of them.
     {"decay": ("piecewise",), "warmup": ("steps", "fraction")},
-    # The kernels' entry in FACTORS is auto; where they cannot, auto is off.
 )
 
 SETTINGS: Mapping[str, Any] = {
