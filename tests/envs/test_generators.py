@@ -106,8 +106,10 @@ def agent_of(env: VectorEnv, **network: Any) -> PPOAgent:
 
 def trained(env: VectorEnv, seed: int, **network: Any) -> dict[str, Any]:
     agent = agent_of(env, **network)
-    train_ppo_vectorized(agent, env, env_seed=seed)
-    env.close()
+    try:
+        train_ppo_vectorized(agent, env, env_seed=seed)
+    finally:
+        env.close()
     return {name: tensor.tolist() for name, tensor in agent.network.state_dict().items()}
 
 
@@ -122,8 +124,9 @@ def test_a_seed_gives_one_policy(kind: str, vector: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_copies_draw_different_numbers(kind: str, vector: str) -> None:
     env = made(kind, vector, 3)
-    assert len({float(obs[0]) for obs in env.reset(3)}) == 3
+    numbers = {float(obs[0]) for obs in env.reset(3)}
     env.close()
+    assert len(numbers) == 3
 
 
 class DrawsAtOnce(gymnasium.vector.VectorEnv[Any, Any, Any]):
