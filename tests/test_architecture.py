@@ -25,6 +25,7 @@ MAY_IMPORT = {
     },
     "esper.settings": {"esper.options", "esper.config", "esper.simic.config", "esper.simic.schedule_config"},
     "esper.machine": set(),
+    "esper.seeding": set(),
     "esper.stopping": set(),
     "esper.errors": set(),
     "esper.watched": {"esper.envs.base", "esper.errors", "esper.stopping"},
@@ -37,15 +38,17 @@ MAY_IMPORT = {
     },
     "esper.run_state": {
         *("esper", "esper.config", "esper.settings", "esper.resume", "esper.resume_upgrade", "esper.checkpoint"),
-        *("esper.envs.base", "esper.simic"),
+        *("esper.envs.base", "esper.seeding", "esper.simic"),
     },
     "esper.run_events": {
         *("esper.config", "esper.settings", "esper.resume", "esper.run_state"),
         *("esper.simic", "esper.telemetry.events"),
     },
-    "esper.simic": {"esper.machine", "esper.options", "esper.simic", "esper.envs.base"},
-    "esper.simic.vectorized": {"esper.simic", "esper.envs.base", "esper.telemetry.events"},
-    "esper.envs": {"esper.errors", "esper.machine", "esper.options", "esper.stopping", "esper.envs"},
+    "esper.simic": {"esper.machine", "esper.options", "esper.seeding", "esper.simic", "esper.envs.base"},
+    "esper.simic.vectorized": {"esper.seeding", "esper.simic", "esper.envs.base", "esper.telemetry.events"},
+    "esper.envs": {
+        *("esper.errors", "esper.machine", "esper.options", "esper.seeding", "esper.stopping", "esper.envs"),
+    },
     "esper.checkpoint": {"esper.options", "esper.checkpoint"},
     "esper.telemetry": {"esper.errors", "esper.options", "esper.telemetry"},
     "esper.analysis": {
@@ -53,7 +56,9 @@ MAY_IMPORT = {
         *("esper.telemetry.anomalies", "esper.telemetry.declared", "esper.telemetry.events", "esper.telemetry.jsonl"),
     },
     "esper.policy": {"esper.options", "esper.checkpoint", "esper.envs", "esper.policy_schema", "esper.simic"},
-    "esper.evaluate": {"esper.envs", "esper.policy", "esper.simic", "esper.stopping", "esper.watched"},
+    "esper.evaluate": {
+        *("esper.envs", "esper.policy", "esper.seeding", "esper.simic", "esper.stopping", "esper.watched"),
+    },
     "esper.export": {"esper.envs.base", "esper.policy", "esper.simic.networks"},
     "esper.run_evaluation": {
         *("esper.config", "esper.envs.base", "esper.evaluate"),
@@ -91,6 +96,7 @@ HOMES = {
         *("esper.envs.actions", "esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot"),
         *("esper.envs.atari", "esper.envs.families", "esper.envs.minatar", "esper.envs.minigrid"),
         *(
+            "esper.envs.generators",
             "esper.envs.masks",
             "esper.envs.native",
             "esper.envs.observations",

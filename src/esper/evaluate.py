@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,10 +16,15 @@ from esper.envs.base import Step, VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_from_config, make_rendered, make_shown
 from esper.policy import Policy
+from esper.seeding import GlobalGenerators, device_generator, integer_seed
 from esper.simic.networks import ActorCritic
-from esper.simic.seeding import device_generator, integer_seed
 from esper.stopping import StopRequest
 from esper.watched import watched
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from esper.envs.gym import GymnasiumVectorEnv
 
 _MAX_ENVS = 8
 
@@ -40,7 +46,7 @@ def evaluate(
 ) -> Scores:
     """Run `episodes` whole episodes in environments of their own, as `run_episodes`, until `stop` is requested."""
     stop = StopRequest(quiet=True) if stop is None else stop
-    env = make_evaluation_env(policy.environment, episodes, stop)
+    env = make_evaluation_env(policy.environment, episodes, seed, stop)
     try:
         return run_episodes(
             policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic, should_stop=lambda: bool(stop)
@@ -49,9 +55,9 @@ def evaluate(
         env.close()
 
 
-def make_evaluation_env(config: EnvConfig, episodes: int, stop: StopRequest) -> VectorEnv:
-    """An environment with as many copies as are worth having for so many `episodes`."""
-    return watched(make_from_config(config, min(episodes, _MAX_ENVS)), stop)
+def make_evaluation_env(config: EnvConfig, episodes: int, seed: int, stop: StopRequest) -> VectorEnv:
+    """An environment with as many copies as are worth having for so many `episodes` begun with `seed`."""
+    return watched(make_from_config(config, min(episodes, _MAX_ENVS), integer_seed(seed, "evaluation")), stop)
 
 
 def show(
@@ -69,7 +75,8 @@ def show(
         ConfigError: where there can be no window.
         EnvError: when the environment raises.
     """
-    env = watched(make_shown(policy.environment, fps), StopRequest(quiet=True))
+    with _generators(seed).in_place():
+        env = watched(make_shown(policy.environment, fps), StopRequest(quiet=True))
     try:
         run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic, on_episode=on_episode)
     finally:
@@ -90,7 +97,8 @@ def run_episodes(
     """Run `episodes` whole episodes from a reset with `seed`, with the most likely actions unless `stochastic`.
 
     `on_episode` gets return and length of each as it ends. Each copy of the environment has a fixed share of the
-    episodes, so that short ones are not counted more often.
+    episodes, so that short ones are not counted more often. Until they are over, the global generators of `random`,
+    `numpy.random` and torch (on the CPU) are seeded by `seed`; afterwards they are as before.
 
     Raises:
         EvaluationStopped: when `should_stop` says so, which is asked between steps.
@@ -100,20 +108,21 @@ def run_episodes(
     left = np.array([len(range(copy, episodes, num_envs)) for copy in range(num_envs)])
     running, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
     result = Scores(returns=[], lengths=[])
-    player = _Player(network, env, seed)
-    while left.any():
-        if should_stop():
-            raise EvaluationStopped(f"after {len(result.returns)} of {episodes} episodes")
-        step = player.step(network.noise((num_envs,), actions) if stochastic else None)
-        running += step.reward
-        lengths += 1 if step.ignored is None else ~step.ignored
-        for copy in np.flatnonzero(step.terminated | step.truncated):
-            if left[copy]:
-                left[copy] -= 1
-                result.returns.append(float(running[copy]))
-                result.lengths.append(int(lengths[copy]))
-                on_episode(result.returns[-1], result.lengths[-1])
-            running[copy] = lengths[copy] = 0
+    with _generators(seed).in_place():
+        player = _Player(network, env, seed)
+        while left.any():
+            if should_stop():
+                raise EvaluationStopped(f"after {len(result.returns)} of {episodes} episodes")
+            step = player.step(network.noise((num_envs,), actions) if stochastic else None)
+            running += step.reward
+            lengths += 1 if step.ignored is None else ~step.ignored
+            for copy in np.flatnonzero(step.terminated | step.truncated):
+                if left[copy]:
+                    left[copy] -= 1
+                    result.returns.append(float(running[copy]))
+                    result.lengths.append(int(lengths[copy]))
+                    on_episode(result.returns[-1], result.lengths[-1])
+                running[copy] = lengths[copy] = 0
     return result
 
 
@@ -126,27 +135,38 @@ def record_gif(
     Raises:
         EvaluationStopped: when `stop` is requested before that; nothing is written.
     """
-    from PIL import Image
-
     stop = StopRequest(quiet=True) if stop is None else stop
-    drawn = make_rendered(policy.environment)
-    env = watched(drawn, stop)
-    frames: list[Image.Image] = []
-    try:
-        player = _Player(policy.network, env, seed)
-        ended = False
-        while not ended and len(frames) < max_frames:
-            if stop:
-                raise EvaluationStopped("before the episode was drawn")
-            frames.append(Image.fromarray(drawn.render()))
-            step = player.step()
-            ended = bool(step.terminated[0] or step.truncated[0])
-    finally:
-        env.close()
+    with _generators(seed).in_place():
+        drawn = make_rendered(policy.environment)
+        env = watched(drawn, stop)
+        try:
+            frames = _draw(drawn, _Player(policy.network, env, seed), max_frames, stop)
+        finally:
+            env.close()
     gif, duration = io.BytesIO(), round(1000 / drawn.render_fps)
     frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
     files.write(path, gif.getvalue())
     return len(frames)
+
+
+def _draw(env: GymnasiumVectorEnv, player: _Player, max_frames: int, stop: StopRequest) -> list[Image.Image]:
+    """The frames of one episode of `player` in `env`."""
+    from PIL import Image
+
+    frames: list[Image.Image] = []
+    ended = False
+    while not ended and len(frames) < max_frames:
+        if stop:
+            raise EvaluationStopped("before the episode was drawn")
+        frames.append(Image.fromarray(env.render()))
+        step = player.step()
+        ended = bool(step.terminated[0] or step.truncated[0])
+    return frames
+
+
+def _generators(seed: int) -> GlobalGenerators:
+    """What environments that draw from the global generators are evaluated with."""
+    return GlobalGenerators(integer_seed(seed, "evaluation"))
 
 
 class _Player:

@@ -26,12 +26,14 @@ def upgraded_state(state: Mapping[str, Any], schema: int, fresh: Mapping[str, An
     """The state of a checkpoint of `schema`; `fresh` is that of the same run before its first update.
 
     In schema 1 updates that were undone did not tick the clock of schedules, and before the first rollout there was no
-    recurrent state.
+    recurrent state. In it, and at first in schema 2, there were no global generators.
 
     Raises:
         UpgradeError: when updates were undone.
         LookupError, TypeError: when it is not the state of a run at all.
     """
+    if "generators" not in state["training"]:
+        state = {**state, "training": {**state["training"], "generators": None}}
     if schema > 1:
         return state
     training, schedule = dict(state["training"]), state["schedule"]

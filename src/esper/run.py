@@ -77,7 +77,7 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_request(quiet=config.quiet))
         with _false_starts_reported(stop):
-            env = watched(make_for_training(config.environment, config.ppo.num_envs), stop)
+            env = watched(make_for_training(config.environment, config.ppo.num_envs, env_seed(config, 0)), stop)
             stack.callback(env.close)
             debug = config.telemetry.telemetry == "debug"
             agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug)

@@ -63,7 +63,7 @@ class Evaluation:
         """
         started, episodes = time.perf_counter(), self._config.eval_episodes
         if self._env is None:
-            self._env = make_evaluation_env(self._config.environment, episodes, self._stop)
+            self._env = make_evaluation_env(self._config.environment, episodes, self._config.seed, self._stop)
         agent, stop = training.agent, self._stop
         try:
             scores = run_episodes(

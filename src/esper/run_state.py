@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import shlex
 import subprocess
@@ -20,11 +21,13 @@ from esper.config import RunConfig
 from esper.envs.base import EnvError
 from esper.resume import Resume, ResumeError, ResumePoint, check_newest
 from esper.resume_upgrade import upgraded_state
+from esper.seeding import integer_seed
 from esper.settings import recorded
 from esper.simic.rates import Horizon, Rates, RateSchedules
 from esper.simic.schedules import SWITCH
-from esper.simic.seeding import integer_seed
 from esper.simic.vectorized import Training
+
+_log = logging.getLogger(__name__)
 
 
 def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dict[str, Any]:
@@ -87,9 +90,16 @@ def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
         state = upgraded_state(state, resume.point.schema, capture_run(config, training, 0))
         _check_structure(state, training)
         stored = state["training"]
+        if stored["generators"] is None and resume.keeps_episodes:
+            _log.warning(
+                "%s is of a version that stored no global generators: an environment that draws from random, "
+                "numpy.random or torch goes on with other numbers",
+                resume.point.source,
+            )
         episodes = {
             "environment": with_arrays(stored["environment"]) if resume.keeps_episodes else None,
             "collector": with_arrays(stored["collector"]),
+            "generators": with_arrays(stored["generators"]),
         }
         training.load_state_dict({**stored, **episodes}, env_seed=env_seed(config, stored["agent"]["train_steps"]))
         schedules = _stored_schedules(state, resume, training)

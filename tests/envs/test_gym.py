@@ -19,12 +19,12 @@ from esper.envs.copies import Copy
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.make import make_env
 from esper.options import ConfigError
+from esper.seeding import device_generator
 from esper.simic.collect import Collector
 from esper.simic.config import NetworkConfig
 from esper.simic.episodes import Episode, EpisodeLog
 from esper.simic.networks import ActorCritic
 from esper.simic.rollout import Rollout
-from esper.simic.seeding import device_generator
 
 CPU = torch.device("cpu")
 

@@ -140,7 +140,8 @@ class TestVectors:
             (lambda s: {**s, "copies": {}}, "states of 0 copies do not fit 2"),
             (lambda s: {**s, "resetting": np.zeros(3, dtype=bool)}, "resetting is bool"),
             (lambda s: {**s, "copies": {"0": {}, "1": {}}}, "state of 0 layers"),
-            (lambda s: {**s, "copies": {k: {**v, "2": {}} for k, v in s["copies"].items()}}, "are not those of"),
+            (lambda s: {**s, "copies": {k: {**v, "2": {}} for k, v in s["copies"].items()}}, "state of 3 layers"),
+            (lambda s: changed(s, "mass", 1.0), "are not those of"),
             (lambda s: changed(s, "state", {"array": np.zeros(5)}), "state has 5 numbers; AcrobotEnv has 4"),
             (lambda s: changed(s, "state", {"code": "import os"}), "is no state"),
         ],
@@ -153,9 +154,10 @@ class TestVectors:
 
 
 def changed(state: Any, name: str, value: Any) -> Any:
-    depth = max(state["copies"]["0"])
-    copy = {**state["copies"]["0"], depth: {**state["copies"]["0"][depth], name: value}}
-    return {**state, "copies": {**state["copies"], "0": copy}}
+    copy = state["copies"]["0"]
+    depth = max(copy["env"])
+    env = {**copy["env"], depth: {**copy["env"][depth], name: value}}
+    return {**state, "copies": {**state["copies"], "0": {**copy, "env": env}}}
 
 
 class TestErrors:

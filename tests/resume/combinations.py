@@ -69,6 +69,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "limits": {"none": {}, "all": {"target_kl": 0.02, "value_clip_coef": 0.2, "max_grad_norm": "none"}},
     "evaluation": {"none": {}, "best policy": {"eval_every": 2, "eval_episodes": 2}},
+    "draws": {name: {"_env": {"draws": name}} for name in ("own", "global")},
     "fault": {"none": {}, **{name: {"_env": {"fault": name}} for name in ("reward", "observation")}},
     "resume": {"plain": {}, "continue": {}, "extend": {}, "restart": {}},
     "end": {"killed": {}, "signal": {}},
@@ -81,13 +82,17 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("native",), "observations": ("dict",)},
     # `torch` compiles each step of an LSTM's sequences anew, and is refused.
     {"engine": ("torch",), "memory": ("lstm",)},
-    # The environments in tensors have vectors, no masks, one choice or numbers, and no faults.
+    # The environments in tensors have vectors, no masks, one choice or numbers, no faults, and draw
+    # from a generator of their own.
     {"vector": ("torch",), "observations": ("dict", "image, small", "image, flatten")},
     {"vector": ("torch",), "masks": ("masked",)},
     {"vector": ("torch",), "actions": ("multi_discrete", "multi_binary")},
     {"vector": ("torch",), "fault": ("reward", "observation")},
+    {"vector": ("torch",), "draws": ("global",)},
     # Points have no warmup: it is one of them.
     {"decay": ("piecewise",), "warmup": ("steps", "fraction")},
+    # A restart leaves 4 updates, of which delay and warmup take 3.
+    {"decay": ("cosine_restarts",), "warmup": ("steps",), "resume": ("restart",)},
 )
 
 SETTINGS: Mapping[str, Any] = {

@@ -5,10 +5,13 @@ To import this registers `Mixed-v0`. It is stepped copy by copy; its own vector 
 
 from __future__ import annotations
 
+import random
+from copy import deepcopy
 from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
@@ -27,7 +30,10 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
 
 
 class Mixed(gymnasium.Env[Any, Any]):
-    """Episodes of 3 to 9 steps, half of them truncated; in step 21 its `fault`, observation or reward, is NaN."""
+    """Episodes of 3 to 9 steps, half of them truncated; in step 21 its `fault`, observation or reward, is NaN.
+
+    With `draws` "global" it also draws from the global generators and those of its spaces, which it does not seed.
+    """
 
     def __init__(
         self,
@@ -35,9 +41,10 @@ class Mixed(gymnasium.Env[Any, Any]):
         actions: str = "discrete",
         masked: bool = False,
         fault: str | None = None,
+        draws: str = "own",
     ) -> None:
-        self.observation_space, self.action_space = OBSERVATIONS[observations], ACTIONS[actions]
-        self._kind, self._masked, self._fault = observations, masked, fault
+        self.observation_space, self.action_space = OBSERVATIONS[observations], deepcopy(ACTIONS[actions])
+        self._kind, self._masked, self._fault, self._draws = observations, masked, fault, draws
         self._steps = self._age = self._length = 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -51,6 +58,8 @@ class Mixed(gymnasium.Env[Any, Any]):
         self._steps += 1
         self._age += 1
         reward = float(np.sum(action)) + float(self.np_random.normal())
+        if self._draws == "global":
+            reward += _draw_globally() + float(np.sum(self.action_space.sample()))
         if self._steps == 21 and self._fault == "reward":
             reward = np.nan
         over = self._age >= self._length
@@ -79,6 +88,10 @@ class Mixed(gymnasium.Env[Any, Any]):
         (kind,) = (name for name, space in ACTIONS.items() if space == self.action_space)
         # In every choice one value is not allowed, another one in the next step.
         return {"action_mask": np.concatenate([np.arange(n) != self._age % n for n in choices[kind]])}
+
+
+def _draw_globally() -> float:
+    return random.gauss() + np.random.normal() + float(torch.rand(()))  # noqa: NPY002
 
 
 class MixedVector(gymnasium.vector.VectorEnv[Any, Any, Any]):

@@ -50,6 +50,7 @@ class TestState:
         assert new["training"] == {
             "agent": {"train_steps": 4},
             "collector": {"obs": [1], "memory": [0], "begins": [True]},
+            "generators": None,
             "first_update": 0,
             "skipped": 0,
             "undone": 0,
@@ -62,8 +63,11 @@ class TestState:
         assert old["training"]["rollouts"] == 4  # it was not changed itself
 
     def test_one_of_this_schema_stays(self) -> None:
-        state = old_state()
+        state = old_state(generators={})
         assert upgraded_state(state, 2, FRESH) is state
+
+    def test_one_of_before_there_were_generators_has_none(self) -> None:
+        assert upgraded_state(old_state(), 2, FRESH) == old_state(generators=None)
 
     def test_with_undone_updates_is_refused(self) -> None:
         with pytest.raises(UpgradeError, match=r"3 of its 7 updates were undone \(or over target_kl at once\); the"):

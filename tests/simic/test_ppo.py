@@ -8,11 +8,11 @@ import torch
 
 import probes
 from esper.options import ConfigError
+from esper.seeding import host_generator, integer_seed
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig, make_schedule
 from esper.simic import train_ppo_vectorized as train
 from esper.simic.config import CoefficientConfig
 from esper.simic.ppo import explained_variance
-from esper.simic.seeding import host_generator, integer_seed
 from esper.simic.vectorized import Training
 from esper.telemetry.anomalies import AnomalyDetector
 from esper.telemetry.events import Event, UpdateCompleted, to_record

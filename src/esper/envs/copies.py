@@ -19,9 +19,11 @@ from gymnasium.vector.async_vector_env import _async_worker
 from esper.envs import masks
 from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import EnvError, StateTree
+from esper.envs.generators import Generators
 from esper.envs.rules import BrokenRule
-from esper.envs.snapshot import capture, restore
+from esper.envs.snapshot import capture_all, restore_all
 from esper.errors import describe_with_place, is_ctrl_c
+from esper.seeding import integer_seed, seeded_globals, set_global_state
 from esper.stopping import Overdue
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.copy_index = 0
         self.pending_state: StateTree = {}
+        self.generators = Generators(env)
         # Where masks are found; None as long as nobody has asked, or of actions that have none.
         self.masked: tuple[str, ...] | None = None
         self._last: Any = None  # the observation that the environment returned last, itself
@@ -65,6 +68,8 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, **arguments: Any) -> Any:
         try:
+            if arguments.get("seed") is not None:
+                self.generators.seed(arguments["seed"])
             obs, info = self.env.reset(**arguments)
             self._last = obs
             return obs.copy(), self._mask_of(info, ended=False)
@@ -81,6 +86,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self.copy_index:
             return (), []
         try:
+            self.generators.seed(0)
             info = self.env.reset(seed=0)[1]
             sources = masks.sources_of(self.env, info)
             return sources, masks.unused(self.env, info, sources)
@@ -106,13 +112,13 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def capture_state(self) -> StateTree | None:
         try:
-            return capture(self.env)
+            return capture_all(self.env, self.generators)
         except BaseException as error:
             raise self._failed("in state_dict", error) from error
 
     def restore_pending_state(self) -> None:
         try:
-            restore(self.env, self.pending_state)
+            restore_all(self.env, self.generators, self.pending_state)
         except BaseException as error:
             why = str(self._failed("in load_state_dict", error)).partition(": ")[2]
             raise ValueError(
@@ -147,11 +153,11 @@ def is_of_copies(env: Any) -> TypeGuard[SyncVectorEnv | AsyncVectorEnv]:
     """Whether `env` is of ours: of `Copy`s that it steps one by one, and not as arrays by itself."""
     if isinstance(env, SyncVectorEnv):
         return all(isinstance(copy, Copy) for copy in env.envs)
-    return isinstance(env, AsyncVectorEnv) and env.worker is worker
+    return isinstance(env, AsyncVectorEnv) and getattr(env.worker, "func", None) is worker
 
 
-def worker(index: int, make: Callable[[], gymnasium.Env[Any, Any]], *rest: Any) -> None:
-    """Gymnasium's worker of an `AsyncVectorEnv`, for a process of a run.
+def worker(index: int, make: Callable[[], Copy], *rest: Any, seed: int | None) -> None:
+    """Gymnasium's worker of an `AsyncVectorEnv`, for a process of a run. `seed` is that of constructors.
 
     Ctrl-C reaches every process of a terminal, and other signals all of a job. The run then wants to finish its update,
     so the workers must live on; but not longer than the run, should that be killed.
@@ -159,8 +165,11 @@ def worker(index: int, make: Callable[[], gymnasium.Env[Any, Any]], *rest: Any) 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
+    if seed is not None:
+        set_global_state(seeded_globals(integer_seed(seed, f"process {index}")))
     try:
         env = make()
+        env.generators.alone = True
     except BaseException as error:
         pipe, _, _, errors = rest[:4]
         why = f"environment {index} raised in its constructor: {describe_with_place(error)}"

@@ -33,11 +33,12 @@ from esper.envs.base import (
 from esper.envs.config import EnvConfig
 from esper.envs.copies import Copy, close_processes, is_of_copies, raise_one, what_is_wrong, worker
 from esper.envs.families import missing_package, register_family, register_module, wrapped
+from esper.envs.generators import Generators
 from esper.envs.masks import without_mask
 from esper.envs.native import Native
 from esper.envs.observations import is_image, observations_of, to_learner
 from esper.envs.rules import BrokenRule, checked
-from esper.envs.snapshot import capture, restore
+from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.window import check_can_be_shown, paced
 from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
 from esper.options import ConfigError, nearest
@@ -61,6 +62,7 @@ class GymnasiumVectorEnv:
         space = env.single_observation_space
         observations = observations_of(space)
         self._native = None if self._copies else Native(space, env.num_envs, next_step=self._next_step)
+        self._generators = Generators(env)
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
         self.action_masks: BoolArray | None = None
         self._to_learner = to_learner(space)
@@ -76,6 +78,8 @@ class GymnasiumVectorEnv:
     def reset(self, seed: int) -> ObsArray:
         self._resetting[:] = False
         with self._errors():
+            if self._native:
+                self._generators.seed(seed)
             outcome = self._env.reset(seed=seed)
             obs, info = self._native.reset(outcome) if self._native else outcome
         if self._copies is None and "action_mask" in info:
@@ -123,7 +127,7 @@ class GymnasiumVectorEnv:
     def state_dict(self) -> StateTree | None:
         with self._errors():
             if self._copies is None:
-                state = capture(self._env)
+                state = capture_all(self._env, self._generators)
             else:
                 states = self._copies.call("capture_state")
                 state = None if None in states else {str(index): state for index, state in enumerate(states)}
@@ -134,7 +138,7 @@ class GymnasiumVectorEnv:
         if resetting.shape != self._resetting.shape or resetting.dtype != np.bool_:
             raise ValueError(f"resetting is {resetting.dtype} {resetting.shape}, not bool {self._resetting.shape}")
         if self._copies is None:
-            restore(self._env, state["copies"])
+            restore_all(self._env, self._generators, state["copies"])
         else:
             names = [str(index) for index in range(self.spec.num_envs)]
             if set(state["copies"]) != set(names):
@@ -188,8 +192,8 @@ class GymnasiumVectorEnv:
             self._env.close()
 
 
-def make_gymnasium(config: EnvConfig, num_envs: int) -> GymnasiumVectorEnv:
-    """The environment `config` asks for.
+def make_gymnasium(config: EnvConfig, num_envs: int, seed: int | None = None) -> GymnasiumVectorEnv:
+    """The environment `config` asks for; constructors in processes of their own draw from `seed`.
 
     Raises:
         ConfigError: for an unknown id, a missing package, arguments the environment refuses, unsupported spaces.
@@ -203,7 +207,7 @@ def make_gymnasium(config: EnvConfig, num_envs: int) -> GymnasiumVectorEnv:
     if config.vector == "native" or (config.vector == "auto" and native):
         return _make(config, lambda: _make_native(config, num_envs))
     mode = "async" if config.vector == "async" else "sync"
-    return _make(config, lambda: _make_copies(config, num_envs, mode))
+    return _make(config, lambda: _make_copies(config, num_envs, mode, seed))
 
 
 def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
@@ -216,7 +220,7 @@ def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
     if is_atari(config.env):
         return _make(config, lambda: Drawn(_make_native(config, 1)))
     drawn = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": "rgb_array"})
-    return _make(drawn, lambda: _make_copies(drawn, 1, "sync"))
+    return _make(drawn, lambda: _make_copies(drawn, 1, "sync", None))
 
 
 def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVectorEnv:
@@ -233,7 +237,7 @@ def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVecto
 
     def make() -> Any:
         check_can_be_shown(spec)
-        return _make_copies(shown, 1, "sync", paced(fps))
+        return _make_copies(shown, 1, "sync", None, paced(fps))
 
     return _make(shown, make)
 
@@ -270,7 +274,7 @@ def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
 
 
 def _make_copies(
-    config: EnvConfig, num_envs: int, mode: str, *wrappers: Callable[[gymnasium.Env[Any, Any]], Any]
+    config: EnvConfig, num_envs: int, mode: str, seed: int | None, *wrappers: Callable[[gymnasium.Env[Any, Any]], Any]
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     made: list[Copy] = []
 
@@ -279,6 +283,7 @@ def _make_copies(
         return made[-1]
 
     async_ = mode == "async"
+    processes = {"worker": functools.partial(worker, seed=seed)} if async_ else {}
     others = set(multiprocessing.active_children())
     try:
         with warnings.catch_warnings(), exits_raise():
@@ -288,7 +293,7 @@ def _make_copies(
                 config.env,
                 num_envs=num_envs,
                 vectorization_mode=mode,
-                vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **({"worker": worker} if async_ else {})},
+                vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **processes},
                 wrappers=[checked, *wrappers, wrapped, without_mask, flatten_observations, Copy if async_ else counted],
                 disable_env_checker=True,
                 **config.env_kwargs,

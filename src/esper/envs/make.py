@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal
 
 from esper.envs.atari import for_scores, for_training
@@ -10,6 +11,7 @@ from esper.envs.config import EnvConfig
 from esper.envs.device.vector import PREFIX, make_device, on_host
 from esper.envs.gym import GymnasiumVectorEnv, make_gymnasium, make_gymnasium_rendered, make_gymnasium_shown
 from esper.envs.pool import make_envpool
+from esper.seeding import GlobalGenerators
 
 
 def make_env(
@@ -27,22 +29,23 @@ def make_env(
     return make_for_training(EnvConfig(env=env, env_kwargs=env_kwargs or {}, vector=vector), num_envs)
 
 
-def make_for_training(config: EnvConfig, num_envs: int) -> VectorEnv:
-    """The same from an `EnvConfig`."""
-    return _make(for_training(config), num_envs)
+def make_for_training(config: EnvConfig, num_envs: int, seed: int | None = None) -> VectorEnv:
+    """The same from an `EnvConfig`; with a `seed`, constructors that draw from global generators draw from that."""
+    return _make(for_training(config), num_envs, seed)
 
 
-def make_from_config(config: EnvConfig, num_envs: int) -> VectorEnv:
+def make_from_config(config: EnvConfig, num_envs: int, seed: int | None = None) -> VectorEnv:
     """The same for scores: whole episodes with the environment's own rewards, where training has others."""
-    return _make(for_scores(config), num_envs)
+    return _make(for_scores(config), num_envs, seed)
 
 
-def _make(config: EnvConfig, num_envs: int) -> VectorEnv:
+def _make(config: EnvConfig, num_envs: int, seed: int | None) -> VectorEnv:
     if config.env.startswith(PREFIX):
         return make_device(config, num_envs)
     if config.vector == "envpool":
         return make_envpool(config, num_envs)
-    return make_gymnasium(config, num_envs)
+    with contextlib.nullcontext() if seed is None else GlobalGenerators(seed).in_place():
+        return make_gymnasium(config, num_envs, seed)
 
 
 def make_rendered(config: EnvConfig) -> GymnasiumVectorEnv:

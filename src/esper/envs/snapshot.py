@@ -18,9 +18,11 @@ import numpy as np
 from gymnasium.wrappers import FlattenObservation, OrderEnforcing, TimeLimit
 
 from esper.envs.base import StateTree
+from esper.envs.generators import Generators
 from esper.envs.masks import MaskTaken
 from esper.envs.rules import Checked
 from esper.envs.velocity import HideVelocities
+from esper.seeding import checked_twister
 
 _KNOWN_FAMILIES = ("gymnasium.envs.classic_control.", "gymnasium.envs.mujoco.")
 _KNOWN_WRAPPERS = (FlattenObservation, HideVelocities, MaskTaken, OrderEnforcing, TimeLimit)
@@ -47,6 +49,27 @@ def restore(env: Any, state: Mapping[str, Any]) -> None:
         raise ValueError(f"state of {len(state)} layers does not fit {env}")
     for depth, layer in enumerate(layers):
         _restore(layer, state[str(depth)])
+
+
+def capture_all(env: Any, generators: Generators) -> StateTree | None:
+    """The same with the generators that `env` may draw from besides its own."""
+    state = capture(env)
+    return None if state is None else {"env": state, "generators": generators.state_dict()}
+
+
+def restore_all(env: Any, generators: Generators, state: Mapping[str, Any]) -> None:
+    """Put both where they stood.
+
+    States of older versions are of the environment alone: its generators stay as the reset has seeded them.
+
+    Raises:
+        ValueError: as `restore`.
+    """
+    if set(state) != {"env", "generators"}:
+        restore(env, state)
+        return
+    restore(env, state["env"])
+    generators.load_state_dict(state["generators"])
 
 
 def _layers(env: Any) -> list[Any] | None:
@@ -140,7 +163,7 @@ def _decode(value: Any) -> Any:
             return generator
         case {"random_state": state}:
             random_state = np.random.RandomState()
-            random_state.set_state(state)
+            random_state.set_state(checked_twister(state))
             return random_state
         case {"items": items, "tuple": is_tuple}:
             decoded = [_decode(items[str(index)]) for index in range(len(items))]

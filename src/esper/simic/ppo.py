@@ -13,6 +13,7 @@ from torch import Tensor
 
 from esper.envs.base import EnvSpec
 from esper.options import ConfigError
+from esper.seeding import device_generator, host_generator, integer_seed
 from esper.simic.config import PPOConfig
 from esper.simic.faults import find_fault
 from esper.simic.losses import RATIO_QUANTILES, Coefficients, Minibatch
@@ -22,7 +23,6 @@ from esper.simic.optimizers import Adam
 from esper.simic.rates import Horizon, Rates, RateSchedules
 from esper.simic.rollout import Rollout
 from esper.simic.schedules import schedules_enabled
-from esper.simic.seeding import device_generator, host_generator, integer_seed
 from esper.simic.sequences import evaluate_sequences, to_sequences
 from esper.simic.state import StateForm, form_of
 from esper.simic.update import Optimization

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
+from esper.seeding import GlobalGenerators
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector
 from esper.simic.episodes import Episode, EpisodeLog
@@ -51,7 +52,8 @@ def train_ppo_vectorized(
 
     An agent that was trained before goes on for as many updates again, past the end of its schedules unless
     `PPOAgent.set_horizon` gave them a new one; that is logged as a warning. `on_event` gets every event, `on_update`
-    those of updates that were completed; `should_stop` is asked between updates.
+    those of updates that were completed; `should_stop` is asked between updates. While it runs, the global generators
+    of `random`, `numpy.random` and torch (on the CPU) are seeded by `env_seed`; afterwards they are as before.
 
     Raises:
         EnvError: when the environment raises.
@@ -83,11 +85,14 @@ class Training:
 
     Between updates its whole state can be taken and given to another one, which goes on exactly there. `undone` counts
     the updates that were undone because something was not finite, `skipped` the latest of them that came in a row.
+    It has global generators of its own, seeded by `env_seed`, for environments that draw from these.
     """
 
     def __init__(self, agent: PPOAgent, env: VectorEnv, *, env_seed: int) -> None:
         self.agent, self._env = agent, env
-        self._collector = make_collector(agent, env, env_seed)
+        self._generators = GlobalGenerators(env_seed)
+        with self._generators.in_place():
+            self._collector = make_collector(agent, env, env_seed)
         self._log = EpisodeLog(env.spec.num_envs)
         self._rollout = agent.allocate_rollout()
         self._first_update = agent.train_steps
@@ -102,11 +107,13 @@ class Training:
         after_update: Callable[[], None] = lambda: None,
     ) -> TrainResult:
         """Update until the end, or until stopped; `after_update` follows each update's event."""
-        while (status := self._status()) == "training" and not should_stop():
-            on_event(self.update())
-            if self._result.minibatches is not None:
-                on_event(self._debug_snapshot(self._result.minibatches))
-            after_update()
+        # Around all updates: to change the generators takes 0.1 ms, much where an update takes one.
+        with self._generators.in_place():
+            while (status := self._status()) == "training" and not should_stop():
+                on_event(self.update())
+                if self._result.minibatches is not None:
+                    on_event(self._debug_snapshot(self._result.minibatches))
+                after_update()
         return self.result("interrupted" if status == "training" else status)
 
     def result(self, status: Literal["completed", "interrupted", "diverged"]) -> TrainResult:
@@ -137,8 +144,9 @@ class Training:
     def update(self) -> Event:
         """Collect a rollout and learn from it."""
         started = time.perf_counter()
-        self._collect()
-        self._result = result = self.agent.update(self._rollout)
+        with self._generators.in_place():
+            self._collect()
+            self._result = result = self.agent.update(self._rollout)
         # Only now, as it waits for the device, which then has nothing more to do.
         finished = self._log.finished(self._rollout)
         self.episodes += len(finished)
@@ -164,6 +172,7 @@ class Training:
             "agent": self.agent.state_dict(),
             "collector": {**self._collector.state_dict(), **self._log.state_dict()},
             "environment": self._env.state_dict(),
+            "generators": self._generators.state_dict(),
             "first_update": self._first_update,
             "episodes": self.episodes,
             "skipped": self.skipped,
@@ -171,11 +180,13 @@ class Training:
         }
 
     def state_form(self) -> StateForm:
-        """What `state_dict` holds; the environment judges its own part."""
+        """What `state_dict` holds; the environment and the generators judge their own parts."""
         return {
             "agent": self.agent.state_form(),
             "collector": {**self._collector.state_form(), **self._log.state_form()},
             "environment": object,
+            # Of another version of torch they have another form.
+            "generators": object,
             "first_update": int,
             "episodes": int,
             "skipped": int,
@@ -196,14 +207,20 @@ class Training:
         self.episodes, self.undone = state["episodes"], state["undone"]
         # Whoever goes on with a run that was stopped for its skipped updates wants to see the next ones.
         self.skipped = state["skipped"] % self.agent.config.max_skipped_updates
+        # States of older versions have none; then they begin anew.
+        self._generators = GlobalGenerators(env_seed)
         if state["environment"] is None:
             self.agent.reward_scaler.forget_episodes()
-            self._collector.reset(env_seed)
+            with self._generators.in_place():
+                self._collector.reset(env_seed)
             self._log = EpisodeLog(self._env.spec.num_envs)
-        else:
+            return
+        with self._generators.in_place():
             self._env.load_state_dict(state["environment"])
-            self._collector.load_state_dict(state["collector"])
-            self._log.load_state_dict(state["collector"])
+        self._collector.load_state_dict(state["collector"])
+        self._log.load_state_dict(state["collector"])
+        if state["generators"] is not None:
+            self._generators.load_state_dict(state["generators"])
 
     def _event(self, result: UpdateResult, finished: list[Episode], seconds: float) -> Event:
         if not result.optimizer_steps:
