@@ -91,7 +91,9 @@ HOMES = {
         *("esper.envs.actions", "esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot"),
         *("esper.envs.atari", "esper.envs.families", "esper.envs.minatar", "esper.envs.minigrid"),
         *(
+            "esper.envs.limits",
             "esper.envs.masks",
+            "esper.envs.modes",
             "esper.envs.native",
             "esper.envs.observations",
             "esper.envs.rules",
