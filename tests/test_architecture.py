@@ -25,6 +25,7 @@ MAY_IMPORT = {
     },
     "esper.settings": {"esper.options", "esper.config", "esper.simic.config", "esper.simic.schedule_config"},
     "esper.machine": set(),
+    "esper.progress": set(),
     "esper.stopping": set(),
     "esper.errors": set(),
     "esper.watched": {"esper.envs.base", "esper.errors", "esper.stopping"},
@@ -56,7 +57,7 @@ MAY_IMPORT = {
     "esper.evaluate": {"esper.envs", "esper.policy", "esper.simic", "esper.stopping", "esper.watched"},
     "esper.export": {"esper.envs.base", "esper.policy", "esper.simic.networks"},
     "esper.run_evaluation": {
-        *("esper.config", "esper.envs.base", "esper.evaluate"),
+        *("esper.config", "esper.envs.base", "esper.evaluate", "esper.progress"),
         *("esper.simic.vectorized", "esper.stopping", "esper.telemetry.events", "esper.watched"),
     },
     "esper.run": {

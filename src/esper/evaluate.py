@@ -13,7 +13,7 @@ import torch
 
 from esper import files
 from esper.envs.base import Step, VectorEnv
-from esper.envs.config import EnvConfig
+from esper.envs.config import MAX_EPISODE_STEPS, EnvConfig
 from esper.envs.make import make_from_config, make_rendered, make_shown
 from esper.policy import Policy
 from esper.simic.networks import ActorCritic
@@ -24,8 +24,6 @@ from esper.watched import watched
 _log = logging.getLogger(__name__)
 
 _MAX_ENVS = 8
-# Where an environment has no time limit, and none is given, an evaluation cuts its episodes after so many steps.
-MAX_EPISODE_STEPS = 10_000
 
 
 class EvaluationStopped(Exception):

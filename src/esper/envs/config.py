@@ -8,6 +8,10 @@ from typing import Any, ClassVar, Literal
 
 from esper.options import Bounds, ConfigError, check_options, option
 
+# Where an environment has no time limit, and none is given, an evaluation cuts its episodes after so many steps.
+MAX_EPISODE_STEPS = 10_000
+TIME_LIMIT = Bounds(minimum=1, maximum=10**8)
+
 # Arguments of environments that say the same as `max_episode_steps`.
 _LIMITS = ("max_episode_steps", "max_num_frames_per_episode")
 
@@ -33,7 +37,7 @@ class EnvConfig:
     max_episode_steps: int | None = option(
         None,
         "time limit: steps after which an episode is cut (truncated), in place of the environment's own limit",
-        bounds=Bounds(minimum=1, maximum=10**8),
+        bounds=TIME_LIMIT,
     )
 
     def __post_init__(self) -> None:
