@@ -89,6 +89,8 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("torch",), "actions": ("multi_discrete", "multi_binary")},
     {"vector": ("torch",), "fault": ("reward", "observation")},
     {"vector": ("torch",), "success": ("told",)},
+    # Of the four updates after a restart, delay and warmup leave one, too few for two cycles.
+    {"decay": ("cosine_restarts",), "warmup": ("steps",), "resume": ("restart",)},
     # Points have no warmup: it is one of them.
     {"decay": ("piecewise",), "warmup": ("steps", "fraction")},
 )
