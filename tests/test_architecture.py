@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "esper.settings": {"esper.options", "esper.config", "esper.simic.config", "esper.simic.schedule_config"},
     "esper.machine": set(),
     "esper.seeding": set(),
+    "esper.progress": set(),
     "esper.stopping": set(),
     "esper.errors": set(),
     "esper.watched": {"esper.envs.base", "esper.errors", "esper.stopping"},
@@ -61,7 +62,7 @@ MAY_IMPORT = {
     },
     "esper.export": {"esper.envs.base", "esper.policy", "esper.simic.networks"},
     "esper.run_evaluation": {
-        *("esper.config", "esper.envs.base", "esper.evaluate"),
+        *("esper.config", "esper.envs.base", "esper.evaluate", "esper.progress"),
         *("esper.simic.vectorized", "esper.stopping", "esper.telemetry.events", "esper.watched"),
     },
     "esper.run": {
@@ -97,7 +98,9 @@ HOMES = {
         *("esper.envs.atari", "esper.envs.families", "esper.envs.minatar", "esper.envs.minigrid"),
         *(
             "esper.envs.generators",
+            "esper.envs.limits",
             "esper.envs.masks",
+            "esper.envs.modes",
             "esper.envs.native",
             "esper.envs.observations",
             "esper.envs.rules",

@@ -61,6 +61,7 @@ def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
         "env": environment.env,
         "env_kwargs": environment.env_kwargs,
         "vector": environment.vector,
+        "max_episode_steps": environment.max_episode_steps,
         "observations": _stored(agent.spec.observations, _OBSERVATIONS),
         "actions": _stored(agent.spec.actions, _ACTIONS),
         "masked": agent.spec.masked,

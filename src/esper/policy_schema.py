@@ -85,6 +85,7 @@ def read_environment(metadata: Mapping[str, Any]) -> EnvConfig:
         env=metadata.get("env"),  # type: ignore[arg-type]
         env_kwargs=metadata.get("env_kwargs"),  # type: ignore[arg-type]
         vector=metadata.get("vector", "auto"),
+        max_episode_steps=metadata.get("max_episode_steps"),
     )
 
 

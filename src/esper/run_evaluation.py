@@ -10,13 +10,16 @@ from typing import Any
 
 from esper.config import RunConfig
 from esper.envs.base import VectorEnv
-from esper.evaluate import EvaluationStopped, make_evaluation_env, run_episodes
+from esper.evaluate import EvaluationStopped, make_evaluation_env, run_episodes, until
+from esper.progress import Progress
 from esper.simic.vectorized import Training
 from esper.stopping import StopRequest
-from esper.telemetry.events import EvaluationCompleted, episode_fields
+from esper.telemetry.events import EvaluationCompleted, episode_fields, success_rate
 from esper.watched import GivenUp
 
 _log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 10.0
 
 
 class Evaluation:
@@ -64,10 +67,19 @@ class Evaluation:
         started, episodes = time.perf_counter(), self._config.eval_episodes
         if self._env is None:
             self._env = make_evaluation_env(self._config.environment, episodes, self._config.seed, self._stop)
-        agent, stop = training.agent, self._stop
+        agent = training.agent
+
+        def say(progress: str) -> None:
+            _log.info("evaluation after update %d: %s", agent.train_steps - 1, progress)
+
+        progress = Progress(say, episodes, first=SECONDS_BETWEEN_LINES, every=SECONDS_BETWEEN_LINES)
         try:
             scores = run_episodes(
-                agent.network, self._env, episodes=episodes, seed=self._config.seed, should_stop=lambda: bool(stop)
+                agent.network,
+                self._env,
+                episodes=episodes,
+                seed=self._config.seed,
+                on_step=until(self._stop, episodes, progress),
             )
         except (EvaluationStopped, GivenUp) as error:
             _log.warning("the evaluation after update %d is dropped: %s", agent.train_steps - 1, error)
@@ -81,6 +93,8 @@ class Evaluation:
             eval_return_std=fields["episode_return_std"],
             eval_length_mean=fields["episode_length_mean"],
             seconds=time.perf_counter() - started,
+            eval_capped=sum(scores.capped) or None,
+            eval_success_rate=success_rate(scores.successes),
         )
         return event, self._judge(event.eval_return_mean, event.update)
 

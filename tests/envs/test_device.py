@@ -77,7 +77,9 @@ class TestAgainstGymnasium:
             while not ended:
                 action = env.action_space.sample()
                 obs, _, terminated, truncated, _ = env.step(action)
-                outcome = step(dynamics, copies, as_tensor(action), torch.rand(1, dynamics.state_size).double())
+                uniform = torch.rand(1, dynamics.state_size).double()
+                limit = dynamics.max_episode_steps
+                outcome = step(dynamics, copies, as_tensor(action), uniform, max_episode_steps=limit)
                 copies, ended = outcome.copies, terminated or truncated
                 assert (outcome.terminated.item(), outcome.truncated.item()) == (terminated, truncated)
                 # The final observation is there although the next episode has begun.
@@ -109,7 +111,7 @@ class TestAgainstGymnasium:
         continuous = isinstance(dynamics.actions, ContinuousActions)
         copies = begin(dynamics, torch.rand(4, dynamics.state_size))
         action = torch.zeros(4, 1) if continuous else torch.ones(4, dtype=torch.int64)
-        explanation = torch._dynamo.explain(lambda c, a, u: step(dynamics, c, a, u))(
+        explanation = torch._dynamo.explain(lambda c, a, u: step(dynamics, c, a, u, max_episode_steps=500))(
             copies, action, torch.rand(4, dynamics.state_size)
         )
         assert (explanation.graph_count, explanation.graph_break_count) == (1, 0)

@@ -38,6 +38,8 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "actions": {name: {"_env": {"actions": name}} for name in mixed_env.ACTIONS},
     "masks": {"none": {}, "masked": {"_env": {"masked": True}}},
+    "success": {"none": {}, "told": {"_env": {"success": True}}},
+    "time limit": {"none": {}, "4 steps": {"max_episode_steps": 4}},
     "observation statistics": {"no": {}, "yes": {"normalize_observations": True}},
     "reward statistics": {"no": {}, "yes": {"normalize_rewards": True}},
     "trunk": {"apart": {}, **{f"shared, {lr}": {"shared_trunk": True, "shared_lr": lr} for lr in ("policy", "min")}},
@@ -82,13 +84,14 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("native",), "observations": ("dict",)},
     # `torch` compiles each step of an LSTM's sequences anew, and is refused.
     {"engine": ("torch",), "memory": ("lstm",)},
-    # The environments in tensors have vectors, no masks, one choice or numbers, no faults, and draw
+    # The environments in tensors have vectors, no masks, one choice or numbers, no faults, tell of no success, and draw
     # from a generator of their own.
     {"vector": ("torch",), "observations": ("dict", "image, small", "image, flatten")},
     {"vector": ("torch",), "masks": ("masked",)},
     {"vector": ("torch",), "actions": ("multi_discrete", "multi_binary")},
     {"vector": ("torch",), "fault": ("reward", "observation")},
     {"vector": ("torch",), "draws": ("global",)},
+    {"vector": ("torch",), "success": ("told",)},
     # Points have no warmup: it is one of them.
     {"decay": ("piecewise",), "warmup": ("steps", "fraction")},
     # A restart leaves 4 updates, of which delay and warmup take 3.

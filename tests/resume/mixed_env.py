@@ -5,6 +5,7 @@ To import this registers `Mixed-v0`. It is stepped copy by copy; its own vector 
 
 from __future__ import annotations
 
+import math
 import random
 from copy import deepcopy
 from typing import Any
@@ -42,9 +43,11 @@ class Mixed(gymnasium.Env[Any, Any]):
         masked: bool = False,
         fault: str | None = None,
         draws: str = "own",
+        success: bool = False,
     ) -> None:
         self.observation_space, self.action_space = OBSERVATIONS[observations], deepcopy(ACTIONS[actions])
         self._kind, self._masked, self._fault, self._draws = observations, masked, fault, draws
+        self._tells = success
         self._steps = self._age = self._length = 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -82,12 +85,13 @@ class Mixed(gymnasium.Env[Any, Any]):
         return {"where": numbers[:2], "which": self._age % 3} if self._kind == "dict" else numbers
 
     def _info(self) -> dict[str, Any]:
+        success = {"is_success": self._length > 5} if self._tells else {}
         if not self._masked:
-            return {}
+            return success
         choices = {"discrete": (3,), "multi_discrete": (3, 2), "multi_binary": (2, 2)}
         (kind,) = (name for name, space in ACTIONS.items() if space == self.action_space)
         # In every choice one value is not allowed, another one in the next step.
-        return {"action_mask": np.concatenate([np.arange(n) != self._age % n for n in choices[kind]])}
+        return {**success, "action_mask": np.concatenate([np.arange(n) != self._age % n for n in choices[kind]])}
 
 
 def _draw_globally() -> float:
@@ -99,9 +103,10 @@ class MixedVector(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
-    def __init__(self, num_envs: int, **arguments: Any) -> None:
+    def __init__(self, num_envs: int, max_episode_steps: float = math.inf, **arguments: Any) -> None:
         self._copies = [Mixed(**arguments) for _ in range(num_envs)]
         self._over = np.zeros(num_envs, dtype=np.bool_)
+        self._limit, self._tells = max_episode_steps, arguments.get("success")
         self.num_envs = num_envs
         first = self._copies[0]
         self.single_observation_space, self.single_action_space = first.observation_space, first.action_space
@@ -116,12 +121,17 @@ class MixedVector(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> Any:
         rows = [
-            (copy.reset()[0], 0.0, False, False) if over else copy.step(action)[:4]
+            (copy.reset()[0], 0.0, False, False) if over else self._step(copy, action)
             for copy, action, over in zip(self._copies, actions, self._over, strict=True)
         ]
         obs, rewards, terminated, truncated = (np.stack(column) for column in zip(*rows, strict=True))
         self._over = terminated | truncated
-        return obs, rewards, terminated, truncated, {}
+        success = {"is_success": np.array([copy._length > 5 for copy in self._copies])} if self._tells else {}
+        return obs, rewards, terminated, truncated, success
+
+    def _step(self, copy: Mixed, action: Any) -> tuple[Any, float, bool, bool]:
+        obs, reward, terminated, truncated, _ = copy.step(action)
+        return obs, reward, terminated, truncated or copy._age >= self._limit
 
     def state_dict(self) -> dict[str, Any]:
         # `_over` itself, which a step replaces: what is stored must be what was.

@@ -32,9 +32,8 @@ class Setting:
     num_steps: int = 18
 
     def __post_init__(self) -> None:
-        env = make_env(f"torch/{self.name}", num_envs=NUM_ENVS)
+        env = make_env(f"torch/{self.name}", num_envs=NUM_ENVS, max_episode_steps=self.limit)
         assert isinstance(env, DeviceEnv)
-        env.dynamics.max_episode_steps = self.limit  # type: ignore[attr-defined]
         config = PPOConfig(
             num_envs=NUM_ENVS,
             num_steps=self.num_steps,

@@ -57,7 +57,8 @@ def plot_report(updates: Columns, anomalies: Sequence[Trouble]) -> dict[str, tup
     Anomalies are marked, by number, where they begin.
     """
     drawn = {}
-    for name, (heading, panels) in _REPORT.items():
+    for name, (heading, every) in _REPORT.items():
+        panels = [panel for panel in every if panel not in _WHERE_KNOWN or panel in updates]
         figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.2), layout="constrained")
         for axis, panel in zip(axes, panels, strict=True):
             _plot_panel(axis, panel, _wide(updates))
@@ -99,11 +100,13 @@ def _mark(axis: Axes, anomalies: Sequence[Trouble]) -> None:
 
 # File name, heading, and what is drawn side by side.
 _REPORT = {
-    "learning": ("Learning", ("return", "lr", "steps_per_second")),
+    "learning": ("Learning", ("return", "success_rate", "lr", "steps_per_second")),
     "value": ("Value function", ("value_loss", "explained_variance", "grad_norm")),
     "policy": ("Policy", ("policy_loss", "entropy", "approx_kl")),
     "ratio": ("Ratio and clipping", ("ratio", "clip_fraction", "ratio_std")),
 }
+# What most environments do not tell.
+_WHERE_KNOWN = ("success_rate",)
 
 
 def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:

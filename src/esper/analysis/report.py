@@ -30,6 +30,7 @@ class Record:
     resumed: Sequence[Mapping[str, Any]]
     updates: Columns
     anomalies: Sequence[Trouble]
+    evaluations: Sequence[Mapping[str, Any]]
 
 
 def read_record(run_dir: Path) -> Record:
@@ -55,6 +56,7 @@ def read_record(run_dir: Path) -> Record:
         resumed=[event for event in events if event["event"] == "run_resumed"],
         updates={**updates, **ratio_quantiles(events, updates["update"])},
         anomalies=find_troubles(events),
+        evaluations=[event for event in events if event["event"] == "evaluation_completed"],
     )
 
 
@@ -110,6 +112,8 @@ def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]]) 
             for i, a in enumerate(record.anomalies, start=1)
         )
         sections += [heading("Anomalies", bad=True), table(rows)]
+    if record.evaluations:
+        sections += [heading("Evaluation"), _evaluations(record.evaluations)]
     for says, (_, png) in pictures.items():
         sections += [heading(says), picture(says, png)]
     schedules = {
@@ -122,6 +126,25 @@ def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]]) 
         if rows:
             sections += [heading(says), table(rows.items())]
     return page(f"{config['env']}, seed {record.started['seed']}", sections)
+
+
+def _evaluations(events: Sequence[Mapping[str, Any]]) -> str:
+    """The best and the latest one, as a table; what is known of neither is left out."""
+    best = max(events, key=lambda event: event.get("eval_return_mean", -math.inf))
+    columns = {
+        "after update": "update",
+        "mean return": "eval_return_mean",
+        "deviation": "eval_return_std",
+        "success rate": "eval_success_rate",
+        "episodes": "eval_episodes",
+        "cut without an end": "eval_capped",
+    }
+    known = {says: name for says, name in columns.items() if name in best or name in events[-1]}
+    rows = [
+        (which, *(f"{event.get(name, math.nan):.10g}" for name in known.values()))
+        for which, event in (("best", best), ("latest", events[-1]))
+    ]
+    return table(rows, ("", *known))
 
 
 def _how_it_went(record: Record) -> str:

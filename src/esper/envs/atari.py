@@ -54,7 +54,12 @@ def native_arguments(config: EnvConfig) -> dict[str, Any]:
     """
     if taken := sorted(_DECIDED_BY_THE_RUN & config.env_kwargs.keys()):
         raise ConfigError("env_kwargs", config.env_kwargs, f"{', '.join(taken)}: decided by the run's own settings")
-    return {"num_threads": usable_cores(), **config.env_kwargs, "autoreset_mode": AutoresetMode.SAME_STEP}
+    arguments = {"num_threads": usable_cores(), **config.env_kwargs, "autoreset_mode": AutoresetMode.SAME_STEP}
+    if config.max_episode_steps is None:
+        return arguments
+    # A step is an action, done for so many frames.
+    frameskip = config.env_kwargs.get("frameskip", gymnasium.spec(config.env).kwargs["frameskip"])
+    return {**arguments, "max_num_frames_per_episode": config.max_episode_steps * frameskip}
 
 
 def check_vector(config: EnvConfig) -> None:

@@ -89,7 +89,8 @@ class EnvSpec:
     """Sizes of a vectorized environment of `num_envs` copies.
 
     `masked` says whether it tells, by `action_masks`, which actions are allowed, `resets_in_a_step` whether a copy
-    spends a step on resetting, which is `ignored`.
+    spends a step on resetting, which is `ignored`. After `max_episode_steps` an episode is cut at the latest; None
+    where there is no time limit, or none that is known.
     """
 
     num_envs: int
@@ -97,6 +98,7 @@ class EnvSpec:
     actions: Actions
     masked: bool = False
     resets_in_a_step: bool = False
+    max_episode_steps: int | None = None
 
 
 class Step(NamedTuple):
@@ -104,7 +106,8 @@ class Step(NamedTuple):
 
     `obs` [N, ...] is what to act on next. A copy that is `terminated` or `truncated` has its episode's last observation
     in `final_obs` [N, ...] (None when no episode ended). `ignored` [N] marks copies that used the step to reset: their
-    action had no effect, and the transition says nothing about the task (None when there are none).
+    action had no effect, and the transition says nothing about the task (None when there are none). `success` [N] is 1
+    or 0 where an episode ended that was a success or none, and NaN elsewhere (None when that is known of none).
     """
 
     obs: ObsArray
@@ -113,6 +116,7 @@ class Step(NamedTuple):
     truncated: BoolArray
     final_obs: ObsArray | None
     ignored: BoolArray | None
+    success: NDArray[np.float64] | None = None
 
     @property
     def begins(self) -> BoolArray:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from esper.options import check_options, option
+from esper.options import Bounds, ConfigError, check_options, option
+
+# Where an environment has no time limit, and none is given, an evaluation cuts its episodes after so many steps.
+MAX_EPISODE_STEPS = 10_000
+TIME_LIMIT = Bounds(minimum=1, maximum=10**8)
+
+# Arguments of environments that say the same as `max_episode_steps`.
+_LIMITS = ("max_episode_steps", "max_num_frames_per_episode")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,5 +34,21 @@ class EnvConfig:
         "EnvPool's version of it by threads; auto: native where there is one, else sync",
     )
 
+    max_episode_steps: int | None = option(
+        None,
+        "time limit: steps after which an episode is cut (truncated), in place of the environment's own limit",
+        bounds=TIME_LIMIT,
+    )
+
     def __post_init__(self) -> None:
         check_options(self)
+        if self.max_episode_steps is not None and (given := self.env_kwargs.keys() & set(_LIMITS)):
+            allowed = f"env_kwargs has {given.pop()}, which says the same; give one of them"
+            raise ConfigError("max_episode_steps", self.max_episode_steps, allowed)
+
+    def limited(self, max_episode_steps: int | None) -> EnvConfig:
+        """The same with this time limit, whatever it had; None leaves it as it is."""
+        if max_episode_steps is None:
+            return self
+        others = {name: value for name, value in self.env_kwargs.items() if name not in _LIMITS}
+        return dataclasses.replace(self, env_kwargs=others, max_episode_steps=max_episode_steps)

@@ -16,12 +16,13 @@ import gymnasium
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
-from esper.envs import masks
+from esper.envs import limits, masks
 from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import EnvError, StateTree
 from esper.envs.generators import Generators
 from esper.envs.rules import BrokenRule
 from esper.envs.snapshot import capture_all, restore_all
+from esper.envs.success import success_of
 from esper.errors import describe_with_place, is_ctrl_c
 from esper.seeding import integer_seed, seeded_globals, set_global_state
 from esper.stopping import Overdue
@@ -38,7 +39,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
     Observations, arrays, are the caller's to keep where an episode ends; others last until any copy is stepped again.
     Infos are empty: what nobody uses need not fit that of the other copies, nor travel between processes. Only where
     copies are `masked`, "action_mask" in every info, but for that of an episode's end, is what is allowed next, as
-    booleans.
+    booleans; and that of an end has what `success_of` gives.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -58,9 +59,10 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
             if ended or obs is last or obs.base is not None:
                 # It is to be kept, or the environment may go on to write into it.
                 obs = obs.copy()
-            if not self.masked and (self.masked is None or "action_mask" not in info):
-                return obs, reward, terminated, truncated, {}
-            return obs, reward, terminated, truncated, self._mask_of(info, ended=ended)
+            used = success_of(info) if ended else {}
+            if self.masked or (self.masked is not None and "action_mask" in info):
+                used = {**used, **self._mask_of(info, ended=ended)}
+            return obs, reward, terminated, truncated, used
         except EnvError:
             raise
         except BaseException as error:
@@ -93,8 +95,12 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         except BaseException as error:
             raise self._failed("on reset", error) from error
 
+    @property
+    def time_limit(self) -> int | None:
+        return limits.time_limit(self.env)
+
     def _mask_of(self, info: dict[str, Any], *, ended: bool) -> dict[str, Any]:
-        """What is used of `info`."""
+        """What is used of `info` for actions."""
         if not self.masked:
             if self.masked is not None and info.get("action_mask") is not None:
                 raise EnvError(f"environment {self.copy_index} gave an action mask; the first reset came without one")

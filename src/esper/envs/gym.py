@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from esper.envs import velocity
 from esper.envs.actions import actions_of, to_space
-from esper.envs.atari import Drawn, check_vector, is_atari, native_arguments
+from esper.envs.atari import Drawn, is_atari, native_arguments
 from esper.envs.base import (
     BoolArray,
     ContinuousActions,
@@ -34,11 +34,14 @@ from esper.envs.config import EnvConfig
 from esper.envs.copies import Copy, close_processes, is_of_copies, raise_one, what_is_wrong, worker
 from esper.envs.families import missing_package, register_family, register_module, wrapped
 from esper.envs.generators import Generators
+from esper.envs.limits import limited, vector_time_limit
 from esper.envs.masks import without_mask
+from esper.envs.modes import vector_mode
 from esper.envs.native import Native
 from esper.envs.observations import is_image, observations_of, to_learner
 from esper.envs.rules import BrokenRule, checked
 from esper.envs.snapshot import capture_all, restore_all
+from esper.envs.success import Successes
 from esper.envs.window import check_can_be_shown, paced
 from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
 from esper.options import ConfigError, nearest
@@ -64,6 +67,7 @@ class GymnasiumVectorEnv:
         self._native = None if self._copies else Native(space, env.num_envs, next_step=self._next_step)
         self._generators = Generators(env)
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
+        self._successes = Successes()
         self.action_masks: BoolArray | None = None
         self._to_learner = to_learner(space)
         actions = actions_of(env.single_action_space)
@@ -73,6 +77,7 @@ class GymnasiumVectorEnv:
             actions=actions,
             masked=not isinstance(actions, ContinuousActions) and self._find_masks(),
             resets_in_a_step=self._next_step,
+            max_episode_steps=self._copies.get_attr("time_limit")[0] if self._copies else vector_time_limit(env),
         )
 
     def reset(self, seed: int) -> ObsArray:
@@ -95,12 +100,13 @@ class GymnasiumVectorEnv:
             obs, reward, terminated, truncated, info = self._native.step(outcome) if self._native else outcome
         self._take_masks(info)
         obs, done = self._to_learner(obs), terminated | truncated
-        final_obs = None
+        final_obs = success = None
         if done.any():
             final_obs = obs.copy() if self._next_step else self._final_observations(obs, done, info)
+            success = self._successes.of(info if self._next_step else info.get("final_info"), done)
         ignored = self._resetting if self._next_step and self._resetting.any() else None
         self._resetting = done if self._next_step else self._resetting
-        return Step(obs, reward, terminated, truncated, final_obs, ignored)
+        return Step(obs, reward, terminated, truncated, final_obs, ignored, success)
 
     def _final_observations(self, obs: ObsArray, done: BoolArray, info: dict[str, Any]) -> ObsArray:
         final_obs = obs.copy()
@@ -198,15 +204,9 @@ def make_gymnasium(config: EnvConfig, num_envs: int, seed: int | None = None) ->
     Raises:
         ConfigError: for an unknown id, a missing package, arguments the environment refuses, unsupported spaces.
     """
-    spec = find_spec(config.env)
-    native = spec.vector_entry_point is not None
-    if is_atari(config.env):
-        check_vector(config)
-    if config.vector == "native" and not native:
-        raise ConfigError("vector", "native", f"{config.env} has no vector version of its own; use auto, sync or async")
-    if config.vector == "native" or (config.vector == "auto" and native):
+    mode = vector_mode(config, find_spec(config.env))
+    if mode == "native":
         return _make(config, lambda: _make_native(config, num_envs))
-    mode = "async" if config.vector == "async" else "sync"
     return _make(config, lambda: _make_copies(config, num_envs, mode, seed))
 
 
@@ -284,6 +284,8 @@ def _make_copies(
 
     async_ = mode == "async"
     processes = {"worker": functools.partial(worker, seed=seed)} if async_ else {}
+    limit = () if config.max_episode_steps is None else (limited(config.max_episode_steps),)
+    adapters = (wrapped, without_mask, flatten_observations)
     others = set(multiprocessing.active_children())
     try:
         with warnings.catch_warnings(), exits_raise():
@@ -294,7 +296,7 @@ def _make_copies(
                 num_envs=num_envs,
                 vectorization_mode=mode,
                 vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **processes},
-                wrappers=[checked, *wrappers, wrapped, without_mask, flatten_observations, Copy if async_ else counted],
+                wrappers=[checked, *limit, *wrappers, *adapters, Copy if async_ else counted],
                 disable_env_checker=True,
                 **config.env_kwargs,
             )
@@ -317,7 +319,8 @@ def _make_copies(
 
 
 def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    arguments = native_arguments(config) if is_atari(config.env) else config.env_kwargs
+    limit = {} if config.max_episode_steps is None else {"max_episode_steps": config.max_episode_steps}
+    arguments = native_arguments(config) if is_atari(config.env) else {**config.env_kwargs, **limit}
     env = gymnasium.make_vec(config.env, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
     mode = env.metadata.get("autoreset_mode")
     if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):

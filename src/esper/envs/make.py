@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Any, Literal
 
 from esper.envs.atari import for_scores, for_training
 from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.device.vector import PREFIX, make_device, on_host
-from esper.envs.gym import GymnasiumVectorEnv, make_gymnasium, make_gymnasium_rendered, make_gymnasium_shown
+from esper.envs.gym import (
+    GymnasiumVectorEnv,
+    find_spec,
+    make_gymnasium,
+    make_gymnasium_rendered,
+    make_gymnasium_shown,
+)
+from esper.envs.modes import sync_instead
 from esper.envs.pool import make_envpool
 from esper.seeding import GlobalGenerators
+
+_log = logging.getLogger(__name__)
 
 
 def make_env(
@@ -20,18 +30,26 @@ def make_env(
     num_envs: int,
     env_kwargs: dict[str, Any] | None = None,
     vector: Literal["auto", "native", "sync", "async", "envpool"] = "auto",
+    max_episode_steps: int | None = None,
 ) -> VectorEnv:
     """`num_envs` copies of the environment called `env` to learn from.
+
+    `max_episode_steps` is a time limit in place of the environment's own.
 
     Raises:
         ConfigError: when it cannot be made; the message says what would help.
     """
-    return make_for_training(EnvConfig(env=env, env_kwargs=env_kwargs or {}, vector=vector), num_envs)
+    return make_for_training(
+        EnvConfig(env=env, env_kwargs=env_kwargs or {}, vector=vector, max_episode_steps=max_episode_steps), num_envs
+    )
 
 
 def make_for_training(config: EnvConfig, num_envs: int, seed: int | None = None) -> VectorEnv:
     """The same from an `EnvConfig`; with a `seed`, constructors that draw from global generators draw from that."""
-    return _make(for_training(config), num_envs, seed)
+    env = _make(for_training(config), num_envs, seed)
+    if isinstance(env, GymnasiumVectorEnv) and sync_instead(config, find_spec(config.env)):
+        _log.info("%s is stepped by --vector sync: its own vector version takes no max_episode_steps", config.env)
+    return env
 
 
 def make_from_config(config: EnvConfig, num_envs: int, seed: int | None = None) -> VectorEnv:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from esper.envs.base import BoolArray
 from esper.envs.observations import flatten_batch
 from esper.envs.rules import RESET, STEP, BrokenRule, conformed, parts, shown
+from esper.envs.success import NAME
+
+_OF_SUCCESS = (NAME, f"_{NAME}", "final_info")
 
 
 class Native:
@@ -32,13 +35,18 @@ class Native:
         return self._flat(obs, "reset"), {name: info[name] for name in ("action_mask",) if name in info}
 
     def step(self, outcome: Any) -> tuple[NDArray[Any], NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
-        """The same of a step; infos have "final_obs" [N] where an episode ended, unless `next_step`."""
+        """The same of a step. Where an episode ended, infos have "final_obs" [N], unless `next_step`, and what there is
+        of success.
+        """
         obs, reward, terminated, truncated, info = parts(outcome, "step", STEP)
         reward = self._numbers(reward, "reward").astype(np.float64, copy=False)
         terminated, truncated = self._flags(terminated, "terminated"), self._flags(truncated, "truncated")
         obs, done = self._flat(obs, "step"), terminated | truncated
-        used = {} if self._next_step or not done.any() else {"final_obs": self._finals(info, done)}
-        return obs, reward, terminated, truncated, used
+        return obs, reward, terminated, truncated, self._used(info, done) if done.any() else {}
+
+    def _used(self, info: Any, done: BoolArray) -> dict[str, Any]:
+        told = {name: info[name] for name in _OF_SUCCESS if name in info} if isinstance(info, dict) else {}
+        return told if self._next_step else {**told, "final_obs": self._finals(info, done)}
 
     def _flat(self, obs: Any, call: str) -> NDArray[Any]:
         obs = conformed(self._all, obs, f"{call} returned a batch of observations that")

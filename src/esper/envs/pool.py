@@ -15,6 +15,7 @@ from esper.envs.base import EnvSpec, ObsArray, StateTree, Step
 from esper.envs.config import EnvConfig
 from esper.envs.families import how_to_install
 from esper.envs.observations import flatten_batch, observations_of, to_learner
+from esper.envs.success import Successes
 from esper.machine import usable_cores
 from esper.options import ConfigError, nearest
 
@@ -41,7 +42,9 @@ class EnvPoolVectorEnv:
             observations=observations_of(self._space),
             actions=actions_of(self._actions),
             resets_in_a_step=True,
+            max_episode_steps=self._pool.config.get("max_episode_steps"),
         )
+        self._successes = Successes()
 
     def reset(self, seed: int) -> ObsArray:
         # A pool takes its seed when it is made, and no other one later.
@@ -53,13 +56,15 @@ class EnvPoolVectorEnv:
     def step(self, actions: NDArray[np.generic]) -> Step:
         obs, reward, terminated, truncated, info = self._pool.step(to_space(self._actions, actions))
         obs, resetting = _to_learner(self._space, obs), info["elapsed_step"] == 0
+        ended = terminated | truncated
         return Step(
             obs=obs,
             reward=reward.astype(np.float64),
             terminated=terminated,
             truncated=truncated,
-            final_obs=obs if (terminated | truncated).any() else None,
+            final_obs=obs if ended.any() else None,
             ignored=resetting if resetting.any() else None,
+            success=self._successes.of(info, ended) if ended.any() else None,
         )
 
     def state_dict(self) -> StateTree | None:
@@ -91,7 +96,8 @@ def make_envpool(config: EnvConfig, num_envs: int) -> EnvPoolVectorEnv:
     threads = config.env_kwargs.get("num_threads", usable_cores())
     if not isinstance(threads, int) or threads < 1:
         raise ConfigError("env_kwargs", config.env_kwargs, "num_threads must be a whole number, at least 1")
-    arguments = {**config.env_kwargs, "num_threads": min(threads, num_envs)}
+    limit = {} if config.max_episode_steps is None else {"max_episode_steps": config.max_episode_steps}
+    arguments = {**config.env_kwargs, **limit, "num_threads": min(threads, num_envs)}
 
     def make(seed: int) -> Any:
         # Seeds of their own, as consecutive ones, which EnvPool would use, are also those of a neighbouring seed.

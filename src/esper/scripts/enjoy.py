@@ -8,9 +8,9 @@ from pathlib import Path
 
 from esper import files
 from esper.options import Bounds, ConfigError
-from esper.scripts.flags import add_trust, fail, number, trusted
+from esper.scripts.flags import add_time_limit, add_trust, fail, log_to_stderr, number, time_limit, trusted
 
-USAGE = "esper enjoy RUN [--episodes N] [--seed S] [--stochastic] [--fps X]"
+USAGE = "esper enjoy RUN [--episodes N] [--seed S] [--stochastic] [--max-episode-steps N] [--fps X]"
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument("--seed", default="0", metavar="S", help="seed of the environment (default: 0)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     parser.add_argument("--fps", metavar="X", help="steps a second (default: what the environment says)")
+    add_time_limit(parser)
     add_trust(parser)
 
 
@@ -26,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
     episodes = number("--episodes", args.episodes, int, Bounds(minimum=1), "esper enjoy")
     seed = number("--seed", args.seed, int, Bounds(minimum=0), "esper enjoy")
     fps = None if args.fps is None else number("--fps", args.fps, float, Bounds(above=0), "esper enjoy")
+    limit = time_limit(args, "esper enjoy")
+    log_to_stderr(quiet=False)
     import torch
 
     from esper.checkpoint.store import StoreError
@@ -41,7 +44,15 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         policy = load_policy(args.run, **trusted(args))
-        show(policy, episodes=episodes, seed=seed, stochastic=args.stochastic, fps=fps, on_episode=say)
+        show(
+            policy,
+            episodes=episodes,
+            seed=seed,
+            stochastic=args.stochastic,
+            fps=fps,
+            max_episode_steps=limit,
+            on_episode=say,
+        )
     except (StoreError, ConfigError, EnvError, OSError) as error:
         fail(files.why(error), "esper enjoy")
     return 0

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from esper import files
 from esper.options import Bounds, ConfigError
-from esper.scripts.flags import STOPPED_BY, add_trust, fail, number, say, trusted
+from esper.progress import Progress
+from esper.scripts.flags import (
+    STOPPED_BY,
+    add_time_limit,
+    add_trust,
+    fail,
+    log_to_stderr,
+    number,
+    say,
+    time_limit,
+    trusted,
+)
 
-USAGE = "esper evaluate RUN [--episodes N] [--seed S] [--stochastic] [--json] [--record FILE.gif]"
+if TYPE_CHECKING:
+    from esper.evaluate import Scores
+
+USAGE = (
+    "esper evaluate RUN [--episodes N] [--seed S] [--stochastic] [--max-episode-steps N] [--json] [--record FILE.gif]"
+)
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
@@ -20,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument("--episodes", default="20", metavar="N", help="episodes to run (default: 20)")
     parser.add_argument("--seed", default="0", metavar="S", help="seed of the environments (default: 0)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
+    add_time_limit(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--record", type=Path, metavar="FILE.gif", help="draw an episode")
     add_trust(parser)
@@ -28,11 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 def run(args: argparse.Namespace) -> int:
     episodes = number("--episodes", args.episodes, int, Bounds(minimum=1), "esper evaluate")
     seed = number("--seed", args.seed, int, Bounds(minimum=0), "esper evaluate")
+    limit = time_limit(args, "esper evaluate")
     if args.record and args.record.suffix != ".gif":
         fail(f"--record {args.record}: must end in .gif", "esper evaluate")
+    log_to_stderr(quiet=args.json)
     import torch
 
-    from esper.analysis.statistics import interquartile_mean
     from esper.checkpoint.store import StoreError
     from esper.envs.base import EnvError
     from esper.evaluate import EvaluationStopped, evaluate, record_gif
@@ -43,18 +66,17 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # more would wait for each other, with a few observations at a time
     try:
         policy = load_policy(args.run, **trusted(args))
+        settings: dict[str, Any] = {"seed": seed, "max_episode_steps": limit}
         with stop_request(quiet=args.json, what="this step") as stop:
             stop.begin()
-            returns = evaluate(policy, episodes=episodes, seed=seed, stochastic=args.stochastic, stop=stop).returns
-            result = {
-                "mean": statistics.fmean(returns),
-                "std": statistics.pstdev(returns),
-                "iqm": interquartile_mean(returns),
-                "episodes": episodes,
-            }
-            say(json.dumps(result) if args.json else _sentence(policy.environment.env, result, seed))
+            with _progress(episodes, quiet=args.json) as on_step:
+                scores = evaluate(
+                    policy, episodes=episodes, stochastic=args.stochastic, stop=stop, on_step=on_step, **settings
+                )
+            result = _result(scores)
+            say(json.dumps(result) if args.json else _sentences(policy.environment.env, result, scores, seed))
             if args.record:
-                record_gif(policy, args.record, seed=seed, stop=stop)
+                record_gif(policy, args.record, stop=stop, **settings)
     except (EvaluationStopped, GivenUp) as error:
         say(f"esper evaluate: stopped ({stop.cause}): {error}", file=sys.stderr)
         return STOPPED_BY[stop.cause or "SIGINT"]
@@ -67,8 +89,48 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _sentence(env: str, result: dict[str, float], seed: int) -> str:
-    return (
+@contextlib.contextmanager
+def _progress(episodes: int, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """What says how far an evaluation within is: in one line of a terminal, else in a line now and then."""
+    if quiet:
+        yield lambda done, steps: None
+    elif sys.stderr.isatty():
+        try:
+            yield Progress(_redraw, episodes, first=1.0, every=0.2)
+        finally:
+            _redraw("")
+    else:
+        every = _SECONDS_BETWEEN_LINES
+        yield Progress(lambda text: say(text, file=sys.stderr), episodes, first=every, every=every)
+
+
+def _redraw(text: str) -> None:
+    print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _result(scores: Scores) -> dict[str, float]:
+    """What is printed; the share of successes where it is known, and the number of episodes cut where there are any."""
+    from esper.analysis.statistics import interquartile_mean
+
+    capped, told = sum(scores.capped), scores.successes
+    return {
+        "mean": statistics.fmean(scores.returns),
+        "std": statistics.pstdev(scores.returns),
+        "iqm": interquartile_mean(scores.returns),
+        "episodes": len(scores.returns),
+        **({"success_rate": statistics.fmean(told)} if told else {}),
+        **({"capped": capped} if capped else {}),
+    }
+
+
+def _sentences(env: str, result: dict[str, float], scores: Scores, seed: int) -> str:
+    success = f"success rate {result['success_rate']:.2f}, " if scores.successes else ""
+    score = (
         f"{env}: return {result['mean']:.2f} ± {result['std']:.2f} (mean ± std), IQM {result['iqm']:.2f}, "
-        f"over {result['episodes']} episodes, seed {seed}"
+        f"{success}over {result['episodes']} episodes, seed {seed}"
     )
+    if not any(scores.capped):
+        return score
+    cut = f"{result['capped']} of {result['episodes']} episodes were cut"
+    steps = scores.lengths[scores.capped.index(True)]
+    return f"{score}\n{cut} at {steps:,} steps; their returns count as far as they went"

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TextIO
 
 from esper import files
 from esper.config import RunConfig
+from esper.envs.config import MAX_EPISODE_STEPS, TIME_LIMIT
 from esper.options import Bounds, ConfigError, Setting, coerce, format_value, nearest, parse, settings_of
 from esper.settings import (
     COMPONENT_LRS,
@@ -51,11 +52,19 @@ class Parser(argparse.ArgumentParser):
         fail(message, self.prog)
 
 
-class Printable(logging.Formatter):
+class _Printable(logging.Formatter):
     """The message, as `say` has it."""
 
     def format(self, record: logging.LogRecord) -> str:
         return files.printable(record.getMessage())
+
+
+def log_to_stderr(*, quiet: bool) -> None:
+    """Show what is logged; `quiet`, only what is wrong."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable())
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger("esper").setLevel(logging.WARNING if quiet else logging.INFO)
 
 
 def say(text: str, file: TextIO | None = None) -> None:
@@ -95,6 +104,18 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     trust.add_argument("--env", metavar="module:ID", help="its environment, where that is one that a module registers")
     trust.add_argument("--encoder", metavar="module:callable", help="its encoder, where that is of a module")
     trust.add_argument("--trust", action="store_true", help="import whatever its files name")
+
+
+def add_time_limit(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that sets a time limit."""
+    says = f"steps after which an episode is cut (default: as in training; {MAX_EPISODE_STEPS:,} where it has no limit)"
+    parser.add_argument("--max-episode-steps", metavar="N", help=says)
+
+
+def time_limit(args: argparse.Namespace, prog: str) -> int | None:
+    """What it says."""
+    given = args.max_episode_steps
+    return None if given is None else int(number("--max-episode-steps", given, int, TIME_LIMIT, prog))
 
 
 def trusted(args: argparse.Namespace) -> dict[str, Any]:

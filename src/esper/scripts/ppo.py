@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,6 @@ from esper.resume_rules import MODES
 from esper.run_folder import BEST
 from esper.scripts.flags import (
     STOPPED_BY,
-    Printable,
     add_settings,
     add_sources,
     beyond_end,
@@ -29,6 +27,7 @@ from esper.scripts.flags import (
     flag_layer,
     given_layers,
     in_force,
+    log_to_stderr,
     say,
     settings_from,
 )
@@ -128,13 +127,6 @@ def resume(args: argparse.Namespace) -> int:
     return _conclude(config, result)
 
 
-def _log_to_stderr(config: RunConfig) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(Printable())
-    logging.basicConfig(handlers=[handler])
-    logging.getLogger("esper").setLevel(logging.WARNING if config.quiet else logging.INFO)
-
-
 @contextlib.contextmanager
 def _failures(origins: Mapping[str, Origin]) -> Iterator[None]:
     """Errors of a run as messages and exit status: 2 for what was asked for, 1 for what happened on the way.
@@ -160,7 +152,7 @@ def _failures(origins: Mapping[str, Origin]) -> Iterator[None]:
 
 def _sinks(config: RunConfig, notices: Sequence[str] = ()) -> list[Sink]:
     """What shows the run, beginning with what is made before it starts."""
-    _log_to_stderr(config)
+    log_to_stderr(quiet=config.quiet)
     from rich.console import Console
 
     from esper.telemetry.console import ConsoleSink

@@ -75,6 +75,7 @@ class Collector:
         noise = network.noise(rollout.rewards.shape, generator)
         obs, actions, rewards, terminated, truncated, final_obs, *masks = (field.numpy() for field in host.tensors())
         rollout.ignored.fill(False)
+        rollout.successes.clear()
         memory = self._begin_with(rollout)
         allowed = num_steps * [None] if host.masks is None else host.masks
         for step, row in enumerate(zip(host.obs[:-1], noise, host.actions, allowed, strict=True)):
@@ -87,12 +88,14 @@ class Collector:
                 memory[torch.from_numpy(self._begins).to(memory.device)] = 0.0
             act(*row, memory)
             outcome = self._env.step(actions[step])
-            self._obs, rewards[step], terminated[step], truncated[step], last, ignored = outcome
+            self._obs, rewards[step], terminated[step], truncated[step], last, ignored, success = outcome
             self._masks = self._env.action_masks
             if last is not None:
                 final_obs[step] = last
             if ignored is not None:
                 rollout.ignored[step] = ignored
+            if success is not None:
+                rollout.successes += success[~np.isnan(success)].tolist()
             if memory is not None:
                 lost = _reset_lost(memory)
                 rollout.recurrent_resets[step] = lost & ~outcome.begins

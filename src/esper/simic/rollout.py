@@ -26,6 +26,8 @@ class Rollout:
     `memory` [N, S] is what a policy that has one remembered before the first step, and `begins` [T+1, N], on the host,
     says which observations begin an episode, at which it forgets. `recurrent_resets` [T, N], on the host, are the steps
     in an episode after which it was not finite any more: it forgets, and nothing can be learned from the rollout.
+
+    `successes` are of the episodes that ended in it, where the environment tells: 1 for a success, 0 for none.
     """
 
     obs: Tensor
@@ -39,6 +41,7 @@ class Rollout:
     begins: BoolArray
     recurrent_resets: BoolArray
     ignored: BoolArray
+    successes: list[float]
 
     @staticmethod
     def allocate(
@@ -70,6 +73,7 @@ class Rollout:
             begins=np.zeros((num_steps + 1, spec.num_envs), dtype=np.bool_),
             recurrent_resets=np.zeros(shape, dtype=np.bool_),
             ignored=np.zeros(shape, dtype=np.bool_),
+            successes=[],
         )
 
     def tensors(self) -> tuple[Tensor, ...]:

@@ -19,7 +19,14 @@ from esper.simic.episodes import Episode, EpisodeLog
 from esper.simic.faults import count_recurrent_resets
 from esper.simic.ppo import PPOAgent, UpdateResult
 from esper.simic.state import StateForm
-from esper.telemetry.events import DebugSnapshot, Event, UpdateCompleted, UpdateSkipped, episode_fields
+from esper.telemetry.events import (
+    DebugSnapshot,
+    Event,
+    UpdateCompleted,
+    UpdateSkipped,
+    episode_fields,
+    success_rate,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -240,6 +247,7 @@ class Training:
             steps_per_second=self.agent.config.batch_size / seconds,
             grad_norm=result.grad_norms,
             explained_variance=result.explained_variance,
+            success_rate=success_rate(self._rollout.successes),
             **result.metrics,
             **episode_fields([e.episode_return for e in finished], [e.length for e in finished]),
         )

@@ -62,10 +62,7 @@ class ConsoleSink:
             case AnomalyDetected() if event.kind != "non_finite":
                 self._say(f"update {event.update}: {event.says} ({event.kind})", style="yellow")
             case EvaluationCompleted():
-                self._say(
-                    f"evaluation after update {event.update}: return {event.eval_return_mean:.2f} "
-                    f"± {event.eval_return_std:.2f} over {event.eval_episodes} episodes"
-                )
+                self._say(_evaluation(event))
             case UpdateSkipped():
                 self._say(f"update {event.update} skipped: {event.cause}", style="yellow")
             case RunFinished():
@@ -140,6 +137,8 @@ class ConsoleSink:
         yield "approx_kl", f"{event.approx_kl:.4f}"
         yield "clip_fraction", f"{event.clip_fraction:.3f}"
         yield "explained_variance", _number(event.explained_variance)
+        if event.success_rate is not None:
+            yield "success_rate", _number(event.success_rate)
 
     def _table(self, event: UpdateCompleted) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -168,6 +167,15 @@ class ConsoleSink:
     def _recent_return(self) -> float | None:
         count = self._recent_count()
         return sum(mean * episodes for mean, episodes in self._recent) / count if count else None
+
+
+def _evaluation(event: EvaluationCompleted) -> str:
+    success = "" if event.eval_success_rate is None else f", success rate {event.eval_success_rate:.2f}"
+    capped = "" if event.eval_capped is None else f", {event.eval_capped} of them cut without an end"
+    return (
+        f"evaluation after update {event.update}: return {event.eval_return_mean:.2f} ± {event.eval_return_std:.2f}"
+        f"{success} over {event.eval_episodes} episodes{capped}"
+    )
 
 
 def _number(value: float | None) -> str:

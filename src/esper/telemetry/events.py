@@ -71,7 +71,8 @@ class UpdateCompleted(_AtUpdate):
     `explained_variance` is 1 - Var(returns - values) / Var(returns) over the rollout, before the update: at most 1, and
     without a unit. It is None where the standard deviation of returns is at most 0.02 of their root mean square, as in
     a task at its maximum: there is no variance to explain. The `episode` fields are over the episodes that ended in
-    this rollout, in the environment's rewards.
+    this rollout, in the environment's rewards; `success_rate` is the share of successes among those of them for which
+    the environment tells (`is_success`).
     """
 
     clip_coef: float
@@ -96,6 +97,7 @@ class UpdateCompleted(_AtUpdate):
     episode_return_max: float | None
     episode_length_mean: float | None
     steps_per_second: float
+    success_rate: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +154,11 @@ class AnomalyDetected:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationCompleted:
-    """Whole episodes with the most likely actions, after update `update`."""
+    """Whole episodes with the most likely actions, after update `update`.
+
+    `eval_capped` of them did not end and were cut, as the environment has no time limit; their returns and lengths
+    count as far as they went. `eval_success_rate` is as `success_rate` of `UpdateCompleted`.
+    """
 
     update: int
     env_steps: int
@@ -161,6 +167,8 @@ class EvaluationCompleted:
     eval_return_std: float
     eval_length_mean: float
     seconds: float
+    eval_capped: int | None = None
+    eval_success_rate: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,3 +330,8 @@ def episode_fields(returns: Sequence[float], lengths: Sequence[int]) -> dict[str
         "episode_return_max": max(returns),
         "episode_length_mean": statistics.fmean(lengths),
     }
+
+
+def success_rate(successes: Sequence[float]) -> float | None:
+    """The share of 1 among ones and zeros; None of none."""
+    return statistics.fmean(successes) if successes else None

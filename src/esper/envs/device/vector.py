@@ -23,7 +23,7 @@ def begin(dynamics: Dynamics, uniform: Tensor) -> Copies:
     return Copies(dynamics.begin(uniform), torch.zeros(len(uniform), dtype=torch.int32, device=uniform.device))
 
 
-def step(dynamics: Dynamics, copies: Copies, action: Tensor, uniform: Tensor) -> DeviceStep:
+def step(dynamics: Dynamics, copies: Copies, action: Tensor, uniform: Tensor, *, max_episode_steps: int) -> DeviceStep:
     """Step every copy; one whose episode ends begins the next one from its row of `uniform` [N, S] in [0, 1).
 
     Pure, without branches on values: it can be compiled, captured, and unrolled.
@@ -32,7 +32,7 @@ def step(dynamics: Dynamics, copies: Copies, action: Tensor, uniform: Tensor) ->
     continuous = isinstance(dynamics.actions, ContinuousActions)
     outcome = dynamics.step(copies.state, action.clamp(-bound, bound) if continuous else action)
     steps = copies.steps + 1
-    truncated = steps >= dynamics.max_episode_steps
+    truncated = steps >= max_episode_steps
     done = outcome.terminated | truncated
     state = torch.where(done[:, None], dynamics.begin(uniform), outcome.state)
     return DeviceStep(
@@ -45,19 +45,23 @@ def step(dynamics: Dynamics, copies: Copies, action: Tensor, uniform: Tensor) ->
 
 
 class DeviceVectorEnv:
-    """The `Dynamics` called `name`, in float32, as a `DeviceEnv`: by tensors, and as a `VectorEnv` of the host."""
+    """The `Dynamics` called `name`, in float32, as a `DeviceEnv`: by tensors, and as a `VectorEnv` of the host.
+
+    `max_episode_steps` is a time limit in place of its own.
+    """
 
     action_masks = None
 
-    def __init__(self, name: str, num_envs: int) -> None:
+    def __init__(self, name: str, num_envs: int, max_episode_steps: int | None = None) -> None:
         self.name, self.dynamics = name, (dynamics := DYNAMICS[name]())
-        observations = Vectors(size=dynamics.observation_size)
-        self.spec = EnvSpec(num_envs=num_envs, observations=observations, actions=dynamics.actions)
+        self.max_episode_steps = max_episode_steps or dynamics.max_episode_steps
+        self.spec = EnvSpec(
+            num_envs=num_envs,
+            observations=Vectors(size=dynamics.observation_size),
+            actions=dynamics.actions,
+            max_episode_steps=self.max_episode_steps,
+        )
         self.to(torch.device("cpu"))
-
-    @property
-    def max_episode_steps(self) -> int:
-        return self.dynamics.max_episode_steps
 
     def to(self, device: torch.device) -> None:
         self._generator = torch.Generator(device)
@@ -71,7 +75,7 @@ class DeviceVectorEnv:
         return self.dynamics.observe(copies.state).float()
 
     def advance(self, copies: Copies, actions: Tensor, uniform: Tensor) -> DeviceStep:
-        return step(self.dynamics, copies, actions, uniform)
+        return step(self.dynamics, copies, actions, uniform, max_episode_steps=self.max_episode_steps)
 
     def reset(self, seed: int) -> FloatArray:
         self._generator.manual_seed(seed)
@@ -127,7 +131,7 @@ def make_device(config: EnvConfig, num_envs: int) -> DeviceVectorEnv:
         raise ConfigError("vector", config.vector, f"{config.env} steps all its copies in one tensor; use auto")
     if config.env_kwargs:
         raise ConfigError("env_kwargs", config.env_kwargs, f"{config.env} takes none")
-    return DeviceVectorEnv(name, num_envs)
+    return DeviceVectorEnv(name, num_envs, config.max_episode_steps)
 
 
 def on_host(config: EnvConfig) -> EnvConfig:

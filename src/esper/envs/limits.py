@@ -1,0 +1,60 @@
+"""Time limits of episodes: what an environment has, and another one in their place."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.wrappers import TimeLimit
+
+
+def limited(steps: int) -> Callable[[gymnasium.Env[Any, Any]], Any]:
+    """What cuts the episodes of an environment after so many `steps`, in place of the limits that it has."""
+
+    def limit(env: gymnasium.Env[Any, Any]) -> Any:
+        found = _limits(env)
+        for each in found:
+            each._max_episode_steps = steps
+        return env if found else TimeLimit(env, steps)
+
+    return limit
+
+
+def time_limit(env: gymnasium.Env[Any, Any]) -> int | None:
+    """The steps after which an episode of `env` is cut; None where nothing tells."""
+    return min((each._max_episode_steps for each in _limits(env)), default=None)
+
+
+def _limits(env: Any) -> list[TimeLimit[Any, Any]]:
+    found = []
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, TimeLimit):
+            found.append(env)
+        env = env.env
+    return found
+
+
+def takes_time_limit(spec: EnvSpec) -> bool:
+    """Whether the environment's own vector version can be given `max_episode_steps`."""
+    if spec.max_episode_steps is not None:
+        # Gymnasium gives it the registered one.
+        return True
+    creator: Any = spec.vector_entry_point
+    with contextlib.suppress(Exception):  # what cannot be imported says so when it is made
+        creator = load_env_creator(creator) if isinstance(creator, str) else creator
+        return "max_episode_steps" in inspect.signature(creator).parameters
+    return True
+
+
+def vector_time_limit(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> int | None:
+    """The same of a vector version: what it was given, or has as an attribute."""
+    given = env.spec.kwargs if env.spec is not None else {}
+    if (frames := given.get("max_num_frames_per_episode")) is not None:
+        # ALE's, which counts frames.
+        return int(frames) // int(given["frameskip"])
+    limit = given.get("max_episode_steps", getattr(env.unwrapped, "max_episode_steps", None))
+    return limit if isinstance(limit, int) and limit > 0 else None
