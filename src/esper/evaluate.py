@@ -14,6 +14,7 @@ from esper import files
 from esper.envs.base import Step, VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_from_config, make_rendered, make_shown
+from esper.options import ConfigError
 from esper.policy import Policy
 from esper.simic.networks import ActorCritic
 from esper.simic.seeding import device_generator, integer_seed
@@ -150,9 +151,15 @@ def record_gif(
 
 
 class _Player:
-    """`network` in `env`, from a reset on, with what it remembers."""
+    """`network` in `env`, from a reset on, with what it remembers.
+
+    Raises:
+        ConfigError: where the environment takes other actions than the policy gives.
+    """
 
     def __init__(self, network: ActorCritic, env: VectorEnv, seed: int) -> None:
+        if network.actions != env.spec.actions:
+            raise ConfigError("actions", network.actions, f"the policy's; the environment takes {env.spec.actions}")
         self._network, self._env = network, env
         self._obs = env.reset(integer_seed(seed, "evaluation"))
         self._device = next(network.parameters()).device

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from esper.options import check_options, option
+
+ScaleActions: TypeAlias = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,11 @@ class EnvConfig:
         "auto",
         "how copies are stepped: the environment's own vector version, one after the other, one process each, or "
         "EnvPool's version of it by threads; auto: native where there is one, else sync",
+    )
+    scale_actions: ScaleActions = option(
+        "auto",
+        "scale Box actions from [-1, 1] to their bounds, where these are finite; auto: where one is farther from 0 "
+        "than 4 or nearer than 0.25, or 0 is not between them",
     )
 
     def __post_init__(self) -> None:

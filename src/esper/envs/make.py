@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 from esper.envs.atari import for_scores, for_training
-from esper.envs.base import VectorEnv
-from esper.envs.config import EnvConfig
+from esper.envs.base import VectorEnv, scaled_to
+from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.device.vector import PREFIX, make_device, on_host
 from esper.envs.gym import GymnasiumVectorEnv, make_gymnasium, make_gymnasium_rendered, make_gymnasium_shown
 from esper.envs.pool import make_envpool
+
+_log = logging.getLogger(__name__)
 
 
 def make_env(
@@ -18,18 +21,23 @@ def make_env(
     num_envs: int,
     env_kwargs: dict[str, Any] | None = None,
     vector: Literal["auto", "native", "sync", "async", "envpool"] = "auto",
+    scale_actions: ScaleActions = "auto",
 ) -> VectorEnv:
     """`num_envs` copies of the environment called `env` to learn from.
 
     Raises:
         ConfigError: when it cannot be made; the message says what would help.
     """
-    return make_for_training(EnvConfig(env=env, env_kwargs=env_kwargs or {}, vector=vector), num_envs)
+    config = EnvConfig(env=env, env_kwargs=env_kwargs or {}, vector=vector, scale_actions=scale_actions)
+    return make_for_training(config, num_envs)
 
 
 def make_for_training(config: EnvConfig, num_envs: int) -> VectorEnv:
-    """The same from an `EnvConfig`."""
-    return _make(for_training(config), num_envs)
+    """The same from an `EnvConfig`. Where actions are scaled, a line of the log says so."""
+    made = _make(for_training(config), num_envs)
+    if bounds := scaled_to(made.spec.actions):
+        _log.info("actions are scaled from [-1, 1] to the environment's bounds, %s", bounds)
+    return made
 
 
 def make_from_config(config: EnvConfig, num_envs: int) -> VectorEnv:
