@@ -42,7 +42,7 @@ MAY_IMPORT = {
         *("esper.envs.base", "esper.seeding", "esper.simic"),
     },
     "esper.run_events": {
-        *("esper.config", "esper.settings", "esper.resume", "esper.run_state"),
+        *("esper.config", "esper.envs.base", "esper.settings", "esper.resume", "esper.run_state"),
         *("esper.simic", "esper.telemetry.events"),
     },
     "esper.simic": {"esper.machine", "esper.options", "esper.seeding", "esper.simic", "esper.envs.base"},
@@ -53,12 +53,13 @@ MAY_IMPORT = {
     "esper.checkpoint": {"esper.options", "esper.checkpoint"},
     "esper.telemetry": {"esper.errors", "esper.options", "esper.telemetry"},
     "esper.analysis": {
-        *("esper.analysis", "esper.resume_rules"),
+        *("esper.analysis", "esper.resume_rules", "esper.settings"),
         *("esper.telemetry.anomalies", "esper.telemetry.declared", "esper.telemetry.events", "esper.telemetry.jsonl"),
     },
     "esper.policy": {"esper.options", "esper.checkpoint", "esper.envs", "esper.policy_schema", "esper.simic"},
     "esper.evaluate": {
-        *("esper.envs", "esper.policy", "esper.seeding", "esper.simic", "esper.stopping", "esper.watched"),
+        *("esper.envs", "esper.options", "esper.policy", "esper.seeding", "esper.simic", "esper.stopping"),
+        "esper.watched",
     },
     "esper.export": {"esper.envs.base", "esper.policy", "esper.simic.networks"},
     "esper.run_evaluation": {

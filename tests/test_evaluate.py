@@ -17,7 +17,16 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from esper.analysis.runs import read_events
-from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, MultiDiscreteActions, Vectors
+from esper.envs.base import (
+    ActionBounds,
+    Actions,
+    ContinuousActions,
+    DiscreteActions,
+    EnvSpec,
+    MultiDiscreteActions,
+    Vectors,
+    scaled_to,
+)
 from esper.envs.config import EnvConfig
 from esper.evaluate import EvaluationStopped, evaluate, record_gif
 from esper.policy import Policy, load_policy, save_policy
@@ -66,7 +75,13 @@ def test_sampled_actions_depend_on_the_seed_and_differ_from_the_most_likely() ->
 
 
 @pytest.mark.parametrize(
-    "actions", [DiscreteActions(n=3), ContinuousActions(size=2), MultiDiscreteActions(nvec=(4, 2))]
+    "actions",
+    [
+        DiscreteActions(n=3),
+        ContinuousActions(size=2),
+        ContinuousActions(size=2, scaled_to=ActionBounds(low=(-1.0, 7e-9), high=(1.0, 0.1))),
+        MultiDiscreteActions(nvec=(4, 2)),
+    ],
 )
 def test_a_saved_policy_acts_the_same(tmp_path: Path, actions: Actions) -> None:
     network = NetworkConfig(hidden_sizes=(8, 4), activation="relu", shared_trunk=True, normalize_observations=True)
@@ -80,7 +95,7 @@ def test_a_saved_policy_acts_the_same(tmp_path: Path, actions: Actions) -> None:
     obs = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
     assert loaded.network.act(obs).equal(agent.network.act(obs))
     assert loaded.network.actions == actions
-    assert loaded.environment == environment
+    assert loaded.environment == dataclasses.replace(environment, scale_actions="on" if scaled_to(actions) else "off")
 
 
 class Later(StopRequest):

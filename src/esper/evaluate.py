@@ -16,6 +16,7 @@ from esper import files
 from esper.envs.base import Step, VectorEnv
 from esper.envs.config import MAX_EPISODE_STEPS, EnvConfig
 from esper.envs.make import make_from_config, make_rendered, make_shown
+from esper.options import ConfigError
 from esper.policy import Policy
 from esper.seeding import GlobalGenerators, device_generator, integer_seed
 from esper.simic.networks import ActorCritic
@@ -259,9 +260,15 @@ def _generators(seed: int) -> GlobalGenerators:
 
 
 class _Player:
-    """`network` in `env`, from a reset on, with what it remembers."""
+    """`network` in `env`, from a reset on, with what it remembers.
+
+    Raises:
+        ConfigError: where the environment takes other actions than the policy gives.
+    """
 
     def __init__(self, network: ActorCritic, env: VectorEnv, seed: int, start: str = "evaluation") -> None:
+        if network.actions != env.spec.actions:
+            raise ConfigError("actions", network.actions, f"the policy's; the environment takes {env.spec.actions}")
         self._network, self._env = network, env
         self._obs = env.reset(integer_seed(seed, start))
         self._device = next(network.parameters()).device

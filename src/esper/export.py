@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from esper import files
-from esper.envs.base import Images
+from esper.envs.base import ActionBounds, Images, scaled_to
 from esper.policy import Policy
 from esper.simic.networks import ActorCritic
 
@@ -33,8 +33,8 @@ def export_policy(policy: Policy, path: Path) -> None:
     Where the environment has action masks, the policy also takes `masks`, bool [N, M]. One with memory also takes
     `memory`, what it remembers, [N, S], zeros where an episode begins, and also gives what it remembers then.
 
-    Discrete actions are int64 [N], counted from 0, continuous ones float32 [N, A], not clipped to the environment's
-    bounds.
+    Discrete actions are int64 [N], counted from 0, continuous ones float32 [N, A]. Those that were scaled in training
+    are in the environment's units and within its bounds; others are not clipped to these.
 
     Raises:
         ExportError: for another ending, or where packages are missing.
@@ -59,14 +59,28 @@ class _Player(nn.Module):
         self.network = copy.deepcopy(network).requires_grad_(False)
         if not network.memory_size:
             del self.network.critic
+        self.scaled = _Scaled(bounds) if (bounds := scaled_to(network.actions)) else nn.Identity()
 
     def forward(
         self, observations: Tensor, masks: Tensor | None = None, memory: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        if memory is None:
-            return self.network.act(observations, masks=masks)
-        memory = memory.clone()
-        return self.network.act(observations, masks=masks, memory=memory), memory
+        memory = None if memory is None else memory.clone()
+        actions: Tensor = self.scaled(self.network.act(observations, masks=masks, memory=memory))
+        return actions if memory is None else (actions, memory)
+
+
+class _Scaled(nn.Module):
+    """Actions [N, A] from [-1, 1] to `bounds`, as an environment scales them."""
+
+    def __init__(self, bounds: ActionBounds) -> None:
+        super().__init__()
+        numbers = (*bounds.scale, bounds.low, bounds.high)
+        self.factor, self.offset, self.low, self.high = (
+            nn.Buffer(torch.tensor(each, dtype=torch.float32)) for each in numbers
+        )
+
+    def forward(self, actions: Tensor) -> Tensor:
+        return (actions * self.factor + self.offset).clamp(self.low, self.high)
 
 
 def _inputs(policy: Policy) -> dict[str, Tensor]:

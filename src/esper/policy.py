@@ -20,6 +20,7 @@ from esper.envs.base import (
     MultiDiscreteActions,
     Observations,
     Vectors,
+    scaled_to,
 )
 from esper.envs.config import EnvConfig
 from esper.options import ConfigError
@@ -95,12 +96,14 @@ def load_policy(
     try:
         # On the meta device nothing is allocated: sizes in a broken file cannot fill the memory.
         with torch.device("meta"):
+            actions = read_actions(metadata.get("actions"))
             network = ActorCritic(
-                read_observations(metadata.get("observations")),
-                read_actions(metadata.get("actions")),
-                read_network(metadata.get("network")),
+                read_observations(metadata.get("observations")), actions, read_network(metadata.get("network"))
             )
-        environment, masked = read_environment(metadata), read_flag(metadata, "masked")
+        environment = dataclasses.replace(
+            read_environment(metadata), scale_actions="on" if scaled_to(actions) else "off"
+        )
+        masked = read_flag(metadata, "masked")
     except ConfigError as error:
         raise StoreError(f"{path}: {error}") from None
     # A network can be impossible although each of its sizes is not.
@@ -116,7 +119,8 @@ def load_policy(
 
 def _stored(sizes: Any, kinds: dict[str, type[Any]]) -> dict[str, Any]:
     (kind,) = (name for name, kind in kinds.items() if isinstance(sizes, kind))
-    return {"kind": kind, **dataclasses.asdict(sizes)}
+    fields = {name: value for name, value in dataclasses.asdict(sizes).items() if value is not None}
+    return {"kind": kind, **fields}
 
 
 def _root(folder: Path) -> Path:

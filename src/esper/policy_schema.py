@@ -8,6 +8,8 @@ from typing import Any
 
 from esper import files
 from esper.envs.base import (
+    LARGEST_BOUND,
+    ActionBounds,
     Actions,
     ContinuousActions,
     DiscreteActions,
@@ -48,7 +50,9 @@ def read_actions(stored: Any) -> Actions:
     Raises:
         ConfigError: naming the field.
     """
-    names = {"discrete": {"n"}, "multi_discrete": {"nvec"}, "continuous": {"size"}}
+    if isinstance(stored, dict) and stored.get("kind") == "continuous":
+        stored = {"scaled_to": None, **stored}
+    names = {"discrete": {"n"}, "multi_discrete": {"nvec"}, "continuous": {"size", "scaled_to"}}
     fields = _fields("actions", stored, names)
     match fields["kind"]:
         case "discrete":
@@ -58,7 +62,8 @@ def read_actions(stored: Any) -> Actions:
             if sum(nvec) > MAX_SIZE:
                 raise ConfigError("actions.nvec", f"{len(nvec)} choices", f"must be {MAX_SIZE:,} values at most")
             return MultiDiscreteActions(nvec=nvec)
-    return ContinuousActions(size=_whole("actions.size", fields["size"]))
+    size = _whole("actions.size", fields["size"])
+    return ContinuousActions(size=size, scaled_to=_read_bounds("actions.scaled_to", fields["scaled_to"], size))
 
 
 def read_network(stored: Any) -> NetworkConfig:
@@ -128,6 +133,24 @@ def _known(what: str, stored: Any, names: set[str]) -> dict[str, Any]:
     if unknown := sorted(stored.keys() - names):
         raise ConfigError(what, _short(unknown[0]), f"must be of {', '.join(sorted(names))}")
     return stored
+
+
+def _read_bounds(name: str, stored: Any, size: int) -> ActionBounds | None:
+    if stored is None:
+        return None
+    known = _known(name, stored, {"low", "high"})
+    low, high = (_bounds(f"{name}.{side}", known.get(side), size) for side in ("low", "high"))
+    if any(lowest > highest for lowest, highest in zip(low, high, strict=True)):
+        raise ConfigError(name, _short(stored), "has a low above its high")
+    return ActionBounds(low=low, high=high)
+
+
+def _bounds(name: str, value: Any, size: int) -> tuple[float, ...]:
+    numbers = isinstance(value, list) and all(type(each) is float and abs(each) < LARGEST_BOUND for each in value)
+    if not numbers or len(value) != size:
+        allowed = f"must be a list of {size} numbers, each nearer to 0 than {LARGEST_BOUND:g}"
+        raise ConfigError(name, _short(value), allowed)
+    return tuple(value)
 
 
 def _wholes(name: str, value: Any, count: int | None = None) -> tuple[int, ...]:

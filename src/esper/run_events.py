@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from esper.config import RunConfig
+from esper.envs.base import scaled_to
 from esper.resume import Resume
 from esper.run_state import env_seed, versions
 from esper.settings import recorded
@@ -17,6 +18,7 @@ from esper.telemetry.events import RunFinished, RunResumed, RunStarted
 
 def run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
     """A record begins."""
+    bounds = scaled_to(agent.spec.actions)
     return RunStarted(
         config=recorded(config),
         seed=config.seed,
@@ -27,6 +29,7 @@ def run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
         threads=agent.optimization.threads,
         telemetry=config.telemetry.telemetry,
         versions=versions(),
+        actions_scaled_to=None if bounds is None else {"low": bounds.low, "high": bounds.high},
     )
 
 

@@ -17,9 +17,12 @@ from esper.simic.config import SCHEDULES
 from esper.simic.schedule_config import DECAY_PARAMETERS, USES
 
 COMMON_LR = "lr"
+RECORD = "config.json"  # where a run records its settings
 MAX_FILE_BYTES = 2**20
 COMPONENT_LRS = ("policy_lr", "value_lr")
 _PATTERN = frozenset("*?[")
+# What runs did before there was a setting, by its name: so it is where a record does not have it.
+_BEFORE: Mapping[str, Any] = {"scale_actions": "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +226,12 @@ def file_layer(path: Path) -> Layer:
         raise SettingsError(ConfigError("config", str(path), str(reason)), None) from None
     if not isinstance(values, dict):
         raise SettingsError(ConfigError("config", str(path), "must hold one table of settings"), None)
-    return Layer(source=str(path), values=values)
+    return Layer(source=str(path), values=complete(values) if path.name == RECORD else values)
+
+
+def complete(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run has recorded, which may be of an older version, with those that came later."""
+    return {**_BEFORE, **values}
 
 
 def recorded_layer(values: Mapping[str, Any], source: str) -> Layer:
@@ -238,7 +246,7 @@ def recorded_layer(values: Mapping[str, Any], source: str) -> Layer:
             raise SettingsError(
                 ConfigError(name, value, "is no setting that a run records"), Origin(source=source, name=name)
             )
-    return Layer(source=source, values=values)
+    return Layer(source=source, values=complete(values))
 
 
 def recorded(config: RunConfig) -> dict[str, Any]:

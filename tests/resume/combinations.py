@@ -37,6 +37,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "image, flatten": {"_env": {"observations": "image"}, "encoder": "flatten"},
     },
     "actions": {name: {"_env": {"actions": name}} for name in mixed_env.ACTIONS},
+    "scaled actions": {name: {"scale_actions": name} for name in ("off", "on")},
     "masks": {"none": {}, "masked": {"_env": {"masked": True}}},
     "success": {"none": {}, "told": {"_env": {"success": True}}},
     "time limit": {"none": {}, "4 steps": {"max_episode_steps": 4}},
@@ -80,6 +81,8 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 # What cannot be, by levels of several factors.
 FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"actions": ("box",), "masks": ("masked",)},
+    {"actions": tuple(name for name in mixed_env.ACTIONS if name != "box"), "scaled actions": ("on",)},
+    {"masks": ("masked",), "scaled actions": ("on",)},
     {"vector": ("native",), "masks": ("masked",)},
     {"vector": ("native",), "observations": ("dict",)},
     # `torch` compiles each step of an LSTM's sequences anew, and is refused.

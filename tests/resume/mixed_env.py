@@ -26,7 +26,7 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
     "discrete": spaces.Discrete(3),
     "multi_discrete": spaces.MultiDiscrete([3, 2]),
     "multi_binary": spaces.MultiBinary(2),
-    "box": spaces.Box(-1, 1, (2,)),
+    "box": spaces.Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32)),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pytest
 import torch
@@ -30,9 +31,15 @@ class Setting:
     name: str = "CartPole-v1"
     limit: int = 7
     num_steps: int = 18
+    scale_actions: Literal["auto", "on"] = "auto"
 
     def __post_init__(self) -> None:
-        env = make_env(f"torch/{self.name}", num_envs=NUM_ENVS, max_episode_steps=self.limit)
+        env = make_env(
+            f"torch/{self.name}",
+            num_envs=NUM_ENVS,
+            max_episode_steps=self.limit,
+            scale_actions=self.scale_actions,
+        )
         assert isinstance(env, DeviceEnv)
         config = PPOConfig(
             num_envs=NUM_ENVS,
@@ -86,6 +93,19 @@ class TestAgainstTheHost:
             assert on_device.final_obs[cut(on_device)].equal(on_host.final_obs[cut(on_host)])
             assert not on_device.ignored.any()
         assert str(ours.env.state_dict()) == str(theirs.env.state_dict())
+
+    @pytest.mark.parametrize("native", [False, True])
+    def test_scaled_actions_do_the_same(self, native: bool) -> None:
+        """Pendulum's bounds are twice what a policy's are."""
+        ours, theirs = (Setting("Pendulum-v1", scale_actions="on") for _ in range(2))
+        unscaled = Setting("Pendulum-v1")
+        (on_device,) = ours.rollouts(ours.device_collector(native=native), 1)
+        (on_host,) = theirs.rollouts(Collector(theirs.env, 3), 1)
+        (other,) = unscaled.rollouts(Collector(unscaled.env, 3), 1)
+        assert on_device.obs.equal(on_host.obs)
+        assert on_device.actions.equal(on_host.actions)
+        assert not on_host.obs[1].equal(other.obs[1])
+        assert on_host.actions[0].equal(other.actions[0])
 
     def test_episodes_end_by_themselves_too(self) -> None:
         setting = Setting(limit=500, num_steps=100)

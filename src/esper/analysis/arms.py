@@ -14,6 +14,7 @@ from esper import files
 from esper.analysis.measures import COLUMNS
 from esper.analysis.runs import Columns, read_events
 from esper.resume_rules import MAY_CHANGE
+from esper.settings import complete
 from esper.telemetry.events import unreadable_schema
 
 # Settings in which the runs of an arm may differ. The others decide what is learned, or for how long.
@@ -160,7 +161,7 @@ def _field(record: Mapping[str, Any], name: str, kind: type) -> Any:
 
 def _settings(started: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What decides the run: its config, whether schedules were on, and what was changed where it went on."""
-    settings = {**started["config"], "lr_schedule_switch": started.get("lr_schedule_switch")}
+    settings = {**complete(started["config"]), "lr_schedule_switch": started.get("lr_schedule_switch")}
     for event in resumed:
         for name, change in _field(event, "changed", dict).items():
             settings[name] = f"{settings.get(name)}, from update {event.get('update')} {change}"

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from numpy.typing import NDArray
 
-from esper.envs.base import Actions, BoolArray, ContinuousActions, DiscreteActions, MultiDiscreteActions
+from esper.envs.base import (
+    Actions,
+    BoolArray,
+    ContinuousActions,
+    DiscreteActions,
+    MultiDiscreteActions,
+    scaled_to,
+)
+from esper.envs.config import ScaleActions
+from esper.envs.scaling import bounds_to_scale_to, cannot_scale
 from esper.options import ConfigError
 
 
-def actions_of(space: Space[Any]) -> Actions:
-    """The actions in `space`.
+def actions_of(space: Space[Any], scale_actions: ScaleActions = "off") -> Actions:
+    """The actions in `space`, scaled where `scale_actions` says so.
 
     Raises:
         ConfigError: named "space", for one that is none of Discrete, MultiDiscrete, MultiBinary and Box of floats, or
-            whose elements have no numbers.
+            whose elements have no numbers; named "scale_actions", for `on` without finite bounds.
     """
+    if scale_actions == "on" and not isinstance(space, Box):
+        raise cannot_scale(str(space))
     if isinstance(space, Discrete):
         return DiscreteActions(n=int(space.n))
     if isinstance(space, MultiDiscrete | MultiBinary) or (
@@ -28,7 +41,7 @@ def actions_of(space: Space[Any]) -> Actions:
         if not (size := math.prod(space.shape)):
             raise ConfigError("space", space, f"has actions without numbers, of the space {space}")
         if isinstance(space, Box):
-            return ContinuousActions(size=size)
+            return ContinuousActions(size=size, scaled_to=bounds_to_scale_to(scale_actions, space.low, space.high))
         return MultiDiscreteActions(nvec=(2,) * size if isinstance(space, MultiBinary) else _nvec(space))
     allowed = "Discrete, MultiDiscrete, MultiBinary and Box of floats"
     raise ConfigError("space", space, f"{space} is an action space that is not supported; {allowed} are")
@@ -38,8 +51,20 @@ def _nvec(space: MultiDiscrete) -> tuple[int, ...]:
     return tuple(space.nvec.ravel().tolist())
 
 
-def to_space(space: Space[Any], actions: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The learner's actions for N copies, numbered from 0 or without bounds, as N elements of `space`, of its type."""
+def to_space(space: Space[Any], actions: Actions) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
+    """The function that makes the learner's `actions` for N copies N elements of `space`, of its type.
+
+    The learner's are numbered from 0, or without bounds.
+    """
+    in_units_of_space = functools.partial(_to_space, space)
+    if (bounds := scaled_to(actions)) is None:
+        return in_units_of_space
+    # Of the space's own precision, but for half: there the largest numbers would overflow.
+    factor, offset = (each.astype(np.result_type(space.dtype, np.float32)) for each in bounds.scale)
+    return lambda numbers: in_units_of_space(numbers * factor + offset)
+
+
+def _to_space(space: Space[Any], actions: NDArray[np.generic]) -> NDArray[np.generic]:
     if isinstance(space, Discrete):
         numbers = actions + space.start if space.start else actions
         return numbers.astype(space.dtype, copy=False)

@@ -20,6 +20,10 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 # Nested mappings with string keys; leaves are arrays or JSON values.
 StateTree: TypeAlias = Mapping[str, Any]
 
+# Of the bounds of actions: a larger one stands for none, as the largest number of a type does.
+LARGEST_BOUND = 1e30
+_SHOWN = 8
+
 
 class EnvError(RuntimeError):
     """An environment raised in a step or a reset: which copy, and what."""
@@ -71,10 +75,35 @@ class MultiDiscreteActions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ActionBounds:
+    """The lowest and the highest value of each number of an action; all are finite."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __str__(self) -> str:
+        """As [0, 1000], or the intervals of the first numbers where these differ."""
+        intervals = [f"[{low:g}, {high:g}]" for low, high in zip(self.low, self.high, strict=True)]
+        if len(set(intervals)) == 1:
+            return intervals[0]
+        return ", ".join(intervals[:_SHOWN]) + (", ..." if len(intervals) > _SHOWN else "")
+
+    @property
+    def scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """A factor and an offset, [A] each, which take -1 to `low` and 1 to `high`."""
+        low, high = np.array(self.low), np.array(self.high)
+        return (high - low) / 2, (high + low) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContinuousActions:
-    """A vector of `size` numbers; the environment clips what lies outside its bounds."""
+    """A vector of `size` numbers; the environment clips what lies outside its bounds.
+
+    Where they are `scaled_to` these bounds, -1 and 1 stand for the lowest and the highest value.
+    """
 
     size: int
+    scaled_to: ActionBounds | None = None
 
     @property
     def outputs(self) -> int:
@@ -82,6 +111,11 @@ class ContinuousActions:
 
 
 Actions: TypeAlias = DiscreteActions | MultiDiscreteActions | ContinuousActions
+
+
+def scaled_to(actions: Actions) -> ActionBounds | None:
+    """The bounds that -1 and 1 stand for, of actions that are scaled."""
+    return actions.scaled_to if isinstance(actions, ContinuousActions) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from esper.options import Bounds, ConfigError, check_options, option
 
@@ -14,6 +14,8 @@ TIME_LIMIT = Bounds(minimum=1, maximum=10**8)
 
 # Arguments of environments that say the same as `max_episode_steps`.
 _LIMITS = ("max_episode_steps", "max_num_frames_per_episode")
+
+ScaleActions: TypeAlias = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,11 @@ class EnvConfig:
         "auto",
         "how copies are stepped: the environment's own vector version, one after the other, one process each, or "
         "EnvPool's version of it by threads; auto: native where there is one, else sync",
+    )
+    scale_actions: ScaleActions = option(
+        "auto",
+        "scale Box actions from [-1, 1] to their bounds, where these are finite; auto: where one is farther from 0 "
+        "than 4 or nearer than 0.25, or 0 is not between them",
     )
 
     max_episode_steps: int | None = option(

@@ -30,7 +30,7 @@ from esper.envs.base import (
     StateTree,
     Step,
 )
-from esper.envs.config import EnvConfig
+from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.copies import Copy, close_processes, is_of_copies, raise_one, what_is_wrong, worker
 from esper.envs.families import missing_package, register_family, register_module, wrapped
 from esper.envs.generators import Generators
@@ -57,7 +57,7 @@ class GymnasiumVectorEnv:
     final observation itself and spends the next step on resetting: that step is marked `ignored`.
     """
 
-    def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
+    def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], scale_actions: ScaleActions = "auto") -> None:
         self._env = env
         # Copies stepped one by one, each in a `Copy`; None where the environment steps all as arrays by itself.
         self._copies = env if is_of_copies(env) else None
@@ -70,7 +70,8 @@ class GymnasiumVectorEnv:
         self._successes = Successes()
         self.action_masks: BoolArray | None = None
         self._to_learner = to_learner(space)
-        actions = actions_of(env.single_action_space)
+        actions = actions_of(env.single_action_space, scale_actions)
+        self._to_space = to_space(env.single_action_space, actions)
         self.spec = EnvSpec(
             num_envs=env.num_envs,
             observations=observations,
@@ -96,7 +97,7 @@ class GymnasiumVectorEnv:
 
     def step(self, actions: NDArray[np.generic]) -> Step:
         with self._errors():
-            outcome = self._env.step(to_space(self._env.single_action_space, actions))
+            outcome = self._env.step(self._to_space(actions))
             obs, reward, terminated, truncated, info = self._native.step(outcome) if self._native else outcome
         self._take_masks(info)
         obs, done = self._to_learner(obs), terminated | truncated
@@ -260,15 +261,15 @@ def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
         raise ConfigError("env", env, f"is no Gymnasium environment here{hint}") from None
 
 
-def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
+def flatten_observations(env: gymnasium.Env[Any, Any], scale_actions: ScaleActions = "auto") -> Any:
     """Make observations vectors, unless they are images: dictionaries and tuples are joined, discrete ones one-hot.
 
     Raises:
-        ConfigError: named "space", for spaces that are not supported, while there are no processes yet.
+        ConfigError: as `actions_of`, for spaces that are not supported, while there are no processes yet.
     """
     space = env.observation_space
     observations_of(space)
-    actions_of(env.action_space)
+    actions_of(env.action_space, scale_actions)
     flat = isinstance(space, Box) and len(space.shape) == 1
     return env if flat or is_image(space) else FlattenObservation(env)
 
@@ -285,7 +286,8 @@ def _make_copies(
     async_ = mode == "async"
     processes = {"worker": functools.partial(worker, seed=seed)} if async_ else {}
     limit = () if config.max_episode_steps is None else (limited(config.max_episode_steps),)
-    adapters = (wrapped, without_mask, flatten_observations)
+    flattened = functools.partial(flatten_observations, scale_actions=config.scale_actions)
+    adapters = (wrapped, without_mask, flattened)
     others = set(multiprocessing.active_children())
     try:
         with warnings.catch_warnings(), exits_raise():
@@ -330,7 +332,7 @@ def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv
 
 def _make(config: EnvConfig, make: Callable[[], Any]) -> GymnasiumVectorEnv:
     try:
-        return GymnasiumVectorEnv(make())
+        return GymnasiumVectorEnv(make(), config.scale_actions)
     except ConfigError as error:
         raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:

@@ -7,8 +7,8 @@ import logging
 from typing import Any, Literal
 
 from esper.envs.atari import for_scores, for_training
-from esper.envs.base import VectorEnv
-from esper.envs.config import EnvConfig
+from esper.envs.base import VectorEnv, scaled_to
+from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.device.vector import PREFIX, make_device, on_host
 from esper.envs.gym import (
     GymnasiumVectorEnv,
@@ -31,6 +31,7 @@ def make_env(
     env_kwargs: dict[str, Any] | None = None,
     vector: Literal["auto", "native", "sync", "async", "envpool"] = "auto",
     max_episode_steps: int | None = None,
+    scale_actions: ScaleActions = "auto",
 ) -> VectorEnv:
     """`num_envs` copies of the environment called `env` to learn from.
 
@@ -39,16 +40,26 @@ def make_env(
     Raises:
         ConfigError: when it cannot be made; the message says what would help.
     """
-    return make_for_training(
-        EnvConfig(env=env, env_kwargs=env_kwargs or {}, vector=vector, max_episode_steps=max_episode_steps), num_envs
+    config = EnvConfig(
+        env=env,
+        env_kwargs=env_kwargs or {},
+        vector=vector,
+        max_episode_steps=max_episode_steps,
+        scale_actions=scale_actions,
     )
+    return make_for_training(config, num_envs)
 
 
 def make_for_training(config: EnvConfig, num_envs: int, seed: int | None = None) -> VectorEnv:
-    """The same from an `EnvConfig`; with a `seed`, constructors that draw from global generators draw from that."""
+    """The same from an `EnvConfig`; with a `seed`, constructors that draw from global generators draw from that.
+
+    Lines of the log say what is not as one might expect: actions that are scaled, another vector mode.
+    """
     env = _make(for_training(config), num_envs, seed)
     if isinstance(env, GymnasiumVectorEnv) and sync_instead(config, find_spec(config.env)):
         _log.info("%s is stepped by --vector sync: its own vector version takes no max_episode_steps", config.env)
+    if bounds := scaled_to(env.spec.actions):
+        _log.info("actions are scaled from [-1, 1] to the environment's bounds, %s", bounds)
     return env
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from esper.envs.actions import actions_of, to_space
 from esper.envs.base import EnvSpec, ObsArray, StateTree, Step
-from esper.envs.config import EnvConfig
+from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.families import how_to_install
 from esper.envs.observations import flatten_batch, observations_of, to_learner
 from esper.envs.success import Successes
@@ -32,15 +32,17 @@ class EnvPoolVectorEnv:
 
     action_masks = None
 
-    def __init__(self, make: Callable[[int], Any]) -> None:
+    def __init__(self, make: Callable[[int], Any], scale_actions: ScaleActions = "auto") -> None:
         """`make` gives the pool for a seed."""
         self._make = make
         self._pool = make(0)
-        self._space, self._actions = self._pool.observation_space, self._pool.action_space
+        self._space = self._pool.observation_space
+        actions = actions_of(self._pool.action_space, scale_actions)
+        self._to_space = to_space(self._pool.action_space, actions)
         self.spec = EnvSpec(
             num_envs=self._pool.num_envs,
             observations=observations_of(self._space),
-            actions=actions_of(self._actions),
+            actions=actions,
             resets_in_a_step=True,
             max_episode_steps=self._pool.config.get("max_episode_steps"),
         )
@@ -54,7 +56,7 @@ class EnvPoolVectorEnv:
         return _to_learner(self._space, obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
-        obs, reward, terminated, truncated, info = self._pool.step(to_space(self._actions, actions))
+        obs, reward, terminated, truncated, info = self._pool.step(self._to_space(actions))
         obs, resetting = _to_learner(self._space, obs), info["elapsed_step"] == 0
         ended = terminated | truncated
         return Step(
@@ -105,7 +107,7 @@ def make_envpool(config: EnvConfig, num_envs: int) -> EnvPoolVectorEnv:
         return _make_pool(envpool, config.env, num_envs=num_envs, batch_size=num_envs, seed=seeds, **arguments)
 
     try:
-        return EnvPoolVectorEnv(make)
+        return EnvPoolVectorEnv(make, config.scale_actions)
     except ConfigError as error:
         raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
     except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:

@@ -10,9 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from esper.envs.base import ContinuousActions, Copies, DeviceStep, EnvSpec, FloatArray, StateTree, Step, Vectors
-from esper.envs.config import EnvConfig
+from esper.envs.base import (
+    ContinuousActions,
+    Copies,
+    DeviceStep,
+    EnvSpec,
+    FloatArray,
+    StateTree,
+    Step,
+    Vectors,
+    scaled_to,
+)
+from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.device.dynamics import DYNAMICS, Dynamics
+from esper.envs.scaling import bounds_to_scale_to, cannot_scale
 from esper.options import ConfigError, nearest
 
 PREFIX = "torch/"
@@ -52,13 +63,26 @@ class DeviceVectorEnv:
 
     action_masks = None
 
-    def __init__(self, name: str, num_envs: int, max_episode_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        num_envs: int,
+        max_episode_steps: int | None = None,
+        scale_actions: ScaleActions = "auto",
+    ) -> None:
         self.name, self.dynamics = name, (dynamics := DYNAMICS[name]())
         self.max_episode_steps = max_episode_steps or dynamics.max_episode_steps
+        actions, bound = dynamics.actions, dynamics.action_bound
+        if isinstance(actions, ContinuousActions):
+            high = np.full(actions.size, bound)
+            actions = dataclasses.replace(actions, scaled_to=bounds_to_scale_to(scale_actions, -high, high))
+        elif scale_actions == "on":
+            raise cannot_scale(f"the choices of {PREFIX}{name}")
+        self._factor = bound if scaled_to(actions) else None
         self.spec = EnvSpec(
             num_envs=num_envs,
             observations=Vectors(size=dynamics.observation_size),
-            actions=dynamics.actions,
+            actions=actions,
             max_episode_steps=self.max_episode_steps,
         )
         self.to(torch.device("cpu"))
@@ -75,6 +99,7 @@ class DeviceVectorEnv:
         return self.dynamics.observe(copies.state).float()
 
     def advance(self, copies: Copies, actions: Tensor, uniform: Tensor) -> DeviceStep:
+        actions = actions if self._factor is None else actions * self._factor
         return step(self.dynamics, copies, actions, uniform, max_episode_steps=self.max_episode_steps)
 
     def reset(self, seed: int) -> FloatArray:
@@ -131,7 +156,7 @@ def make_device(config: EnvConfig, num_envs: int) -> DeviceVectorEnv:
         raise ConfigError("vector", config.vector, f"{config.env} steps all its copies in one tensor; use auto")
     if config.env_kwargs:
         raise ConfigError("env_kwargs", config.env_kwargs, f"{config.env} takes none")
-    return DeviceVectorEnv(name, num_envs, config.max_episode_steps)
+    return DeviceVectorEnv(name, num_envs, config.max_episode_steps, config.scale_actions)
 
 
 def on_host(config: EnvConfig) -> EnvConfig:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esper.envs.base import Copies, DeviceEnv, MultiDiscreteActions
+from esper.envs.base import Copies, DeviceEnv, MultiDiscreteActions, scaled_to
 from esper.simic.collect import Act
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
@@ -203,7 +203,7 @@ class NativeLearner:
         return act
 
     def fill(self, env: DeviceEnv) -> Fill:
-        if env.name not in _ENVIRONMENTS:
+        if env.name not in _ENVIRONMENTS or scaled_to(env.spec.actions):
             return Unrolled(env, compiled=False)
 
         def fill(network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout) -> Copies:
