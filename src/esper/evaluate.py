@@ -17,10 +17,13 @@ from esper.envs.make import make_from_config, make_rendered, make_shown
 from esper.policy import Policy
 from esper.simic.networks import ActorCritic
 from esper.simic.seeding import device_generator, integer_seed
+from esper.simic.threads import torch_threads
 from esper.stopping import StopRequest
 from esper.watched import watched
 
 _MAX_ENVS = 8
+# More would wait for each other, with a few observations at a time.
+_THREADS = 1
 
 
 class EvaluationStopped(Exception):
@@ -35,6 +38,7 @@ class Scores:
     lengths: list[int]
 
 
+@torch_threads(_THREADS)
 def evaluate(
     policy: Policy, *, episodes: int, seed: int, stochastic: bool = False, stop: StopRequest | None = None
 ) -> Scores:
@@ -54,6 +58,7 @@ def make_evaluation_env(config: EnvConfig, episodes: int, stop: StopRequest) -> 
     return watched(make_from_config(config, min(episodes, _MAX_ENVS)), stop)
 
 
+@torch_threads(_THREADS)
 def show(
     policy: Policy,
     *,
@@ -117,6 +122,7 @@ def run_episodes(
     return result
 
 
+@torch_threads(_THREADS)
 @torch.no_grad()
 def record_gif(
     policy: Policy, path: Path, *, seed: int, max_frames: int = 1000, stop: StopRequest | None = None

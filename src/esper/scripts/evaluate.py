@@ -30,8 +30,6 @@ def run(args: argparse.Namespace) -> int:
     seed = number("--seed", args.seed, int, Bounds(minimum=0), "esper evaluate")
     if args.record and args.record.suffix != ".gif":
         fail(f"--record {args.record}: must end in .gif", "esper evaluate")
-    import torch
-
     from esper.analysis.statistics import interquartile_mean
     from esper.checkpoint.store import StoreError
     from esper.envs.base import EnvError
@@ -40,7 +38,6 @@ def run(args: argparse.Namespace) -> int:
     from esper.stopping import stop_request
     from esper.watched import GivenUp
 
-    torch.set_num_threads(1)  # more would wait for each other, with a few observations at a time
     try:
         policy = load_policy(args.run, **trusted(args))
         with stop_request(quiet=args.json, what="this step") as stop:

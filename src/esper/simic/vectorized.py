@@ -51,7 +51,8 @@ def train_ppo_vectorized(
 
     An agent that was trained before goes on for as many updates again, past the end of its schedules unless
     `PPOAgent.set_horizon` gave them a new one; that is logged as a warning. `on_event` gets every event, `on_update`
-    those of updates that were completed; `should_stop` is asked between updates.
+    those of updates that were completed; `should_stop` is asked between updates. Torch has the agent's number of CPU
+    threads while it collects and updates, and the caller's in these callbacks and afterwards.
 
     Raises:
         EnvError: when the environment raises.
@@ -135,10 +136,11 @@ class Training:
         return "completed" if self.updates >= self.agent.config.total_updates else "training"
 
     def update(self) -> Event:
-        """Collect a rollout and learn from it."""
+        """Collect a rollout and learn from it, with as many CPU threads as the agent computes with."""
         started = time.perf_counter()
-        self._collect()
-        self._result = result = self.agent.update(self._rollout)
+        with self.agent.optimization.torch_threads():
+            self._collect()
+            self._result = result = self.agent.update(self._rollout)
         # Only now, as it waits for the device, which then has nothing more to do.
         finished = self._log.finished(self._rollout)
         self.episodes += len(finished)
