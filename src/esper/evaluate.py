@@ -20,6 +20,7 @@ from esper.options import ConfigError
 from esper.policy import Policy
 from esper.seeding import GlobalGenerators, device_generator, integer_seed
 from esper.simic.networks import ActorCritic
+from esper.simic.threads import torch_threads
 from esper.stopping import StopRequest
 from esper.watched import watched
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_ENVS = 8
+# More would wait for each other, with a few observations at a time.
+_THREADS = 1
 
 
 class EvaluationStopped(Exception):
@@ -49,6 +52,7 @@ class Scores:
     successes: list[float] = field(default_factory=list)
 
 
+@torch_threads(_THREADS)
 def evaluate(
     policy: Policy,
     *,
@@ -109,6 +113,7 @@ def _told(env: VectorEnv, config: EnvConfig) -> VectorEnv:
     return env
 
 
+@torch_threads(_THREADS)
 def show(
     policy: Policy,
     *,
@@ -204,6 +209,7 @@ def _run_episodes(
     return result
 
 
+@torch_threads(_THREADS)
 @torch.no_grad()
 def record_gif(
     policy: Policy,

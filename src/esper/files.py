@@ -296,8 +296,10 @@ def _enter(descriptor: int, name: str, path: Path) -> int:
     try:
         return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
     except NotADirectoryError:
-        is_link = stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
-        raise OSError(errno.ELOOP, "is a link" if is_link else "is no folder", str(path)) from None
+        mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
+        if stat.S_ISREG(mode):
+            raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(path)) from None
+        raise OSError(errno.ELOOP, "is a link" if stat.S_ISLNK(mode) else "is no folder", str(path)) from None
 
 
 def _open(path: Path, flags: int, root: Path | None) -> int:

@@ -32,6 +32,7 @@ from esper.run_state import capture_run, env_seed, load_run
 from esper.settings import Layer, recorded
 from esper.simic.ppo import PPOAgent
 from esper.simic.rates import Rates
+from esper.simic.threads import torch_threads
 from esper.simic.vectorized import Training, TrainResult
 from esper.stopping import StopRequest, stop_request
 from esper.telemetry.events import CheckpointSaved, Event, Sink, SinkError
@@ -73,16 +74,15 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
     """
     _check_recordable(config)
     check_writers(config.telemetry)
-    torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(torch_threads(1))
         stop = stack.enter_context(stop_request(quiet=config.quiet))
         with _false_starts_reported(stop):
             env = watched(make_for_training(config.environment, config.ppo.num_envs, env_seed(config, 0)), stop)
             stack.callback(env.close)
             debug = config.telemetry.telemetry == "debug"
             agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug)
-            if agent.optimization.engine != "native":
-                torch.set_num_threads(agent.optimization.threads)
+            stack.enter_context(agent.optimization.torch_threads())
             training = Training(agent, env, env_seed=env_seed(config, 0))
             rates_before = load_run(config, training, resume) if resume and resume.point.state else None
         stop.begin()

@@ -96,7 +96,7 @@ class TestBroken:
     @pytest.mark.parametrize(
         ("manifest", "message"),
         [
-            ('{"schema": 3, "files": {}}', "schema 3 is newer than the 2 that this version reads; upgrade"),
+            ("{}", "schema None is no version"),
             ('{"schema": "1"}', "schema '1' is no version"),
             ('{"schema": true}', "schema True is no version"),
             ('{"schema": 0}', "schema 0 is no version"),
@@ -108,9 +108,20 @@ class TestBroken:
             ("{" + " " * 5000 + "}", "at most 4,096 are read"),
         ],
     )
-    def test_manifest(self, checkpoint: Path, manifest: str, message: str) -> None:
+    def test_what_is_no_manifest(self, checkpoint: Path, manifest: str, message: str) -> None:
         (checkpoint / "manifest.json").write_text(manifest)
-        with pytest.raises(StoreError, match=message):
+        with pytest.raises(CorruptError, match=message):
+            load_checkpoint(checkpoint)
+
+    def test_a_newer_manifest_is_whole(self, checkpoint: Path) -> None:
+        (checkpoint / "manifest.json").write_text('{"schema": 3, "parts": {}}')
+        with pytest.raises(StoreError, match="schema 3 is newer than the 2 that this version reads; upgrade") as error:
+            load_checkpoint(checkpoint)
+        assert not isinstance(error.value, CorruptError)
+
+    def test_more_than_is_ever_written(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(folders._LIMITS, "state.json", 10)
+        with pytest.raises(CorruptError, match=r"state\.json: has \d+ bytes; at most 10 are read"):
             load_checkpoint(checkpoint)
 
     @pytest.mark.parametrize(
@@ -207,9 +218,16 @@ class TestMessages:
 
     def test_it_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "00000001").touch()
+        with pytest.raises(CorruptError) as error:
+            load_checkpoint(tmp_path / "00000001")
+        assert str(error.value) == f"{tmp_path / '00000001'}: is a file, not a folder"
+
+    def test_it_is_a_pipe(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "00000001")
         with pytest.raises(StoreError) as error:
             load_checkpoint(tmp_path / "00000001")
         assert str(error.value) == f"{tmp_path / '00000001'}: is no folder"
+        assert not isinstance(error.value, CorruptError)
 
     def test_the_manifest_names_other_files(self, checkpoint: Path) -> None:
         (checkpoint / "manifest.json").write_text('{"schema": 1, "files": {"state.json": {}}}')

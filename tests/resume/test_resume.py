@@ -364,6 +364,16 @@ class TestWhereFrom:
         assert (killed / "checkpoints" / "00000005.broken").is_dir()
         assert differences(killed, run) == []
 
+    def test_so_does_a_file_by_the_name_of_a_checkpoint(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        killed = cut_back(run, tmp_path / "killed", 7)
+        (killed / "checkpoints" / "00000099").write_text("a note")
+        assert main(["ppo", "--resume", str(killed)]) == 0
+        assert "broken, and set aside: " in capsys.readouterr().out
+        assert (killed / "checkpoints" / "00000099.broken").read_text() == "a note"
+        assert differences(killed, run) == []
+
     @pytest.mark.parametrize("what", ["structure", "settings", "schema", "link", "pipe", "environment"])
     def test_one_that_is_whole_but_cannot_be_read_stops_the_resume(
         self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str

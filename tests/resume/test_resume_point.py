@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,6 +69,34 @@ class TestFinding:
         assert [path.name for path, _ in point.broken] == ["00000003", "00000002"]
         for path, reason in point.broken:
             assert reason.startswith(f"{path / 'state.json'}: does not have the size and checksum")
+
+    @pytest.mark.parametrize("manifest", ["", "{}", "[]", '{"schema": 2}', "{" + " " * 5000 + "}", "\0" * 300])
+    def test_the_one_before_a_damaged_manifest(self, run: Path, manifest: str) -> None:
+        (run / "checkpoints" / "00000003" / "manifest.json").write_text(manifest)
+        point = find_resume_point(run)
+        assert point.checkpoint == run / "checkpoints" / "00000002"
+        ((path, reason),) = point.broken
+        assert reason.startswith(f"{path / 'manifest.json'}: ")
+
+    def test_the_one_before_a_file_by_the_name_of_a_checkpoint(self, run: Path) -> None:
+        stray = run / "checkpoints" / "00000004"
+        stray.touch()
+        (run / "checkpoints" / "notes.txt").touch()
+        point = find_resume_point(run)
+        assert point.checkpoint == run / "checkpoints" / "00000003"
+        assert point.broken == ((stray, f"{stray}: is a file, not a folder"),)
+
+    @pytest.mark.parametrize("kind", ["link", "pipe"])
+    def test_no_other_where_something_else_is_in_place_of_the_newest(self, run: Path, kind: str) -> None:
+        stray = run / "checkpoints" / "00000004"
+        os.mkfifo(stray) if kind == "pipe" else stray.symlink_to(run / "checkpoints" / "00000003")
+        with pytest.raises(StoreError, match=rf"{stray}: is (a link|no folder)$"):
+            find_resume_point(run)
+
+    def test_no_other_where_the_newest_is_of_a_newer_version(self, run: Path) -> None:
+        (run / "checkpoints" / "00000003" / "manifest.json").write_text('{"schema": 99}')
+        with pytest.raises(StoreError, match="schema 99 is newer"):
+            find_resume_point(run)
 
     def test_none_that_is_whole(self, run: Path) -> None:
         spoil(run, 1, 2, 3)

@@ -15,6 +15,7 @@ from esper.simic.losses import Minibatch
 from esper.simic.ppo import PPOAgent
 from esper.simic.rollout import Rollout
 from esper.simic.schedules import CoefficientConfig, ScheduleConfig
+from esper.simic.threads import torch_threads
 from esper.simic.vectorized import Training
 from esper.telemetry.events import UpdateSkipped
 
@@ -79,7 +80,9 @@ class TestCompiled:
         for update in range(500):
             # Rows that are replaced because an environment spent the step on a reset must not matter either.
             rollout.ignored[0, :] = update % 2 == 1
-            result = compiled.update(rollout)
+            # Nor must how many threads torch has for others.
+            with torch_threads(1 + update % 3):
+                result = compiled.update(rollout)
             seen.add(tuple(result.rates.learning_rates.values()))
         assert len(seen) == 500
         assert not counters["stats"]

@@ -86,12 +86,14 @@ def read_checkpoint(path: Path, *, root: Path | None = None) -> Stored:
     Memory is bounded by `MAX_JSON_BYTES` and `MAX_TENSOR_BYTES`, and by the sizes of the files.
 
     Raises:
-        CorruptError: when a file is missing, or not as it was written.
+        CorruptError: when a file is missing, or not as it was written; when the checkpoint is a file itself.
         StoreError: when it is whole, but nothing that this version reads. Both name the file and what is wrong with it.
     """
     run = root or path.parent.parent
     try:
         files.names_in(path, root=run)
+    except NotADirectoryError as error:
+        raise CorruptError(files.why(error)) from None
     except OSError as error:
         raise StoreError(files.why(error)) from None
     schema, prints = _read_manifest(path / MANIFEST, run)
@@ -154,21 +156,23 @@ def remove_leftovers(parent: Path) -> None:
 
 
 def _read_manifest(path: Path, run: Path) -> tuple[int, dict[str, Any]]:
-    """The schema of a checkpoint, and the fingerprints of its files."""
+    """The schema of a checkpoint, and the fingerprints of its files.
+
+    It has no checksum of its own: what is no manifest was damaged, unless it says that a newer version wrote it.
+    """
     data = read_bytes(path, _MAX_MANIFEST_BYTES, root=run)
     try:
         manifest = parse_json(data, path)
     except StoreError as error:
-        # It has no checksum of its own; what is no JSON was cut short.
         raise CorruptError(str(error)) from None
     schema = manifest.get("schema")
     if type(schema) is not int or schema < 1:
-        raise StoreError(f"{path}: schema {schema!r:.60} is no version")
+        raise CorruptError(f"{path}: schema {schema!r:.60} is no version")
     if schema > SCHEMA:
         raise StoreError(f"{path}: schema {schema!r:.60} is newer than the {SCHEMA} that this version reads; upgrade")
     prints = manifest.get("files")
     if not isinstance(prints, dict) or set(prints) != set(_LIMITS):
-        raise StoreError(f"{path}: must name the files {', '.join(_LIMITS)} and no others")
+        raise CorruptError(f"{path}: must name the files {', '.join(_LIMITS)} and no others")
     return schema, prints
 
 

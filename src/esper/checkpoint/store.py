@@ -26,7 +26,7 @@ class StoreError(Exception):
 
 
 class CorruptError(StoreError):
-    """A file that is not as it was written: cut short, missing, changed on the disk."""
+    """State that is not as it was written: cut short, missing, changed on the disk."""
 
 
 def save_pair(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, root: Path) -> None:
@@ -95,12 +95,13 @@ def read_bytes(path: Path, limit: int, *, root: Path | None = None) -> bytes:
     """`files.read`.
 
     Raises:
-        CorruptError: when there is none, or the disk cannot give it back.
-        StoreError: when it is a link, no regular file, or larger than `limit` bytes.
+        CorruptError: when there is none, it is larger than `limit` bytes, which nothing is that was written here, or
+            the disk cannot give it back.
+        StoreError: when it is a link or no regular file, or may not be read.
     """
     try:
         return files.read(path, limit, root=root)
     except (OSError, ValueError) as error:
-        damaged = getattr(error, "errno", None) in (errno.ENOENT, errno.EIO)
+        damaged = getattr(error, "errno", None) in (errno.ENOENT, errno.EFBIG, errno.EIO)
         reason = files.why(error) if isinstance(error, OSError) else f"{path}: {error}"
         raise (CorruptError if damaged else StoreError)(reason) from None

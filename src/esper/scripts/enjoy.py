@@ -29,14 +29,11 @@ def run(args: argparse.Namespace) -> int:
     fps = None if args.fps is None else number("--fps", args.fps, float, Bounds(above=0), "esper enjoy")
     limit = time_limit(args, "esper enjoy")
     log_to_stderr(quiet=False)
-    import torch
-
     from esper.checkpoint.store import StoreError
     from esper.envs.base import EnvError
     from esper.evaluate import show
     from esper.policy import load_policy
 
-    torch.set_num_threads(1)  # more would wait for each other, with one observation at a time
     numbers = itertools.count(1)
 
     def say(episode_return: float, length: int) -> None:

@@ -54,8 +54,6 @@ def run(args: argparse.Namespace) -> int:
     if args.record and args.record.suffix != ".gif":
         fail(f"--record {args.record}: must end in .gif", "esper evaluate")
     log_to_stderr(quiet=args.json)
-    import torch
-
     from esper.checkpoint.store import StoreError
     from esper.envs.base import EnvError
     from esper.evaluate import EvaluationStopped, evaluate, record_gif
@@ -63,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
     from esper.stopping import stop_request
     from esper.watched import GivenUp
 
-    torch.set_num_threads(1)  # more would wait for each other, with a few observations at a time
     try:
         policy = load_policy(args.run, **trusted(args))
         settings: dict[str, Any] = {"seed": seed, "max_episode_steps": limit}

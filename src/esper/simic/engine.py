@@ -34,7 +34,7 @@ Engine = Literal["native", "torch", "eager"]
 
 
 class Made(NamedTuple):
-    """A learner, its kind, and how many threads it has; those of torch are the caller's to set."""
+    """A learner, its kind, and how many CPU threads it computes with: the kernels start their own, torch has its."""
 
     engine: Engine
     threads: int

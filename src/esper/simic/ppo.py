@@ -25,6 +25,7 @@ from esper.simic.rollout import Rollout
 from esper.simic.schedules import schedules_enabled
 from esper.simic.sequences import evaluate_sequences, to_sequences
 from esper.simic.state import StateForm, form_of
+from esper.simic.threads import torch_threads
 from esper.simic.update import Optimization
 
 
@@ -58,6 +59,8 @@ class PPOAgent:
         ConfigError: for settings that do not fit together, or this machine.
     """
 
+    # LAPACK rounds initial weights differently with another number of threads.
+    @torch_threads(1)
     def __init__(self, config: PPOConfig, spec: EnvSpec, *, seed: int = 1, debug: bool = False) -> None:
         if config.num_envs != spec.num_envs:
             raise ConfigError("num_envs", config.num_envs, f"must equal the environment's {spec.num_envs} copies")
@@ -96,6 +99,10 @@ class PPOAgent:
 
     def update(self, rollout: Rollout) -> UpdateResult:
         """One PPO update on `rollout`. The host waits for the device once, at the end, to read the metrics."""
+        with self.optimization.torch_threads():
+            return self._update(rollout)
+
+    def _update(self, rollout: Rollout) -> UpdateResult:
         rates = self.schedules.at(self.train_steps)
         self._apply(rates)
         rollout = rollout.without_ignored()

@@ -6,6 +6,8 @@ computed, by masks.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from esper.simic.learner import Gate
 from esper.simic.losses import RATIO_QUANTILES, Coefficients, LossMetrics, Minibatch
 from esper.simic.networks import ActorCritic
 from esper.simic.optimizers import Adam, restore_unless
+from esper.simic.threads import torch_threads
 
 
 class Optimization:
@@ -23,7 +26,7 @@ class Optimization:
     Batches have masks if `masked`.
 
     `metric_names` are the columns of the metrics, a row per minibatch; with `debug` those of `RATIO_QUANTILES` follow.
-    `learner` computes; `engine` is its kind.
+    `learner` computes, with `threads` CPU threads; `engine` is its kind.
     """
 
     def __init__(
@@ -51,6 +54,13 @@ class Optimization:
         self.engine, self.threads, self.learner = make_learner(
             network, optimizer, coefficients, self._gate, config, masked=masked, debug=debug
         )
+
+    def torch_threads(self) -> AbstractContextManager[None]:
+        """What torch computes with beside this learner: one thread beside the kernels, which start their own.
+
+        Compiled graphs are compiled anew where torch has another number, so everything that calls them is within.
+        """
+        return torch_threads(1 if self.engine == "native" else self.threads)
 
     def run(self, batch: Minibatch, generator: torch.Generator, usable: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Metrics [minibatches, columns] and whether all stayed finite (0-d), both on the device.

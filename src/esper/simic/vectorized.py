@@ -60,7 +60,9 @@ def train_ppo_vectorized(
     An agent that was trained before goes on for as many updates again, past the end of its schedules unless
     `PPOAgent.set_horizon` gave them a new one; that is logged as a warning. `on_event` gets every event, `on_update`
     those of updates that were completed; `should_stop` is asked between updates. While it runs, the global generators
-    of `random`, `numpy.random` and torch (on the CPU) are seeded by `env_seed`; afterwards they are as before.
+    of `random`, `numpy.random` and torch (on the CPU) are seeded by `env_seed`; afterwards they are as before. Torch
+    has the agent's number of CPU threads while it collects and updates, and the caller's in these callbacks and
+    afterwards.
 
     Raises:
         EnvError: when the environment raises.
@@ -149,9 +151,9 @@ class Training:
         return "completed" if self.updates >= self.agent.config.total_updates else "training"
 
     def update(self) -> Event:
-        """Collect a rollout and learn from it."""
+        """Collect a rollout and learn from it, with as many CPU threads as the agent computes with."""
         started = time.perf_counter()
-        with self._generators.in_place():
+        with self._generators.in_place(), self.agent.optimization.torch_threads():
             self._collect()
             self._result = result = self.agent.update(self._rollout)
         # Only now, as it waits for the device, which then has nothing more to do.
