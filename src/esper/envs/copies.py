@@ -19,7 +19,7 @@ from gymnasium.vector.async_vector_env import _async_worker
 from esper.envs import masks
 from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import EnvError, StateTree
-from esper.envs.rules import BrokenRule
+from esper.envs.rules import BrokenRule, picture
 from esper.envs.snapshot import capture, restore
 from esper.errors import describe_with_place, is_ctrl_c
 from esper.stopping import Overdue
@@ -121,7 +121,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def render(self) -> Any:
         try:
-            return self.env.render()
+            return picture(self.env.render())
         except BaseException as error:
             raise self._failed("in render", error) from error
 
