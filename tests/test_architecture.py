@@ -37,7 +37,7 @@ MAY_IMPORT = {
     },
     "esper.run_state": {
         *("esper", "esper.config", "esper.settings", "esper.resume", "esper.resume_upgrade", "esper.checkpoint"),
-        *("esper.envs.base", "esper.simic"),
+        *("esper.run_folder", "esper.envs.base", "esper.simic"),
     },
     "esper.run_events": {
         *("esper.config", "esper.settings", "esper.resume", "esper.run_state"),
