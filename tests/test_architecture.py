@@ -39,7 +39,7 @@ MAY_IMPORT = {
     },
     "esper.run_state": {
         *("esper", "esper.config", "esper.settings", "esper.resume", "esper.resume_upgrade", "esper.checkpoint"),
-        *("esper.envs.base", "esper.seeding", "esper.simic"),
+        *("esper.run_folder", "esper.envs.base", "esper.seeding", "esper.simic"),
     },
     "esper.run_events": {
         *("esper.config", "esper.envs.base", "esper.settings", "esper.resume", "esper.run_state"),

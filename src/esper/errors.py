@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import linecache
 import os
 import signal
 import traceback
@@ -29,7 +30,12 @@ def describe(error: BaseException, *, first_line: bool = False) -> str:
 def describe_with_place(error: BaseException, *, first_line: bool = False) -> str:
     """The same with file and line of what raised it."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    return f"{describe(error, first_line=first_line)} ({frame.f_code.co_filename}, line {line})"
+    file = frame.f_code.co_filename
+    # An assertion without a text says what it asserts.
+    silent = isinstance(error, AssertionError) and not error.args
+    statement = linecache.getline(file, line, frame.f_globals).strip() if silent else ""
+    what = f"AssertionError: {statement}" if statement else describe(error, first_line=first_line)
+    return f"{what} ({file}, line {line})"
 
 
 def is_ctrl_c(error: BaseException) -> bool:

@@ -27,7 +27,7 @@ from esper.resume import Resume, ResumeError, ResumePoint, check_newest, find_re
 from esper.resume_rules import Mode, changes
 from esper.run_evaluation import Evaluation
 from esper.run_events import run_finished, run_resumed, run_started
-from esper.run_folder import RunFolder, create_run_folder, open_run_folder
+from esper.run_folder import RunFolder, create_run_folder, open_run_folder, resume_command
 from esper.run_state import capture_run, env_seed, load_run
 from esper.settings import Layer, recorded
 from esper.simic.ppo import PPOAgent
@@ -281,10 +281,10 @@ class _Session:
 
     def what_is_left(self) -> str:
         """The last checkpoint, in a sentence."""
-        kept = checkpoints_in(self._folder.checkpoints)
-        if not kept:
+        if not (kept := checkpoints_in(self._folder.checkpoints)):
             return "there is no checkpoint yet"
-        return f"the last checkpoint is {kept[0]}; go on from it with  esper ppo --resume {self._folder.path}"
+        command = resume_command(self._folder.path, self._config)
+        return f"the last checkpoint is {kept[0]}; go on from it with  {command}"
 
     def _open_record(self, position: int) -> None:
         folder = self._folder

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,3 +117,16 @@ def open_run_folder(path: Path) -> RunFolder:
         _log.warning("%s: this file system has no locks; take care that only one process trains in it", path)
         return RunFolder(path=path, lock=None)
     return RunFolder(path=path, lock=lock)
+
+
+def named_again(config: RunConfig) -> str:
+    """The flags without which a command refuses to import what the files of this run name, after a space."""
+    names = {"env": config.environment.env, "encoder": config.ppo.network.encoder}
+    flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value]
+    trust = files.unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
+    return " --trust" if trust else "".join(flags)
+
+
+def resume_command(path: Path, config: RunConfig) -> str:
+    """What goes on with a run of `config` from `path`, its folder or a checkpoint."""
+    return f"esper ppo --resume {shlex.quote(str(path))}{named_again(config)}"

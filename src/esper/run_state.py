@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import shlex
 import subprocess
 from collections.abc import Mapping
 from functools import cache
@@ -21,6 +20,7 @@ from esper.config import RunConfig
 from esper.envs.base import EnvError
 from esper.resume import Resume, ResumeError, ResumePoint, check_newest
 from esper.resume_upgrade import upgraded_state
+from esper.run_folder import resume_command
 from esper.seeding import integer_seed
 from esper.settings import recorded
 from esper.simic.rates import Horizon, Rates, RateSchedules
@@ -178,10 +178,9 @@ def _switch_was_changed(config: RunConfig, training: Training, resume: Resume, s
     """Why a run cannot go on under the other value of the switch, which rates would jump, and the command that does."""
     agent = training.agent
     switch, before = _switch(training), "off" if agent.lr_schedules_on else "on"
-    path = shlex.quote(str(_shortest(resume.point)))
+    command = resume_command(_shortest(resume.point), config)
     as_it_was = (
-        f"{SWITCH}={switch}: the run was started with {before}; to go on as it was:\n"
-        f"  {SWITCH}={before} esper ppo --resume {path}"
+        f"{SWITCH}={switch}: the run was started with {before}; to go on as it was:\n  {SWITCH}={before} {command}"
     )
     if agent.train_steps >= config.ppo.total_updates:
         return as_it_was
@@ -192,7 +191,7 @@ def _switch_was_changed(config: RunConfig, training: Training, resume: Resume, s
     return (
         f"{as_it_was}\n"
         f"to go on with {switch}, beside the flags that were given:\n"
-        f"  {SWITCH}={switch} esper ppo --resume {path} --resume-schedule extend\n"
+        f"  {SWITCH}={switch} {command} --resume-schedule extend\n"
         f"which changes the rates of the next update, {agent.train_steps}:{jumps}"
     )
 

@@ -254,14 +254,16 @@ class TestFaults:
     def test_an_environment_that_raises_is_named_with_the_step(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        run = tmp_path / "run"
-        assert esper(*faulty_flags(run, "raise", 37), "--checkpoint-every", "1") == 1
+        run, env = tmp_path / "run", f"{__name__}:Faulty-v0"
+        assert esper(*faulty_flags(run, "raise", 37), "--env", env, "--checkpoint-every", "1") == 1
         err = capsys.readouterr().err
         # Step 37 is the fifth of the third rollout; 2 rollouts of 2 x 16 steps and 4 x 2 steps came before it.
         assert "environment 0 raised in a step: ZeroDivisionError: off the track (" in err
         assert "test_stops.py, line " in err
         assert " (update 2, step 4 of 16, env step 72)\n" in err
-        assert f"the last checkpoint is {run}/checkpoints/00000002; go on from it with  esper ppo --resume {run}" in err
+        assert f"the last checkpoint is {run}/checkpoints/00000002; go on from it with  " in err
+        # Without --env it would be refused.
+        assert f"esper ppo --resume {run} --env {env}\n" in err
         finished = list(read_events(run))[-1]
         assert (finished["event"], finished["status"]) == ("run_finished", "failed")
         assert "off the track" in finished["cause"]

@@ -20,7 +20,7 @@ from esper.envs import limits, masks
 from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import EnvError, StateTree
 from esper.envs.generators import Generators
-from esper.envs.rules import BrokenRule
+from esper.envs.rules import BrokenRule, picture
 from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.success import success_of
 from esper.errors import describe_with_place, is_ctrl_c
@@ -133,7 +133,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def render(self) -> Any:
         try:
-            return self.env.render()
+            return picture(self.env.render())
         except BaseException as error:
             raise self._failed("in render", error) from error
 

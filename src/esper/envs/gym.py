@@ -42,7 +42,7 @@ from esper.envs.observations import is_image, observations_of, to_learner
 from esper.envs.rules import BrokenRule, checked
 from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.success import Successes
-from esper.envs.window import check_can_be_shown, paced
+from esper.envs.window import check_can_be_drawn, check_can_be_shown, paced
 from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
 from esper.options import ConfigError, nearest
 
@@ -217,11 +217,10 @@ def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
     Raises:
         ConfigError: as `make_gymnasium`, and for an environment that cannot be drawn.
     """
-    find_spec(config.env)
+    spec = find_spec(config.env)
     if is_atari(config.env):
         return _make(config, lambda: Drawn(_make_native(config, 1)))
-    drawn = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": "rgb_array"})
-    return _make(drawn, lambda: _make_copies(drawn, 1, "sync", None))
+    return _make_rendering(config, "rgb_array", lambda: check_can_be_drawn(spec))
 
 
 def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVectorEnv:
@@ -234,13 +233,23 @@ def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVecto
     if is_atari(config.env):
         allowed = "cannot be shown in a window; esper evaluate --record draws an episode without one"
         raise ConfigError("env", config.env, allowed)
-    shown = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": "human"})
+    return _make_rendering(config, "human", lambda: check_can_be_shown(spec), paced(fps))
+
+
+def _make_rendering(config: EnvConfig, mode: str, check: Callable[[], None], *wrappers: Any) -> GymnasiumVectorEnv:
+    rendering = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": mode})
 
     def make() -> Any:
-        check_can_be_shown(spec)
-        return _make_copies(shown, 1, "sync", None, paced(fps))
+        check()
+        try:
+            return _make_copies(rendering, 1, "sync", None, *wrappers)
+        except TypeError as error:
+            if "unexpected keyword argument 'render_mode'" not in str(error):
+                raise
+            raise ConfigError("env", config.env, "cannot be drawn: its constructor takes no render_mode") from error
 
-    return _make(shown, make)
+    # Not `rendering`: the mode is no argument that the user gave.
+    return _make(config, make)
 
 
 def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:

@@ -139,6 +139,20 @@ def conformed(space: Space[Any], obs: Any, name: str) -> Any:
     return array
 
 
+def picture(frame: Any) -> NDArray[np.uint8]:
+    """What `render` returned as an image [height, width, 3] of uint8, or one with a fourth channel of opacity.
+
+    Raises:
+        BrokenRule: when it is none.
+    """
+    array = _array(frame)
+    if array is None or array.ndim != 3 or array.shape[2] not in (3, 4):
+        raise BrokenRule(f"render returned {shown(frame)}; Gymnasium asks for an image [height, width, 3] of uint8")
+    if array.dtype != np.uint8:
+        raise BrokenRule(f"render returned an image of {array.dtype}; Gymnasium asks for uint8")
+    return array
+
+
 def lossless(array: NDArray[Any], dtype: Any, name: str) -> NDArray[Any]:
     """`array` as `dtype`; numbers may be rounded to floats, and nothing else.
 

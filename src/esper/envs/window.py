@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -45,8 +45,7 @@ def check_can_be_shown(spec: EnvSpec) -> None:
     Raises:
         ConfigError: naming what is missing.
     """
-    creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-    modes = getattr(creator, "metadata", {}).get("render_modes")
+    modes = _render_modes(spec)
     if modes is not None and not {"human", "rgb_array"}.intersection(modes):
         there = ", ".join(modes) or "none"
         raise ConfigError("env", spec.id, f"cannot be shown: needs the render mode human or rgb_array, and has {there}")
@@ -54,6 +53,26 @@ def check_can_be_shown(spec: EnvSpec) -> None:
         raise ConfigError(
             "env", spec.id, "cannot be shown: there is no display; esper evaluate --record draws an episode without one"
         )
+
+
+def check_can_be_drawn(spec: EnvSpec) -> None:
+    """Refuse an environment that names render modes, and not that of pictures. Many that can draw name none.
+
+    Raises:
+        ConfigError: naming those it has.
+    """
+    modes = _render_modes(spec)
+    if modes and "rgb_array" not in modes:
+        raise ConfigError(
+            "env", spec.id, f"cannot be drawn: needs the render mode rgb_array, and has {', '.join(modes)}"
+        )
+
+
+def _render_modes(spec: EnvSpec) -> Sequence[str] | None:
+    """Those that the environment's class names; None where it is made by a function."""
+    creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    modes: Sequence[str] | None = getattr(creator, "metadata", {}).get("render_modes")
+    return modes
 
 
 def _has_display() -> bool:

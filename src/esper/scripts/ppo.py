@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from esper import files
 from esper.config import RunConfig
 from esper.options import ConfigError, flatten
 from esper.resume_rules import MODES
-from esper.run_folder import BEST
+from esper.run_folder import BEST, named_again, resume_command
 from esper.scripts.flags import (
     STOPPED_BY,
     add_settings,
@@ -198,21 +197,13 @@ def as_toml(value: Any) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
-def _named_again(config: RunConfig) -> str:
-    """The flags without which a command refuses to import what the files of this run name."""
-    names = {"env": config.environment.env, "encoder": config.ppo.network.encoder}
-    flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value]
-    trust = files.unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
-    return " --trust" if trust else "".join(flags)
-
-
 def _summarize(config: RunConfig, result: RunResult) -> None:
     minutes, seconds = divmod(round(result.seconds), 60)
     train, folder = result.train, result.run_dir
     done = train.status == "completed"
     how = ("finished" if done else "stopped") + (f" ({result.cause})" if result.cause else "")
-    named = _named_again(config)
-    go_on = f"esper ppo --resume {folder}{named}" + (" --stop-at-return none" if done else "")
+    named = named_again(config)
+    go_on = resume_command(folder, config) + (" --stop-at-return none" if done else "")
     undone = f" ({train.undone:,} of them undone)" if train.undone else ""
     print(
         f"\n{how} after {train.updates:,} updates{undone}, "
