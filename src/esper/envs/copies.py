@@ -21,7 +21,7 @@ from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import EnvError, StateTree
 from esper.envs.rules import BrokenRule
 from esper.envs.snapshot import capture, restore
-from esper.errors import describe_with_place, is_ctrl_c
+from esper.errors import describe, describe_with_place, is_ctrl_c
 from esper.stopping import Overdue
 
 _log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
 def is_of_copies(env: Any) -> TypeGuard[SyncVectorEnv | AsyncVectorEnv]:
     """Whether `env` is of ours: of `Copy`s that it steps one by one, and not as arrays by itself."""
     if isinstance(env, SyncVectorEnv):
-        return all(isinstance(copy, Copy) for copy in env.envs)
+        return all(type(copy) is Copy for copy in env.envs)
     return isinstance(env, AsyncVectorEnv) and env.worker is worker
 
 
@@ -177,8 +177,9 @@ def raise_one(env: AsyncVectorEnv, successes: Iterable[bool]) -> None:
     """In place of `AsyncVectorEnv._raise_if_errors`, which prints a traceback for every process."""
     failures = [env.error_queue.get() for success in successes if not success]
     if failures:
-        _, kind, error, _ = min(failures, key=lambda failure: failure[0])
-        raise error if isinstance(error, BaseException) else kind(error)
+        index, kind, error, _ = min(failures, key=lambda failure: failure[0])
+        error = error if isinstance(error, BaseException) else kind(error)
+        raise error if isinstance(error, EnvError) else EnvError(f"environment {index} raised {describe(error)}")
 
 
 def what_is_wrong(env: AsyncVectorEnv, error: BaseException) -> str:

@@ -9,7 +9,7 @@ import logging
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from esper.envs import velocity
 from esper.envs.actions import actions_of, to_space
+from esper.envs.adopted import adopt, why_it_failed
 from esper.envs.atari import Drawn, check_vector, is_atari, native_arguments
 from esper.envs.base import (
     BoolArray,
@@ -31,16 +32,16 @@ from esper.envs.base import (
     Step,
 )
 from esper.envs.config import EnvConfig
-from esper.envs.copies import Copy, close_processes, is_of_copies, raise_one, what_is_wrong, worker
-from esper.envs.families import missing_package, register_family, register_module, wrapped
+from esper.envs.copies import Copy, close_processes, is_of_copies, raise_one, worker
+from esper.envs.families import find_spec, missing_package, wrapped
 from esper.envs.masks import without_mask
-from esper.envs.native import Native
+from esper.envs.native import Native, resets_in_a_step
 from esper.envs.observations import is_image, observations_of, to_learner
-from esper.envs.rules import BrokenRule, checked
+from esper.envs.rules import checked
 from esper.envs.snapshot import capture, restore
 from esper.envs.window import check_can_be_shown, paced
 from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
-from esper.options import ConfigError, nearest
+from esper.options import ConfigError
 
 velocity.register()
 _log = logging.getLogger(__name__)
@@ -57,13 +58,15 @@ class GymnasiumVectorEnv:
         self._env = env
         # Copies stepped one by one, each in a `Copy`; None where the environment steps all as arrays by itself.
         self._copies = env if is_of_copies(env) else None
-        self._next_step = env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+        self._next_step = resets_in_a_step(env)
         space = env.single_observation_space
         observations = observations_of(space)
-        self._native = None if self._copies else Native(space, env.num_envs, next_step=self._next_step)
+        self._native = None if self._copies else Native(env)
+        if self._copies is None:
+            adopt(env)
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
         self.action_masks: BoolArray | None = None
-        self._to_learner = to_learner(space)
+        self._to_learner = to_learner(space, copy=self._copies is not None)
         actions = actions_of(env.single_action_space)
         self.spec = EnvSpec(
             num_envs=env.num_envs,
@@ -78,47 +81,50 @@ class GymnasiumVectorEnv:
         with self._errors():
             outcome = self._env.reset(seed=seed)
             obs, info = self._native.reset(outcome) if self._native else outcome
-        if self._copies is None and "action_mask" in info:
-            raise EnvError(
-                "an environment that steps all its copies at once gave action masks; use vector sync for them"
-            )
-        self._take_masks(info)
+            self._take_masks(info, self._resetting)
         return self._to_learner(obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
-        with self._errors():
+        try:
             outcome = self._env.step(to_space(self._env.single_action_space, actions))
             obs, reward, terminated, truncated, info = self._native.step(outcome) if self._native else outcome
-        self._take_masks(info)
-        obs, done = self._to_learner(obs), terminated | truncated
-        final_obs = None
-        if done.any():
-            final_obs = obs.copy() if self._next_step else self._final_observations(obs, done, info)
-        ignored = self._resetting if self._next_step and self._resetting.any() else None
-        self._resetting = done if self._next_step else self._resetting
-        return Step(obs, reward, terminated, truncated, final_obs, ignored)
+            done = terminated | truncated
+            self._take_masks(info, done)
+            obs, final_obs = self._to_learner(obs), None
+            if np.count_nonzero(done):  # quicker than any()
+                final_obs = obs.copy() if self._next_step else self._final_observations(obs, done, info)
+        except BaseException as error:
+            self._fail(error)
+        if not self._next_step:
+            return Step(obs, reward, terminated, truncated, final_obs, None)
+        resetting, self._resetting = self._resetting, done
+        return Step(obs, reward, terminated, truncated, final_obs, resetting if np.count_nonzero(resetting) else None)
 
-    def _final_observations(self, obs: ObsArray, done: BoolArray, info: dict[str, Any]) -> ObsArray:
+    def _final_observations(self, obs: ObsArray, done: BoolArray, info: Any) -> ObsArray:
+        finals = self._native.finals(info, done) if self._native else np.stack(info["final_obs"][done])
         final_obs = obs.copy()
-        final_obs[done] = self._to_learner(np.stack(info["final_obs"][done]))
+        final_obs[done] = self._to_learner(finals)
         return final_obs
 
     def _find_masks(self) -> bool:
         """Whether the copies come with action masks; from here on they must do what they did now."""
-        if self._copies is None:
-            return False
         with self._errors():
-            (sources, unused), *_ = self._copies.call("find_masks")
-            # A list is one value for each copy.
-            self._copies.set_attr("masked", [sources] * self._copies.num_envs)
+            if self._native:
+                found, unused = self._native.find_masks(self._native.reset(self._env.reset(seed=0))[1])
+            else:
+                assert self._copies is not None
+                (found, unused), *_ = self._copies.call("find_masks")
+                # A list is one value for each copy.
+                self._copies.set_attr("masked", [found] * self._copies.num_envs)
         if unused:
             _log.warning("looks like action masks, and is not used as such: %s", ", ".join(unused))
-        return bool(sources)
+        return bool(found)
 
-    def _take_masks(self, info: dict[str, Any]) -> None:
+    def _take_masks(self, info: Any, done: BoolArray) -> None:
         if self.spec.masked:
             # Of a copy that has just been reset these are the new episode's: the old one's are in "final_info".
-            self.action_masks = info["action_mask"]
+            over = done if self._next_step else np.zeros_like(done)
+            self.action_masks = self._native.masks(info, over) if self._native else info["action_mask"]
 
     def state_dict(self) -> StateTree | None:
         with self._errors():
@@ -148,17 +154,13 @@ class GymnasiumVectorEnv:
         """Whatever the environment raises within becomes an `EnvError`."""
         try:
             yield
-        except EnvError:
-            raise
-        except BrokenRule as error:
-            raise EnvError(f"{self._env.num_envs} environments together break Gymnasium's rules: {error}") from error
         except BaseException as error:
-            if is_ctrl_c(error):
-                raise
-            what = f"an environment (of {self._env.num_envs} together) raised {describe_with_place(error)}"
-            if isinstance(self._env, AsyncVectorEnv):
-                what = what_is_wrong(self._env, error) or what
-            raise EnvError(what) from error
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        if isinstance(error, EnvError) or is_ctrl_c(error):
+            raise error
+        raise EnvError(why_it_failed(self._env, error)) from error
 
     @property
     def render_fps(self) -> int:
@@ -238,24 +240,6 @@ def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVecto
     return _make(shown, make)
 
 
-def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
-    """The registered environment called `env`; `module:id` is one that importing `module` registers.
-
-    Raises:
-        ConfigError: with the nearest ids.
-    """
-    module, _, name = env.rpartition(":")
-    if module:
-        register_module(module, env)
-    else:
-        register_family(env)
-    try:
-        return gymnasium.spec(name)
-    except (gymnasium.error.Error, ValueError, ImportError) as error:
-        hint = nearest(env, gymnasium.registry) or f" ({error})"
-        raise ConfigError("env", env, f"is no Gymnasium environment here{hint}") from None
-
-
 def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
     """Make observations vectors, unless they are images: dictionaries and tuples are joined, discrete ones one-hot.
 
@@ -269,9 +253,26 @@ def flatten_observations(env: gymnasium.Env[Any, Any]) -> Any:
     return env if flat or is_image(space) else FlattenObservation(env)
 
 
+def make_from(
+    config: EnvConfig, num_envs: int, make_vec: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
+) -> GymnasiumVectorEnv:
+    """What `make_vec`, called as Gymnasium's but without an id, makes of several copies; `config` says what it is.
+
+    Raises:
+        ConfigError: as `make_gymnasium`.
+    """
+    mode = "async" if config.vector == "async" else "sync"
+    return _make(config, lambda: _make_copies(config, num_envs, mode, make_vec=make_vec))
+
+
 def _make_copies(
-    config: EnvConfig, num_envs: int, mode: str, *wrappers: Callable[[gymnasium.Env[Any, Any]], Any]
+    config: EnvConfig,
+    num_envs: int,
+    mode: str,
+    *wrappers: Callable[[gymnasium.Env[Any, Any]], Any],
+    make_vec: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]] | None = None,
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    make_vec = make_vec or functools.partial(gymnasium.make_vec, config.env, disable_env_checker=True)
     made: list[Copy] = []
 
     def counted(env: gymnasium.Env[Any, Any]) -> Copy:
@@ -279,18 +280,18 @@ def _make_copies(
         return made[-1]
 
     async_ = mode == "async"
+    # `GymnasiumVectorEnv` copies what it is given, quicker than `deepcopy`.
+    options: dict[str, Any] = {"copy": False, **({"worker": worker} if async_ else {})}
     others = set(multiprocessing.active_children())
     try:
         with warnings.catch_warnings(), exits_raise():
             # It prints as warnings what it then raises.
             warnings.filterwarnings("ignore", message=r"\x1b\[31mERROR", category=UserWarning)
-            env: Any = gymnasium.make_vec(
-                config.env,
+            env: Any = make_vec(
                 num_envs=num_envs,
                 vectorization_mode=mode,
-                vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **({"worker": worker} if async_ else {})},
+                vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **options},
                 wrappers=[checked, *wrappers, wrapped, without_mask, flatten_observations, Copy if async_ else counted],
-                disable_env_checker=True,
                 **config.env_kwargs,
             )
     except BaseException as error:
@@ -326,7 +327,7 @@ def _make(config: EnvConfig, make: Callable[[], Any]) -> GymnasiumVectorEnv:
     except ConfigError as error:
         raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-        raise ConfigError("env", config.env, missing_package(find_spec(config.env), error)) from None
+        raise ConfigError("env", config.env, missing_package(config.env, error)) from None
     except gymnasium.error.Error as error:
         raise ConfigError("env", config.env, f"cannot be made: {describe(error, first_line=True)}") from error
     except (EnvError, MemoryError):

@@ -77,6 +77,8 @@ def checked(env: gymnasium.Env[Any, Any]) -> Any:
     inner: Any = env
     while isinstance(inner, OrderEnforcing | TimeLimit | PassiveEnvChecker):
         outer, inner = inner, inner.env
+    if isinstance(inner, Checked):
+        return env
     if outer is None:
         return Checked(env)
     outer.env = Checked(inner)
