@@ -125,6 +125,8 @@ class GymnasiumVectorEnv:
             # Of a copy that has just been reset these are the new episode's: the old one's are in "final_info".
             over = done if self._next_step else np.zeros_like(done)
             self.action_masks = self._native.masks(info, over) if self._native else info["action_mask"]
+        elif self._native and info:
+            self._native.refuse_masks(info)
 
     def state_dict(self) -> StateTree | None:
         with self._errors():
@@ -300,7 +302,7 @@ def _make_copies(
             process.kill()
         if isinstance(error, EOFError | ConnectionError):
             raise EnvError(f"a process of {config.env} has died in its constructor") from error
-        if 0 < len(made) < num_envs and not is_ctrl_c(error):
+        if 0 < len(made) < num_envs and not (isinstance(error, ConfigError) or is_ctrl_c(error)):
             # Not the settings, with which others could be made.
             raise EnvError(
                 f"environment {len(made)} raised in its constructor: {describe_with_place(error)}"

@@ -48,6 +48,7 @@ class Native:
         self._shape: Any = self._all.shape if plain else None
         self._dtype: Any = self._all.dtype if plain else None
         self._masks: str | None = None
+        self._asked = False  # whether there are masks; not of actions that have none
 
     def reset(self, outcome: Any) -> tuple[NDArray[Any], Any]:
         """Observations, and infos as they came."""
@@ -87,8 +88,9 @@ class Native:
     def find_masks(self, info: Any) -> tuple[bool, list[str]]:
         """Whether `info`, of a first reset, has action masks; and what looks like one there, and is none.
 
-        From here on `masks` asks for what was found.
+        From here on `masks` asks for what was found, or `refuse_masks` for nothing.
         """
+        self._asked = True
         for name in INFOS:
             if self._masks is None and self._of_copies(info, name)[0] is not None:
                 self._masks = name
@@ -115,6 +117,15 @@ class Native:
             except ValueError as error:
                 raise BrokenRule(f"the action mask of environment {copy} {error}") from None
         return found
+
+    def refuse_masks(self, info: Any) -> None:
+        """Refuse a mask that comes after a first reset without one."""
+        if not self._asked:
+            return
+        masks, there = self._of_copies(info, NAME)
+        if masks is not None and there.any():
+            copy = int(np.argmax(there))
+            raise BrokenRule(f"environment {copy} gave an action mask; the first reset came without one")
 
     def _of_copies(self, info: Any, name: str) -> tuple[Any, BoolArray]:
         """What `info` has by `name`, of all copies or None, and [N] for which.
