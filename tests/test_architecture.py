@@ -95,11 +95,20 @@ MAY_IMPORT = {
 
 HOMES = {
     "gymnasium": {
-        *("esper.envs.actions", "esper.envs.gym", "esper.envs.copies", "esper.envs.pool", "esper.envs.snapshot"),
+        *(
+            "esper.envs.actions",
+            "esper.envs.adopted",
+            "esper.envs.given",
+            "esper.envs.gym",
+            "esper.envs.copies",
+            "esper.envs.pool",
+            "esper.envs.snapshot",
+        ),
         *("esper.envs.atari", "esper.envs.families", "esper.envs.minatar", "esper.envs.minigrid"),
         *(
             "esper.envs.generators",
             "esper.envs.limits",
+            *("esper.envs.adopted", "esper.envs.given", "esper.envs.making"),
             "esper.envs.masks",
             "esper.envs.modes",
             "esper.envs.native",

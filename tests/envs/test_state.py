@@ -16,8 +16,8 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from esper.envs.base import EnvError, VectorEnv
-from esper.envs.gym import flatten_observations
 from esper.envs.make import make_env
+from esper.envs.making import flatten_observations
 from esper.envs.snapshot import capture, restore
 
 FAMILIES = ("gymnasium.envs.classic_control", "gymnasium.envs.mujoco")

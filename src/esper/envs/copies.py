@@ -23,7 +23,7 @@ from esper.envs.generators import Generators
 from esper.envs.rules import BrokenRule, picture
 from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.success import success_of
-from esper.errors import describe_with_place, is_ctrl_c
+from esper.errors import describe, describe_with_place, is_ctrl_c
 from esper.seeding import integer_seed, seeded_globals, set_global_state
 from esper.stopping import Overdue
 
@@ -158,7 +158,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
 def is_of_copies(env: Any) -> TypeGuard[SyncVectorEnv | AsyncVectorEnv]:
     """Whether `env` is of ours: of `Copy`s that it steps one by one, and not as arrays by itself."""
     if isinstance(env, SyncVectorEnv):
-        return all(isinstance(copy, Copy) for copy in env.envs)
+        return all(type(copy) is Copy for copy in env.envs)
     return isinstance(env, AsyncVectorEnv) and getattr(env.worker, "func", None) is worker
 
 
@@ -192,8 +192,9 @@ def raise_one(env: AsyncVectorEnv, successes: Iterable[bool]) -> None:
     """In place of `AsyncVectorEnv._raise_if_errors`, which prints a traceback for every process."""
     failures = [env.error_queue.get() for success in successes if not success]
     if failures:
-        _, kind, error, _ = min(failures, key=lambda failure: failure[0])
-        raise error if isinstance(error, BaseException) else kind(error)
+        index, kind, error, _ = min(failures, key=lambda failure: failure[0])
+        error = error if isinstance(error, BaseException) else kind(error)
+        raise error if isinstance(error, EnvError) else EnvError(f"environment {index} raised {describe(error)}")
 
 
 def what_is_wrong(env: AsyncVectorEnv, error: BaseException) -> str:

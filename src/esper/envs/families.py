@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 
 from esper.errors import describe_with_place, is_ctrl_c
-from esper.options import ConfigError
+from esper.options import ConfigError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,24 @@ _EXTRAS = {
     "gymnasium.envs.box2d": "box2d",
     "gymnasium.envs.mujoco": "mujoco",
 }
+
+
+def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
+    """The registered environment called `env`; `module:id` is one that importing `module` registers.
+
+    Raises:
+        ConfigError: with the nearest ids.
+    """
+    module, _, name = env.rpartition(":")
+    if module:
+        register_module(module, env)
+    else:
+        register_family(env)
+    try:
+        return gymnasium.spec(name)
+    except (gymnasium.error.Error, ValueError, ImportError) as error:
+        hint = nearest(env, gymnasium.registry) or f" ({error})"
+        raise ConfigError("env", env, f"is no Gymnasium environment here{hint}") from None
 
 
 def register_family(env: str) -> None:
@@ -79,19 +97,20 @@ def _where_it_is(module: str, error: BaseException) -> str:
 
 
 def wrapped(env: gymnasium.Env[Any, Any]) -> Any:
-    """`env` in the wrapper of its family, if there is one."""
+    """`env` in the wrapper of its family, if there is one, unless others have changed what is observed."""
     spec = env.unwrapped.spec
     family = _family(spec.id) if spec else None
-    if family is None or family.wrapper is None:
+    if family is None or family.wrapper is None or env.observation_space != env.unwrapped.observation_space:
         return env
     module, _, name = family.wrapper.partition(":")
     return getattr(importlib.import_module(module), name)(env)
 
 
-def missing_package(spec: gymnasium.envs.registration.EnvSpec, error: Exception) -> str:
-    """What a `ConfigError` says where `error` is about a package that is not there."""
+def missing_package(env: str, error: Exception) -> str:
+    """What a `ConfigError` says where `error`, raised while `env` was made, is about a package that is not there."""
+    spec = gymnasium.registry.get(env.rpartition(":")[2])
     for module, extra in _EXTRAS.items():
-        if str(spec.entry_point).startswith(module):
+        if spec and str(spec.entry_point).startswith(module):
             return how_to_install(extra)
     return f"cannot be made: {error}"
 

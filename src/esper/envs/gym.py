@@ -3,50 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import logging
-import multiprocessing
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
-from gymnasium.wrappers import FlattenObservation
+from gymnasium.vector import AsyncVectorEnv
 from numpy.typing import NDArray
 
-from esper.envs import velocity
 from esper.envs.actions import actions_of, to_space
-from esper.envs.atari import Drawn, is_atari, native_arguments
-from esper.envs.base import (
-    BoolArray,
-    ContinuousActions,
-    EnvError,
-    EnvSpec,
-    ObsArray,
-    StateTree,
-    Step,
-)
-from esper.envs.config import EnvConfig, ScaleActions
-from esper.envs.copies import Copy, close_processes, is_of_copies, raise_one, what_is_wrong, worker
-from esper.envs.families import missing_package, register_family, register_module, wrapped
+from esper.envs.adopted import adopt, why_it_failed
+from esper.envs.base import BoolArray, ContinuousActions, EnvError, EnvSpec, ObsArray, StateTree, Step
+from esper.envs.config import ScaleActions
+from esper.envs.copies import close_processes, is_of_copies
 from esper.envs.generators import Generators
-from esper.envs.limits import limited, vector_time_limit
-from esper.envs.masks import without_mask
-from esper.envs.modes import vector_mode
-from esper.envs.native import Native
-from esper.envs.observations import is_image, observations_of, to_learner
-from esper.envs.rules import BrokenRule, checked
+from esper.envs.limits import vector_time_limit
+from esper.envs.native import Native, resets_in_a_step
+from esper.envs.observations import observations_of, to_learner
 from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.success import Successes
-from esper.envs.window import check_can_be_drawn, check_can_be_shown, paced
-from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
-from esper.options import ConfigError, nearest
+from esper.errors import describe, is_ctrl_c
+from esper.options import ConfigError
 
-velocity.register()
 _log = logging.getLogger(__name__)
 
 
@@ -61,15 +40,17 @@ class GymnasiumVectorEnv:
         self._env = env
         # Copies stepped one by one, each in a `Copy`; None where the environment steps all as arrays by itself.
         self._copies = env if is_of_copies(env) else None
-        self._next_step = env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+        self._next_step = resets_in_a_step(env)
         space = env.single_observation_space
         observations = observations_of(space)
-        self._native = None if self._copies else Native(space, env.num_envs, next_step=self._next_step)
+        self._native = None if self._copies else Native(env)
+        if self._copies is None:
+            adopt(env)
         self._generators = Generators(env)
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
         self._successes = Successes()
         self.action_masks: BoolArray | None = None
-        self._to_learner = to_learner(space)
+        self._to_learner = to_learner(space, copy=self._copies is not None)
         actions = actions_of(env.single_action_space, scale_actions)
         self._to_space = to_space(env.single_action_space, actions)
         self.spec = EnvSpec(
@@ -88,48 +69,58 @@ class GymnasiumVectorEnv:
                 self._generators.seed(seed)
             outcome = self._env.reset(seed=seed)
             obs, info = self._native.reset(outcome) if self._native else outcome
-        if self._copies is None and "action_mask" in info:
-            raise EnvError(
-                "an environment that steps all its copies at once gave action masks; use vector sync for them"
-            )
-        self._take_masks(info)
+            self._take_masks(info, self._resetting)
         return self._to_learner(obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
-        with self._errors():
+        try:
             outcome = self._env.step(self._to_space(actions))
             obs, reward, terminated, truncated, info = self._native.step(outcome) if self._native else outcome
-        self._take_masks(info)
-        obs, done = self._to_learner(obs), terminated | truncated
-        final_obs = success = None
-        if done.any():
-            final_obs = obs.copy() if self._next_step else self._final_observations(obs, done, info)
-            success = self._successes.of(info if self._next_step else info.get("final_info"), done)
-        ignored = self._resetting if self._next_step and self._resetting.any() else None
-        self._resetting = done if self._next_step else self._resetting
+            done = terminated | truncated
+            self._take_masks(info, done)
+            obs, final_obs, success = self._to_learner(obs), None, None
+            if np.count_nonzero(done):  # quicker than any()
+                final_obs = obs.copy() if self._next_step else self._final_observations(obs, done, info)
+                success = self._successes.of(self._info_of_ends(info), done)
+        except BaseException as error:
+            self._fail(error)
+        if not self._next_step:
+            return Step(obs, reward, terminated, truncated, final_obs, None, success)
+        resetting, self._resetting = self._resetting, done
+        ignored = resetting if np.count_nonzero(resetting) else None
         return Step(obs, reward, terminated, truncated, final_obs, ignored, success)
 
-    def _final_observations(self, obs: ObsArray, done: BoolArray, info: dict[str, Any]) -> ObsArray:
+    def _info_of_ends(self, info: Any) -> Any:
+        """Where episodes are reset in the step that ends them, `info` is of the new ones."""
+        return info if self._next_step or not isinstance(info, dict) else info.get("final_info")
+
+    def _final_observations(self, obs: ObsArray, done: BoolArray, info: Any) -> ObsArray:
+        finals = self._native.finals(info, done) if self._native else np.stack(info["final_obs"][done])
         final_obs = obs.copy()
-        final_obs[done] = self._to_learner(np.stack(info["final_obs"][done]))
+        final_obs[done] = self._to_learner(finals)
         return final_obs
 
     def _find_masks(self) -> bool:
         """Whether the copies come with action masks; from here on they must do what they did now."""
-        if self._copies is None:
-            return False
         with self._errors():
-            (sources, unused), *_ = self._copies.call("find_masks")
-            # A list is one value for each copy.
-            self._copies.set_attr("masked", [sources] * self._copies.num_envs)
+            if self._native:
+                found, unused = self._native.find_masks(self._native.reset(self._env.reset(seed=0))[1])
+            else:
+                assert self._copies is not None
+                (found, unused), *_ = self._copies.call("find_masks")
+                # A list is one value for each copy.
+                self._copies.set_attr("masked", [found] * self._copies.num_envs)
         if unused:
             _log.warning("looks like action masks, and is not used as such: %s", ", ".join(unused))
-        return bool(sources)
+        return bool(found)
 
-    def _take_masks(self, info: dict[str, Any]) -> None:
+    def _take_masks(self, info: Any, done: BoolArray) -> None:
         if self.spec.masked:
             # Of a copy that has just been reset these are the new episode's: the old one's are in "final_info".
-            self.action_masks = info["action_mask"]
+            over = done if self._next_step else np.zeros_like(done)
+            self.action_masks = self._native.masks(info, over) if self._native else info["action_mask"]
+        elif self._native and info:
+            self._native.refuse_masks(info)
 
     def state_dict(self) -> StateTree | None:
         with self._errors():
@@ -159,17 +150,13 @@ class GymnasiumVectorEnv:
         """Whatever the environment raises within becomes an `EnvError`."""
         try:
             yield
-        except EnvError:
-            raise
-        except BrokenRule as error:
-            raise EnvError(f"{self._env.num_envs} environments together break Gymnasium's rules: {error}") from error
         except BaseException as error:
-            if is_ctrl_c(error):
-                raise
-            what = f"an environment (of {self._env.num_envs} together) raised {describe_with_place(error)}"
-            if isinstance(self._env, AsyncVectorEnv):
-                what = what_is_wrong(self._env, error) or what
-            raise EnvError(what) from error
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        if isinstance(error, EnvError) or is_ctrl_c(error):
+            raise error
+        raise EnvError(why_it_failed(self._env, error)) from error
 
     @property
     def render_fps(self) -> int:
@@ -197,164 +184,3 @@ class GymnasiumVectorEnv:
             close_processes(self._env)
         else:
             self._env.close()
-
-
-def make_gymnasium(config: EnvConfig, num_envs: int, seed: int | None = None) -> GymnasiumVectorEnv:
-    """The environment `config` asks for; constructors in processes of their own draw from `seed`.
-
-    Raises:
-        ConfigError: for an unknown id, a missing package, arguments the environment refuses, unsupported spaces.
-    """
-    mode = vector_mode(config, find_spec(config.env))
-    if mode == "native":
-        return _make(config, lambda: _make_native(config, num_envs))
-    return _make(config, lambda: _make_copies(config, num_envs, mode, seed))
-
-
-def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
-    """One copy that `render` can draw.
-
-    Raises:
-        ConfigError: as `make_gymnasium`, and for an environment that cannot be drawn.
-    """
-    spec = find_spec(config.env)
-    if is_atari(config.env):
-        return _make(config, lambda: Drawn(_make_native(config, 1)))
-    return _make_rendering(config, "rgb_array", lambda: check_can_be_drawn(spec))
-
-
-def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVectorEnv:
-    """One copy in a window, `fps` steps a second.
-
-    Raises:
-        ConfigError: as `make_gymnasium`, and where there can be no window.
-    """
-    spec = find_spec(config.env)
-    if is_atari(config.env):
-        allowed = "cannot be shown in a window; esper evaluate --record draws an episode without one"
-        raise ConfigError("env", config.env, allowed)
-    return _make_rendering(config, "human", lambda: check_can_be_shown(spec), paced(fps))
-
-
-def _make_rendering(config: EnvConfig, mode: str, check: Callable[[], None], *wrappers: Any) -> GymnasiumVectorEnv:
-    rendering = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": mode})
-
-    def make() -> Any:
-        check()
-        try:
-            return _make_copies(rendering, 1, "sync", None, *wrappers)
-        except TypeError as error:
-            if "unexpected keyword argument 'render_mode'" not in str(error):
-                raise
-            raise ConfigError("env", config.env, "cannot be drawn: its constructor takes no render_mode") from error
-
-    # Not `rendering`: the mode is no argument that the user gave.
-    return _make(config, make)
-
-
-def find_spec(env: str) -> gymnasium.envs.registration.EnvSpec:
-    """The registered environment called `env`; `module:id` is one that importing `module` registers.
-
-    Raises:
-        ConfigError: with the nearest ids.
-    """
-    module, _, name = env.rpartition(":")
-    if module:
-        register_module(module, env)
-    else:
-        register_family(env)
-    try:
-        return gymnasium.spec(name)
-    except (gymnasium.error.Error, ValueError, ImportError) as error:
-        hint = nearest(env, gymnasium.registry) or f" ({error})"
-        raise ConfigError("env", env, f"is no Gymnasium environment here{hint}") from None
-
-
-def flatten_observations(env: gymnasium.Env[Any, Any], scale_actions: ScaleActions = "auto") -> Any:
-    """Make observations vectors, unless they are images: dictionaries and tuples are joined, discrete ones one-hot.
-
-    Raises:
-        ConfigError: as `actions_of`, for spaces that are not supported, while there are no processes yet.
-    """
-    space = env.observation_space
-    observations_of(space)
-    actions_of(env.action_space, scale_actions)
-    flat = isinstance(space, Box) and len(space.shape) == 1
-    return env if flat or is_image(space) else FlattenObservation(env)
-
-
-def _make_copies(
-    config: EnvConfig, num_envs: int, mode: str, seed: int | None, *wrappers: Callable[[gymnasium.Env[Any, Any]], Any]
-) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    made: list[Copy] = []
-
-    def counted(env: gymnasium.Env[Any, Any]) -> Copy:
-        made.append(Copy(env))
-        return made[-1]
-
-    async_ = mode == "async"
-    processes = {"worker": functools.partial(worker, seed=seed)} if async_ else {}
-    limit = () if config.max_episode_steps is None else (limited(config.max_episode_steps),)
-    flattened = functools.partial(flatten_observations, scale_actions=config.scale_actions)
-    adapters = (wrapped, without_mask, flattened)
-    others = set(multiprocessing.active_children())
-    try:
-        with warnings.catch_warnings(), exits_raise():
-            # It prints as warnings what it then raises.
-            warnings.filterwarnings("ignore", message=r"\x1b\[31mERROR", category=UserWarning)
-            env: Any = gymnasium.make_vec(
-                config.env,
-                num_envs=num_envs,
-                vectorization_mode=mode,
-                vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **processes},
-                wrappers=[checked, *limit, *wrappers, *adapters, Copy if async_ else counted],
-                disable_env_checker=True,
-                **config.env_kwargs,
-            )
-    except BaseException as error:
-        # They would wait for whoever made them, and he for them.
-        for process in set(multiprocessing.active_children()) - others:
-            process.kill()
-        if isinstance(error, EOFError | ConnectionError):
-            raise EnvError(f"a process of {config.env} has died in its constructor") from error
-        if 0 < len(made) < num_envs and not is_ctrl_c(error):
-            # Not the settings, with which others could be made.
-            raise EnvError(
-                f"environment {len(made)} raised in its constructor: {describe_with_place(error)}"
-            ) from error
-        raise
-    if async_:
-        env._raise_if_errors = functools.partial(raise_one, env)
-    env.set_attr("copy_index", list(range(num_envs)))
-    return env  # type: ignore[no-any-return]
-
-
-def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    limit = {} if config.max_episode_steps is None else {"max_episode_steps": config.max_episode_steps}
-    arguments = native_arguments(config) if is_atari(config.env) else {**config.env_kwargs, **limit}
-    env = gymnasium.make_vec(config.env, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
-    mode = env.metadata.get("autoreset_mode")
-    if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
-        raise ConfigError("vector", config.vector, f"{config.env} resets by '{mode}' natively; use sync")
-    return env
-
-
-def _make(config: EnvConfig, make: Callable[[], Any]) -> GymnasiumVectorEnv:
-    try:
-        return GymnasiumVectorEnv(make(), config.scale_actions)
-    except ConfigError as error:
-        raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
-    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-        raise ConfigError("env", config.env, missing_package(find_spec(config.env), error)) from None
-    except gymnasium.error.Error as error:
-        raise ConfigError("env", config.env, f"cannot be made: {describe(error, first_line=True)}") from error
-    except (EnvError, MemoryError):
-        raise
-    except BaseException as error:
-        if is_ctrl_c(error) or "allocate memory" in describe(error):
-            raise
-        if config.env_kwargs and isinstance(error, TypeError | ValueError | LookupError | AssertionError):
-            reason = f"{config.env} refuses them: {describe(error)}"
-            raise ConfigError("env_kwargs", config.env_kwargs, reason) from error
-        why = f"raised in its constructor: {describe_with_place(error, first_line=True)}"
-        raise ConfigError("env", config.env, why) from error

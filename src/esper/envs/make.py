@@ -1,4 +1,4 @@
-"""The one place where an environment's name becomes an environment."""
+"""The one place where an environment's name, or what Python code gives for one, becomes an environment."""
 
 from __future__ import annotations
 
@@ -10,44 +10,50 @@ from esper.envs.atari import for_scores, for_training
 from esper.envs.base import VectorEnv, scaled_to
 from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.device.vector import PREFIX, make_device, on_host
-from esper.envs.gym import (
-    GymnasiumVectorEnv,
-    find_spec,
-    make_gymnasium,
-    make_gymnasium_rendered,
-    make_gymnasium_shown,
-)
+from esper.envs.families import find_spec
+from esper.envs.given import Given, make_given, name_of
+from esper.envs.gym import GymnasiumVectorEnv
+from esper.envs.making import make_gymnasium, make_gymnasium_rendered, make_gymnasium_shown
 from esper.envs.modes import sync_instead
 from esper.envs.pool import make_envpool
+from esper.options import ConfigError
 from esper.seeding import GlobalGenerators
 
 _log = logging.getLogger(__name__)
 
 
 def make_env(
-    env: str,
+    env: str | Given,
     *,
-    num_envs: int,
+    num_envs: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
     vector: Literal["auto", "native", "sync", "async", "envpool"] = "auto",
     max_episode_steps: int | None = None,
     scale_actions: ScaleActions = "auto",
 ) -> VectorEnv:
-    """`num_envs` copies of the environment called `env` to learn from.
+    """`num_envs` copies of an environment to learn from, each made with `env_kwargs`.
+
+    `env` is an id, or a callable, as a class, that makes a `gymnasium.Env`; by default it is made once. Or it is made
+    already, and has its own number of copies: a `gymnasium.Env` has one; a `gymnasium.vector.VectorEnv`, or an object
+    with the methods of `esper.envs.base.VectorEnv`, several. Who closes what is returned closes these too.
 
     `max_episode_steps` is a time limit in place of the environment's own.
 
     Raises:
         ConfigError: when it cannot be made; the message says what would help.
     """
+    if num_envs is not None and num_envs < 1:
+        raise ConfigError("num_envs", num_envs, "must be at least 1")
     config = EnvConfig(
-        env=env,
+        env=name_of(env),
         env_kwargs=env_kwargs or {},
         vector=vector,
         max_episode_steps=max_episode_steps,
         scale_actions=scale_actions,
     )
-    return make_for_training(config, num_envs)
+    if not isinstance(env, str):
+        return make_given(env, config, num_envs)
+    return make_for_training(config, 1 if num_envs is None else num_envs)
 
 
 def make_for_training(config: EnvConfig, num_envs: int, seed: int | None = None) -> VectorEnv:

@@ -16,10 +16,10 @@ from esper.envs.base import Actions, ContinuousActions
 NAME = "action_mask"
 # The first is Gymnasium's and the method sb3-contrib's: what is wrong with these is an error. The others are known
 # by other meanings too, and are masks where they can be.
-_INFOS = (NAME, "avail_actions")
+INFOS = (NAME, "avail_actions")
 _METHODS = ("action_masks", "action_mask", "valid_action_mask")
 _CERTAIN = (f"info['{NAME}']", "action_masks()")
-_LOOKS_LIKE_ONE = re.compile(r"mask|(avail|legal|valid|allowed).*action", re.IGNORECASE)
+LOOKS_LIKE_ONE = re.compile(r"mask|(avail|legal|valid|allowed).*action", re.IGNORECASE)
 
 
 class MaskTaken(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -61,7 +61,7 @@ def without_mask(env: gymnasium.Env[Any, Any]) -> Any:
 def sources_of(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> tuple[str, ...]:
     """Where `env` tells what is allowed, with `info` of a first reset; the first one counts."""
     actions = actions_of(env.action_space)
-    places = (*(f"info['{name}']" for name in _INFOS), *(f"{name}()" for name in _METHODS if _can_ask(env, name)))
+    places = (*(f"info['{name}']" for name in INFOS), *(f"{name}()" for name in _METHODS if _can_ask(env, name)))
     return tuple(place for place in places if _is_mask(place, published(env, info, (place,)), actions))
 
 
@@ -99,10 +99,10 @@ def _can_ask(env: gymnasium.Env[Any, Any], name: str) -> bool:
 
 def unused(env: gymnasium.Env[Any, Any], info: dict[str, Any], sources: tuple[str, ...]) -> list[str]:
     """What looks like a mask by its name, in `info` and the observations of `env`, and is none of `sources`."""
-    infos = (f"info['{name}']" for name in info if isinstance(name, str) and _LOOKS_LIKE_ONE.search(name))
+    infos = (f"info['{name}']" for name in info if isinstance(name, str) and LOOKS_LIKE_ONE.search(name))
     space = env.unwrapped.observation_space
     parts = space.spaces if isinstance(space, Dict) else ()
-    observed = (f"observation[{name!r}]" for name in parts if _LOOKS_LIKE_ONE.search(str(name)))
+    observed = (f"observation[{name!r}]" for name in parts if LOOKS_LIKE_ONE.search(str(name)))
     taken = ("observation['action_mask']",) if _takes(env) else ()
     return [name for name in (*infos, *observed) if name not in (*sources, *taken)]
 

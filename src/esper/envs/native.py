@@ -4,72 +4,157 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Box
 from gymnasium.spaces.utils import flatten
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import BoolArray
+from esper.envs.masks import INFOS, LOOKS_LIKE_ONE, NAME
 from esper.envs.observations import flatten_batch
 from esper.envs.rules import RESET, STEP, BrokenRule, conformed, parts, shown
-from esper.envs.success import NAME
+from esper.options import ConfigError
 
-_OF_SUCCESS = (NAME, f"_{NAME}", "final_info")
+
+def resets_in_a_step(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> bool:
+    """Whether copies of `env` spend a step on resetting, or do so in the step that ends an episode.
+
+    Raises:
+        ConfigError: when they do neither, or `env` does not say.
+    """
+    mode = env.metadata.get("autoreset_mode")
+    if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+        allowed = "must reset its copies by itself: metadata['autoreset_mode'] must be NEXT_STEP or SAME_STEP, and is"
+        raise ConfigError("env", env.spec.id if env.spec else type(env.unwrapped).__name__, f"{allowed} {mode}")
+    return bool(mode is AutoresetMode.NEXT_STEP)
 
 
 class Native:
-    """Takes what an environment that steps all its copies at once returns for `num_envs` observations in `space`.
+    """Takes what `env`, which steps all its copies at once, returns.
 
-    Observations become arrays [N, ...], infos what is used of them. What cannot is a `BrokenRule`.
+    Observations become arrays [N, ...]; infos are looked at for what is used of them. What cannot is a `BrokenRule`.
     """
 
-    def __init__(self, space: Space[Any], num_envs: int, *, next_step: bool) -> None:
-        self._space, self._num_envs, self._next_step = space, num_envs, next_step
-        self._all = batch_space(space, num_envs)
+    def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
+        self._space, self._num_envs = env.single_observation_space, env.num_envs
+        self._actions = env.single_action_space
+        self._all, self._rows = batch_space(self._space, self._num_envs), (self._num_envs,)
+        # Those of arrays that are right as they are; what else there is takes longer to check.
+        plain = type(self._space) is Box
+        self._shape: Any = self._all.shape if plain else None
+        self._dtype: Any = self._all.dtype if plain else None
+        self._masks: str | None = None
+        self._asked = False  # whether there are masks; not of actions that have none
 
-    def reset(self, outcome: Any) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Observations, and infos with "action_mask" where there is one."""
+    def reset(self, outcome: Any) -> tuple[NDArray[Any], Any]:
+        """Observations, and infos as they came."""
         obs, info = parts(outcome, "reset", RESET)
-        info = info if isinstance(info, dict) else {}
-        return self._flat(obs, "reset"), {name: info[name] for name in ("action_mask",) if name in info}
+        return self._flat(obs, "reset"), info
 
-    def step(self, outcome: Any) -> tuple[NDArray[Any], NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
-        """The same of a step. Where an episode ended, infos have "final_obs" [N], unless `next_step`, and what there is
-        of success.
-        """
-        obs, reward, terminated, truncated, info = parts(outcome, "step", STEP)
+    def step(self, outcome: Any) -> tuple[NDArray[Any], NDArray[np.float64], BoolArray, BoolArray, Any]:
+        """The same of a step."""
+        if type(outcome) is not tuple or len(outcome) != 5:
+            outcome = parts(outcome, "step", STEP)
+        obs, reward, terminated, truncated, info = outcome
+        # NumPy has each type of numbers once: to ask for it itself is quicker.
+        if type(obs) is not np.ndarray or obs.dtype is not self._dtype or obs.shape != self._shape:
+            obs = self._flat(obs, "step")
         reward = self._numbers(reward, "reward").astype(np.float64, copy=False)
-        terminated, truncated = self._flags(terminated, "terminated"), self._flags(truncated, "truncated")
-        obs, done = self._flat(obs, "step"), terminated | truncated
-        return obs, reward, terminated, truncated, self._used(info, done) if done.any() else {}
+        return obs, reward, self._flags(terminated, "terminated"), self._flags(truncated, "truncated"), info
 
-    def _used(self, info: Any, done: BoolArray) -> dict[str, Any]:
-        told = {name: info[name] for name in _OF_SUCCESS if name in info} if isinstance(info, dict) else {}
-        return told if self._next_step else {**told, "final_obs": self._finals(info, done)}
+    def finals(self, info: Any, done: BoolArray) -> NDArray[Any]:
+        """The last observations [K, ...] of the K copies that are `done`.
+
+        Infos have them as Gymnasium does, in an array of objects, None where no episode ended; or as one batch.
+        """
+        finals, there = self._of_copies(info, "final_obs")
+        if finals is None:
+            # As it was called before Gymnasium 1.0.
+            finals, there = self._of_copies(info, "final_observation")
+        if finals is None or len(finals) == 0:
+            raise BrokenRule("step returned no final_obs in info where an episode ended; Gymnasium asks for it")
+        if missing := np.flatnonzero(done & ~there).tolist():
+            raise BrokenRule(f"step returned no final_obs of environment {missing[0]}, where an episode ended")
+        if not isinstance(finals, np.ndarray) or finals.dtype != object:
+            return self._flat(finals, "in final_obs, step")[done]
+        if finals.shape != done.shape:
+            raise BrokenRule(f"step returned {shown(finals)} as final_obs; Gymnasium asks for [{self._num_envs}]")
+        return np.stack([self._final(finals[copy], copy) for copy in np.flatnonzero(done).tolist()])
+
+    def find_masks(self, info: Any) -> tuple[bool, list[str]]:
+        """Whether `info`, of a first reset, has action masks; and what looks like one there, and is none.
+
+        From here on `masks` asks for what was found, or `refuse_masks` for nothing.
+        """
+        self._asked = True
+        for name in INFOS:
+            if self._masks is None and self._of_copies(info, name)[0] is not None:
+                self._masks = name
+                try:
+                    self.masks(info, np.zeros(self._num_envs, dtype=np.bool_))
+                except BrokenRule:
+                    if name == NAME:
+                        raise
+                    self._masks = None
+        names = info if isinstance(info, dict) else {name for each in info for name in each} if info else ()
+        odd = [name for name in names if LOOKS_LIKE_ONE.search(str(name)) and not str(name).startswith("_")]
+        return self._masks is not None, [f"info[{name!r}]" for name in odd if name != self._masks]
+
+    def masks(self, info: Any, over: BoolArray) -> BoolArray:
+        """What is allowed next [N, M], as booleans: anything where an episode is `over`, as the next step resets."""
+        actions = actions_of(self._actions)
+        found = np.ones((self._num_envs, actions.outputs), dtype=np.bool_)
+        masks, there = self._of_copies(info, self._masks or NAME)
+        for copy in np.flatnonzero(~over):
+            if masks is None or not there[copy] or masks[copy] is None:
+                raise BrokenRule(f"environment {copy} gave no action mask; the first reset came with one")
+            try:
+                found[copy] = check_mask(masks[copy], actions)
+            except ValueError as error:
+                raise BrokenRule(f"the action mask of environment {copy} {error}") from None
+        return found
+
+    def refuse_masks(self, info: Any) -> None:
+        """Refuse a mask that comes after a first reset without one."""
+        if not self._asked:
+            return
+        masks, there = self._of_copies(info, NAME)
+        if masks is not None and there.any():
+            copy = int(np.argmax(there))
+            raise BrokenRule(f"environment {copy} gave an action mask; the first reset came without one")
+
+    def _of_copies(self, info: Any, name: str) -> tuple[Any, BoolArray]:
+        """What `info` has by `name`, of all copies or None, and [N] for which.
+
+        Gymnasium's `DictInfoToList` makes infos a list; else "_name" says for which copies there is something.
+        """
+        everywhere = np.ones(self._num_envs, dtype=np.bool_)
+        if isinstance(info, dict):
+            there = np.asarray(info.get(f"_{name}", everywhere))
+            return info.get(name), there if there.shape == everywhere.shape else everywhere
+        if not isinstance(info, list | tuple) or len(info) != self._num_envs:
+            return None, everywhere
+        values = np.full(self._num_envs, None, dtype=object)
+        for copy, each in enumerate(info):
+            values[copy] = each.get(name) if isinstance(each, dict) else None
+        there = np.array([value is not None for value in values])
+        return values if there.any() else None, there
 
     def _flat(self, obs: Any, call: str) -> NDArray[Any]:
         obs = conformed(self._all, obs, f"{call} returned a batch of observations that")
         return obs if isinstance(self._space, Box) else flatten_batch(self._space, obs)
 
-    def _finals(self, info: Any, done: BoolArray) -> NDArray[Any]:
-        """As Gymnasium has them, an array of objects, None where no episode ended; or a batch as observations are."""
-        finals = info.get("final_obs") if isinstance(info, dict) else None
-        if finals is None or len(finals) == 0:
-            raise BrokenRule("step returned no final_obs in info where an episode ended; Gymnasium asks for it")
-        if not isinstance(finals, np.ndarray) or finals.dtype != object:
-            return self._flat(finals, "in final_obs, step")
-        if finals.shape != done.shape:
-            raise BrokenRule(f"step returned {shown(finals)} as final_obs; Gymnasium asks for [{self._num_envs}]")
-        kept = np.full(self._num_envs, None, dtype=object)
-        for copy in np.flatnonzero(done):
-            final = conformed(self._space, finals[copy], f"in final_obs, at {copy}, step returned what")
-            kept[copy] = np.array(final) if isinstance(self._space, Box) else flatten(self._space, final)
-        return kept
+    def _final(self, final: Any, copy: int) -> NDArray[Any]:
+        final = conformed(self._space, final, f"in final_obs, at {copy}, step returned what")
+        return np.asarray(final if isinstance(self._space, Box) else flatten(self._space, final))
 
     def _numbers(self, values: Any, name: str) -> NDArray[Any]:
         array = np.asarray(values)
-        if array.shape != (self._num_envs,) or array.dtype.kind not in "biuf":
+        if array.shape != self._rows or array.dtype.kind not in "biuf":
             raise BrokenRule(f"step returned {shown(values)} as {name}; Gymnasium asks for [{self._num_envs}]")
         return array
 

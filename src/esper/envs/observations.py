@@ -57,13 +57,14 @@ def channels_first(space: Space[Any]) -> bool:
     return first < last
 
 
-def to_learner(space: Space[Any]) -> Callable[[NDArray[Any]], ObsArray]:
-    """What makes observations of N copies, images or already flat, what the learner takes."""
+def to_learner(space: Space[Any], *, copy: bool = False) -> Callable[[NDArray[Any]], ObsArray]:
+    """What makes observations of N copies, images or already flat, what the learner takes; with `copy` its own."""
     if not is_image(space):
-        return lambda obs: obs.reshape(len(obs), -1).astype(np.float32, copy=False)
+        flat = not isinstance(space, Box) or len(space.shape) == 1
+        return lambda obs: (obs if flat else obs.reshape(len(obs), -1)).astype(np.float32, copy=copy)
     if channels_first(space):
-        return lambda obs: obs.astype(np.uint8, copy=False)
-    return lambda obs: np.moveaxis(obs, -1, 1).astype(np.uint8, copy=False)
+        return lambda obs: obs.astype(np.uint8, copy=copy)
+    return lambda obs: np.moveaxis(obs, -1, 1).astype(np.uint8, copy=copy)
 
 
 def flatten_batch(space: Space[Any], obs: Any) -> NDArray[Any]:

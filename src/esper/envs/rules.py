@@ -38,11 +38,12 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._shape: Any = self._space.shape if plain else None
         self._dtype: Any = self._space.dtype if plain else None
 
-    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+    # Gymnasium's checker, which can be around this, finds seed and options in "kwargs" by name.
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         try:
-            outcome = self.env.reset(**arguments)
+            outcome = self.env.reset(**kwargs)
         except TypeError as error:
-            if _takes(self.env.reset, arguments):
+            if _takes(self.env.reset, kwargs):
                 raise
             raise BrokenRule("reset takes no seed and options; Gymnasium asks for both, by name") from error
         obs, info = parts(outcome, "reset", RESET)
@@ -77,6 +78,8 @@ def checked(env: gymnasium.Env[Any, Any]) -> Any:
     inner: Any = env
     while isinstance(inner, OrderEnforcing | TimeLimit | PassiveEnvChecker):
         outer, inner = inner, inner.env
+    if isinstance(inner, Checked):
+        return env
     if outer is None:
         return Checked(env)
     outer.env = Checked(inner)

@@ -15,7 +15,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.wrappers import FlattenObservation, OrderEnforcing, TimeLimit
+from gymnasium.wrappers import FlattenObservation, OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from esper.envs.base import StateTree
 from esper.envs.generators import Generators
@@ -77,8 +77,8 @@ def _layers(env: Any) -> list[Any] | None:
     layers = [env]
     while isinstance(layers[-1], gymnasium.Wrapper):
         layers.append(layers[-1].env)
-    # `Checked` has no state, and is no layer: states of before it was there fit.
-    layers = [layer for layer in layers if not isinstance(layer, Checked)]
+    # What only checks has no state, and is no layer: states of before it was there fit.
+    layers = [layer for layer in layers if not isinstance(layer, Checked | PassiveEnvChecker)]
     *wrappers, core = layers
     known = _speaks_for_itself(core) or f"{type(core).__module__}.".startswith(_KNOWN_FAMILIES)
     return layers if known and all(isinstance(wrapper, _KNOWN_WRAPPERS) for wrapper in wrappers) else None

@@ -1,0 +1,61 @@
+"""Gymnasium's vector environments that others made: errors have a copy's number, and last observations are kept."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+
+from esper.envs.base import EnvError
+from esper.envs.copies import Copy, close_processes, raise_one, what_is_wrong
+from esper.envs.rules import BrokenRule, checked
+from esper.errors import describe_with_place
+
+
+class Kept(Copy):
+    """A copy in a `SyncVectorEnv` of others, whose observations and infos stay what they are.
+
+    Gymnasium resets it before it hands its last observation on; the environment may write that into the same array.
+    """
+
+    def step(self, action: Any) -> Any:
+        try:
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            return copy.deepcopy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
+        except EnvError:
+            raise
+        except BaseException as error:
+            raise self._failed("in a step", error) from error
+
+    def reset(self, **arguments: Any) -> Any:
+        try:
+            return self.env.reset(**arguments)
+        except EnvError:
+            raise
+        except BaseException as error:
+            raise self._failed("on reset", error) from error
+
+
+def adopt(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
+    """Let the copies that `env` is made of be named by number, and its processes be closed, whatever they do."""
+    base: Any = env.unwrapped
+    if isinstance(base, SyncVectorEnv):
+        copies = [each if isinstance(each, Copy) else Kept(checked(each)) for each in base.envs]
+        for index, each in enumerate(copies):
+            each.copy_index = index
+        base.envs = copies  # type: ignore[assignment]
+    if isinstance(base, AsyncVectorEnv):
+        base._raise_if_errors = functools.partial(raise_one, base)  # type: ignore[method-assign]
+        base.close = lambda **_: close_processes(base)  # type: ignore[method-assign]
+
+
+def why_it_failed(env: gymnasium.vector.VectorEnv[Any, Any, Any], error: BaseException) -> str:
+    """What an `EnvError` says where `env`, and no copy of it, raised `error`."""
+    if isinstance(error, BrokenRule):
+        return f"{env.num_envs} environments together break Gymnasium's rules: {error}"
+    base = env.unwrapped
+    process = what_is_wrong(base, error) if isinstance(base, AsyncVectorEnv) else ""
+    return process or f"an environment (of {env.num_envs} together) raised {describe_with_place(error)}"

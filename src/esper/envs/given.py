@@ -1,0 +1,131 @@
+"""Environments that Python code gives: what makes them, one, several together, or a `VectorEnv` of its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import gymnasium
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+
+from esper.envs.base import EnvSpec, VectorEnv
+from esper.envs.config import EnvConfig
+from esper.envs.gym import GymnasiumVectorEnv
+from esper.envs.making import make_from
+from esper.envs.native import resets_in_a_step
+from esper.envs.rules import shown
+from esper.options import ConfigError
+
+Given: TypeAlias = (
+    Callable[..., gymnasium.Env[Any, Any]]
+    | gymnasium.Env[Any, Any]
+    | gymnasium.vector.VectorEnv[Any, Any, Any]
+    | VectorEnv
+)
+
+
+def name_of(env: str | Given) -> str:
+    """What `env` is called in messages: an id where there is one, else what Python calls it.
+
+    Raises:
+        ConfigError: for what is no environment, and makes none.
+    """
+    if isinstance(env, str):
+        return env
+    spec = getattr(env, "spec", None)
+    if isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
+        return spec.id if spec else type(env.unwrapped).__qualname__
+    if isinstance(spec, EnvSpec) or callable(env):
+        return str(getattr(env, "__qualname__", type(env).__qualname__))
+    allowed = "must be an id, a callable that makes a gymnasium.Env, or an environment, of one copy or of several"
+    raise ConfigError("env", shown(env), allowed)
+
+
+def make_given(env: Given, config: EnvConfig, num_envs: int | None) -> VectorEnv:
+    """`env` as a `VectorEnv` of `num_envs` copies, by default as many as it has; 1 of what is made.
+
+    Raises:
+        ConfigError: when it cannot be made, or is made already, and otherwise than `config` and `num_envs` say.
+    """
+    if isinstance(getattr(env, "spec", None), EnvSpec):
+        _check_made(config, num_envs, env.spec.num_envs)  # type: ignore[union-attr]
+        if config.scale_actions != "auto":
+            allowed = f"must be auto: {config.env} takes its actions as a policy gives them"
+            raise ConfigError("scale_actions", config.scale_actions, allowed)
+        return env  # type: ignore[return-value]
+    if isinstance(env, gymnasium.Env):
+        _check_made(config, num_envs, 1, own_limit=False)
+        return _copies([lambda: env], config)
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        _check_made(config, num_envs, env.num_envs)
+        return _together(env, config)
+    if config.vector not in ("auto", "sync", "async"):
+        raise ConfigError("vector", config.vector, f"must be auto, sync or async, as {config.env} makes one copy")
+    maker = _Maker(env, config)  # type: ignore[arg-type]
+    return _copies([maker] * (1 if num_envs is None else num_envs), config)
+
+
+def _check_made(config: EnvConfig, num_envs: int | None, own: int, *, own_limit: bool = True) -> None:
+    """Refuse what cannot be decided about an environment that is made already; its `own_limit` of steps holds."""
+    why = f"as {config.env} is made already; to choose, give a callable that makes one copy"
+    if num_envs not in (None, own):
+        raise ConfigError("num_envs", num_envs, f"must be {own}, {why}")
+    if config.env_kwargs:
+        raise ConfigError("env_kwargs", config.env_kwargs, f"must be empty, {why}")
+    if config.vector != "auto":
+        raise ConfigError("vector", config.vector, f"must be auto, {why}")
+    if config.max_episode_steps is not None and own_limit:
+        raise ConfigError("max_episode_steps", config.max_episode_steps, f"must not be given, {why}")
+
+
+def _together(env: gymnasium.vector.VectorEnv[Any, Any, Any], config: EnvConfig) -> GymnasiumVectorEnv:
+    resets_in_a_step(env)  # or is refused
+    if type(env) is SyncVectorEnv and env.observation_mode == "same":
+        # Its copies can do more one by one: tell where they stand, and where they have masks.
+        return _copies([functools.partial(_itself, copy) for copy in env.envs], config)
+    try:
+        return GymnasiumVectorEnv(env, config.scale_actions)
+    except ConfigError as error:
+        raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
+
+
+def _itself(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    return env
+
+
+class _Maker:
+    """Calls `make` for a copy, with the arguments of `config`."""
+
+    def __init__(self, make: Callable[..., gymnasium.Env[Any, Any]], config: EnvConfig) -> None:
+        self._make, self._config = make, config
+        self._last: Any = None
+
+    def __call__(self) -> gymnasium.Env[Any, Any]:
+        """A new copy.
+
+        Raises:
+            ConfigError: when something else was made, or the same environment once more.
+        """
+        env = self._make(**self._config.env_kwargs)
+        if not isinstance(env, gymnasium.Env):
+            together = isinstance(env, gymnasium.vector.VectorEnv)
+            what = "an environment of several copies; give that itself" if together else shown(env)
+            raise ConfigError("env", self._config.env, f"must make a gymnasium.Env, and has made {what}")
+        if env.unwrapped is self._last:
+            raise ConfigError("env", self._config.env, "must make an environment for each copy, and has made one twice")
+        self._last = env.unwrapped
+        return env
+
+
+def _copies(makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]], config: EnvConfig) -> GymnasiumVectorEnv:
+    def make_vec(
+        *, num_envs: int, vectorization_mode: str, vector_kwargs: Any, wrappers: Any, **env_kwargs: Any
+    ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+        def one(make: Callable[[], Any]) -> Any:
+            return functools.reduce(lambda env, wrapper: wrapper(env), wrappers, make())
+
+        kind: Any = AsyncVectorEnv if vectorization_mode == "async" else SyncVectorEnv
+        return kind([functools.partial(one, make) for make in makers], **vector_kwargs)  # type: ignore[no-any-return]
+
+    return make_from(config, len(makers), make_vec)

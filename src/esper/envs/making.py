@@ -1,0 +1,194 @@
+"""Making Gymnasium environments: several copies, or an environment's own vector version."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import multiprocessing
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import FlattenObservation
+
+from esper.envs import velocity
+from esper.envs.actions import actions_of
+from esper.envs.atari import Drawn, is_atari, native_arguments
+from esper.envs.base import EnvError
+from esper.envs.config import EnvConfig, ScaleActions
+from esper.envs.copies import Copy, raise_one, worker
+from esper.envs.families import find_spec, missing_package, wrapped
+from esper.envs.gym import GymnasiumVectorEnv
+from esper.envs.limits import limited
+from esper.envs.masks import without_mask
+from esper.envs.modes import vector_mode
+from esper.envs.observations import is_image, observations_of
+from esper.envs.rules import checked
+from esper.envs.window import check_can_be_drawn, check_can_be_shown, paced
+from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
+from esper.options import ConfigError
+
+velocity.register()
+
+
+def make_gymnasium(config: EnvConfig, num_envs: int, seed: int | None = None) -> GymnasiumVectorEnv:
+    """The environment `config` asks for; constructors in processes of their own draw from `seed`.
+
+    Raises:
+        ConfigError: for an unknown id, a missing package, arguments the environment refuses, unsupported spaces.
+    """
+    mode = vector_mode(config, find_spec(config.env))
+    if mode == "native":
+        return _make(config, lambda: _make_native(config, num_envs))
+    return _make(config, lambda: _make_copies(config, num_envs, mode, seed))
+
+
+def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
+    """One copy that `render` can draw.
+
+    Raises:
+        ConfigError: as `make_gymnasium`, and for an environment that cannot be drawn.
+    """
+    spec = find_spec(config.env)
+    if is_atari(config.env):
+        return _make(config, lambda: Drawn(_make_native(config, 1)))
+    return _make_rendering(config, "rgb_array", lambda: check_can_be_drawn(spec))
+
+
+def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVectorEnv:
+    """One copy in a window, `fps` steps a second.
+
+    Raises:
+        ConfigError: as `make_gymnasium`, and where there can be no window.
+    """
+    spec = find_spec(config.env)
+    if is_atari(config.env):
+        allowed = "cannot be shown in a window; esper evaluate --record draws an episode without one"
+        raise ConfigError("env", config.env, allowed)
+    return _make_rendering(config, "human", lambda: check_can_be_shown(spec), paced(fps))
+
+
+def _make_rendering(config: EnvConfig, mode: str, check: Callable[[], None], *wrappers: Any) -> GymnasiumVectorEnv:
+    rendering = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": mode})
+
+    def make() -> Any:
+        check()
+        try:
+            return _make_copies(rendering, 1, "sync", None, *wrappers)
+        except TypeError as error:
+            if "unexpected keyword argument 'render_mode'" not in str(error):
+                raise
+            raise ConfigError("env", config.env, "cannot be drawn: its constructor takes no render_mode") from error
+
+    # Not `rendering`: the mode is no argument that the user gave.
+    return _make(config, make)
+
+
+def flatten_observations(env: gymnasium.Env[Any, Any], scale_actions: ScaleActions = "auto") -> Any:
+    """Make observations vectors, unless they are images: dictionaries and tuples are joined, discrete ones one-hot.
+
+    Raises:
+        ConfigError: as `actions_of`, for spaces that are not supported, while there are no processes yet.
+    """
+    space = env.observation_space
+    observations_of(space)
+    actions_of(env.action_space, scale_actions)
+    flat = isinstance(space, Box) and len(space.shape) == 1
+    return env if flat or is_image(space) else FlattenObservation(env)
+
+
+def make_from(
+    config: EnvConfig, num_envs: int, make_vec: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
+) -> GymnasiumVectorEnv:
+    """What `make_vec`, called as Gymnasium's but without an id, makes of several copies; `config` says what it is.
+
+    Raises:
+        ConfigError: as `make_gymnasium`.
+    """
+    mode = "async" if config.vector == "async" else "sync"
+    return _make(config, lambda: _make_copies(config, num_envs, mode, None, make_vec=make_vec))
+
+
+def _make_copies(
+    config: EnvConfig,
+    num_envs: int,
+    mode: str,
+    seed: int | None,
+    *wrappers: Callable[[gymnasium.Env[Any, Any]], Any],
+    make_vec: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]] | None = None,
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    make_vec = make_vec or functools.partial(gymnasium.make_vec, config.env, disable_env_checker=True)
+    made: list[Copy] = []
+
+    def counted(env: gymnasium.Env[Any, Any]) -> Copy:
+        made.append(Copy(env))
+        return made[-1]
+
+    async_ = mode == "async"
+    # `GymnasiumVectorEnv` copies what it is given, quicker than `deepcopy`.
+    options = {"copy": False, **({"worker": functools.partial(worker, seed=seed)} if async_ else {})}
+    limit = () if config.max_episode_steps is None else (limited(config.max_episode_steps),)
+    flattened = functools.partial(flatten_observations, scale_actions=config.scale_actions)
+    adapters = (wrapped, without_mask, flattened)
+    others = set(multiprocessing.active_children())
+    try:
+        with warnings.catch_warnings(), exits_raise():
+            # It prints as warnings what it then raises.
+            warnings.filterwarnings("ignore", message=r"\x1b\[31mERROR", category=UserWarning)
+            env: Any = make_vec(
+                num_envs=num_envs,
+                vectorization_mode=mode,
+                vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **options},
+                wrappers=[checked, *limit, *wrappers, *adapters, Copy if async_ else counted],
+                **config.env_kwargs,
+            )
+    except BaseException as error:
+        # They would wait for whoever made them, and he for them.
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        if isinstance(error, EOFError | ConnectionError):
+            raise EnvError(f"a process of {config.env} has died in its constructor") from error
+        if 0 < len(made) < num_envs and not (isinstance(error, ConfigError) or is_ctrl_c(error)):
+            # Not the settings, with which others could be made.
+            raise EnvError(
+                f"environment {len(made)} raised in its constructor: {describe_with_place(error)}"
+            ) from error
+        raise
+    if async_:
+        env._raise_if_errors = functools.partial(raise_one, env)
+    env.set_attr("copy_index", list(range(num_envs)))
+    return env  # type: ignore[no-any-return]
+
+
+def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    limit = {} if config.max_episode_steps is None else {"max_episode_steps": config.max_episode_steps}
+    arguments = native_arguments(config) if is_atari(config.env) else {**config.env_kwargs, **limit}
+    env = gymnasium.make_vec(config.env, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
+    mode = env.metadata.get("autoreset_mode")
+    if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+        raise ConfigError("vector", config.vector, f"{config.env} resets by '{mode}' natively; use sync")
+    return env
+
+
+def _make(config: EnvConfig, make: Callable[[], Any]) -> GymnasiumVectorEnv:
+    try:
+        return GymnasiumVectorEnv(make(), config.scale_actions)
+    except ConfigError as error:
+        raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
+    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        raise ConfigError("env", config.env, missing_package(config.env, error)) from None
+    except gymnasium.error.Error as error:
+        raise ConfigError("env", config.env, f"cannot be made: {describe(error, first_line=True)}") from error
+    except (EnvError, MemoryError):
+        raise
+    except BaseException as error:
+        if is_ctrl_c(error) or "allocate memory" in describe(error):
+            raise
+        if config.env_kwargs and isinstance(error, TypeError | ValueError | LookupError | AssertionError):
+            reason = f"{config.env} refuses them: {describe(error)}"
+            raise ConfigError("env_kwargs", config.env_kwargs, reason) from error
+        why = f"raised in its constructor: {describe_with_place(error, first_line=True)}"
+        raise ConfigError("env", config.env, why) from error
