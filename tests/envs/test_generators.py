@@ -26,6 +26,7 @@ from esper.run import run
 from esper.seeding import GlobalGenerators, global_state, set_global_state
 from esper.settings import Layer, resolve
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, train_ppo_vectorized
+from esper.simic.vectorized import Training
 
 BOX = spaces.Box(-1, 1, (1,))
 
@@ -127,6 +128,14 @@ def test_copies_draw_different_numbers(kind: str, vector: str) -> None:
     numbers = {float(obs[0]) for obs in env.reset(3)}
     env.close()
     assert len(numbers) == 3
+
+
+def test_fresh_episodes_begin_with_numbers_of_their_seed() -> None:
+    env = made("random", "sync")
+    training, other = (Training(agent_of(env), env, env_seed=seed) for seed in (3, 4))
+    training.load_state_dict({**training.state_dict(), "environment": None}, env_seed=4)
+    begun = [each.state_dict()["collector"]["obs"].tolist() for each in (training, other)]
+    assert begun[0] == begun[1]
 
 
 class DrawsAtOnce(gymnasium.vector.VectorEnv[Any, Any, Any]):
