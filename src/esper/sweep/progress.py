@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from esper import files
 from esper.resume_rules import MAY_CHANGE
-from esper.settings import MAX_FILE_BYTES, recorded
+from esper.settings import MAX_FILE_BYTES, recorded, resolve
 from esper.sweep.plan import Job, SweepError
 
 _TAIL_BYTES = 1 << 16
@@ -55,8 +55,9 @@ def check_same(job: Job) -> None:
         raise SweepError(f"{path}: cannot be read: {files.why(error)}") from None
     if not isinstance(there, dict):
         raise SweepError(f"{path}: must hold the settings of a run")
-    # As they will stand in config.json, where tuples are lists.
-    mine: dict[str, Any] = json.loads(json.dumps(recorded(job.config)))
+    # As they will stand in config.json, where tuples are lists. Runs were at the default of what is newer than they.
+    mine, defaults = (json.loads(json.dumps(recorded(config))) for config in (job.config, resolve([]).config))
+    there = {**defaults, **there}
     names = [name for name in mine if name not in MAY_CHANGE - {"total_timesteps"}]
     wrong = [f"{name} {there.get(name)}, now {mine[name]}" for name in names if there.get(name) != mine[name]]
     if wrong:
