@@ -20,9 +20,8 @@ from safetensors.torch import load_file
 from tensorboardX.proto.event_pb2 import Event
 
 # Of records and states. The length of a record depends on the digits of its times, as do sizes and checksums.
-_LEFT_OUT = frozenset(
-    {"time", "seconds", "steps_per_second", "versions", "esper", "events_bytes", "bytes", "sha256"}
-)  # fmt: skip
+_TIMES_AND_SIZES = {"time", "seconds", "steps_per_second", "events_bytes", "bytes", "sha256"}
+_LEFT_OUT = _TIMES_AND_SIZES | {"versions", "esper"}
 _TIMED_EVENTS = ("checkpoint_saved",)
 # Has a panel of speeds.
 _TIMED_PICTURES = ("learning.png",)
@@ -145,7 +144,7 @@ def _read_output(path: Path) -> list[Any]:
     progress = [index for index, line in enumerate(lines) if _PROGRESS.match(line)]
     left_out = set(progress[1:-1])
     return [
-        _repeatable(json.loads(line)) if line.startswith("{") and line.endswith('"}') else _without_times(line)
+        _repeatable(json.loads(line)) if line.startswith('{"') else _without_times(line)
         for index, line in enumerate(lines)
         if index not in left_out and not line.startswith(_TIMED_LINES)
     ]
