@@ -148,7 +148,9 @@ def _evaluations(events: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _how_it_went(record: Record) -> str:
-    done = f"{len(record.updates['update']):,} of {record.started['total_updates']:,} updates"
+    # A run can be made longer when it goes on.
+    total = [record.started, *record.resumed][-1]["total_updates"]
+    done = f"{len(record.updates['update']):,} of {total:,} updates"
     steps = f"{int(record.updates['env_steps'][-1]):,} environment steps"
     if record.finished is None:
         return f"not finished, {done}, {steps}"
