@@ -16,6 +16,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from esper.analysis.arms import load_arm
 from esper.analysis.runs import read_events
 from esper.envs.base import ActionBounds, ContinuousActions
 from esper.envs.config import EnvConfig
@@ -173,7 +174,7 @@ def test_ends_and_middle_are_exact_in_the_spaces_own_type(space: Any) -> None:
     assert numbers.dtype == space.dtype
     for number, expected in zip(numbers, (space.low, space.low, None, space.high, space.high), strict=True):
         middle = np.float64(space.low) / 2 + np.float64(space.high) / 2
-        np.testing.assert_allclose(number, middle if expected is None else expected, rtol=1e-7)
+        np.testing.assert_allclose(number, middle if expected is None else expected, rtol=np.finfo(space.dtype).eps)
 
 
 class Pool:
@@ -355,6 +356,15 @@ class TestRuns:
         check_same(job("off"))
         with pytest.raises(SweepError, match="with other settings: scale_actions off, now auto"):
             check_same(job("auto"))
+
+    def test_of_before_there_was_the_setting_are_compared_as_not_scaled(self, tmp_path: Path) -> None:
+        for seed in (1, 2):
+            folder = trained(tmp_path / "arm" / str(seed), seed=seed, scale_actions="off")
+        first, *others = (folder / "events.jsonl").read_text().splitlines()
+        event = json.loads(first)
+        del event["config"]["scale_actions"]
+        (folder / "events.jsonl").write_text("\n".join([json.dumps(event), *others, ""]))
+        assert load_arm(tmp_path / "arm").settings["scale_actions"] == "off"
 
 
 @pytest.mark.parametrize(("scale_actions", "learned"), [("auto", True), ("off", False)])

@@ -59,9 +59,12 @@ def to_space(space: Space[Any], actions: Actions) -> Callable[[NDArray[np.generi
     in_units_of_space = functools.partial(_to_space, space)
     if (bounds := scaled_to(actions)) is None:
         return in_units_of_space
-    # Of the space's own precision, but for half: there the largest numbers would overflow.
-    factor, offset = (each.astype(np.result_type(space.dtype, np.float32)) for each in bounds.scale)
-    return lambda numbers: in_units_of_space(numbers * factor + offset)
+    factor, offset = bounds.scale
+
+    def scaled(numbers: NDArray[Any]) -> NDArray[np.generic]:
+        return in_units_of_space(numbers * factor + offset)
+
+    return scaled
 
 
 def _to_space(space: Space[Any], actions: NDArray[np.generic]) -> NDArray[np.generic]:
