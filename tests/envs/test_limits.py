@@ -130,6 +130,9 @@ def test_a_vector_version_without_time_limits(caplog: pytest.LogCaptureFixture) 
         "Together-v0 is stepped by --vector sync: its own vector version takes no max_episode_steps"
     ]
     assert lengths(made, 9) == [4, 4]
+    # One who asks for a limit of an evaluation cannot say how its copies are stepped.
+    evaluated = EnvConfig(env="Together-v0", vector="native", env_kwargs={"max_episode_steps": 3}).limited(4)
+    assert lengths(make_from_config(evaluated, 2), 9) == [4, 4]
 
 
 @pytest.mark.parametrize("frameskip", [None, 2])
@@ -164,6 +167,7 @@ def test_a_pool_is_made_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ("settings", "message"),
     [
         ({"max_episode_steps": 0}, "max_episode_steps = 0: must be at least 1"),
+        ({"max_episode_steps": 10**9}, "max_episode_steps = 1000000000: must be at least 1 and at most"),
         ({"max_episode_steps": 2.5}, "max_episode_steps = 2.5: must be a whole number"),
         (
             {"max_episode_steps": 9, "env_kwargs": {"max_episode_steps": 3}},

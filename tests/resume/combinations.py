@@ -148,22 +148,29 @@ def settings_of(row: Row) -> dict[str, Any]:
 class EndAt:
     """A sink that ends the run in `run_dir` at the event of update `update`.
 
-    By a signal, or as if it were killed: the folder is kept as it is at that moment, and `put_back` later.
+    By a signal, or as if it were killed: the folder is kept as it is when there is a checkpoint of more than `updates`,
+    which a busy machine may still be writing, and `put_back` later.
     """
 
-    def __init__(self, update: int, how: str, run_dir: Path) -> None:
-        self._update, self._how, self._run_dir = update, how, run_dir
+    def __init__(self, update: int, how: str, run_dir: Path, updates: int) -> None:
+        self._update, self._how, self._run_dir, self._updates = update, how, run_dir, updates
         self._kept = run_dir.with_name(f"{run_dir.name}, as killed")
 
     def emit(self, event: Event) -> None:
         if isinstance(event, UpdateCompleted | UpdateSkipped) and event.update == self._update:
             if self._how == "killed":
+                deadline = time.monotonic() + 60
+                while self._newest() <= self._updates and time.monotonic() < deadline:
+                    time.sleep(0.01)
                 # A checkpoint that is being written has a name of its own until it is whole.
                 shutil.copytree(self._run_dir, self._kept, ignore=shutil.ignore_patterns(".*"))
             else:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def close(self) -> None: ...
+
+    def _newest(self) -> int:
+        return int(checkpoints_in(self._run_dir / "checkpoints")[0].name[:8])
 
     def put_back(self) -> None:
         if self._how == "killed":
@@ -205,7 +212,7 @@ def _end_and_resume(start: Any, run_dir: Path, span: range, row: Row, rng: rando
     """Start, end at a random update of `span`, and resume; it must go on at its newest checkpoint."""
     end = rng.randrange(span.start + 3, span.stop - 1) if span.stop - span.start > 4 else span.start + 2
     before = _events(run_dir, "run_resumed") if (run_dir / "events.jsonl").exists() else []
-    ending = EndAt(end, row["end"], run_dir)
+    ending = EndAt(end, row["end"], run_dir, span.start)
     start([ending])
     ending.put_back()
     newest = checkpoints_in(run_dir / "checkpoints")[0]

@@ -58,7 +58,9 @@ def native_arguments(config: EnvConfig) -> dict[str, Any]:
     if config.max_episode_steps is None:
         return arguments
     # A step is an action, done for so many frames.
-    frameskip = config.env_kwargs.get("frameskip", gymnasium.spec(config.env).kwargs["frameskip"])
+    own = gymnasium.spec(config.env.rpartition(":")[2]).kwargs["frameskip"]
+    if not isinstance(frameskip := config.env_kwargs.get("frameskip", own), int):
+        raise ConfigError("env_kwargs", config.env_kwargs, "frameskip must be a whole number")
     return {**arguments, "max_num_frames_per_episode": config.max_episode_steps * frameskip}
 
 

@@ -58,4 +58,6 @@ class EnvConfig:
         if max_episode_steps is None:
             return self
         others = {name: value for name, value in self.env_kwargs.items() if name not in _LIMITS}
-        return dataclasses.replace(self, env_kwargs=others, max_episode_steps=max_episode_steps)
+        # Of native, auto takes sync where a vector version cannot have one.
+        vector = "auto" if self.vector == "native" else self.vector
+        return dataclasses.replace(self, env_kwargs=others, vector=vector, max_episode_steps=max_episode_steps)

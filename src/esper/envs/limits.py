@@ -55,6 +55,6 @@ def vector_time_limit(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> int | N
     given = env.spec.kwargs if env.spec is not None else {}
     if (frames := given.get("max_num_frames_per_episode")) is not None:
         # ALE's, which counts frames.
-        return int(frames) // int(given["frameskip"])
+        return int(frames) // int(given["frameskip"]) or None
     limit = given.get("max_episode_steps", getattr(env.unwrapped, "max_episode_steps", None))
     return limit if isinstance(limit, int) and limit > 0 else None
