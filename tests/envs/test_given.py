@@ -158,11 +158,15 @@ def test_observations_are_those_of_a_plain_loop(kind: Any, around: Any, mode: Au
 
 
 class Layout(gymnasium.vector.VectorWrapper[Any, Any, Any, Any, Any]):
-    """Infos as `change` makes them of Gymnasium's."""
+    """Infos as `change`, where an episode ended, and `first`, on reset, make them of Gymnasium's."""
 
-    def __init__(self, env: Any, change: Any) -> None:
+    def __init__(self, env: Any, change: Any, first: Any = None) -> None:
         super().__init__(env)
-        self.change = change
+        self.change, self.first = change, first
+
+    def reset(self, **arguments: Any) -> Any:
+        obs, info = self.env.reset(**arguments)
+        return obs, self.first(info) if self.first else info
 
     def step(self, actions: Any) -> Any:
         *rest, info = self.env.step(actions)
@@ -294,7 +298,10 @@ def test_what_looks_like_a_mask_and_is_none_is_said(caplog: pytest.LogCaptureFix
     assert make_env(wrappers.RecordEpisodeStatistics(walks(masks="avail_actions"))).spec.masked
     assert not caplog.messages
     assert not make_env(wrappers.RecordEpisodeStatistics(walks(masks="legal_actions"))).spec.masked
-    assert caplog.messages == ["looks like action masks, and is not used as such: info['legal_actions']"]
+    numbers = Layout(walks(mode=SAME), lambda info: info, lambda info: {"avail_actions": np.zeros((4, 2))})
+    assert not make_env(numbers).spec.masked
+    said = [f"looks like action masks, and is not used as such: info['{name}']" for name in ("legal", "avail")]
+    assert caplog.messages == [message.replace("']", "_actions']") for message in said]
 
 
 @pytest.mark.parametrize("kind", ["class", "class, async", "function", "instance", "sync", "vector entry point"])
@@ -388,6 +395,10 @@ def test_a_callable_is_wrapped_as_an_id_is() -> None:
     env = make_env(lambda: gymnasium.make("MiniGrid-Empty-5x5-v0"), num_envs=2)
     assert env.spec.observations == by_id.spec.observations
     np.testing.assert_array_equal(env.reset(0), by_id.reset(0))
+    # Who has put a view of their own around it gets that.
+    minigrid = pytest.importorskip("minigrid.wrappers")
+    own = make_env(lambda: minigrid.ImgObsWrapper(gymnasium.make("MiniGrid-Empty-5x5-v0")))
+    assert own.spec.observations != by_id.spec.observations
 
 
 def test_gymnasiums_checker_finds_nothing_wrong_with_what_is_put_around() -> None:

@@ -210,6 +210,21 @@ def test_what_a_native_version_returns_wrongly_is_named(wrong: Any, message: str
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda obs, *rest: (obs[:, :2], *rest), "an array of uint8 [3, 2]; its space has the shape [3, 4]"),
+        (lambda obs, *rest: (obs + 0.5, *rest), "has float64 numbers that its space, of uint8, cannot hold"),
+    ],
+)
+def test_arrays_of_a_native_version_are_looked_at(wrong: Any, message: str) -> None:
+    space = spaces.Box(0, 9, (4,), np.uint8)
+    env = make_env("Draws-v0", num_envs=3, env_kwargs={"space": space, "wrong": wrong})
+    env.reset(0)
+    with pytest.raises(EnvError, match=re.escape(message)):
+        env.step(np.zeros(3, np.int64))
+
+
 @pytest.mark.parametrize("vector", ["sync", "async"])
 @pytest.mark.parametrize(
     ("space", "actions"),
