@@ -51,7 +51,7 @@ class Worker:
         code = "import esper, esper.scripts.train as train; print(esper.__file__); train.main('ppo --compile native "
         code += "--quiet --no-picture --total-timesteps 1024 --run-dir run'.split())"
         first = self.perform("first", Run(commands=(("-c", code),)))
-        if not (imported := (first / "0.stdout").read_text()).startswith("CHECKOUT"):
+        if not (imported := (first / "0.stdout").read_text()).startswith("SOURCES"):
             raise CommandError(f"python imports {imported.strip()} there")
 
     def perform(self, name: str, run: Run) -> Path:
@@ -74,7 +74,7 @@ class Worker:
             for stream in ("stdout", "stderr"):
                 path = folder / f"{number}.{stream}"
                 text = path.read_text() if path.exists() else ""
-                path.write_text(text.replace(str(self._checkout), "CHECKOUT"))
+                path.write_text(text.replace(str(self._checkout / "src"), "SOURCES"))
                 printed = text.strip() or printed
             if status != right:
                 last = (printed or "no output").splitlines()[-1]

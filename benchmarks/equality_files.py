@@ -23,6 +23,8 @@ from tensorboardX.proto.event_pb2 import Event
 _TIMES_AND_SIZES = {"time", "seconds", "steps_per_second", "events_bytes", "bytes", "sha256"}
 _LEFT_OUT = _TIMES_AND_SIZES | {"versions", "esper"}
 _TIMED_EVENTS = ("checkpoint_saved",)
+# Not of a run; its lines begin with the time.
+_LOGS = ("MUJOCO_LOG.TXT",)
 # Has a panel of speeds.
 _TIMED_PICTURES = ("learning.png",)
 _TIMED_LINES = ("written by", "size ")
@@ -64,7 +66,7 @@ def _files(folder: Path) -> dict[str, Path]:
     """Files by their names, without the moment and the machine that TensorBoard puts into them."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name not in _LOGS:
             name = str(path.relative_to(folder))
             if match := re.match(r"(.*events\.out\.tfevents)\.", name):
                 name = f"{match[1]}.{sum(match[1] in other for other in found)}"

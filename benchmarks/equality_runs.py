@@ -181,7 +181,7 @@ RUNS: Mapping[str, Run] = {
     ),
     "fresh episodes, async": _run(
         "--vector async --num-envs 2 --num-minibatches 2",
-        "ppo --resume run --fresh-episodes --total-timesteps 480",
+        "ppo --resume run --fresh-episodes --total-timesteps 960",
         "compare run",
     ),
     "a sweep": Run(
