@@ -41,7 +41,7 @@ sanitize:
 	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
 	for kind in address,undefined,float-cast-overflow thread; do \
 		$(CXX) -std=c++20 -O1 -g -march=native -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -pthread \
-			-fsanitize=$$kind -fno-sanitize-recover=all tests/simic/sanitize.cpp -o "$$folder/sanitize" && \
+			-fsanitize=$$kind -fno-sanitize-recover=all tests/simic/engines/sanitize.cpp -o "$$folder/sanitize" && \
 		setarch -R "$$folder/sanitize" && echo "$$kind: nothing found" || exit 1; \
 	done
 

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from esper.config import RunConfig
-from esper.settings import recorded
+from esper.runs.config import RunConfig
+from esper.runs.layers import recorded
 from esper.telemetry.events import RunFinished, RunStarted, UpdateCompleted, to_record
 from esper.telemetry.jsonl import encode
 

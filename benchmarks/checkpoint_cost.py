@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from esper.checkpoint.config import CheckpointConfig
-from esper.checkpoint.folder import checkpoints_in
-from esper.checkpoint.keeper import CheckpointKeeper
-from esper.config import RunConfig
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_for_training
-from esper.run_state import capture_run
+from esper.runs.checkpoint.config import CheckpointConfig
+from esper.runs.checkpoint.folder import checkpoints_in
+from esper.runs.checkpoint.keeper import CheckpointKeeper
+from esper.runs.config import RunConfig
+from esper.runs.state import capture_run
 from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.ppo import PPOAgent
 from esper.simic.vectorized import Training

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from esper.analysis.arms import Run, load_arm
 from esper.analysis.measures import all_measures
 from esper.analysis.statistics import interquartile_mean, mean_band, mean_interval
-from esper.evaluate import evaluate
-from esper.policy import load_policy
+from esper.policies.evaluate import evaluate
+from esper.policies.policy import load_policy
 from esper.sweep.plan import environment_folder, read_sweep
 
 DOCS = Path(__file__).parents[1] / "docs"

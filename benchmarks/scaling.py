@@ -22,10 +22,10 @@ import torch
 
 from esper.envs.base import VectorEnv
 from esper.envs.make import make_env
-from esper.machine import usable_cores
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 from esper.simic.losses import Minibatch
 from esper.simic.vectorized import Training
+from esper.system.machine import usable_cores
 
 OBSERVATION, ACTIONS, STEPS, EPOCHS, MINIBATCHES = 4, 2, 128, 4, 4
 SECONDS_IN_A_TURN = 0.3

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from esper.run import run
-from esper.settings import Layer, preset_layer, resolve
+from esper.runs.layers import Layer, preset_layer, resolve
+from esper.runs.run import run
 
 # Of an update, the least work that there is to hide telemetry behind, and a usual one.
 ENVIRONMENTS = {"torch/CartPole-v1": 400_000, "CartPole-v1": 120_000}

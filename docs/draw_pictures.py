@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from esper.analysis.plots import plot_schedules
-from esper.simic.schedules import ScheduleConfig, make_schedule
+from esper.schedules import ScheduleConfig, make_schedule
 
 IMAGES = Path(__file__).parent / "images"
 TOTAL = 200

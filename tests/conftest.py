@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "resume", "strangers")]
+sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "runs/resume", "policies/strangers")]
 torch.set_num_threads(1)
 # The processes that would compile a graph's kernels side by side take longer to import torch than to compile.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")

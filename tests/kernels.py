@@ -13,7 +13,7 @@ DEADLINE = 120
 ANSWER = "42"
 LOAD = """
 import logging
-from esper.simic.native import library
+from esper.simic.engines.native import library
 logging.basicConfig(format="%(message)s")
 try:
     print(library.load_library().esper_learner())

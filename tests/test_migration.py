@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from esper.config import RunConfig
-from esper.options import Setting, parse, settings_of
+from esper.runs.config import RunConfig
+from esper.runs.layers import common_names
+from esper.schedules import ScheduleConfig, make_schedule
 from esper.scripts.train import main, make_parsers
-from esper.settings import common_names
-from esper.simic.schedules import ScheduleConfig, make_schedule
+from esper.settings.options import Setting, parse, settings_of
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "migration.md").read_text()

@@ -10,9 +10,9 @@ RESULTS = """\
     esper.simic.scan.x_decayed_sums__mutmut_1: killed
     esper.simic.scan.x_decayed_sums__mutmut_2: timeout
     esper.simic.scan.x_decayed_sums__mutmut_3: survived
-    esper.resume.xǁResumeǁread__mutmut_1: caught by type check
-    esper.resume.xǁResumeǁread__mutmut_2: no tests
-    esper.resume.xǁResumeǁread__mutmut_3: not checked
+    esper.runs.resume.xǁResumeǁread__mutmut_1: caught by type check
+    esper.runs.resume.xǁResumeǁread__mutmut_2: no tests
+    esper.runs.resume.xǁResumeǁread__mutmut_3: not checked
 """
 
 
@@ -28,5 +28,5 @@ def test_counts_by_module_and_lists_what_was_not_noticed(
         "| resume | 3 | 1 | 0 | 0 | 0 | 1 | 1 |",
         "| all | 6 | 1 | 1 | 1 | 1 | 1 | 1 |",
         "esper.simic.scan.x_decayed_sums__mutmut_3: survived",
-        "esper.resume.xǁResumeǁread__mutmut_2: no tests",
+        "esper.runs.resume.xǁResumeǁread__mutmut_2: no tests",
     ]

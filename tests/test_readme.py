@@ -12,10 +12,10 @@ import torch
 
 from esper.envs.base import DiscreteActions, Vectors
 from esper.envs.config import EnvConfig
-from esper.export import export_policy
-from esper.policy import Policy
+from esper.policies.export import export_policy
+from esper.policies.policy import Policy
 from esper.simic.config import NetworkConfig
-from esper.simic.networks import ActorCritic
+from esper.simic.nets.actor_critic import ActorCritic
 
 ROOT = Path(__file__).parent.parent
 

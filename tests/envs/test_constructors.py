@@ -16,8 +16,8 @@ from gymnasium.spaces import Box, Discrete
 from esper.envs.config import EnvConfig
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.make import make_rendered
-from esper.options import ConfigError
 from esper.scripts.train import main
+from esper.settings.options import ConfigError
 
 LONG = "No module of the simulator\n" + "and much about it\n" * 60
 

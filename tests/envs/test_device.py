@@ -14,7 +14,7 @@ from esper.envs.base import ContinuousActions, Copies
 from esper.envs.device.dynamics import DYNAMICS
 from esper.envs.device.vector import begin, step
 from esper.envs.make import make_env
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
 
 NAMES = list(DYNAMICS)
 

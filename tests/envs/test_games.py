@@ -11,12 +11,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-from esper.checkpoint.tree import merge, split, with_arrays
 from esper.envs.base import DiscreteActions, Images, Step, VectorEnv, Vectors
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_env, make_for_training, make_from_config, make_rendered, make_shown
-from esper.options import ConfigError
 from esper.scripts.train import main
+from esper.settings.options import ConfigError
+from esper.storage.tree import merge, split, with_arrays
 
 # Channels and actions of each.
 MINATAR = [("Asterix", 4, 5), ("Breakout", 4, 3), ("Freeway", 7, 3), ("Seaquest", 10, 6), ("SpaceInvaders", 6, 4)]

@@ -15,18 +15,18 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from esper.config import RunConfig
 from esper.envs.base import EnvError, VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_env, make_for_training
 from esper.envs.snapshot import _decode
-from esper.evaluate import evaluate, record_gif
-from esper.policy import load_policy
-from esper.run import run
-from esper.seeding import GlobalGenerators, global_state, set_global_state
-from esper.settings import Layer, resolve
+from esper.policies.evaluate import evaluate, record_gif
+from esper.policies.policy import load_policy
+from esper.runs.config import RunConfig
+from esper.runs.layers import Layer, resolve
+from esper.runs.run import run
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, train_ppo_vectorized
 from esper.simic.vectorized import Training
+from esper.system.seeding import GlobalGenerators, global_state, set_global_state
 
 BOX = spaces.Box(-1, 1, (1,))
 

@@ -18,7 +18,7 @@ from gymnasium.wrappers import vector as wrappers
 from esper.envs.base import DiscreteActions, EnvError, VectorEnv
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.make import make_env
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, train_ppo_vectorized
 
 NEXT, SAME, OFF = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED

@@ -18,13 +18,13 @@ from esper.envs.base import ContinuousActions, DiscreteActions, Images, MultiDis
 from esper.envs.copies import Copy
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.make import make_env
-from esper.options import ConfigError
-from esper.seeding import device_generator
+from esper.settings.options import ConfigError
 from esper.simic.collect import Collector
 from esper.simic.config import NetworkConfig
 from esper.simic.episodes import Episode, EpisodeLog
-from esper.simic.networks import ActorCritic
+from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
+from esper.system.seeding import device_generator
 
 CPU = torch.device("cpu")
 

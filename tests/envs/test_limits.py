@@ -18,10 +18,10 @@ from gymnasium.vector import AutoresetMode
 from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_env, make_for_training, make_from_config
-from esper.options import ConfigError
-from esper.resume import ResumeError
-from esper.run import resume_run, run
-from esper.settings import Layer, resolve
+from esper.runs.layers import Layer, resolve
+from esper.runs.resume import ResumeError
+from esper.runs.run import resume_run, run
+from esper.settings.options import ConfigError
 
 
 class Forever(gymnasium.Env[Any, Any]):

@@ -18,15 +18,15 @@ import probes
 from esper.envs.base import EnvError, VectorEnv, Vectors
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_env
-from esper.evaluate import evaluate, record_gif
-from esper.policy import Policy
+from esper.policies.evaluate import evaluate, record_gif
+from esper.policies.policy import Policy
 from esper.scripts.train import main
-from esper.seeding import device_generator
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig, train_ppo_vectorized
 from esper.simic.collect import Collector
-from esper.simic.networks import ActorCritic
+from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 from esper.simic.vectorized import Training
+from esper.system.seeding import device_generator
 from esper.telemetry.events import UpdateCompleted
 
 LENGTH = 3

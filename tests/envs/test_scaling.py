@@ -22,13 +22,13 @@ from esper.envs.base import ActionBounds, ContinuousActions
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_env
 from esper.envs.pool import EnvPoolVectorEnv
-from esper.evaluate import evaluate, record_gif, run_episodes
-from esper.export import export_policy
-from esper.options import ConfigError
-from esper.policy import Policy, load_policy
-from esper.resume import ResumeError, find_resume_point
-from esper.run import resume_run, run
-from esper.settings import Layer, file_layer, resolve
+from esper.policies.evaluate import evaluate, record_gif, run_episodes
+from esper.policies.export import export_policy
+from esper.policies.policy import Policy, load_policy
+from esper.runs.layers import Layer, file_layer, resolve
+from esper.runs.resume import ResumeError, find_resume_point
+from esper.runs.run import resume_run, run
+from esper.settings.options import ConfigError
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, ScheduleConfig, train_ppo_vectorized
 from esper.sweep.plan import Job, SweepError
 from esper.sweep.progress import check_same

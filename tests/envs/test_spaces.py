@@ -18,7 +18,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 from esper.envs.base import EnvError
 from esper.envs.make import make_env
 from esper.envs.observations import channels_first, is_image
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
 
 NUM_ENVS = 3
 LENGTH = 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import probes
-from esper.evaluate import run_episodes
+from esper.policies.evaluate import run_episodes
 from esper.simic import CoefficientConfig, NetworkConfig, PPOAgent, PPOConfig, ScheduleConfig
 from esper.simic import train_ppo_vectorized as train
 

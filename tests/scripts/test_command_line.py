@@ -11,9 +11,9 @@ import pytest
 from safetensors.torch import load_file
 
 from esper.analysis.runs import load_updates, read_events, repeatable_events
+from esper.runs.layers import Layer, file_layer, load_presets, preset_values, resolve
+from esper.schedules import ScheduleConfig, make_schedule
 from esper.scripts.train import main
-from esper.settings import Layer, file_layer, load_presets, preset_values, resolve
-from esper.simic.schedules import ScheduleConfig, make_schedule
 
 SMALL = [
     *("--preset", "none", "--lr", "1e-3", "--compile", "off"),

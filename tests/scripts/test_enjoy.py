@@ -14,8 +14,8 @@ from gymnasium.spaces import Box, Discrete
 from esper.envs import window
 from esper.envs.base import DiscreteActions, EnvSpec, Vectors
 from esper.envs.config import EnvConfig
-from esper.evaluate import evaluate
-from esper.policy import load_policy, save_policy
+from esper.policies.evaluate import evaluate
+from esper.policies.policy import load_policy, save_policy
 from esper.scripts.train import main
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esper.simic.native import library
+from esper.simic.engines.native import library
 from kernels import ANSWER, Place
 
 

@@ -15,8 +15,8 @@ from esper.envs.make import make_env
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector, Unrolled, steps_per_call
-from esper.simic.engine import make_learner
-from esper.simic.learner import Learner
+from esper.simic.engines.choice import make_learner
+from esper.simic.engines.learner import Learner
 from esper.simic.rollout import Rollout
 from esper.simic.vectorized import Training
 

@@ -12,7 +12,7 @@ from torch import Tensor
 import probes
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 from esper.simic import train_ppo_vectorized as train
-from esper.simic.lstm import Lstm, Sequences
+from esper.simic.nets.recurrent import Lstm, Sequences
 from esper.simic.sequences import evaluate_sequences
 from esper.simic.vectorized import make_collector
 from esper.telemetry.events import Event, UpdateSkipped

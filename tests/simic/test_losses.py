@@ -7,7 +7,7 @@ import torch
 
 from esper.simic.config import PPOConfig
 from esper.simic.losses import Coefficients, LossMetrics, Minibatch, ppo_loss
-from esper.simic.networks import Evaluation
+from esper.simic.nets.actor_critic import Evaluation
 
 
 def loss(ratios: list[float], advantages: list[float], **changes: object) -> tuple[float, LossMetrics]:

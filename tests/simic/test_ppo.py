@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import probes
-from esper.options import ConfigError
-from esper.seeding import host_generator, integer_seed
+from esper.settings.options import ConfigError
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig, make_schedule
 from esper.simic import train_ppo_vectorized as train
 from esper.simic.config import CoefficientConfig
 from esper.simic.ppo import explained_variance
 from esper.simic.vectorized import Training
+from esper.system.seeding import host_generator, integer_seed
 from esper.telemetry.anomalies import AnomalyDetector
 from esper.telemetry.events import Event, UpdateCompleted, to_record
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from esper.options import ConfigError
+from esper.schedules import CoefficientConfig, ScheduleConfig
+from esper.settings.options import ConfigError
 from esper.simic.config import PPOConfig
 from esper.simic.rates import Horizon, RateSchedules
-from esper.simic.schedules import CoefficientConfig, ScheduleConfig
 
 # Over 4 updates the policy has a delay, then 3/4 of 8; the value falls by 1 an update from 4.
 POLICY = ScheduleConfig(peak=8.0, delay=1, warmup_steps=1, warmup_start_ratio=0.5)

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 import probes
+from esper.schedules import CoefficientConfig, ScheduleConfig
 from esper.simic.collect import Collector
 from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.losses import Minibatch
 from esper.simic.ppo import PPOAgent
 from esper.simic.rollout import Rollout
-from esper.simic.schedules import CoefficientConfig, ScheduleConfig
 from esper.simic.threads import torch_threads
 from esper.simic.vectorized import Training
 from esper.telemetry.events import UpdateSkipped

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from esper.runs.layers import Layer
 from esper.scripts.overview import Overview
-from esper.settings import Layer
 from esper.sweep.job import Outcome
 from esper.sweep.launch import Board
 from esper.sweep.plan import Job, make_jobs, make_sweep

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from esper.settings import Layer, SettingsError
+from esper.runs.layers import Layer, SettingsError
 from esper.sweep.plan import Job, SweepError, make_jobs, make_sweep, parse_seeds, read_sweep
 
 NO_FLAGS = Layer(source="flag", values={})

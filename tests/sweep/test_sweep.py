@@ -15,9 +15,9 @@ import pytest
 from launch import DEADLINE
 
 from esper.analysis.runs import read_events
-from esper.run import run
+from esper.runs.layers import Layer
+from esper.runs.run import run
 from esper.scripts.train import main
-from esper.settings import Layer
 from esper.sweep.launch import Board, run_all
 from esper.sweep.local import LocalLauncher, log_of
 from esper.sweep.plan import Job, make_jobs, make_sweep

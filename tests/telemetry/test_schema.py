@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 
 from esper.analysis.runs import read_events
-from esper.config import RunConfig
-from esper.run import resume_run, run
-from esper.run_state import versions
-from esper.settings import Layer, resolve
+from esper.runs.config import RunConfig
+from esper.runs.layers import Layer, resolve
+from esper.runs.run import resume_run, run
+from esper.runs.state import versions
 from esper.telemetry.schema import json_schema
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "events.schema.json"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from esper.analysis.runs import read_events
-from esper.config import RunConfig
-from esper.options import ConfigError
-from esper.run import run
-from esper.settings import Layer, resolve
+from esper.runs.config import RunConfig
+from esper.runs.layers import Layer, resolve
+from esper.runs.run import run
+from esper.settings.options import ConfigError
 from esper.telemetry import writers
 from esper.telemetry.config import TelemetryConfig
 

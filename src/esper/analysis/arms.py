@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esper import files
 from esper.analysis.measures import COLUMNS
 from esper.analysis.runs import Columns, read_events
-from esper.resume_rules import MAY_CHANGE
-from esper.settings import complete
+from esper.runs.layers import complete
+from esper.runs.resume_rules import MAY_CHANGE
+from esper.storage import files
 from esper.telemetry.events import unreadable_schema
 
 # Settings in which the runs of an arm may differ. The others decide what is learned, or for how long.

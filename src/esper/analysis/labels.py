@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from esper import files
+from esper.storage import files
 
 
 def plain(name: str) -> str:

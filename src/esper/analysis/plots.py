@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from esper import files
 from esper.analysis.anomalies import Trouble
 from esper.analysis.labels import plain
 from esper.analysis.runs import Columns, load_updates
 from esper.analysis.thinning import thinned
+from esper.storage import files
 from esper.telemetry.events import by_group
 
 _COLOURS = {"policy": "tab:blue", "value": "tab:orange", "shared": "tab:green"}

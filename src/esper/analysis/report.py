@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esper import files
 from esper.analysis.anomalies import Trouble, find_troubles
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots import plot_report
 from esper.analysis.runs import Columns, columns_of, ratio_quantiles, read_events
+from esper.storage import files
 from esper.telemetry.declared import missing_field
 from esper.telemetry.events import unreadable_schema
 

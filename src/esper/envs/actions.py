@@ -21,7 +21,7 @@ from esper.envs.base import (
 )
 from esper.envs.config import ScaleActions
 from esper.envs.scaling import bounds_to_scale_to, cannot_scale
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
 
 
 def actions_of(space: Space[Any], scale_actions: ScaleActions = "off") -> Actions:

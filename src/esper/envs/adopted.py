@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from esper.envs.base import EnvError
 from esper.envs.copies import Copy, close_processes, raise_one, what_is_wrong
 from esper.envs.rules import BrokenRule, checked
-from esper.errors import describe_with_place
+from esper.system.errors import describe_with_place
 
 
 class Kept(Copy):

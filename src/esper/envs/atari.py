@@ -11,8 +11,8 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from esper.envs.config import EnvConfig
-from esper.machine import usable_cores
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
+from esper.system.machine import usable_cores
 
 _PREFIX = "ALE/"
 # A lost life ends an episode, though the game goes on; `episodic_life` would begin a new game instead.

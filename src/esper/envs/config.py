@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from esper.options import Bounds, ConfigError, check_options, option
+from esper.settings.options import Bounds, ConfigError, check_options, option
 
 # Where an environment has no time limit, and none is given, an evaluation cuts its episodes after so many steps.
 MAX_EPISODE_STEPS = 10_000

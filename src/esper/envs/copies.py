@@ -23,9 +23,9 @@ from esper.envs.generators import Generators
 from esper.envs.rules import BrokenRule, picture
 from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.success import success_of
-from esper.errors import describe, describe_with_place, is_ctrl_c
-from esper.seeding import integer_seed, seeded_globals, set_global_state
-from esper.stopping import Overdue
+from esper.system.errors import describe, describe_with_place, is_ctrl_c
+from esper.system.seeding import integer_seed, seeded_globals, set_global_state
+from esper.system.stopping import Overdue
 
 _log = logging.getLogger(__name__)
 

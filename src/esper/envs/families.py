@@ -9,8 +9,8 @@ from typing import Any
 
 import gymnasium
 
-from esper.errors import describe_with_place, is_ctrl_c
-from esper.options import ConfigError, nearest
+from esper.settings.options import ConfigError, nearest
+from esper.system.errors import describe_with_place, is_ctrl_c
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Space
 
 from esper.envs.base import StateTree
-from esper.seeding import global_state, host_generator, seeded_globals, set_global_state
+from esper.system.seeding import global_state, host_generator, seeded_globals, set_global_state
 
 _ENVIRONMENTS = gymnasium.Env | gymnasium.vector.VectorEnv
 

@@ -15,7 +15,7 @@ from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.making import make_from
 from esper.envs.native import resets_in_a_step
 from esper.envs.rules import shown
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
 
 Given: TypeAlias = (
     Callable[..., gymnasium.Env[Any, Any]]

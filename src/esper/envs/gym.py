@@ -23,8 +23,8 @@ from esper.envs.native import Native, resets_in_a_step
 from esper.envs.observations import observations_of, to_learner
 from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.success import Successes
-from esper.errors import describe, is_ctrl_c
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
+from esper.system.errors import describe, is_ctrl_c
 
 _log = logging.getLogger(__name__)
 

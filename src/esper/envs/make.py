@@ -16,8 +16,8 @@ from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.making import make_gymnasium, make_gymnasium_rendered, make_gymnasium_shown
 from esper.envs.modes import sync_instead
 from esper.envs.pool import make_envpool
-from esper.options import ConfigError
-from esper.seeding import GlobalGenerators
+from esper.settings.options import ConfigError
+from esper.system.seeding import GlobalGenerators
 
 _log = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from esper.envs.modes import vector_mode
 from esper.envs.observations import is_image, observations_of
 from esper.envs.rules import checked
 from esper.envs.window import check_can_be_drawn, check_can_be_shown, paced
-from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
+from esper.system.errors import describe, describe_with_place, exits_raise, is_ctrl_c
 
 velocity.register()
 

@@ -9,7 +9,7 @@ from gymnasium.envs.registration import EnvSpec
 from esper.envs.atari import check_vector, is_atari
 from esper.envs.config import EnvConfig
 from esper.envs.limits import takes_time_limit
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
 
 
 def vector_mode(config: EnvConfig, spec: EnvSpec) -> Literal["native", "sync", "async"]:

@@ -17,7 +17,7 @@ from esper.envs.base import BoolArray
 from esper.envs.masks import INFOS, LOOKS_LIKE_ONE, NAME
 from esper.envs.observations import flatten_batch
 from esper.envs.rules import RESET, STEP, BrokenRule, conformed, parts, shown
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
 
 
 def resets_in_a_step(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from esper.envs.base import Images, ObsArray, Observations, Vectors
 from esper.envs.rules import BrokenRule
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
 
 _FLATTENABLE = (Box, Discrete, MultiBinary, MultiDiscrete, Dict, Tuple)
 

@@ -16,8 +16,8 @@ from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.families import how_to_install
 from esper.envs.observations import flatten_batch, observations_of, to_learner
 from esper.envs.success import Successes
-from esper.machine import usable_cores
-from esper.options import ConfigError, nearest
+from esper.settings.options import ConfigError, nearest
+from esper.system.machine import usable_cores
 
 _DECIDED_BY_THE_RUN = {"num_envs", "batch_size", "max_num_players", "seed", "env_seed"}
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from esper.envs.base import LARGEST_BOUND, ActionBounds
 from esper.envs.config import ScaleActions
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
 
 # A policy begins with actions near 0, with a standard deviation near 1: bounds between these fit it as they are.
 _NEAR, _FAR = 0.25, 4.0

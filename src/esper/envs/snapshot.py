@@ -22,7 +22,7 @@ from esper.envs.generators import Generators
 from esper.envs.masks import MaskTaken
 from esper.envs.rules import Checked
 from esper.envs.velocity import HideVelocities
-from esper.seeding import checked_twister
+from esper.system.seeding import checked_twister
 
 _KNOWN_FAMILIES = ("gymnasium.envs.classic_control.", "gymnasium.envs.mujoco.")
 _KNOWN_WRAPPERS = (FlattenObservation, HideVelocities, MaskTaken, OrderEnforcing, TimeLimit)

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
 
 _FPS = 30  # of an environment that does not say
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esper import files
 from esper.scripts.flags import fail, say
+from esper.storage import files
 
 if TYPE_CHECKING:
-    from esper.resume import ResumePoint
+    from esper.runs.resume import ResumePoint
 
 USAGE = "esper checkpoint inspect PATH [--json]"
 
@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from esper.checkpoint.store import CorruptError, StoreError
-    from esper.resume import find_resume_point
+    from esper.runs.resume import find_resume_point
+    from esper.storage.store import CorruptError, StoreError
 
     try:
         point = find_resume_point(args.path)

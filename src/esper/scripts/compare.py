@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esper import files
-from esper.options import Bounds
 from esper.scripts.flags import fail, number, say
+from esper.settings.options import Bounds
+from esper.storage import files
 
 if TYPE_CHECKING:
     from esper.analysis.comparison import Summary

@@ -6,9 +6,9 @@ import argparse
 import itertools
 from pathlib import Path
 
-from esper import files
-from esper.options import Bounds, ConfigError
 from esper.scripts.flags import add_time_limit, add_trust, fail, log_to_stderr, number, time_limit, trusted
+from esper.settings.options import Bounds, ConfigError
+from esper.storage import files
 
 USAGE = "esper enjoy RUN [--episodes N] [--seed S] [--stochastic] [--max-episode-steps N] [--fps X]"
 
@@ -29,10 +29,10 @@ def run(args: argparse.Namespace) -> int:
     fps = None if args.fps is None else number("--fps", args.fps, float, Bounds(above=0), "esper enjoy")
     limit = time_limit(args, "esper enjoy")
     log_to_stderr(quiet=False)
-    from esper.checkpoint.store import StoreError
     from esper.envs.base import EnvError
-    from esper.evaluate import show
-    from esper.policy import load_policy
+    from esper.policies.evaluate import show
+    from esper.policies.policy import load_policy
+    from esper.storage.store import StoreError
 
     numbers = itertools.count(1)
 

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esper import files
-from esper.options import Bounds, ConfigError
-from esper.progress import Progress
+from esper.policies.progress import Progress
 from esper.scripts.flags import (
     STOPPED_BY,
     add_time_limit,
@@ -25,9 +23,11 @@ from esper.scripts.flags import (
     time_limit,
     trusted,
 )
+from esper.settings.options import Bounds, ConfigError
+from esper.storage import files
 
 if TYPE_CHECKING:
-    from esper.evaluate import Scores
+    from esper.policies.evaluate import Scores
 
 USAGE = (
     "esper evaluate RUN [--episodes N] [--seed S] [--stochastic] [--max-episode-steps N] [--json] [--record FILE.gif]"
@@ -54,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
     if args.record and args.record.suffix != ".gif":
         fail(f"--record {args.record}: must end in .gif", "esper evaluate")
     log_to_stderr(quiet=args.json)
-    from esper.checkpoint.store import StoreError
     from esper.envs.base import EnvError
-    from esper.evaluate import EvaluationStopped, evaluate, record_gif
-    from esper.policy import load_policy
-    from esper.stopping import stop_request
-    from esper.watched import GivenUp
+    from esper.envs.watched import GivenUp
+    from esper.policies.evaluate import EvaluationStopped, evaluate, record_gif
+    from esper.policies.policy import load_policy
+    from esper.storage.store import StoreError
+    from esper.system.stopping import stop_request
 
     try:
         policy = load_policy(args.run, **trusted(args))

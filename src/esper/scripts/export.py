@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from esper.checkpoint.store import StoreError
-    from esper.export import ExportError, export_policy
-    from esper.policy import load_policy
+    from esper.policies.export import ExportError, export_policy
+    from esper.policies.policy import load_policy
+    from esper.storage.store import StoreError
 
     path = args.output or args.run / "policy.pt2"
     try:

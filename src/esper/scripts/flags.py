@@ -10,11 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from esper import files
-from esper.config import RunConfig
 from esper.envs.config import MAX_EPISODE_STEPS, TIME_LIMIT
-from esper.options import Bounds, ConfigError, Setting, coerce, format_value, nearest, parse, settings_of
-from esper.settings import (
+from esper.runs.config import RunConfig
+from esper.runs.layers import (
     COMPONENT_LRS,
     Layer,
     Origin,
@@ -26,8 +24,10 @@ from esper.settings import (
     preset_layer,
     resolve,
 )
+from esper.schedules import SWITCH, schedules_enabled
+from esper.settings.options import Bounds, ConfigError, Setting, coerce, format_value, nearest, parse, settings_of
 from esper.simic.config import SCHEDULES, PPOConfig
-from esper.simic.schedules import SWITCH, schedules_enabled
+from esper.storage import files
 
 # Learning rates first: they are what this trainer is for.
 _GROUPS = (

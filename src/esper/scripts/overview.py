@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from esper import files
+from esper.storage import files
 from esper.sweep.plan import Job
 from esper.sweep.progress import progress_of
 

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esper import files
-from esper.config import RunConfig
-from esper.options import ConfigError, flatten
-from esper.resume_rules import MODES
-from esper.run_folder import BEST, named_again, resume_command
+from esper.runs.config import RunConfig
+from esper.runs.folder import BEST, named_again, resume_command
+from esper.runs.layers import Origin, Settings, SettingsError, file_layer, merge, origin_of
+from esper.runs.resume_rules import MODES
 from esper.scripts.flags import (
     STOPPED_BY,
     add_settings,
@@ -31,10 +30,11 @@ from esper.scripts.flags import (
     settings_from,
 )
 from esper.scripts.output import lost_output
-from esper.settings import Origin, Settings, SettingsError, file_layer, merge, origin_of
+from esper.settings.options import ConfigError, flatten
+from esper.storage import files
 
 if TYPE_CHECKING:
-    from esper.run import RunResult
+    from esper.runs.run import RunResult
     from esper.telemetry.events import Sink
 
 USAGE = "esper ppo [--env ID] [--lr X] [--lr-warmup-steps N] [--lr-decay NAME] [flags]"
@@ -96,7 +96,7 @@ def _check_named(args: argparse.Namespace) -> None:
 
 
 def train(settings: Settings) -> int:
-    from esper.run import run as run_training
+    from esper.runs.run import run as run_training
 
     config = settings.config
     with _failures(settings.origins):
@@ -107,7 +107,7 @@ def train(settings: Settings) -> int:
 
 def resume(args: argparse.Namespace) -> int:
     """Go on with a run; only flags and the file count beside its own settings."""
-    from esper.run import resume_run
+    from esper.runs.run import resume_run
 
     if args.preset != "auto" or args.print_config:
         fail("--resume: has the settings of its run; --preset and --print-config do not go with it", "esper ppo")
@@ -132,9 +132,9 @@ def _failures(origins: Mapping[str, Origin]) -> Iterator[None]:
 
     `origins` has where the settings of the run are from.
     """
-    from esper.checkpoint.store import StoreError
-    from esper.resume import ResumeError
-    from esper.run import RunError
+    from esper.runs.resume import ResumeError
+    from esper.runs.run import RunError
+    from esper.storage.store import StoreError
 
     try:
         yield

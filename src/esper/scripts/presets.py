@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from esper.config import RunConfig
-from esper.options import flatten, nearest
+from esper.runs.config import RunConfig
+from esper.runs.layers import COMMON_LR, Layer, find_preset, load_presets, preset_values, resolve
 from esper.scripts.flags import fail
 from esper.scripts.ppo import as_toml
-from esper.settings import COMMON_LR, Layer, find_preset, load_presets, preset_values, resolve
+from esper.settings.options import flatten, nearest
 
 USAGE = "esper presets [NAME]"
 

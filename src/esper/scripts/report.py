@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from esper import files
 from esper.scripts.flags import fail
+from esper.storage import files
 
 USAGE = "esper report RUN [--output FOLDER]"
 

@@ -7,10 +7,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from esper.options import ConfigError
+from esper.runs.layers import SettingsError
+from esper.schedules import SWITCH, Schedule, make_schedule
 from esper.scripts.flags import add_settings, add_sources, beyond_end, explain, fail, in_force, settings_from
-from esper.settings import SettingsError
-from esper.simic.schedules import SWITCH, Schedule, make_schedule
+from esper.settings.options import ConfigError
 
 USAGE = "esper schedule [the flags of esper ppo] [--output FILE.png]"
 

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esper.machine import usable_cores
-from esper.options import Bounds, nearest
+from esper.runs.layers import SettingsError
 from esper.scripts import compare
 from esper.scripts.flags import STOPPED_BY, Parser, add_settings, explain, fail, flag_layer, number, say, unknown_flags
-from esper.settings import SettingsError
+from esper.settings.options import Bounds, nearest
 from esper.sweep.plan import (
     Job,
     Sweep,
@@ -27,6 +26,7 @@ from esper.sweep.plan import (
     read_sweep,
 )
 from esper.sweep.progress import check_same, progress_of
+from esper.system.machine import usable_cores
 
 if TYPE_CHECKING:
     from esper.sweep.launch import Board, Launcher
@@ -91,8 +91,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(jobs: Sequence[Job], launcher: Launcher, retries: int, *, quiet: bool) -> int:
     from esper.scripts.overview import Overview
-    from esper.stopping import stop_request
     from esper.sweep.launch import Board, run_all
+    from esper.system.stopping import stop_request
 
     board = Board([job for job in jobs if progress_of(job).status in ("new", "begun")])
     try:

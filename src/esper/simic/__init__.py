@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from esper.schedules import CoefficientConfig as CoefficientConfig
+    from esper.schedules import Schedule as Schedule
+    from esper.schedules import ScheduleConfig as ScheduleConfig
+    from esper.schedules import make_schedule as make_schedule
     from esper.simic.config import NetworkConfig as NetworkConfig
     from esper.simic.config import PPOConfig as PPOConfig
     from esper.simic.config import RuntimeConfig as RuntimeConfig
     from esper.simic.ppo import PPOAgent as PPOAgent
-    from esper.simic.schedules import CoefficientConfig as CoefficientConfig
-    from esper.simic.schedules import Schedule as Schedule
-    from esper.simic.schedules import ScheduleConfig as ScheduleConfig
-    from esper.simic.schedules import make_schedule as make_schedule
     from esper.simic.vectorized import train_ppo_vectorized as train_ppo_vectorized
 
 _HOMES = {

@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from esper.options import Bounds, ConfigError, check_options, option, section
-from esper.simic.schedules import CoefficientConfig, Schedule, ScheduleConfig, make_schedule
+from esper.schedules import CoefficientConfig, Schedule, ScheduleConfig, make_schedule
+from esper.settings.options import Bounds, ConfigError, check_options, option, section
 
 # The fields of `PPOConfig` that are schedules.
 SCHEDULES = ("policy_lr", "value_lr", "clip_coef", "entropy_coef")

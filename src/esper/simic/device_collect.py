@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from esper.envs.base import Copies, DeviceEnv, StateTree
-from esper.simic.networks import ActorCritic
+from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from esper.simic.config import PPOConfig
-from esper.simic.networks import Evaluation
+from esper.simic.nets.actor_critic import Evaluation
 
 
 class Minibatch(NamedTuple):

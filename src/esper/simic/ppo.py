@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from esper.envs.base import EnvSpec
-from esper.options import ConfigError
-from esper.seeding import device_generator, host_generator, integer_seed
+from esper.schedules import schedules_enabled
+from esper.settings.options import ConfigError
 from esper.simic.config import PPOConfig
 from esper.simic.faults import find_fault
 from esper.simic.losses import RATIO_QUANTILES, Coefficients, Minibatch
-from esper.simic.networks import ActorCritic
-from esper.simic.normalization import RewardScaler
+from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Adam
 from esper.simic.rates import Horizon, Rates, RateSchedules
 from esper.simic.rollout import Rollout
-from esper.simic.schedules import schedules_enabled
 from esper.simic.sequences import evaluate_sequences, to_sequences
 from esper.simic.state import StateForm, form_of
 from esper.simic.threads import torch_threads
 from esper.simic.update import Optimization
+from esper.system.seeding import device_generator, host_generator, integer_seed
 
 
 @dataclass(frozen=True, kw_only=True)

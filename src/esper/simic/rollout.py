@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from esper.envs.base import BoolArray, ContinuousActions, EnvSpec, Images, MultiDiscreteActions
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
 
 
 @dataclass(kw_only=True)

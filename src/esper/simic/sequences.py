@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from esper.simic.losses import Minibatch
-from esper.simic.lstm import Sequences
-from esper.simic.networks import ActorCritic
+from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.nets.recurrent import Sequences
 from esper.simic.rollout import Rollout
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from esper.simic.config import PPOConfig
-from esper.simic.engine import make_learner
-from esper.simic.learner import Gate
+from esper.simic.engines.choice import make_learner
+from esper.simic.engines.learner import Gate
 from esper.simic.losses import RATIO_QUANTILES, Coefficients, LossMetrics, Minibatch
-from esper.simic.networks import ActorCritic
+from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.optimizers import Adam, restore_unless
 from esper.simic.threads import torch_threads
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 
 from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
-from esper.seeding import GlobalGenerators
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector
 from esper.simic.episodes import Episode, EpisodeLog
 from esper.simic.faults import count_recurrent_resets
 from esper.simic.ppo import PPOAgent, UpdateResult
 from esper.simic.state import StateForm
+from esper.system.seeding import GlobalGenerators
 from esper.telemetry.events import (
     DebugSnapshot,
     Event,

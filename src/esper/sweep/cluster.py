@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, TaskCancelledError
 
-from esper.simic.schedules import SWITCH
+from esper.schedules import SWITCH
 from esper.sweep.job import Outcome, do
 from esper.sweep.plan import Job
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from esper import files
-from esper.checkpoint.store import StoreError
-from esper.options import ConfigError, flatten
-from esper.resume import ResumeError
-from esper.run import RunError, resume_run, run
-from esper.settings import Layer, SettingsError
+from esper.runs.layers import Layer, SettingsError
+from esper.runs.resume import ResumeError
+from esper.runs.run import RunError, resume_run, run
+from esper.settings.options import ConfigError, flatten
+from esper.storage import files
+from esper.storage.store import StoreError
 from esper.sweep.plan import Job
 from esper.sweep.progress import progress_of
 

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from esper import files
+from esper.storage import files
 from esper.sweep.job import Outcome, do
 from esper.sweep.plan import Job
 

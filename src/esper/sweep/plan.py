@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esper import files
-from esper.config import RunConfig
-from esper.options import nearest
-from esper.settings import Layer, preset_layer, resolve
+from esper.runs.config import RunConfig
+from esper.runs.layers import Layer, preset_layer, resolve
+from esper.settings.options import nearest
+from esper.storage import files
 
 MAX_SEEDS = 10_000
 _MAX_FILE_BYTES = 2**20

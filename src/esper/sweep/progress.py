@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from esper import files
-from esper.resume_rules import MAY_CHANGE
-from esper.settings import MAX_FILE_BYTES, complete, recorded
+from esper.runs.layers import MAX_FILE_BYTES, complete, recorded
+from esper.runs.resume_rules import MAY_CHANGE
+from esper.storage import files
 from esper.sweep.plan import Job, SweepError
 
 _TAIL_BYTES = 1 << 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
-from esper.options import Bounds, check_options, option
+from esper.settings.options import Bounds, check_options, option
 
 Level: TypeAlias = Literal["off", "minimal", "normal", "debug"]
 

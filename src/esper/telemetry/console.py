@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from esper import files
+from esper.storage import files
 from esper.telemetry.events import (
     AnomalyDetected,
     EvaluationCompleted,

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from esper import files
+from esper.storage import files
 from esper.telemetry.declared import missing_field, wrong_field
 from esper.telemetry.events import SinkError
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from esper.errors import describe
+from esper.system.errors import describe
 from esper.telemetry.analytics import Analytics
 from esper.telemetry.config import Level, TelemetryConfig
 from esper.telemetry.events import (

@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event as FileEvent
 from tensorboardX.proto.event_pb2 import SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
-from esper import files
+from esper.storage import files
 from esper.telemetry.events import EvaluationCompleted, Event, UpdateCompleted, to_record
 
 _ON_THE_AXIS = ("update", "env_steps")

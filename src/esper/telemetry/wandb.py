@@ -8,7 +8,7 @@ from typing import Any
 
 import wandb
 
-from esper import files
+from esper.storage import files
 from esper.telemetry.events import (
     AnalyticsSnapshot,
     AnomalyDetected,

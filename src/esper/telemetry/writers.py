@@ -7,8 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from esper.errors import describe
-from esper.options import ConfigError
+from esper.settings.options import ConfigError
+from esper.system.errors import describe
 from esper.telemetry.config import TelemetryConfig
 from esper.telemetry.events import Sink
 

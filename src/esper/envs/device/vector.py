@@ -24,7 +24,7 @@ from esper.envs.base import (
 from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.device.dynamics import DYNAMICS, Dynamics
 from esper.envs.scaling import bounds_to_scale_to, cannot_scale
-from esper.options import ConfigError, nearest
+from esper.settings.options import ConfigError, nearest
 
 PREFIX = "torch/"
 

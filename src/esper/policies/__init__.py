@@ -1,0 +1,1 @@
+"""A trained policy: saved, loaded, evaluated, exported."""

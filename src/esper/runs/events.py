@@ -1,0 +1,81 @@
+"""The events of a run that are not of an update: made of everything the run knows about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from esper.runs.config import RunConfig
+from esper.envs.base import scaled_to
+from esper.runs.resume import Resume
+from esper.runs.state import env_seed, versions
+from esper.runs.layers import recorded
+from esper.simic.ppo import PPOAgent
+from esper.simic.rates import Rates
+from esper.simic.vectorized import Training
+from esper.telemetry.events import RunFinished, RunResumed, RunStarted
+
+
+def run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
+    """A record begins."""
+    bounds = scaled_to(agent.spec.actions)
+    return RunStarted(
+        config=recorded(config),
+        seed=config.seed,
+        total_updates=agent.config.total_updates,
+        schedules=agent.schedules.resolved(),
+        lr_schedule_switch="on" if agent.lr_schedules_on else "off",
+        engine=agent.optimization.engine,
+        threads=agent.optimization.threads,
+        telemetry=config.telemetry.telemetry,
+        versions=versions(),
+        actions_scaled_to=None if bounds is None else {"low": bounds.low, "high": bounds.high},
+    )
+
+
+def run_resumed(
+    config: RunConfig,
+    training: Training,
+    resume: Resume,
+    rates_before: Rates,
+    changed: Mapping[str, tuple[Any, Any]],
+) -> RunResumed:
+    """A record goes on; `rates_before` are the rates that the checkpoint had for the next update."""
+    agent = training.agent
+    exact = resume.keeps_episodes or not agent.train_steps
+    return RunResumed(
+        checkpoint=str(resume.point.checkpoint),
+        update=agent.train_steps,
+        env_steps=training.env_steps,
+        resume_schedule=resume.mode,
+        exact_resume=exact,
+        env_seed=None if exact else env_seed(config, agent.train_steps),
+        total_updates=agent.config.total_updates,
+        schedules=agent.schedules.resolved(),
+        lr_before=rates_before.learning_rates,
+        lr=agent.schedules.at(agent.train_steps).learning_rates,
+        changed=changed,
+        broken=[reason for _, reason in resume.point.broken],
+        engine=agent.optimization.engine,
+        threads=agent.optimization.threads,
+        telemetry=config.telemetry.telemetry,
+        versions=versions(),
+    )
+
+
+def run_finished(
+    training: Training,
+    status: Literal["completed", "interrupted", "diverged", "failed"],
+    cause: str | None,
+    seconds: float,
+) -> RunFinished:
+    """A record ends."""
+    return RunFinished(
+        status=status,
+        cause=cause,
+        updates=training.agent.train_steps,
+        updates_undone=training.undone,
+        env_steps=training.env_steps,
+        episodes=training.episodes,
+        seconds=seconds,
+    )

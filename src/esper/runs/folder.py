@@ -1,0 +1,132 @@
+"""A run's folder, and the lock that lets one process at a time write to it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from esper.storage import files
+from esper.runs.config import RunConfig
+from esper.settings.options import ConfigError
+
+_log = logging.getLogger(__name__)
+
+BEST = "best"
+CHECKPOINTS = "checkpoints"
+_POLICY: Mapping[str, Any] = {"policy.json": None, "policy.safetensors": None}
+# What a run writes in its folder: None for a file, for a folder what is in it.
+_WRITTEN = {
+    **dict.fromkeys((".lock", "config.json", "events.jsonl", "training.png")),
+    **_POLICY,
+    BEST: _POLICY,
+    CHECKPOINTS: {},
+    "tensorboard": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """`path`, locked until `close` or the end of the process, however it ends."""
+
+    path: Path
+    lock: int | None
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    @property
+    def best(self) -> Path:
+        return self.path / BEST
+
+    @property
+    def picture(self) -> Path:
+        return self.path / "training.png"
+
+    def close(self) -> None:
+        if self.lock is not None:
+            os.close(self.lock)
+
+
+def create_run_folder(config: RunConfig) -> RunFolder:
+    """The new or empty folder that `config` asks for.
+
+    Raises:
+        ConfigError: when it has something in it, cannot be written, or is in use.
+    """
+    name = config.environment.env.replace("/", "-")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = Path(config.run_dir) if config.run_dir else Path("runs") / name / f"{stamp}-{config.seed}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        folder = open_run_folder(path)
+        # Hidden files are the lock, and what a run leaves that was killed before it began.
+        if any(not name.startswith(".") for name in files.names_in(path)):
+            folder.close()
+            raise ConfigError(
+                "run_dir",
+                str(path),
+                "has files in it; name a new or an empty folder, or go on with  esper ppo --resume",
+            )
+    except OSError as error:
+        raise ConfigError("run_dir", str(path), f"cannot be written: {error.strerror}") from None
+    return folder
+
+
+def open_run_folder(path: Path) -> RunFolder:
+    """The folder `path`, which is there.
+
+    Raises:
+        ConfigError: when another process uses it, or it cannot be written, or has a link where a run writes.
+    """
+    # The file stays: to remove it would let one process lock the old and another a new one.
+    try:
+        files.check_files(path, _WRITTEN)
+        lock = files.open_in_place(path / ".lock", create=True)
+    except OSError as error:
+        raise ConfigError("run_dir", str(path), f"cannot be written: {files.why(error)}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConfigError("run_dir", str(path), "is in use by another process that trains in it") from None
+    except OSError as error:
+        os.close(lock)
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise
+        _log.warning("%s: this file system has no locks; take care that only one process trains in it", path)
+        return RunFolder(path=path, lock=None)
+    return RunFolder(path=path, lock=lock)
+
+
+def named_again(config: RunConfig) -> str:
+    """The flags without which a command refuses to import what the files of this run name, after a space."""
+    names = {"env": config.environment.env, "encoder": config.ppo.network.encoder}
+    flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value]
+    trust = files.unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
+    return " --trust" if trust else "".join(flags)
+
+
+def resume_command(path: Path, config: RunConfig) -> str:
+    """What goes on with a run of `config` from `path`, its folder or a checkpoint."""
+    return f"esper ppo --resume {shlex.quote(str(path))}{named_again(config)}"

@@ -1,0 +1,156 @@
+"""Going on with a run: where from, and with which settings."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from esper.storage import files
+from esper.runs.checkpoint.folder import MANIFEST, SCHEMA, checkpoints_in, read_checkpoint
+from esper.storage.store import CorruptError, StoreError
+from esper.runs.config import RunConfig
+from esper.settings.options import ConfigError, flatten, format_value
+from esper.runs.resume_rules import Mode, changes, may_change
+from esper.runs.resume_upgrade import upgraded_settings
+from esper.runs.folder import CHECKPOINTS
+from esper.runs.layers import Layer, Settings, SettingsError, file_layer, recorded_layer, resolve
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    """A state to go on from.
+
+    `run_dir` is the run's folder, None when the checkpoint lies outside of any. `checkpoint` and `state` are None for
+    a run that was stopped before its first checkpoint: it begins anew. `schema` says what the state holds. `broken` are
+    newer checkpoints that are corrupt, with what is wrong with them.
+    """
+
+    run_dir: Path | None
+    checkpoint: Path | None
+    state: Mapping[str, Any] | None
+    config: RunConfig
+    schema: int = SCHEMA
+    broken: Sequence[tuple[Path, str]] = ()
+
+    @property
+    def source(self) -> Path:
+        """The file or folder that everything is from."""
+        source = self.checkpoint or self.run_dir
+        assert source is not None
+        return source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """How to go on: from where, under which schedules, and whether with fresh episodes even if old ones are there."""
+
+    point: ResumePoint
+    mode: Mode = "continue"
+    fresh_episodes: bool = False
+
+    @property
+    def keeps_episodes(self) -> bool:
+        """Whether the environments go on in the middle of their episodes."""
+        state = self.point.state
+        return state is not None and state["training"]["environment"] is not None and not self.fresh_episodes
+
+
+class ResumeError(Exception):
+    """A run that cannot go on as asked, and why."""
+
+
+def find_resume_point(path: Path) -> ResumePoint:
+    """What to go on from in `path`: the newest checkpoint of a run that is not corrupt, or the checkpoint itself.
+
+    Raises:
+        StoreError: when there is none, the one that was named is corrupt, or the newest cannot be read for another
+            reason: then it may hold what older ones do not.
+    """
+    if is_checkpoint(path):
+        return _point(path, path.parent.parent if path.parent.name == CHECKPOINTS else None, [])
+    broken: list[tuple[Path, str]] = []
+    for checkpoint in checkpoints_in(path / CHECKPOINTS):
+        try:
+            return _point(checkpoint, path, broken)
+        except CorruptError as error:
+            broken.append((checkpoint, str(error)))
+    if broken:
+        reasons = "".join(f"\n  {reason}" for _, reason in broken)
+        raise StoreError(f"{path}: none of its checkpoints is whole:{reasons}")
+    return _beginning(path)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is meant as a checkpoint, and not as the folder of a run."""
+    return files.is_there(path / MANIFEST) or path.parent.name == CHECKPOINTS
+
+
+def _beginning(run_dir: Path) -> ResumePoint:
+    """The start of a run that was killed before its first checkpoint."""
+    config = run_dir / "config.json"
+    if not files.is_there(config):
+        what = "has neither a checkpoint nor a config.json" if run_dir.exists() else "No such file or directory"
+        raise StoreError(f"{run_dir}: {what}")
+    try:
+        settings = resolve([recorded_layer(file_layer(config).values, str(config))])
+        return ResumePoint(run_dir=run_dir, checkpoint=None, state=None, config=settings.config)
+    except SettingsError as error:
+        raise StoreError(f"{config}: {error}") from None
+
+
+def _point(checkpoint: Path, run_dir: Path | None, broken: Sequence[tuple[Path, str]]) -> ResumePoint:
+    state, schema = read_checkpoint(checkpoint, root=run_dir or checkpoint)
+    try:
+        settings = upgraded_settings(state.get("config"), schema)
+        if not isinstance(settings, dict):
+            raise ConfigError("config", settings, "must be the settings of the run")
+        config = resolve([recorded_layer(settings, "checkpoint")]).config
+    except (SettingsError, ConfigError, LookupError, TypeError) as error:
+        raise StoreError(f"{checkpoint}: {error}") from None
+    return ResumePoint(
+        run_dir=run_dir, checkpoint=checkpoint, state=state, config=config, schema=schema, broken=tuple(broken)
+    )
+
+
+def check_newest(point: ResumePoint) -> None:
+    """Refuse to go on in a run's own folder from a checkpoint that is not its newest.
+
+    Raises:
+        ResumeError: naming the newer one.
+    """
+    if point.run_dir is None:
+        return
+    broken = [path for path, _ in point.broken]
+    whole = [path for path in checkpoints_in(point.run_dir / CHECKPOINTS) if path not in broken]
+    if whole and (point.checkpoint is None or whole[0].name != point.checkpoint.name):
+        raise ResumeError(
+            f"{point.source}: {whole[0].name} is newer, and would be overwritten; go on in another folder with "
+            f"--run-dir, or from the newest with  --resume {point.run_dir}"
+        )
+
+
+def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, *, trust: bool = False) -> Settings:
+    """The settings of `point` under `layers`, the strongest last.
+
+    Raises:
+        SettingsError: for an unknown name or a value that cannot be used.
+        ResumeError: listing every difference that `mode` does not allow; for an environment or an encoder that imports
+            a module, and that nobody but the checkpoint asked for, unless its files have the user's `trust`.
+    """
+    stored = flatten(point.config)
+    reason = None if trust else files.unnamed_import(stored, ChainMap(*(dict(each.values) for each in layers[::-1])))
+    if reason:
+        raise ResumeError(f"{point.source}: {reason}")
+    settings = resolve([Layer(source=str(point.source), values=stored), *layers])
+    changed = changes(point.config, settings.config)
+    wrong = [name for name in changed if not may_change(name, mode)]
+    if wrong:
+        old_and_new = {name: [format_value(value) for value in changed[name]] for name in wrong}
+        lines = "".join(f"\n  {name}: {old}, now {new}" for name, (old, new) in old_and_new.items())
+        schedules = any(may_change(name, "extend") for name in wrong)
+        hint = "\nschedules may change with --resume-schedule extend or restart" if schedules else ""
+        raise ResumeError(f"{point.source}: these settings cannot change on resume:{lines}{hint}")
+    return settings

@@ -1,0 +1,1 @@
+"""A run's settings: one declaration becomes flags, files and config.json."""

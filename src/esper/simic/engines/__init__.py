@@ -1,0 +1,1 @@
+"""What computes an update: C++ kernels, torch, and the choice among them."""

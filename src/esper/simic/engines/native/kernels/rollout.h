@@ -1,0 +1,164 @@
+// Acting, and whole rollouts in environments that are here too.
+#pragma once
+#include <bit>
+#include <cstring>
+
+#include "classic_control.h"
+#include "learner.h"
+
+namespace esper {
+
+// Scales observations as esper.simic.nets.normalization does; without a mean it leaves them alone.
+struct Normalizer {
+  const float *mean, *deviation;
+  float limit;
+
+  void apply(const float* obs, int size, float* x) const {
+    for (int i = 0; i < size; ++i)
+      x[i] = mean ? bounded((obs[i] - mean[i]) / deviation[i], -limit, limit) : obs[i];
+  }
+};
+
+// The policy of a learner, acting on up to BLOCK rows at a time.
+class Actor {
+ public:
+  Actor(const Learner& learner, const Normalizer& normalizer)
+      : learner_(learner), normalizer_(normalizer), network_(learner.network(POLICY)),
+        x_(BLOCK * network_.input_stride(), 0.0f), outputs_(network_.output_size, 0.0f) {}
+
+  int action_size() const { return learner_.action_size(); }
+
+  // Actions for `obs` [rows, D]: int64 [rows] or float [rows, A]; `noise` [rows, A] samples, without it the likeliest.
+  void act(const float* obs, int rows, const float* noise, void* actions) {
+    const int size = learner_.observation_size(), n = learner_.action_size();
+    for (int r = 0; r < rows; ++r) normalizer_.apply(obs + r * size, size, &x_[r * network_.input_stride()]);
+    const float* out = network_.forward(learner_.packed(POLICY), x_.data(), rows, outputs_.data());
+    for (int r = 0; r < rows; ++r, out += network_.output_stride()) {
+      const float* row_noise = noise ? noise + r * n : nullptr;
+      if (learner_.discrete())
+        static_cast<int64_t*>(actions)[r] = choose(out, row_noise, n);
+      else
+        for (int j = 0; j < n; ++j)
+          static_cast<float*>(actions)[r * n + j] =
+              out[j] + (noise ? std::exp(learner_.log_std()[j]) * row_noise[j] : 0.0f);
+    }
+  }
+
+ private:
+  static int64_t choose(const float* logits, const float* noise, int n) {
+    int64_t best = 0;
+    float most = -INFINITY;
+    for (int j = 0; j < n; ++j) {
+      const float score = logits[j] + (noise ? noise[j] : 0.0f);
+      if (score > most) most = score, best = j;
+    }
+    return best;
+  }
+
+  const Learner& learner_;
+  const Normalizer& normalizer_;
+  const Network& network_;
+  std::vector<float> x_, outputs_;
+};
+
+struct Span {
+  int64_t num_steps, num_envs, max_episode_steps;
+};
+
+// Where a rollout is written, and what it is drawn from; as esper.simic.rollout.
+struct Rollout {
+  float* obs;
+  void* actions;
+  float* rewards;
+  bool *terminated, *truncated;
+  float* final_obs;
+  float* state;
+  int32_t* steps;
+  const float *noise, *uniform;
+};
+
+// The copies `first` to `last` of an environment through a whole rollout: copies know nothing of each other.
+template <class Env>
+void walk(Actor& actor, const Rollout& out, const Span& span, int64_t first, int64_t last) {
+  using Action = std::conditional_t<Env::DISCRETE, int64_t, float>;
+  constexpr int S = Env::STATE, D = Env::OBSERVATION;
+  const int64_t num_envs = span.num_envs;
+  const int noise_width = actor.action_size(), width = Env::DISCRETE ? 1 : noise_width, count = int(last - first);
+  for (int64_t e = first; e < last; ++e) Env::observe(out.state + e * S, out.obs + e * D);
+  for (int64_t t = 0; t < span.num_steps; ++t) {
+    const int64_t row = t * num_envs;
+    Action* actions = static_cast<Action*>(out.actions) + (row + first) * width;
+    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * noise_width, actions);
+    for (int64_t e = first; e < last; ++e) {
+      float* s = out.state + e * S;
+      bool terminated;
+      out.rewards[row + e] = Env::step(s, actions[(e - first) * width], terminated);
+      const bool truncated = ++out.steps[e] >= span.max_episode_steps;
+      out.terminated[row + e] = terminated;
+      out.truncated[row + e] = truncated;
+      if (terminated || truncated) {
+        Env::observe(s, out.final_obs + (row + e) * D);
+        Env::begin(out.uniform + (row + e) * S, s);
+        out.steps[e] = 0;
+      }
+      Env::observe(s, out.obs + (row + num_envs + e) * D);
+    }
+  }
+}
+
+using Walk = void (*)(Actor&, const Rollout&, const Span&, int64_t, int64_t);
+
+// In the order of esper.simic.engines.native.learner.
+constexpr Walk WALKS[] = {walk<CartPole>, walk<Acrobot>, walk<Pendulum>, walk<MountainCar>, walk<MountainCarContinuous>};
+
+inline void roll_out(const Learner& learner, const Normalizer& normalizer, Walk walk, const Rollout& out,
+                     const Span& span, int threads) {
+  const int64_t blocks = (span.num_envs + BLOCK - 1) / BLOCK;
+  Team::run(int(std::min<int64_t>(threads, blocks)), [&](Team& team, int) {
+    Actor actor(learner, normalizer);
+    for (int64_t block; (block = team.take()) < blocks;)
+      walk(actor, out, span, block * BLOCK, std::min<int64_t>((block + 1) * BLOCK, span.num_envs));
+  });
+}
+
+inline bool all_finite(const float* x, int64_t count) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
+  return largest < 0x7f800000u;
+}
+
+// What a rollout of vectors [num_steps, num_envs] is learned from, as esper.simic.faults; null for what is not floats.
+struct Inputs {
+  const float *obs, *final_obs, *rewards, *actions;
+  const bool *terminated, *truncated;
+
+  bool are_finite(int64_t num_steps, int64_t num_envs, int64_t observation_size, int64_t action_size) const {
+    const int64_t rows = num_steps * num_envs, last = rows - num_envs;
+    if (!all_finite(rewards, rows) || (actions && !all_finite(actions, rows * action_size))) return false;
+    if (!obs) return true;
+    if (!all_finite(obs, rows * observation_size)) return false;
+    for (int64_t i = 0; i < rows; ++i) {
+      if (truncated[i] && !terminated[i] && !all_finite(final_obs + i * observation_size, observation_size))
+        return false;
+      const float* next = obs + (i + num_envs) * observation_size;
+      if (i >= last && !truncated[i] && !terminated[i] && !all_finite(next, observation_size)) return false;
+    }
+    return true;
+  }
+};
+
+// Generalised advantage estimation as esper.simic.advantages, over [num_steps, num_envs].
+inline void estimate_advantages(const float* rewards, const float* values, const float* next_values,
+                                const bool* terminated, const bool* truncated, int64_t num_steps, int64_t num_envs,
+                                float gamma, float gae_lambda, float* advantages, float* returns) {
+  for (int64_t t = num_steps; t-- > 0;)
+    for (int64_t e = 0; e < num_envs; ++e) {
+      const int64_t i = t * num_envs + e;
+      const float delta = rewards[i] + (terminated[i] ? 0.0f : gamma * next_values[i]) - values[i];
+      const bool cut = terminated[i] || truncated[i] || t + 1 == num_steps;
+      advantages[i] = delta + (cut ? 0.0f : gamma * gae_lambda * advantages[i + num_envs]);
+      returns[i] = advantages[i] + values[i];
+    }
+}
+
+}  // namespace esper

@@ -1,0 +1,283 @@
+"""The C++ learner as seen from Python: what it is told about the network, and tensors by their addresses."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Iterable
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esper.envs.base import Copies, DeviceEnv, MultiDiscreteActions, scaled_to
+from esper.simic.collect import Act
+from esper.simic.config import PPOConfig
+from esper.simic.device_collect import Fill, Unrolled
+from esper.simic.engines.learner import Gate
+from esper.simic.engines.native.library import load_library
+from esper.simic.losses import RATIO_QUANTILES, Coefficients, Minibatch
+from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.nets.encoders import Encoder
+from esper.simic.optimizers import Adam
+from esper.simic.rollout import Rollout
+
+# In the order of rollout.h.
+_ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0")
+_ACTIVATIONS = {"tanh": 0, "relu": 1}
+
+
+class _Network(Structure):
+    _fields_ = (
+        ("count", c_int32),
+        ("sizes", POINTER(c_int32)),
+        ("weights", POINTER(c_int64)),
+        ("biases", POINTER(c_int64)),
+    )
+
+
+class _LearnerConfig(Structure):
+    _fields_ = (
+        ("networks", _Network * 2),
+        ("parameters", c_int64 * 2),
+        ("log_std", c_int64),
+        ("activation", c_int32),
+        ("discrete", c_int32),
+        ("action_size", c_int32),
+        ("normalize_advantages", c_int32),
+        ("value_coef", c_float),
+        ("value_clip_coef", c_float),
+        ("max_grad_norm", c_float),
+        ("target_kl", c_float),
+        ("adam_eps", c_float),
+        ("quantile_count", c_int32),
+        ("quantiles", POINTER(c_float)),
+    )
+
+
+class _Normalizer(Structure):
+    _fields_ = (("mean", c_void_p), ("deviation", c_void_p), ("limit", c_float))
+
+
+def unsupported(network: ActorCritic, device: torch.device, *, masked: bool) -> str | None:
+    """What the C++ learner cannot do of this, or None."""
+    if device.type != "cpu":
+        return f"device {device.type}"
+    if isinstance(network.actions, MultiDiscreteActions):
+        return "actions of several choices (MultiDiscrete, MultiBinary)"
+    if masked:
+        return "action masks"
+    if any(isinstance(module, Encoder) for module in network.modules()):
+        return "encoders"
+    if network.memory_size:
+        return "memory"
+    return "shared_trunk" if network.shared_parameters() else None
+
+
+class NativeLearner:
+    """Minibatch steps and evaluation of `network`, whose parameters `optimizer` holds, in one call each.
+
+    What comes out does not depend on the number of `threads`.
+
+    Raises:
+        BuildError: when the kernels cannot be had on this machine.
+    """
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        optimizer: Adam,
+        coefficients: Coefficients,
+        gate: Gate,
+        config: PPOConfig,
+        threads: int,
+        *,
+        debug: bool = False,
+    ) -> None:
+        self._library = load_library()
+        state = optimizer.state
+        self._parameters = _addresses(state.parameters)
+        # These tensors are written in place and never replaced, so their addresses hold.
+        self._state = _addresses(
+            [
+                *(*state.parameters, *state.exp_avg, *state.exp_avg_sq, state.step),
+                *(*optimizer.learning_rates, *coefficients, *gate),
+            ]
+        )
+        self._keep = (optimizer, coefficients, gate)
+        self._network, self._config, self._threads = network, config, c_int32(threads)
+        create = self._library.esper_learner
+        create.restype = c_void_p
+        self._handle = c_void_p(create(ctypes.byref(_describe(network, optimizer, config, debug))))
+        weakref.finalize(self, self._library.esper_learner_delete, self._handle)
+
+    def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
+        fields = [field.contiguous() for field in batch.tensors()]
+        steps, rows = indices.shape
+        self._library.esper_optimize(
+            self._handle,
+            _addresses(fields),
+            self._state,
+            _address(indices),
+            c_int64(steps),
+            c_int64(rows),
+            _address(metrics),
+            self._threads,
+        )
+
+    def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        assert masks is None
+        log_probs, values = torch.empty(len(obs)), torch.empty(len(obs))
+        self._evaluate(obs, actions, log_probs, values)
+        return log_probs, values
+
+    def value(self, obs: Tensor) -> Tensor:
+        values = torch.empty(len(obs))
+        self._evaluate(obs, None, None, values)
+        return values
+
+    def _evaluate(self, obs: Tensor, actions: Tensor | None, log_probs: Tensor | None, values: Tensor) -> None:
+        obs = obs.contiguous()
+        self._pack()
+        self._library.esper_evaluate(
+            self._handle,
+            _address(obs),
+            _address(actions),
+            c_int64(len(obs)),
+            _address(log_probs),
+            _address(values),
+            self._threads,
+        )
+
+    def inputs_are_finite(self, rollout: Rollout) -> Tensor:
+        def floats(tensor: Tensor) -> Tensor | None:
+            return tensor if tensor.is_floating_point() else None
+
+        obs, final_obs, actions = map(floats, (rollout.obs, rollout.final_obs, rollout.actions))
+        inputs = [_address(tensor) for tensor in (obs, final_obs, rollout.rewards, actions)]
+        ends = [_address(rollout.terminated), _address(rollout.truncated)]
+        finite = self._library.esper_inputs_are_finite(
+            (c_void_p * 6)(*(address.value for address in (*inputs, *ends))),
+            *map(c_int64, rollout.rewards.shape),
+            c_int64(rollout.obs[0, 0].numel()),
+            c_int64(rollout.actions[0, 0].numel()),
+        )
+        return torch.tensor(bool(finite))
+
+    def advantages(
+        self, rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        fields = [field.contiguous() for field in (rewards, values, next_values, terminated, truncated)]
+        advantages, returns = torch.empty_like(fields[1]), torch.empty_like(fields[1])
+        self._library.esper_advantages(
+            *map(_address, fields),
+            *map(c_int64, rewards.shape),
+            c_float(self._config.gamma),
+            c_float(self._config.gae_lambda),
+            _address(advantages),
+            _address(returns),
+        )
+        return advantages, returns
+
+    def actor(self, network: ActorCritic) -> Act:
+        self._pack()
+        call, handle, normalizer = self._library.esper_act, self._handle, self._normalizer()
+
+        def act(
+            obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None, memory: Tensor | None = None
+        ) -> None:
+            assert masks is None
+            assert memory is None
+            obs = obs.float()  # as the kernels read images in a row
+            # Bare integers are C ints to ctypes, too short for an address.
+            call(
+                handle,
+                ctypes.byref(normalizer),
+                c_void_p(obs.data_ptr()),
+                c_int64(len(obs)),
+                c_void_p(noise.data_ptr()),
+                c_void_p(actions.data_ptr()),
+            )
+
+        return act
+
+    def fill(self, env: DeviceEnv) -> Fill:
+        if env.name not in _ENVIRONMENTS or scaled_to(env.spec.actions):
+            return Unrolled(env, compiled=False)
+
+        def fill(network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout) -> Copies:
+            self._pack()
+            moved = Copies(*(tensor.clone() for tensor in copies))
+            num_steps, num_envs = noise.shape[:2]
+            self._library.esper_roll_out(
+                self._handle,
+                ctypes.byref(self._normalizer()),
+                c_int32(_ENVIRONMENTS.index(env.name)),
+                _addresses((*rollout.tensors(), *moved, noise, uniform)),
+                c_int64(num_steps),
+                c_int64(num_envs),
+                c_int64(env.max_episode_steps),
+                self._threads,
+            )
+            return moved
+
+        return fill
+
+    def _pack(self) -> None:
+        """Let C++ see the parameters as they are: its own layout of them holds until someone else writes them."""
+        self._library.esper_pack(self._handle, self._parameters)
+
+    def _normalizer(self) -> _Normalizer:
+        normalizer = self._network.normalizer
+        if normalizer is None:
+            return _Normalizer(None, None, 0.0)
+        mean, deviation = normalizer.mean.float(), normalizer.deviation()
+        described = _Normalizer(mean.data_ptr(), deviation.data_ptr(), normalizer.limit)
+        described.keep = mean, deviation
+        return described
+
+
+def _describe(network: ActorCritic, optimizer: Adam, config: PPOConfig, debug: bool) -> _LearnerConfig:
+    offsets = optimizer.offsets()
+    discrete = network.log_std is None
+    return _LearnerConfig(
+        networks=(_Network * 2)(_layers("actor", network.actor, offsets), _layers("critic", network.critic, offsets)),
+        parameters=(c_int64 * 2)(*(len(flat) for flat in optimizer.state.parameters)),
+        log_std=-1 if discrete else offsets["log_std"],
+        activation=_ACTIVATIONS[config.network.activation],
+        discrete=discrete,
+        action_size=network.action_size,
+        normalize_advantages=config.normalize_advantages,
+        value_coef=config.value_coef,
+        value_clip_coef=_limit(config.value_clip_coef),
+        max_grad_norm=_limit(config.max_grad_norm),
+        target_kl=_limit(config.target_kl),
+        adam_eps=config.adam_eps,
+        quantile_count=len(RATIO_QUANTILES) if debug else 0,
+        quantiles=(c_float * len(RATIO_QUANTILES))(*RATIO_QUANTILES.values()),
+    )
+
+
+def _layers(name: str, module: nn.Sequential, offsets: dict[str, int]) -> _Network:
+    layers = [(f"{name}.{index}", layer) for index, layer in enumerate(module) if isinstance(layer, nn.Linear)]
+    sizes = [layers[0][1].in_features, *(layer.out_features for _, layer in layers)]
+    return _Network(
+        count=len(sizes),
+        sizes=(c_int32 * len(sizes))(*sizes),
+        weights=(c_int64 * len(layers))(*(offsets[f"{layer}.weight"] for layer, _ in layers)),
+        biases=(c_int64 * len(layers))(*(offsets[f"{layer}.bias"] for layer, _ in layers)),
+    )
+
+
+def _limit(value: float | None) -> float:
+    return -1.0 if value is None else value
+
+
+def _address(tensor: Tensor | None) -> c_void_p:
+    return c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _addresses(tensors: Iterable[Tensor]) -> Any:
+    pointers = [tensor.data_ptr() for tensor in tensors]
+    return (c_void_p * len(pointers))(*pointers)

@@ -1,0 +1,184 @@
+"""The actor-critic network."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from esper.envs.base import Actions, ContinuousActions, Images, MultiDiscreteActions, Observations
+from esper.simic.config import NetworkConfig
+from esper.simic.nets.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, masked
+from esper.simic.nets.encoders import Encoder, make_encoder
+from esper.simic.nets.normalization import ObservationNormalizer
+from esper.simic.nets.recurrent import Lstm, Sequences, Unrolling
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class Evaluation(NamedTuple):
+    """What the loss needs of the network, each [B]."""
+
+    log_prob: Tensor
+    entropy: Tensor
+    value: Tensor
+
+
+class ActorCritic(nn.Module):
+    """Policy and value function.
+
+    `trunk` is empty unless shared. Methods take observations already normalized by `normalize`, so that a rollout is
+    normalized once and not in every minibatch; of a policy with memory they are sequences [B, T, ...]. It remembers
+    `memory_size` numbers of each environment.
+    """
+
+    def __init__(
+        self,
+        observations: Observations,
+        actions: Actions,
+        config: NetworkConfig,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.observations, self.actions = observations, actions
+        self.action_size = actions.outputs
+        # Without an encoder, which would do it, images are scaled here: by their highest value until it is updated.
+        self._images_in_a_row = config.encoder == "flatten" and isinstance(observations, Images)
+        self.normalizer: ObservationNormalizer | None = None
+        if config.normalize_observations or self._images_in_a_row:
+            highest = observations.highest if isinstance(observations, Images) else 1
+            self.normalizer = ObservationNormalizer(observations.shape, highest)
+        bodies = [_body(observations, config, generator) for _ in range(1 if config.shared_trunk else 2)]
+        heads = [_linear(width, size) for (_, width), size in zip((bodies * 2)[:2], (self.action_size, 1), strict=True)]
+        own: list[list[nn.Module]] = [[], []] if config.shared_trunk else [layers for layers, _ in bodies]
+        self.trunk = nn.Sequential(*(bodies[0][0] if config.shared_trunk else ()))
+        self.actor = nn.Sequential(*own[0], heads[0])
+        self.critic = nn.Sequential(*own[1], heads[1])
+        continuous = isinstance(actions, ContinuousActions)
+        self.log_std = nn.Parameter(torch.full((self.action_size,), config.log_std_init)) if continuous else None
+        self.memory_size = sum(layer.memory_size for layer in self.modules() if isinstance(layer, Lstm))
+        self._initialize(generator)
+
+    def _initialize(self, generator: torch.Generator | None) -> None:
+        """Orthogonal, with a small policy head so that the first policy is near uniform (Andrychowicz et al. 2021)."""
+        for layer in _ours(self):
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                nn.init.orthogonal_(layer.weight, math.sqrt(2), generator=generator)
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+            elif isinstance(layer, Lstm):
+                layer.initialize(generator)
+        for head, gain in ((self.actor[-1], 0.01), (self.critic[-1], 1.0)):
+            assert isinstance(head, nn.Linear)
+            nn.init.orthogonal_(head.weight, gain, generator=generator)
+
+    def normalize(self, obs: Tensor) -> Tensor:
+        """What the layers read of observations [..., *shape]."""
+        if self.normalizer is not None:
+            obs = self.normalizer(obs)
+        return obs.flatten(-3) if self._images_in_a_row else obs
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """[*shape, A]: noise that `act` turns into actions."""
+        distribution = Categorical if self.log_std is None else DiagGaussian
+        return distribution.noise((*shape, self.action_size), generator)
+
+    def policy(self, obs: Tensor, masks: Tensor | None = None) -> Distribution:
+        return self.distribution(self.actor(self.trunk(obs)), masks)
+
+    def value(self, obs: Tensor) -> Tensor:
+        return self.critic(self.trunk(obs)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def act(
+        self, obs: Tensor, noise: Tensor | None = None, masks: Tensor | None = None, memory: Tensor | None = None
+    ) -> Tensor:
+        """Actions for raw observations [N, ...]: sampled by `noise`, or the most likely ones without it.
+
+        `masks` [N, M], bool, are the allowed ones; without them all are. `memory` [N, S], where there is one, becomes
+        that after these observations.
+        """
+        if memory is None:
+            policy = self.policy(self.normalize(obs), masks)
+        else:
+            begins = torch.zeros((obs.shape[0], 1), dtype=torch.bool, device=obs.device)
+            outputs, _, memories = self.unroll(self.normalize(obs).unsqueeze(1), Sequences(memory, begins))
+            memory.copy_(memories.squeeze(1))
+            policy = self.distribution(outputs.squeeze(1), masks)
+        return policy.mode() if noise is None else policy.sample(noise)
+
+    def forward(
+        self, obs: Tensor, actions: Tensor, masks: Tensor | None = None, sequences: Sequences | None = None
+    ) -> Evaluation:
+        if sequences is None:
+            features = self.trunk(obs)
+            outputs, values = self.actor(features), self.critic(features)
+        else:
+            outputs, values, _ = self.unroll(obs, sequences)
+        policy = self.distribution(outputs, masks)
+        return Evaluation(policy.log_prob(actions), policy.entropy(), values.squeeze(-1))
+
+    def unroll(self, obs: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs of actor [B, T, A] and critic [B, T, 1] for observations [B, T, ...], and the memory after each."""
+        unrolling = Unrolling(sequences)
+        features = unrolling.through(self.trunk, obs)
+        outputs, values = (unrolling.through(head, features) for head in (self.actor, self.critic))
+        return outputs, values, unrolling.memories
+
+    def distribution(self, output: Tensor, masks: Tensor | None) -> Distribution:
+        """Of actions, from the output of the actor."""
+        if self.log_std is not None:
+            return DiagGaussian(output, self.log_std)
+        if masks is not None:
+            output = masked(output, masks)
+        if isinstance(self.actions, MultiDiscreteActions):
+            return MultiCategorical(output, self.actions.nvec)
+        return Categorical(output)
+
+    def policy_parameters(self) -> dict[str, nn.Parameter]:
+        return self._parameters_below("actor", "log_std")
+
+    def value_parameters(self) -> dict[str, nn.Parameter]:
+        return self._parameters_below("critic")
+
+    def shared_parameters(self) -> dict[str, nn.Parameter]:
+        return self._parameters_below("trunk")
+
+    def _parameters_below(self, *roots: str) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.named_parameters() if name.split(".")[0] in roots}
+
+
+def _ours(module: nn.Module) -> Iterator[nn.Module]:
+    """`module` and all below, but for what a user made and initialised."""
+    yield module
+    for child in module.children():
+        if not (isinstance(module, Encoder) and module.custom):
+            yield from _ours(child)
+
+
+def _linear(before: int, after: int) -> nn.Module:
+    # Its own initialisation would draw from torch's global generator, and be overwritten. To empty it with
+    # nn.utils.skip_init takes the same way, but imports sympy for it, three quarters of a second.
+    layer = nn.Linear(before, after, device="meta")
+    layer.weight = nn.Parameter(torch.empty(after, before))
+    layer.bias = nn.Parameter(torch.empty(after))
+    return layer
+
+
+def _body(
+    observations: Observations, config: NetworkConfig, generator: torch.Generator | None
+) -> tuple[list[nn.Module], int]:
+    """What comes before a head, and how many features it gives."""
+    encoder = make_encoder(config.encoder, observations, generator)
+    layers: list[nn.Module] = [] if encoder is None else [encoder]
+    width = math.prod(observations.shape) if encoder is None else encoder.count_features()
+    for before, after in itertools.pairwise((width, *config.hidden_sizes)):
+        layers += [_linear(before, after), _ACTIVATIONS[config.activation]()]
+        width = after
+    if config.lstm_size is not None:
+        layers.append(Lstm(width, config.lstm_size))
+        width = config.lstm_size
+    return layers, width

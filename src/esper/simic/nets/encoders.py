@@ -1,0 +1,142 @@
+"""What turns observations into features before the hidden layers: convolutions for images, or a module of the user."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esper.envs.base import Images, Observations
+from esper.settings.options import ConfigError
+
+# Below this, the Nature network's last convolution would have nothing left to look at.
+_SMALLEST_NATURE = 36
+
+
+class Encoder(nn.Module):
+    """`layers` on observations [..., *shape] in one batch; [..., F].
+
+    Images, uint8 unless they have been normalized, are divided by their highest value first. `custom` layers are a
+    user's, who has initialised them.
+    """
+
+    def __init__(self, layers: nn.Module, observations: Observations, *, custom: bool = False) -> None:
+        super().__init__()
+        self.layers, self.custom = layers, custom
+        self._shape = observations.shape
+        self._highest = observations.highest if isinstance(observations, Images) else 1
+
+    def forward(self, obs: Tensor) -> Tensor:
+        leading = obs.shape[: -len(self._shape)]
+        batch = obs.reshape(-1, *self._shape)
+        if batch.dtype == torch.uint8:
+            batch = batch.float() / self._highest
+        features: Tensor = self.layers(batch).flatten(1)
+        return features.view(*leading, features.shape[1])
+
+    @torch.no_grad()
+    def count_features(self) -> int:
+        """How many it gives of one observation."""
+        return int(self(torch.zeros(1, *self._shape)).shape[-1])
+
+
+def make_encoder(name: str, observations: Observations, generator: torch.Generator | None) -> Encoder | None:
+    """The encoder called `name` for `observations`; None where they go into the hidden layers in a row.
+
+    Raises:
+        ConfigError: for a name that is unknown or does not fit.
+    """
+    if name == "auto":
+        name = _default(observations)
+    images = isinstance(observations, Images)
+    if name == "flatten" or (name == "none" and not images):
+        return None
+    if ":" in name:
+        encoder = Encoder(_load(name, observations, generator), observations, custom=True)
+        try:
+            encoder.count_features()
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ConfigError("encoder", name, f"fails on observations {list(observations.shape)}: {error}") from None
+        return encoder
+    if name == "none":
+        raise ConfigError("encoder", name, "is for vectors; images as they are need flatten")
+    if name not in _LAYERS:
+        raise ConfigError("encoder", name, f"must be auto, none, flatten, {', '.join(_LAYERS)} or module:callable")
+    if not images:
+        raise ConfigError("encoder", name, f"is for images; these observations are {observations}")
+    if name == "nature" and min(observations.shape[1:]) < _SMALLEST_NATURE:
+        size = "x".join(map(str, observations.shape[1:]))
+        raise ConfigError("encoder", name, f"needs images of at least {_SMALLEST_NATURE} pixels, not {size}; use small")
+    return Encoder(_LAYERS[name](observations.shape[0]), observations)
+
+
+def _default(observations: Observations) -> str:
+    if not isinstance(observations, Images):
+        return "none"
+    return "nature" if min(observations.shape[1:]) >= _SMALLEST_NATURE else "small"
+
+
+def _load(name: str, observations: Observations, generator: torch.Generator | None) -> nn.Module:
+    """What `module:callable` makes for observations of a shape, seeded by `generator`."""
+    module, _, attribute = name.partition(":")
+    try:
+        factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError("encoder", name, f"cannot be loaded: {error}") from None
+    with torch.random.fork_rng(devices=[]):
+        if generator is not None:
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        made = factory(observations.shape)
+    if not isinstance(made, nn.Module):
+        raise ConfigError("encoder", name, f"must return a torch.nn.Module, not {type(made).__name__}")
+    return made
+
+
+def _nature(channels: int) -> nn.Module:
+    """The convolutions of Mnih et al. 2015 (Nature 518)."""
+    layers = (_convolution(channels, 32, 8, 4), _convolution(32, 64, 4, 2), _convolution(64, 64, 3, 1))
+    return nn.Sequential(*(module for layer in layers for module in (layer, nn.ReLU())), nn.Flatten())
+
+
+def _small(channels: int) -> nn.Module:
+    """One convolution for images of some ten pixels, as in MinAtar (Young and Tian 2019, arXiv 1903.03176)."""
+    return nn.Sequential(_convolution(channels, 16, 3, 1), nn.ReLU(), nn.Flatten())
+
+
+def _impala(channels: int) -> nn.Module:
+    """Three stages of pooling and residual blocks (Espeholt et al. 2018, arXiv 1802.01561, figure 3)."""
+    layers: list[nn.Module] = []
+    for depth in (16, 32, 32):
+        layers += [_convolution(channels, depth, 3, 1, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
+        layers += [_Residual(depth), _Residual(depth)]
+        channels = depth
+    return nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _convolution(channels, channels, 3, 1, padding=1)
+        self.second = _convolution(channels, channels, 3, 1, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        change: Tensor = self.second(self.first(images.relu()).relu())
+        return images + change
+
+
+_LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "small": _small,
+    "nature": _nature,
+    "impala": _impala,
+}
+
+
+def _convolution(before: int, after: int, kernel: int, stride: int, padding: int = 0) -> nn.Module:
+    # As for linear layers: its own initialisation would draw from torch's global generator.
+    layer = nn.Conv2d(before, after, kernel, stride, padding, device="meta")
+    layer.weight = nn.Parameter(torch.empty(after, before, kernel, kernel))
+    layer.bias = nn.Parameter(torch.empty(after))
+    return layer

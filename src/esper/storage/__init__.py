@@ -1,0 +1,1 @@
+"""Files of runs and policies: opened safely, tensors beside JSON, trees of states."""

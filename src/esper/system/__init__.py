@@ -1,0 +1,1 @@
+"""What every room stands on: errors in one line, cores, signals."""

@@ -1,0 +1,144 @@
+// Calls every function of the kernels with several threads; `make sanitize` builds it with sanitizers and runs it.
+// Arrays are exactly as long as the kernels may read and write, so that a step beyond is seen.
+#include <cstdio>
+#include <random>
+
+#include "../../../src/esper/simic/engines/native/kernels/esper.cpp"
+
+namespace {
+
+using Floats = std::vector<float>;
+std::mt19937 generator(1);
+
+Floats normal(size_t count) {
+  std::normal_distribution<float> distribution;
+  Floats values(count);
+  for (float& value : values) value = distribution(generator);
+  return values;
+}
+
+Floats uniform(size_t count) {
+  std::uniform_real_distribution<float> distribution;
+  Floats values(count);
+  for (float& value : values) value = distribution(generator);
+  return values;
+}
+
+// An actor and a critic with their parameters, and an optimizer's state.
+struct Subject {
+  std::vector<int32_t> sizes[2];
+  std::vector<int64_t> weights[2], biases[2];
+  Floats parameters[2], exp_avg[2], exp_avg_sq[2], quantiles{0.05f, 0.25f, 0.5f, 0.75f, 0.95f};
+  Learner* learner;
+  int observation, actions;
+  bool discrete;
+
+  Subject(int observation, std::vector<int32_t> hidden, int actions, bool discrete, Activation activation)
+      : observation(observation), actions(actions), discrete(discrete) {
+    LearnerConfig config{};
+    for (int g = 0; g < 2; ++g) {
+      sizes[g] = {observation};
+      sizes[g].insert(sizes[g].end(), hidden.begin(), hidden.end());
+      sizes[g].push_back(g == POLICY ? actions : 1);
+      int64_t count = 0;
+      for (size_t l = 0; l + 1 < sizes[g].size(); ++l) {
+        weights[g].push_back(count);
+        biases[g].push_back(count += int64_t(sizes[g][l]) * sizes[g][l + 1]);
+        count += sizes[g][l + 1];
+      }
+      if (g == POLICY) config.log_std = discrete ? -1 : count;
+      if (g == POLICY && !discrete) count += actions;
+      parameters[g] = normal(count);
+      for (float& parameter : parameters[g]) parameter *= 0.3f;
+      exp_avg[g].resize(count), exp_avg_sq[g].resize(count);
+      config.parameters[g] = count;
+      config.networks[g] = {int32_t(sizes[g].size()), sizes[g].data(), weights[g].data(), biases[g].data()};
+    }
+    config.activation = activation, config.discrete = discrete, config.action_size = actions;
+    config.normalize_advantages = 1, config.value_coef = 0.5f, config.adam_eps = 1e-5f;
+    config.value_clip_coef = 0.2f, config.max_grad_norm = 0.5f, config.target_kl = -1.0f;
+    config.quantile_count = int32_t(quantiles.size()), config.quantiles = quantiles.data();
+    learner = esper_learner(&config);
+    pack();
+  }
+  ~Subject() { esper_learner_delete(learner); }
+  Subject(const Subject&) = delete;
+
+  void pack() {
+    const float* addresses[] = {parameters[0].data(), parameters[1].data()};
+    esper_pack(learner, addresses);
+  }
+};
+
+void update(Subject& subject, int64_t rows, int64_t minibatch, int threads, bool with_nan) {
+  Floats obs = normal(rows * subject.observation), log_probs(rows), values(rows), advantages = normal(rows);
+  Floats noise = normal(rows * subject.actions), returns = normal(rows), real(rows * subject.actions);
+  std::vector<int64_t> chosen(rows), indices(rows);
+  if (with_nan) obs[rows / 2] = advantages[rows / 3] = NAN;
+  const Normalizer none{nullptr, nullptr, 0.0f};
+  void* actions = subject.discrete ? static_cast<void*>(chosen.data()) : real.data();
+  esper_act(subject.learner, &none, obs.data(), rows, noise.data(), actions);
+  esper_act(subject.learner, &none, obs.data(), rows, nullptr, actions);
+  esper_evaluate(subject.learner, obs.data(), actions, rows, log_probs.data(), values.data(), threads);
+  esper_evaluate(subject.learner, obs.data(), nullptr, rows, nullptr, values.data(), threads);
+  for (int64_t i = 0; i < rows; ++i) indices[i] = i;
+  std::shuffle(indices.begin(), indices.end(), generator);
+  const int64_t steps = rows / minibatch;
+  Floats metrics(steps * (METRICS + subject.quantiles.size()));
+  float step = 0, rate = 1e-3f, clip = 0.2f, entropy = 0.01f, open = 1, finite = 1;
+  const Batch batch{obs.data(), actions, log_probs.data(), values.data(), advantages.data(), returns.data()};
+  auto both = [](Floats (&f)[2], int g) { return f[g].data(); };
+  const State state{{both(subject.parameters, 0), both(subject.parameters, 1)},
+                    {both(subject.exp_avg, 0), both(subject.exp_avg, 1)},
+                    {both(subject.exp_avg_sq, 0), both(subject.exp_avg_sq, 1)},
+                    &step, {&rate, &rate}, &clip, &entropy, &open, &finite};
+  esper_optimize(subject.learner, &batch, &state, indices.data(), steps, minibatch, metrics.data(), threads);
+  if (finite == float(with_nan)) std::printf("the update should have seen NaN: %d\n", with_nan), std::exit(1);
+}
+
+template <class Env>
+void walk_through(int index, int actions, int threads) {
+  Subject subject(Env::OBSERVATION, {16, 9}, actions, Env::DISCRETE, TANH);
+  const int64_t steps = 12, envs = 3 * BLOCK + 5, rows = steps * envs;
+  Floats mean = normal(Env::OBSERVATION), deviation(Env::OBSERVATION, 2.0f), state = uniform(envs * Env::STATE);
+  const Normalizer normalizer{mean.data(), deviation.data(), 10.0f};
+  Floats obs((steps + 1) * envs * Env::OBSERVATION), final_obs(rows * Env::OBSERVATION), rewards(rows), real(rows);
+  Floats noise = normal(rows * actions), starts = uniform(rows * Env::STATE), values = normal(rows);
+  std::vector<int64_t> chosen(rows);
+  std::vector<int32_t> ages(envs);
+  std::unique_ptr<bool[]> terminated(new bool[rows]), truncated(new bool[rows]);
+  void* out = Env::DISCRETE ? static_cast<void*>(chosen.data()) : real.data();
+  const Rollout rollout{obs.data(), out, rewards.data(), terminated.get(), truncated.get(),
+                        final_obs.data(), state.data(), ages.data(), noise.data(), starts.data()};
+  esper_roll_out(subject.learner, &normalizer, index, &rollout, steps, envs, 5, threads);
+  const Inputs inputs{obs.data(), final_obs.data(), rewards.data(), Env::DISCRETE ? nullptr : real.data(),
+                      terminated.get(), truncated.get()};
+  if (!esper_inputs_are_finite(&inputs, steps, envs, Env::OBSERVATION, actions)) std::printf("finite\n"), std::exit(1);
+  Floats advantages(rows), returns(rows);
+  esper_advantages(rewards.data(), values.data(), values.data(), terminated.get(), truncated.get(), steps, envs, 0.99f,
+                   0.95f, advantages.data(), returns.data());
+}
+
+}  // namespace
+
+int main() {
+  for (int threads : {1, 2, 5}) {
+    for (bool discrete : {true, false})
+      for (bool with_nan : {false, true}) {
+        Subject(4, {64, 64}, 3, discrete, TANH);
+        Subject tanh(4, {64, 64}, discrete ? 2 : 3, discrete, TANH), relu(17, {33, 17, 5}, 6, discrete, RELU);
+        Subject wide(128, {130}, 1, discrete, RELU), linear(1, {}, 2, discrete, TANH);
+        for (Subject* subject : {&tanh, &relu, &wide, &linear}) {
+          update(*subject, 2048, 512, threads, with_nan);
+          subject->pack();
+        }
+        update(tanh, 70, 35, threads, with_nan);  // no whole block
+        update(relu, 8, 2, threads, false);
+      }
+    walk_through<CartPole>(0, 2, threads);
+    walk_through<Acrobot>(1, 3, threads);
+    walk_through<Pendulum>(2, 1, threads);
+    walk_through<MountainCar>(3, 3, threads);
+    walk_through<MountainCarContinuous>(4, 1, threads);
+  }
+}

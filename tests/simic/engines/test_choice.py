@@ -1,0 +1,120 @@
+"""What computes is what was asked for, or what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import probes
+from esper.settings.options import ConfigError
+from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
+from esper.simic.engines import choice as engine
+from esper.simic.engines.native import library
+from esper.simic.ppo import PPOAgent
+
+LONG = 10**7
+SHARED = NetworkConfig(shared_trunk=True)
+
+
+def chosen(
+    mode: str, *, timesteps: int = LONG, network: NetworkConfig | None = None, probe: type[probes.Probe] = probes.Probe
+) -> str:
+    config = PPOConfig(
+        total_timesteps=timesteps,
+        network=network or NetworkConfig(),
+        runtime=RuntimeConfig(compile=mode),  # type: ignore[arg-type]
+    )
+    return PPOAgent(config, probe().spec).optimization.engine
+
+
+@pytest.mark.parametrize("mode", ["auto", "native"])
+def test_the_kernels_wherever_they_can(mode: str) -> None:
+    assert chosen(mode, timesteps=1024) == "native"
+
+
+def test_what_the_kernels_cannot_do_is_compiled_by_torch_when_it_pays() -> None:
+    assert chosen("auto", network=SHARED) == "torch"
+    assert chosen("auto", network=SHARED, timesteps=1024) == "eager"
+    with pytest.raises(ConfigError, match=r"compile = native: is not to be had: shared_trunk; use auto, torch or off"):
+        chosen("native", network=SHARED)
+
+
+def test_the_kernels_know_one_choice_at_a_time() -> None:
+    assert chosen("auto", timesteps=1024, probe=probes.RewardByEachChoice) == "eager"
+    with pytest.raises(ConfigError, match="is not to be had: actions of several choices"):
+        chosen("native", probe=probes.RewardByEachChoice)
+
+
+def test_the_kernels_know_no_masks() -> None:
+    assert chosen("auto", timesteps=1024, probe=probes.Trapdoors) == "eager"
+    with pytest.raises(ConfigError, match="is not to be had: action masks; use auto, torch or off"):
+        chosen("native", probe=probes.Trapdoors)
+
+
+def test_off() -> None:
+    assert chosen("off") == "eager"
+
+
+class TestWithoutACompiler:
+    @pytest.fixture(autouse=True)
+    def _nothing_on_path(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "")
+        monkeypatch.delenv("CXX", raising=False)
+        engine._warn_once.cache_clear()
+
+    def test_auto_says_so_once_and_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert chosen("auto") == chosen("auto") == "eager"
+        assert [record.getMessage() for record in caplog.records if record.name.startswith("esper")] == [
+            "a C++ compiler (g++ or clang++ on PATH, or CXX) not found: updates run several times slower"
+        ]
+
+    @pytest.mark.parametrize("mode", ["native", "torch"])
+    def test_what_was_asked_for_by_name_is_an_error(self, mode: str) -> None:
+        with pytest.raises(ConfigError, match=rf"compile = {mode}: .*a C\+\+ compiler \(g\+\+ or clang"):
+            chosen(mode)
+
+
+def test_torch_needs_pythons_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engine.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(ConfigError, match="needs Python's C headers"):
+        chosen("torch")
+
+
+class TestLibrary:
+    @pytest.fixture
+    def cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        # The compiler's optimisation is most of the time it takes, and nothing is computed here.
+        quick = tuple("-O0" if flag == "-O3" else flag for flag in library._FLAGS)
+        monkeypatch.setattr(library, "_FLAGS", quick)
+        library._load.cache_clear()
+        yield tmp_path / "esper"
+        library._load.cache_clear()
+
+    def test_is_compiled_once_and_kept(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        library.load_library()
+        (kept,) = cache.iterdir()
+        library._load.cache_clear()
+        monkeypatch.setattr(library, "_compile", pytest.fail)
+        library.load_library()
+        assert [kept] == list(cache.iterdir())
+
+    def test_a_compiler_that_fails_is_named_with_its_reason(
+        self, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        compiler = tmp_path / "cxx"
+        compiler.write_text("#!/bin/sh\ncase $* in *-E*) ;; *) echo out of luck >&2; exit 1;; esac\n")
+        compiler.chmod(0o755)
+        monkeypatch.setenv("CXX", str(compiler))
+        with pytest.raises(library.BuildError, match=r"cxx failed: out of luck"):
+            library.load_library()
+        assert not list(cache.iterdir())
+
+    def test_without_a_place_to_keep_it_it_is_there_for_this_run(
+        self, cache: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        cache.write_text("a file, where the folder should be")
+        library.load_library()
+        assert "compiled for this run alone" in caplog.text
