@@ -25,7 +25,7 @@ def test_counts_by_module_and_lists_what_was_not_noticed(
     assert header == "| module | mutants | caught by type check | killed | timeout | survived | no tests | other |"
     assert rows == [
         "| simic.scan | 3 | 0 | 1 | 1 | 1 | 0 | 0 |",
-        "| resume | 3 | 1 | 0 | 0 | 0 | 1 | 1 |",
+        "| runs.resume | 3 | 1 | 0 | 0 | 0 | 1 | 1 |",
         "| all | 6 | 1 | 1 | 1 | 1 | 1 | 1 |",
         "esper.simic.scan.x_decayed_sums__mutmut_3: survived",
         "esper.runs.resume.xǁResumeǁread__mutmut_2: no tests",

@@ -7,7 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -181,6 +181,7 @@ class Pool:
     """As EnvPool's are; keeps the actions that it was given."""
 
     num_envs, observation_space, action_space = NUM_ENVS, Box(-1, 1, (1,)), WIDE
+    config: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, seed: int) -> None: ...
 
@@ -330,7 +331,7 @@ class TestRuns:
                 resume_run(folder, [Layer(source="flag", values={"scale_actions": value})])
 
     def test_of_before_there_was_the_setting_go_on_without(self, tmp_path: Path) -> None:
-        old = Path(__file__).parents[1] / "resume" / "schema1" / "tensors"
+        old = Path(__file__).parents[1] / "runs" / "resume" / "schema1" / "tensors"
         assert "scale_actions" not in json.loads((old / "config.json").read_text())
         assert find_resume_point(old).config.environment.scale_actions == "off"
         begun = tmp_path / "begun"
@@ -343,7 +344,7 @@ class TestRuns:
         assert resolve([file_layer(tmp_path / "mine.json")]).config.environment.scale_actions == "auto"
 
     def test_of_an_old_sweep_are_not_mixed_with_scaled_ones(self, tmp_path: Path) -> None:
-        old = Path(__file__).parents[1] / "resume" / "schema1" / "tensors"
+        old = Path(__file__).parents[1] / "runs" / "resume" / "schema1" / "tensors"
         there = tmp_path / "env" / "arm" / "1"
         there.mkdir(parents=True)
         shutil.copy(old / "config.json", there)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from esper.envs.base import EnvError
-from esper.envs.copies import Copy, close_processes, raise_one, what_is_wrong
+from esper.envs.copies import Copy, close_processes, first_failure, what_is_wrong
 from esper.envs.rules import BrokenRule, checked
-from esper.system.errors import describe_with_place
+from esper.system.errors import describe, describe_with_place
 
 
 class Kept(Copy):
@@ -48,8 +49,14 @@ def adopt(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
             each.copy_index = index
         base.envs = copies  # type: ignore[assignment]
     if isinstance(base, AsyncVectorEnv):
-        base._raise_if_errors = functools.partial(raise_one, base)  # type: ignore[method-assign]
+        base._raise_if_errors = functools.partial(_raise_named, base)  # type: ignore[method-assign]
         base.close = lambda **_: close_processes(base)  # type: ignore[method-assign]
+
+
+def _raise_named(env: AsyncVectorEnv, successes: Iterable[bool]) -> None:
+    if failure := first_failure(env, successes):
+        index, error = failure
+        raise error if isinstance(error, EnvError) else EnvError(f"environment {index} raised {describe(error)}")
 
 
 def why_it_failed(env: gymnasium.vector.VectorEnv[Any, Any, Any], error: BaseException) -> str:

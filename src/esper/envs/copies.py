@@ -23,7 +23,7 @@ from esper.envs.generators import Generators
 from esper.envs.rules import BrokenRule, picture
 from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.success import success_of
-from esper.system.errors import describe, describe_with_place, is_ctrl_c
+from esper.system.errors import describe_with_place, is_ctrl_c
 from esper.system.seeding import integer_seed, seeded_globals, set_global_state
 from esper.system.stopping import Overdue
 
@@ -190,11 +190,17 @@ def worker(index: int, make: Callable[[], Copy], *rest: Any, seed: int | None) -
 
 def raise_one(env: AsyncVectorEnv, successes: Iterable[bool]) -> None:
     """In place of `AsyncVectorEnv._raise_if_errors`, which prints a traceback for every process."""
+    if failure := first_failure(env, successes):
+        raise failure[1]
+
+
+def first_failure(env: AsyncVectorEnv, successes: Iterable[bool]) -> tuple[int, BaseException] | None:
+    """What went wrong in the process of the lowest number, with that number; None where all were successes."""
     failures = [env.error_queue.get() for success in successes if not success]
-    if failures:
-        index, kind, error, _ = min(failures, key=lambda failure: failure[0])
-        error = error if isinstance(error, BaseException) else kind(error)
-        raise error if isinstance(error, EnvError) else EnvError(f"environment {index} raised {describe(error)}")
+    if not failures:
+        return None
+    index, kind, error, _ = min(failures, key=lambda failure: failure[0])
+    return index, error if isinstance(error, BaseException) else kind(error)
 
 
 def what_is_wrong(env: AsyncVectorEnv, error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from esper.storage import files
 from esper.runs.config import RunConfig
+from esper.schedules.config import DECAY_PARAMETERS, USES
 from esper.settings.options import ConfigError, flatten, nearest, settings_of, unflatten
 from esper.simic.config import SCHEDULES
-from esper.schedules.config import DECAY_PARAMETERS, USES
+from esper.storage import files
 
 COMMON_LR = "lr"
 RECORD = "config.json"  # where a run records its settings
@@ -232,6 +233,11 @@ def file_layer(path: Path) -> Layer:
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a run has recorded, which may be of an older version, with those that came later."""
     return {**_BEFORE, **values}
+
+
+def as_recorded(config: RunConfig) -> dict[str, Any]:
+    """The settings of `config` as they will stand in config.json, where tuples are lists."""
+    return json.loads(json.dumps(recorded(config)))  # type: ignore[no-any-return]
 
 
 def recorded_layer(values: Mapping[str, Any], source: str) -> Layer:

@@ -32,7 +32,7 @@ def upgraded_state(state: Mapping[str, Any], schema: int, fresh: Mapping[str, An
         UpgradeError: when updates were undone.
         LookupError, TypeError: when it is not the state of a run at all.
     """
-    if "generators" not in state["training"]:
+    if "generators" not in state.get("training", {"generators"}):
         state = {**state, "training": {**state["training"], "generators": None}}
     if schema > 1:
         return state

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from esper.runs.layers import MAX_FILE_BYTES, complete, recorded
+from esper.runs.config import RunConfig
+from esper.runs.layers import MAX_FILE_BYTES, as_recorded, complete
 from esper.runs.resume_rules import MAY_CHANGE
 from esper.storage import files
 from esper.sweep.plan import Job, SweepError
@@ -55,9 +55,9 @@ def check_same(job: Job) -> None:
         raise SweepError(f"{path}: cannot be read: {files.why(error)}") from None
     if not isinstance(there, dict):
         raise SweepError(f"{path}: must hold the settings of a run")
-    # As they will stand in config.json, where tuples are lists.
-    there = complete(there)
-    mine: dict[str, Any] = json.loads(json.dumps(recorded(job.config)))
+    # What came with a later version was at its default, where that did not change what is learned.
+    there = {**as_recorded(RunConfig()), **complete(there)}
+    mine = as_recorded(job.config)
     names = [name for name in mine if name not in MAY_CHANGE - {"total_timesteps"}]
     wrong = [f"{name} {there.get(name)}, now {mine[name]}" for name in names if there.get(name) != mine[name]]
     if wrong:

@@ -1,6 +1,6 @@
 """Runs that are killed with SIGKILL at random moments and resumed, against the same runs left alone.
 
-`python tests/runs/resume/harness.py --help` for a study with many kills; tests/runs/resume/test_kills.py runs a few of them.
+`python tests/runs/resume/harness.py --help` for a study with many kills; test_kills.py runs a few of them.
 """
 
 from __future__ import annotations

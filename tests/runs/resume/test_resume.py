@@ -19,11 +19,11 @@ from harness import differences
 
 from esper.analysis.runs import load_updates, read_events
 from esper.runs.checkpoint.folder import checkpoints_in, load_checkpoint, save_checkpoint
-from esper.runs.resume import find_resume_point
 from esper.runs.folder import open_run_folder
+from esper.runs.resume import find_resume_point
+from esper.schedules import DECAYS
 from esper.scripts.train import main
 from esper.simic import ScheduleConfig, make_schedule
-from esper.schedules import DECAYS
 
 SMALL = (
     *("--preset", "none", "--lr", "1e-3", "--compile", "off", "--quiet", "--no-tensorboard", "--no-picture"),
@@ -723,11 +723,11 @@ class TestStatesOfEnvironments:
     @pytest.mark.parametrize(
         ("held", "message"),
         [
-            (object(), "the state_dict() of Odd-v0 cannot be stored: copies/0/1/held is <object object at"),
-            ({1: 2}, "the state_dict() of Odd-v0 cannot be stored: copies/0/1/held/1 is no name"),
-            (np.array(["x"]), "copies/0/1/held is an array of <U1; it must be of numbers or booleans"),
-            (np.zeros(2, dtype=np.complex128), "copies/0/1/held is an array of complex128; it must be of numbers"),
-            (torch.zeros(2, dtype=torch.bfloat16), "copies/0/1/held is a torch.strided tensor of torch.bfloat16"),
+            (object(), "the state_dict() of Odd-v0 cannot be stored: copies/0/env/1/held is <object object at"),
+            ({1: 2}, "the state_dict() of Odd-v0 cannot be stored: copies/0/env/1/held/1 is no name"),
+            (np.array(["x"]), "copies/0/env/1/held is an array of <U1; it must be of numbers or booleans"),
+            (np.zeros(2, dtype=np.complex128), "copies/0/env/1/held is an array of complex128; it must be of numbers"),
+            (torch.zeros(2, dtype=torch.bfloat16), "copies/0/env/1/held is a torch.strided tensor of torch.bfloat16"),
         ],
         ids=["object", "name", "dtype", "complex", "bfloat16"],
     )
