@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,9 @@ def place(tmp_path: Path, made: Path) -> Place:
 
 
 @pytest.fixture
-def here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """Its environment in this process."""
+def here(place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Place]:
+    """Its environment in this process, which may have run a command that shows more of what is logged."""
+    caplog.set_level(logging.WARNING, logger="esper")
     for name in ("XDG_CACHE_HOME", "CXX"):
         monkeypatch.setenv(name, place.environment[name])
     monkeypatch.setattr("tempfile.tempdir", str(place.temporary))
