@@ -31,15 +31,15 @@ from esper.envs.base import (
     Step,
 )
 from esper.envs.config import EnvConfig
-from esper.envs.copies import Copy, close_processes, is_of_copies, raise_one, what_is_wrong, worker
+from esper.envs.copies import Copy, check_same_spaces, close, is_of_copies, not_made, raise_one, what_is_wrong, worker
 from esper.envs.families import missing_package, register_family, register_module, wrapped
 from esper.envs.masks import without_mask
 from esper.envs.native import Native
 from esper.envs.observations import is_image, observations_of, to_learner
-from esper.envs.rules import BrokenRule, checked
+from esper.envs.rules import BrokenRule, as_frame, checked
 from esper.envs.snapshot import capture, restore
 from esper.envs.window import check_can_be_shown, paced
-from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c
+from esper.errors import describe, describe_with_place, exits_raise, is_ctrl_c, is_out_of_memory
 from esper.options import ConfigError, nearest
 
 velocity.register()
@@ -75,7 +75,7 @@ class GymnasiumVectorEnv:
 
     def reset(self, seed: int) -> ObsArray:
         self._resetting[:] = False
-        with self._errors():
+        with self._errors("on reset"):
             outcome = self._env.reset(seed=seed)
             obs, info = self._native.reset(outcome) if self._native else outcome
         if self._copies is None and "action_mask" in info:
@@ -86,7 +86,7 @@ class GymnasiumVectorEnv:
         return self._to_learner(obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
-        with self._errors():
+        with self._errors("in a step"):
             outcome = self._env.step(to_space(self._env.single_action_space, actions))
             obs, reward, terminated, truncated, info = self._native.step(outcome) if self._native else outcome
         self._take_masks(info)
@@ -107,7 +107,7 @@ class GymnasiumVectorEnv:
         """Whether the copies come with action masks; from here on they must do what they did now."""
         if self._copies is None:
             return False
-        with self._errors():
+        with self._errors("on reset"):
             (sources, unused), *_ = self._copies.call("find_masks")
             # A list is one value for each copy.
             self._copies.set_attr("masked", [sources] * self._copies.num_envs)
@@ -121,7 +121,7 @@ class GymnasiumVectorEnv:
             self.action_masks = info["action_mask"]
 
     def state_dict(self) -> StateTree | None:
-        with self._errors():
+        with self._errors("in state_dict"):
             if self._copies is None:
                 state = capture(self._env)
             else:
@@ -134,7 +134,11 @@ class GymnasiumVectorEnv:
         if resetting.shape != self._resetting.shape or resetting.dtype != np.bool_:
             raise ValueError(f"resetting is {resetting.dtype} {resetting.shape}, not bool {self._resetting.shape}")
         if self._copies is None:
-            restore(self._env, state["copies"])
+            try:
+                with self._errors("in load_state_dict"):
+                    restore(self._env, state["copies"])
+            except EnvError as error:
+                raise ValueError(f"{error}; --fresh-episodes begins new ones") from error
         else:
             names = [str(index) for index in range(self.spec.num_envs)]
             if set(state["copies"]) != set(names):
@@ -144,8 +148,8 @@ class GymnasiumVectorEnv:
         self._resetting = resetting
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Whatever the environment raises within becomes an `EnvError`."""
+    def _errors(self, call: str) -> Iterator[None]:
+        """Whatever the environment raises within, which is `call`, becomes an `EnvError`."""
         try:
             yield
         except EnvError:
@@ -155,10 +159,11 @@ class GymnasiumVectorEnv:
         except BaseException as error:
             if is_ctrl_c(error):
                 raise
-            what = f"an environment (of {self._env.num_envs} together) raised {describe_with_place(error)}"
+            what = f"an environment (of {self._env.num_envs} together) raised {call}: {describe_with_place(error)}"
             if isinstance(self._env, AsyncVectorEnv):
                 what = what_is_wrong(self._env, error) or what
-            raise EnvError(what) from error
+            # To a context manager, a RuntimeError from a StopIteration is that StopIteration.
+            raise EnvError(what) from (None if isinstance(error, StopIteration) else error)
 
     @property
     def render_fps(self) -> int:
@@ -171,21 +176,17 @@ class GymnasiumVectorEnv:
             ConfigError: when it cannot be drawn on this machine.
         """
         try:
-            frames = self._env.render()
+            frames: Any = self._env.render()
+            return as_frame(frames[0])
         except BaseException as error:  # Renderers raise types of their own: mujoco.FatalError, pygame.error, ...
             if is_ctrl_c(error):
                 raise
             name = self._env.spec.id if self._env.spec else str(self._env)
-            why = str(error) if isinstance(error, EnvError) else describe(error)
+            why = str(error) if isinstance(error, EnvError | BrokenRule) else describe(error)
             raise ConfigError("env", name, f"cannot be drawn here: {why}") from error
-        assert frames is not None
-        return np.asarray(frames[0], dtype=np.uint8)
 
     def close(self) -> None:
-        if isinstance(self._env, AsyncVectorEnv):
-            close_processes(self._env)
-        else:
-            self._env.close()
+        close(self._env)
 
 
 def make_gymnasium(config: EnvConfig, num_envs: int) -> GymnasiumVectorEnv:
@@ -275,13 +276,15 @@ def _make_copies(
     made: list[Copy] = []
 
     def counted(env: gymnasium.Env[Any, Any]) -> Copy:
+        if made:
+            check_same_spaces(env, made[0].observation_space, made[0].action_space)
         made.append(Copy(env))
         return made[-1]
 
     async_ = mode == "async"
     others = set(multiprocessing.active_children())
     try:
-        with warnings.catch_warnings(), exits_raise():
+        with warnings.catch_warnings():
             # It prints as warnings what it then raises.
             warnings.filterwarnings("ignore", message=r"\x1b\[31mERROR", category=UserWarning)
             env: Any = gymnasium.make_vec(
@@ -294,16 +297,8 @@ def _make_copies(
                 **config.env_kwargs,
             )
     except BaseException as error:
-        # They would wait for whoever made them, and he for them.
-        for process in set(multiprocessing.active_children()) - others:
-            process.kill()
-        if isinstance(error, EOFError | ConnectionError):
-            raise EnvError(f"a process of {config.env} has died in its constructor") from error
-        if 0 < len(made) < num_envs and not is_ctrl_c(error):
-            # Not the settings, with which others could be made.
-            raise EnvError(
-                f"environment {len(made)} raised in its constructor: {describe_with_place(error)}"
-            ) from error
+        if failure := not_made(error, len(made), num_envs, others):
+            raise failure from error
         raise
     if async_:
         env._raise_if_errors = functools.partial(raise_one, env)
@@ -313,7 +308,10 @@ def _make_copies(
 
 def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     arguments = native_arguments(config) if is_atari(config.env) else config.env_kwargs
-    env = gymnasium.make_vec(config.env, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
+    with warnings.catch_warnings():
+        # What it says of them is an error here.
+        warnings.filterwarnings("ignore", message=r".*AutoresetMode", category=UserWarning)
+        env = gymnasium.make_vec(config.env, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
     mode = env.metadata.get("autoreset_mode")
     if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
         raise ConfigError("vector", config.vector, f"{config.env} resets by '{mode}' natively; use sync")
@@ -322,17 +320,24 @@ def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv
 
 def _make(config: EnvConfig, make: Callable[[], Any]) -> GymnasiumVectorEnv:
     try:
-        return GymnasiumVectorEnv(make())
+        with exits_raise():
+            env = make()
+            try:
+                return GymnasiumVectorEnv(env)
+            except BaseException:
+                with contextlib.suppress(BaseException):
+                    close(env)
+                raise
     except ConfigError as error:
         raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise ConfigError("env", config.env, missing_package(find_spec(config.env), error)) from None
     except gymnasium.error.Error as error:
         raise ConfigError("env", config.env, f"cannot be made: {describe(error, first_line=True)}") from error
-    except (EnvError, MemoryError):
+    except EnvError:
         raise
     except BaseException as error:
-        if is_ctrl_c(error) or "allocate memory" in describe(error):
+        if is_ctrl_c(error) or is_out_of_memory(error):
             raise
         if config.env_kwargs and isinstance(error, TypeError | ValueError | LookupError | AssertionError):
             reason = f"{config.env} refuses them: {describe(error)}"

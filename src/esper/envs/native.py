@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from esper.envs.base import BoolArray
 from esper.envs.observations import flatten_batch
-from esper.envs.rules import RESET, STEP, BrokenRule, conformed, parts, shown
+from esper.envs.rules import RESET, STEP, BrokenRule, as_numbers, conformed, parts, shown
 
 
 class Native:
@@ -47,7 +47,7 @@ class Native:
     def _finals(self, info: Any, done: BoolArray) -> NDArray[Any]:
         """As Gymnasium has them, an array of objects, None where no episode ended; or a batch as observations are."""
         finals = info.get("final_obs") if isinstance(info, dict) else None
-        if finals is None or len(finals) == 0:
+        if finals is None:
             raise BrokenRule("step returned no final_obs in info where an episode ended; Gymnasium asks for it")
         if not isinstance(finals, np.ndarray) or finals.dtype != object:
             return self._flat(finals, "in final_obs, step")
@@ -60,8 +60,8 @@ class Native:
         return kept
 
     def _numbers(self, values: Any, name: str) -> NDArray[Any]:
-        array = np.asarray(values)
-        if array.shape != (self._num_envs,) or array.dtype.kind not in "biuf":
+        array = as_numbers(values)
+        if array is None or array.shape != (self._num_envs,):
             raise BrokenRule(f"step returned {shown(values)} as {name}; Gymnasium asks for [{self._num_envs}]")
         return array
 
