@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from esper import files
 from esper.checkpoint.folder import checkpoints_in, remove_leftovers, set_aside
 from esper.checkpoint.keeper import CheckpointKeeper, Saved
@@ -20,7 +18,7 @@ from esper.checkpoint.store import StoreError, dump_json
 from esper.config import RunConfig
 from esper.envs.base import EnvError
 from esper.envs.make import make_for_training
-from esper.errors import describe
+from esper.errors import describe, is_out_of_memory
 from esper.options import ConfigError
 from esper.policy import save_policy
 from esper.resume import Resume, ResumeError, ResumePoint, check_newest, find_resume_point, settings_to_resume
@@ -159,11 +157,10 @@ def _false_starts_reported(stop: StopRequest) -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise RunError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
-        reason = describe(error)
-        # torch has no type of its own for this on the CPU.
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in reason:
+        if not is_out_of_memory(error):
             raise
-        raise RunError(f"num_envs, num_steps or hidden_sizes ask for more memory than there is: {reason}") from None
+        asked = "num_envs, num_steps, hidden_sizes or the environment ask for more memory than there is"
+        raise RunError(f"{asked}: {describe(error)}") from None
 
 
 @contextlib.contextmanager
