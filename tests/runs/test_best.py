@@ -13,13 +13,13 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from esper.analysis.runs import read_events
-from esper.runs.checkpoint.folder import checkpoints_in, load_checkpoint
-from esper.runs.config import RunConfig
 from esper.policies.evaluate import evaluate
 from esper.policies.policy import load_policy
+from esper.runs.checkpoint.folder import checkpoints_in, load_checkpoint
+from esper.runs.config import RunConfig
+from esper.runs.layers import Layer, resolve
 from esper.runs.run import RunResult, resume_run, run
 from esper.scripts.train import main
-from esper.runs.layers import Layer, resolve
 from esper.sweep.plan import Job
 from esper.sweep.progress import progress_of
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from esper.runs.config import RunConfig
-from esper.settings.options import flatten, parse, settings_of
 from esper.runs.layers import (
     Layer,
     Origin,
@@ -23,6 +22,7 @@ from esper.runs.layers import (
     resolve,
 )
 from esper.schedules import ScheduleConfig
+from esper.settings.options import flatten, parse, settings_of
 
 
 def settings(*layers: dict[str, Any]) -> Settings:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from esper.runs.checkpoint.config import CheckpointConfig
 from esper.envs.config import EnvConfig
+from esper.runs.checkpoint.config import CheckpointConfig
 from esper.settings.options import Bounds, ConfigError, check_options, option, section
 from esper.simic.config import PPOConfig
 from esper.telemetry.config import TelemetryConfig

@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from esper.runs.config import RunConfig
 from esper.envs.base import VectorEnv
+from esper.envs.watched import GivenUp
 from esper.policies.evaluate import EvaluationStopped, make_evaluation_env, run_episodes, until
 from esper.policies.progress import Progress
+from esper.runs.config import RunConfig
 from esper.simic.vectorized import Training
 from esper.system.stopping import StopRequest
 from esper.telemetry.events import EvaluationCompleted, episode_fields, success_rate
-from esper.envs.watched import GivenUp
 
 _log = logging.getLogger(__name__)
 

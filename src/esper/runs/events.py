@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from esper.runs.config import RunConfig
 from esper.envs.base import scaled_to
+from esper.runs.config import RunConfig
+from esper.runs.layers import recorded
 from esper.runs.resume import Resume
 from esper.runs.state import env_seed, versions
-from esper.runs.layers import recorded
 from esper.simic.ppo import PPOAgent
 from esper.simic.rates import Rates
 from esper.simic.vectorized import Training

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esper.storage import files
 from esper.runs.config import RunConfig
 from esper.settings.options import ConfigError
+from esper.storage import files
 
 _log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from esper.storage import files
 from esper.runs.config import RunConfig
+from esper.schedules.config import DECAY_PARAMETERS, USES
 from esper.settings.options import ConfigError, flatten, nearest, settings_of, unflatten
 from esper.simic.config import SCHEDULES
-from esper.schedules.config import DECAY_PARAMETERS, USES
+from esper.storage import files
 
 COMMON_LR = "lr"
 RECORD = "config.json"  # where a run records its settings

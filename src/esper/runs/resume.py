@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esper.storage import files
 from esper.runs.checkpoint.folder import MANIFEST, SCHEMA, checkpoints_in, read_checkpoint
-from esper.storage.store import CorruptError, StoreError
 from esper.runs.config import RunConfig
-from esper.settings.options import ConfigError, flatten, format_value
-from esper.runs.resume_rules import Mode, changes, may_change
-from esper.runs.resume_upgrade import upgraded_settings
 from esper.runs.folder import CHECKPOINTS
 from esper.runs.layers import Layer, Settings, SettingsError, file_layer, recorded_layer, resolve
+from esper.runs.resume_rules import Mode, changes, may_change
+from esper.runs.resume_upgrade import upgraded_settings
+from esper.settings.options import ConfigError, flatten, format_value
+from esper.storage import files
+from esper.storage.store import CorruptError, StoreError
 
 
 @dataclass(frozen=True, kw_only=True)

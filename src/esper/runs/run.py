@@ -11,35 +11,33 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from esper.storage import files
-from esper.runs.checkpoint.folder import checkpoints_in, remove_leftovers, set_aside
-from esper.runs.checkpoint.keeper import CheckpointKeeper, Saved
-from esper.storage.store import StoreError, dump_json
-from esper.runs.config import RunConfig
 from esper.envs.base import EnvError
 from esper.envs.make import make_for_training
-from esper.system.errors import describe
-from esper.settings.options import ConfigError
+from esper.envs.watched import GivenUp, watched
 from esper.policies.policy import save_policy
-from esper.runs.resume import Resume, ResumeError, ResumePoint, check_newest, find_resume_point, settings_to_resume
-from esper.runs.resume_rules import Mode, changes
+from esper.runs.checkpoint.folder import checkpoints_in, remove_leftovers, set_aside
+from esper.runs.checkpoint.keeper import CheckpointKeeper, Saved
+from esper.runs.config import RunConfig
 from esper.runs.evaluation import Evaluation
 from esper.runs.events import run_finished, run_resumed, run_started
 from esper.runs.folder import RunFolder, create_run_folder, open_run_folder, resume_command
-from esper.runs.state import capture_run, env_seed, load_run
 from esper.runs.layers import Layer, recorded
+from esper.runs.resume import Resume, ResumeError, ResumePoint, check_newest, find_resume_point, settings_to_resume
+from esper.runs.resume_rules import Mode, changes
+from esper.runs.state import capture_run, env_seed, load_run
+from esper.settings.options import ConfigError
 from esper.simic.ppo import PPOAgent
 from esper.simic.rates import Rates
 from esper.simic.threads import torch_threads
 from esper.simic.vectorized import Training, TrainResult
+from esper.storage import files
+from esper.storage.store import StoreError, dump_json
+from esper.system.errors import describe, is_out_of_memory
 from esper.system.stopping import StopRequest, stop_request
 from esper.telemetry.events import CheckpointSaved, Event, Sink, SinkError
 from esper.telemetry.jsonl import JsonlRecord
 from esper.telemetry.stream import Telemetry
 from esper.telemetry.writers import check_writers, make_writers
-from esper.envs.watched import GivenUp, watched
 
 _log = logging.getLogger(__name__)
 
@@ -159,11 +157,10 @@ def _false_starts_reported(stop: StopRequest) -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise RunError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
-        reason = describe(error)
-        # torch has no type of its own for this on the CPU.
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in reason:
+        if not is_out_of_memory(error):
             raise
-        raise RunError(f"num_envs, num_steps or hidden_sizes ask for more memory than there is: {reason}") from None
+        asked = "num_envs, num_steps, hidden_sizes or the environment ask for more memory than there is"
+        raise RunError(f"{asked}: {describe(error)}") from None
 
 
 @contextlib.contextmanager

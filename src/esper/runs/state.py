@@ -14,18 +14,18 @@ from typing import Any
 import torch
 
 from esper import __version__
-from esper.storage.store import StoreError
-from esper.storage.tree import TreeError, check_form, differences, split, with_arrays
-from esper.runs.config import RunConfig
 from esper.envs.base import EnvError
+from esper.runs.config import RunConfig
+from esper.runs.folder import resume_command
+from esper.runs.layers import recorded
 from esper.runs.resume import Resume, ResumeError, ResumePoint, check_newest
 from esper.runs.resume_upgrade import upgraded_state
-from esper.runs.folder import resume_command
-from esper.system.seeding import integer_seed
-from esper.runs.layers import recorded
-from esper.simic.rates import Horizon, Rates, RateSchedules
 from esper.schedules import SWITCH
+from esper.simic.rates import Horizon, Rates, RateSchedules
 from esper.simic.vectorized import Training
+from esper.storage.store import StoreError
+from esper.storage.tree import TreeError, check_form, differences, split, with_arrays
+from esper.system.seeding import integer_seed
 
 _log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import pytest
 from esper.runs.checkpoint.config import CheckpointConfig
 from esper.runs.checkpoint.folder import checkpoints_in, load_checkpoint
 from esper.runs.checkpoint.keeper import CheckpointKeeper
-from esper.storage.store import StoreError
 from esper.settings.options import ConfigError
+from esper.storage.store import StoreError
 
 
 class Clock:

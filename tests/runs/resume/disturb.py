@@ -226,10 +226,10 @@ def child(arguments: list[str], case: str, seed: int, out: str, err: str) -> Non
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Otherwise that of this process, whose first child would be a server.
     multiprocessing.set_start_method("fork", force=True)
-    from esper.runs import run
-    from esper.system import stopping
     from esper.envs import watched
+    from esper.runs import run
     from esper.scripts.train import main
+    from esper.system import stopping
 
     # Many seconds for people; here nothing needs them.
     stopping.SECONDS_AFTER_STOP = run.SECONDS_TO_CLOSE_A_SINK = watched.SECONDS_TO_CLOSE = 1.0
@@ -243,7 +243,9 @@ def child(arguments: list[str], case: str, seed: int, out: str, err: str) -> Non
 
 def _start(arguments: list[str], case: str, seed: int, folder: Path, out: str) -> BaseProcess:
     context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["esper.runs.run", "esper.telemetry.console", "esper.telemetry.tensorboard", "psutil"])
+    context.set_forkserver_preload(
+        ["esper.runs.run", "esper.telemetry.console", "esper.telemetry.tensorboard", "psutil"]
+    )
     process: BaseProcess = context.Process(target=child, args=(arguments, case, seed, out, str(folder / "err.txt")))
     process.start()
     return process

@@ -29,17 +29,17 @@ from fuzz_run import RunTarget, command
 
 from esper.analysis.arms import ArmError
 from esper.analysis.report import ReportError
-from esper.runs.checkpoint.folder import SCHEMA
-from esper.storage.store import StoreError
-from esper.runs.config import RunConfig
 from esper.envs.make import make_for_training
-from esper.settings.options import ConfigError
+from esper.runs.checkpoint.folder import SCHEMA
+from esper.runs.config import RunConfig
+from esper.runs.layers import SettingsError, file_layer, resolve
 from esper.runs.resume import Resume, ResumeError, find_resume_point, settings_to_resume
 from esper.runs.state import load_run
 from esper.scripts.train import main as esper
-from esper.runs.layers import SettingsError, file_layer, resolve
+from esper.settings.options import ConfigError
 from esper.simic.ppo import PPOAgent
 from esper.simic.vectorized import Training
+from esper.storage.store import StoreError
 from esper.sweep.plan import SweepError
 from esper.telemetry.events import SinkError
 

@@ -18,15 +18,15 @@ from esper.analysis.comparison_table import rows
 from esper.analysis.measures import all_measures
 from esper.analysis.report import _page, read_record
 from esper.analysis.runs import load_updates
-from esper.runs.config import RunConfig
 from esper.policies.policy import load_policy
-from esper.runs.resume import find_resume_point, settings_to_resume
+from esper.runs.config import RunConfig
 from esper.runs.evaluation import Evaluation
-from esper.scripts.train import main as esper
 from esper.runs.layers import Layer, resolve
-from esper.system.stopping import StopRequest
+from esper.runs.resume import find_resume_point, settings_to_resume
+from esper.scripts.train import main as esper
 from esper.sweep.plan import Job, make_sweep, read_sweep
 from esper.sweep.progress import check_same, progress_of
+from esper.system.stopping import StopRequest
 from esper.telemetry.config import TelemetryConfig
 from esper.telemetry.jsonl import JsonlRecord
 from esper.telemetry.stream import Telemetry

@@ -15,9 +15,9 @@ from harness import differences
 
 from esper.analysis.runs import read_events
 from esper.runs.checkpoint.folder import checkpoints_in, load_checkpoint, save_checkpoint
-from esper.storage.store import StoreError
-from esper.runs.run import resume_run, run
 from esper.runs.layers import Layer, resolve
+from esper.runs.run import resume_run, run
+from esper.storage.store import StoreError
 
 ROW = {name: next(iter(levels)) for name, levels in FACTORS.items()} | {"draws": "global", "decay": "linear"}
 

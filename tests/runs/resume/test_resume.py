@@ -19,11 +19,11 @@ from harness import differences
 
 from esper.analysis.runs import load_updates, read_events
 from esper.runs.checkpoint.folder import checkpoints_in, load_checkpoint, save_checkpoint
-from esper.runs.resume import find_resume_point
 from esper.runs.folder import open_run_folder
+from esper.runs.resume import find_resume_point
+from esper.schedules import DECAYS
 from esper.scripts.train import main
 from esper.simic import ScheduleConfig, make_schedule
-from esper.schedules import DECAYS
 
 SMALL = (
     *("--preset", "none", "--lr", "1e-3", "--compile", "off", "--quiet", "--no-tensorboard", "--no-picture"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from esper.runs.checkpoint.folder import save_checkpoint
-from esper.storage.store import StoreError
+from esper.runs.layers import Layer, recorded, resolve
 from esper.runs.resume import (
     Resume,
     ResumeError,
@@ -23,7 +23,7 @@ from esper.runs.resume import (
     settings_to_resume,
 )
 from esper.runs.resume_rules import Mode, may_change
-from esper.runs.layers import Layer, recorded, resolve
+from esper.storage.store import StoreError
 
 GIVEN: dict[str, Any] = {"policy_lr": 0.001, "gamma": 0.9, "seed": 7}
 

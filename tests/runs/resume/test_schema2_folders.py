@@ -17,8 +17,8 @@ import write_schema2
 from write_schema2 import KEPT, RUNS, SWEEP
 
 from esper.analysis.runs import read_events
-from esper.runs.checkpoint.folder import load_checkpoint
 from esper.policies.policy import load_policy
+from esper.runs.checkpoint.folder import load_checkpoint
 from esper.scripts.train import main
 
 OLD = Path(__file__).parent / "schema2"

@@ -1,0 +1,1 @@
+"""One run in a folder: its settings, its session, its checkpoints, its resumption."""
