@@ -197,7 +197,7 @@ def test_what_names_no_render_modes_may_be_drawn(plays: GymnasiumVectorEnv) -> N
         (None, "render returned None; Gymnasium asks for an image [height, width, 3] of uint8"),
         ("Invalid mode", "render returned 'Invalid mode'; Gymnasium asks for"),
         ([np.zeros((8, 8, 3), np.uint8)], "render returned a list of 1 value; Gymnasium asks for"),
-        (np.zeros((8, 8), np.uint8), "render returned an array of uint8 [8, 8]; Gymnasium asks for"),
+        (np.zeros((8, 8, 5), np.uint8), "render returned an array of uint8 [8, 8, 5]; Gymnasium asks for"),
         (np.full((8, 8, 3), 0.5), "render returned an image of float64; Gymnasium asks for uint8"),
     ],
 )

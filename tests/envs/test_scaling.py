@@ -22,6 +22,7 @@ from esper.envs.base import ActionBounds, ContinuousActions
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_env
 from esper.envs.pool import EnvPoolVectorEnv
+from esper.envs.scaling import bounds_to_scale_to
 from esper.policies.evaluate import evaluate, record_gif, run_episodes
 from esper.policies.export import export_policy
 from esper.policies.policy import Policy, load_policy
@@ -71,8 +72,9 @@ def echoes_at_once(num_envs: int, **arguments: Any) -> SyncVectorEnv:
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     gymnasium.register("Echo-v0", entry_point=Echo, vector_entry_point=echoes_at_once)
+    gymnasium.register("Tenth-v0", entry_point=Echo, kwargs={"space": Box(-0.1, 0.1, (2,), dtype=np.float64)})
     yield
-    del gymnasium.registry["Echo-v0"]
+    del gymnasium.registry["Echo-v0"], gymnasium.registry["Tenth-v0"]
 
 
 def scaled_to(space: Any, scale_actions: Any = "auto") -> ActionBounds | None:
@@ -238,6 +240,13 @@ class TestPolicies:
         # 0.4 is 700, but for what the last layer adds; unscaled it would be about -3,500.
         assert min(expected) > -500
         assert record_gif(policy, tmp_path / "a.gif", seed=0) == LENGTH
+
+    def test_act_on_bounds_of_another_type(self, tmp_path: Path) -> None:
+        high = np.full(2, 0.1)
+        policy = load_policy(trained(tmp_path / "run", env="Tenth-v0"))
+        assert policy.network.actions == ContinuousActions(size=2, scaled_to=bounds_to_scale_to("on", -high, high))
+        gymnasium.registry["Tenth-v0"].kwargs = {"space": Box(-0.1, 0.1, (2,), dtype=np.float32)}
+        assert evaluate(policy, episodes=1, seed=0).lengths == [LENGTH]
 
     def test_are_refused_where_the_bounds_are_others(self, tmp_path: Path) -> None:
         policy = load_policy(trained(tmp_path / "run"))

@@ -91,10 +91,10 @@ def registered() -> Iterator[None]:
     del gymnasium.registry["Draws-v0"], gymnasium.registry["TheirSync-v0"]
 
 
-def their_sync(num_envs: int, space: Any) -> SyncVectorEnv:
+def their_sync(num_envs: int, space: Any, mode: str = "SameStep") -> SyncVectorEnv:
     """A vector environment of Gymnasium's that somebody else has made."""
     makers = [lambda: make_draws(space)] * num_envs
-    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode(mode))
 
 
 def random_space(rng: np.random.Generator, depth: int) -> Any:
@@ -104,7 +104,7 @@ def random_space(rng: np.random.Generator, depth: int) -> Any:
         case "box":
             return spaces.Box(-9, 9, shape, dtype=[np.float32, np.float64, np.float16][rng.integers(3)])
         case "whole":
-            return spaces.Box(0, 100, shape, dtype=[np.uint8, np.int8, np.int32, np.int64][rng.integers(4)])
+            return spaces.Box(0, 100, shape, dtype=[np.uint8, np.int8, np.uint16, np.int32, np.int64][rng.integers(5)])
         case "discrete":
             return spaces.Discrete(
                 int(rng.integers(1, 9)), start=int(rng.integers(-5, 5)), dtype=[np.int32, np.int64][rng.integers(2)]
@@ -139,19 +139,24 @@ def loop(space: Any, num_steps: int) -> list[np.ndarray]:
 def played(space: Any, num_steps: int, vector: Any, env: str = "Draws-v0", **kwargs: Any) -> list[np.ndarray]:
     made = make_env(env, num_envs=NUM_ENVS, vector=vector, env_kwargs={"space": space, **kwargs})
     seen = [made.reset(7).copy()]
-    for _ in range(num_steps):
+    in_a_step = made.spec.resets_in_a_step
+    for _ in range(num_steps + in_a_step * num_steps // LENGTH):
         step = made.step(np.zeros(NUM_ENVS, np.int64))
-        seen += [obs.copy() for obs in (step.final_obs, step.obs) if obs is not None]
+        # Where the next step resets, `obs` is the final observation, too.
+        seen += [obs.copy() for obs in (None if in_a_step else step.final_obs, step.obs) if obs is not None]
     made.close()
     return seen
 
 
-@pytest.mark.parametrize("number", range(30))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "number" in metafunc.fixturenames:
+        metafunc.parametrize("number", range(100 if metafunc.config.getoption("--all") else 30))
+
+
 def test_observations_are_those_of_a_plain_loop(number: int) -> None:
     space = random_space(np.random.default_rng(number), depth=2 if number % 3 else 3)
-    modes: list[tuple[Any, dict[str, Any]]] = [("sync", {}), ("native", {}), ("native", {"batch": True})]
-    modes += [("native", {"env": "TheirSync-v0"})]
-    modes += [("async", {})] * (number % 6 == 0)
+    modes: list[tuple[Any, dict[str, Any]]] = [("sync", {}), ("async", {}), ("native", {}), ("native", {"batch": True})]
+    modes += [("native", {"env": "TheirSync-v0", "mode": mode}) for mode in ("SameStep", "NextStep")]
     expected = loop(space, 2 * LENGTH)
     for vector, kwargs in modes:
         for ours, theirs in zip(played(space, 2 * LENGTH, vector, **kwargs), expected, strict=True):

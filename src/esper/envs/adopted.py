@@ -59,10 +59,10 @@ def _raise_named(env: AsyncVectorEnv, successes: Iterable[bool]) -> None:
         raise error if isinstance(error, EnvError) else EnvError(f"environment {index} raised {describe(error)}")
 
 
-def why_it_failed(env: gymnasium.vector.VectorEnv[Any, Any, Any], error: BaseException) -> str:
-    """What an `EnvError` says where `env`, and no copy of it, raised `error`."""
+def why_it_failed(env: gymnasium.vector.VectorEnv[Any, Any, Any], error: BaseException, call: str) -> str:
+    """What an `EnvError` says where `env`, and no copy of it, raised `error` in a `call`."""
     if isinstance(error, BrokenRule):
         return f"{env.num_envs} environments together break Gymnasium's rules: {error}"
     base = env.unwrapped
     process = what_is_wrong(base, error) if isinstance(base, AsyncVectorEnv) else ""
-    return process or f"an environment (of {env.num_envs} together) raised {describe_with_place(error)}"
+    return process or f"an environment (of {env.num_envs} together) raised {call}: {describe_with_place(error)}"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeGuard
 
 import gymnasium
+from gymnasium.spaces import Space
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
@@ -20,9 +23,10 @@ from esper.envs import limits, masks
 from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import EnvError, StateTree
 from esper.envs.generators import Generators
-from esper.envs.rules import BrokenRule, picture
+from esper.envs.rules import BrokenRule, as_frame
 from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.success import success_of
+from esper.settings.options import ConfigError
 from esper.system.errors import describe_with_place, is_ctrl_c
 from esper.system.seeding import integer_seed, seeded_globals, set_global_state
 from esper.system.stopping import Overdue
@@ -68,11 +72,11 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         except BaseException as error:
             raise self._failed("in a step", error) from error
 
-    def reset(self, **arguments: Any) -> Any:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         try:
-            if arguments.get("seed") is not None:
-                self.generators.seed(arguments["seed"])
-            obs, info = self.env.reset(**arguments)
+            if seed is not None:
+                self.generators.seed(seed)
+            obs, info = self.env.reset(seed=seed, options=options)
             self._last = obs
             return obs.copy(), self._mask_of(info, ended=False)
         except EnvError:
@@ -133,7 +137,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def render(self) -> Any:
         try:
-            return picture(self.env.render())
+            return as_frame(self.env.render())
         except BaseException as error:
             raise self._failed("in render", error) from error
 
@@ -173,19 +177,43 @@ def worker(index: int, make: Callable[[], Copy], *rest: Any, seed: int | None) -
     _die_with_parent()
     if seed is not None:
         set_global_state(seeded_globals(integer_seed(seed, f"process {index}")))
+    pipe, _, _, errors = rest[:4]
     try:
+        # What is asked first is whether its spaces are those of copy 0.
+        _, (_, *spaces) = pipe.recv()
         env = make()
         env.generators.alone = True
+        check_same_spaces(env, *spaces)
     except BaseException as error:
-        pipe, _, _, errors = rest[:4]
-        why = f"environment {index} raised in its constructor: {describe_with_place(error)}"
-        errors.put((index, EnvError, why, ""))
-        pipe.recv()
+        errors.put((index, EnvError, in_constructor(index, error), ""))
         pipe.send((None, False))
         return
     # Of the pipe: whoever made it is gone, and cannot be told.
     with contextlib.suppress(OSError):
+        pipe.send(((True, True), True))
         _async_worker(index, lambda: env, *rest)
+
+
+def check_same_spaces(env: gymnasium.Env[Any, Any], *spaces: Space[Any]) -> None:
+    """Hold the observation and the action space of a copy to those of the first one.
+
+    Raises:
+        BrokenRule: when they are others.
+    """
+    for name, space, first in zip(
+        ("observation", "action"), (env.observation_space, env.action_space), spaces, strict=True
+    ):
+        if space != first:
+            raise BrokenRule(f"its {name} space is {space}; that of environment 0 is {first}")
+
+
+def in_constructor(index: int, error: BaseException) -> str:
+    """What to say of `error`, which came of making copy number `index`."""
+    if isinstance(error, BrokenRule):
+        return f"environment {index} breaks Gymnasium's rules: {error}"
+    if isinstance(error, ConfigError):
+        return f"environment {index}: {error.allowed}"
+    return f"environment {index} raised in its constructor: {describe_with_place(error)}"
 
 
 def raise_one(env: AsyncVectorEnv, successes: Iterable[bool]) -> None:
@@ -206,11 +234,7 @@ def first_failure(env: AsyncVectorEnv, successes: Iterable[bool]) -> tuple[int, 
 def what_is_wrong(env: AsyncVectorEnv, error: BaseException) -> str:
     """Which process has died, and how, or has not answered; what came of it here is `error`."""
     if isinstance(error, EOFError | OSError):
-        # The end of its pipe comes a moment before that of the process.
-        ended = wait([process.sentinel for process in env.processes], timeout=2.0)
-        for process in env.processes:
-            if process.sentinel in ended:
-                process.join(1.0)
+        _wait_for_deaths(env.processes)
     deaths = [
         f"the process of environment {index} {_how(process.exitcode)}"
         for index, process in enumerate(env.processes)
@@ -222,12 +246,51 @@ def what_is_wrong(env: AsyncVectorEnv, error: BaseException) -> str:
     return f"environment {', '.join(silent)} has not answered" if isinstance(error, Overdue) else ""
 
 
+def _wait_for_deaths(processes: Collection[BaseProcess]) -> None:
+    """The end of its pipe, and then that of its sentinel, come a moment before that of a process."""
+    ended = wait([process.sentinel for process in processes], timeout=2.0)
+    for process in processes:
+        if process.sentinel in ended:
+            process.join(1.0)
+
+
 def _how(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
 
 
 def _has_answered(pipe: Connection | None) -> bool:
     return pipe is None or pipe.closed or pipe.poll()
+
+
+def not_made(error: BaseException, made: int, num_envs: int, others: set[BaseProcess]) -> EnvError | None:
+    """What to raise in place of `error`, after which `made` copies are there; None for that itself.
+
+    Processes, but for `others`, end: they would wait for whoever made them, and he for them.
+    """
+    processes = set(multiprocessing.active_children()) - others
+    one_died = bool(processes) and isinstance(error, EOFError | ConnectionError)
+    if one_died and len(processes) == num_envs:
+        _wait_for_deaths(processes)
+    alive = {int(process.name.rpartition("-")[2]) for process in processes if process.exitcode is None}
+    for process in processes:
+        process.kill()
+        process.join()
+    if one_died:
+        died = ", ".join(str(index) for index in range(num_envs) if index not in alive)
+        return EnvError(f"the process of environment {died} has died in its constructor")
+    settings = isinstance(error, ConfigError) and error.name != "space"
+    if 0 < made < num_envs and not (settings or is_ctrl_c(error)):
+        # Not the settings, with which others could be made.
+        return EnvError(in_constructor(made, error))
+    return None
+
+
+def close(env: Any) -> None:
+    """Close a vector environment, with its processes if it has some."""
+    if isinstance(env, AsyncVectorEnv):
+        close_processes(env)
+    else:
+        env.close()
 
 
 def close_processes(env: AsyncVectorEnv) -> None:

@@ -9,18 +9,18 @@ from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv
 from numpy.typing import NDArray
 
 from esper.envs.actions import actions_of, to_space
 from esper.envs.adopted import adopt, why_it_failed
 from esper.envs.base import BoolArray, ContinuousActions, EnvError, EnvSpec, ObsArray, StateTree, Step
 from esper.envs.config import ScaleActions
-from esper.envs.copies import close_processes, is_of_copies
+from esper.envs.copies import close, is_of_copies
 from esper.envs.generators import Generators
 from esper.envs.limits import vector_time_limit
 from esper.envs.native import Native, resets_in_a_step
 from esper.envs.observations import observations_of, to_learner
+from esper.envs.rules import BrokenRule, as_frame
 from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.success import Successes
 from esper.settings.options import ConfigError
@@ -64,7 +64,7 @@ class GymnasiumVectorEnv:
 
     def reset(self, seed: int) -> ObsArray:
         self._resetting[:] = False
-        with self._errors():
+        with self._errors("on reset"):
             if self._native:
                 self._generators.seed(seed)
             outcome = self._env.reset(seed=seed)
@@ -83,7 +83,7 @@ class GymnasiumVectorEnv:
                 final_obs = obs.copy() if self._next_step else self._final_observations(obs, done, info)
                 success = self._successes.of(self._info_of_ends(info), done)
         except BaseException as error:
-            self._fail(error)
+            self._fail(error, "in a step")
         if not self._next_step:
             return Step(obs, reward, terminated, truncated, final_obs, None, success)
         resetting, self._resetting = self._resetting, done
@@ -102,7 +102,7 @@ class GymnasiumVectorEnv:
 
     def _find_masks(self) -> bool:
         """Whether the copies come with action masks; from here on they must do what they did now."""
-        with self._errors():
+        with self._errors("on reset"):
             if self._native:
                 found, unused = self._native.find_masks(self._native.reset(self._env.reset(seed=0))[1])
             else:
@@ -123,7 +123,7 @@ class GymnasiumVectorEnv:
             self._native.refuse_masks(info)
 
     def state_dict(self) -> StateTree | None:
-        with self._errors():
+        with self._errors("in state_dict"):
             if self._copies is None:
                 state = capture_all(self._env, self._generators)
             else:
@@ -136,7 +136,11 @@ class GymnasiumVectorEnv:
         if resetting.shape != self._resetting.shape or resetting.dtype != np.bool_:
             raise ValueError(f"resetting is {resetting.dtype} {resetting.shape}, not bool {self._resetting.shape}")
         if self._copies is None:
-            restore_all(self._env, self._generators, state["copies"])
+            try:
+                with self._errors("in load_state_dict"):
+                    restore_all(self._env, self._generators, state["copies"])
+            except EnvError as error:
+                raise ValueError(f"{error}; --fresh-episodes begins new ones") from error
         else:
             names = [str(index) for index in range(self.spec.num_envs)]
             if set(state["copies"]) != set(names):
@@ -146,17 +150,18 @@ class GymnasiumVectorEnv:
         self._resetting = resetting
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Whatever the environment raises within becomes an `EnvError`."""
+    def _errors(self, call: str) -> Iterator[None]:
+        """Whatever the environment raises within, which is `call`, becomes an `EnvError`."""
         try:
             yield
         except BaseException as error:
-            self._fail(error)
+            self._fail(error, call)
 
-    def _fail(self, error: BaseException) -> NoReturn:
+    def _fail(self, error: BaseException, call: str) -> NoReturn:
         if isinstance(error, EnvError) or is_ctrl_c(error):
             raise error
-        raise EnvError(why_it_failed(self._env, error)) from error
+        # To a context manager, a RuntimeError from a StopIteration is that StopIteration.
+        raise EnvError(why_it_failed(self._env, error, call)) from (None if isinstance(error, StopIteration) else error)
 
     @property
     def render_fps(self) -> int:
@@ -169,18 +174,14 @@ class GymnasiumVectorEnv:
             ConfigError: when it cannot be drawn on this machine.
         """
         try:
-            frames = self._env.render()
+            frames: Any = self._env.render()
+            return as_frame(frames[0])
         except BaseException as error:  # Renderers raise types of their own: mujoco.FatalError, pygame.error, ...
             if is_ctrl_c(error):
                 raise
             name = self._env.spec.id if self._env.spec else str(self._env)
-            why = str(error) if isinstance(error, EnvError) else describe(error)
+            why = str(error) if isinstance(error, EnvError | BrokenRule) else describe(error)
             raise ConfigError("env", name, f"cannot be drawn here: {why}") from error
-        assert frames is not None
-        return np.asarray(frames[0], dtype=np.uint8)
 
     def close(self) -> None:
-        if isinstance(self._env, AsyncVectorEnv):
-            close_processes(self._env)
-        else:
-            self._env.close()
+        close(self._env)

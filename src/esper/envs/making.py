@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
@@ -19,7 +20,7 @@ from esper.envs.actions import actions_of
 from esper.envs.atari import Drawn, is_atari, native_arguments
 from esper.envs.base import EnvError
 from esper.envs.config import EnvConfig, ScaleActions
-from esper.envs.copies import Copy, raise_one, worker
+from esper.envs.copies import Copy, check_same_spaces, close, not_made, raise_one, worker
 from esper.envs.families import find_spec, missing_package, wrapped
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.limits import limited
@@ -29,7 +30,7 @@ from esper.envs.observations import is_image, observations_of
 from esper.envs.rules import checked
 from esper.envs.window import check_can_be_drawn, check_can_be_shown, paced
 from esper.settings.options import ConfigError
-from esper.system.errors import describe, describe_with_place, exits_raise, is_ctrl_c
+from esper.system.errors import describe, describe_with_place, exits_raise, is_ctrl_c, is_out_of_memory
 
 velocity.register()
 
@@ -124,6 +125,8 @@ def _make_copies(
     made: list[Copy] = []
 
     def counted(env: gymnasium.Env[Any, Any]) -> Copy:
+        if made:
+            check_same_spaces(env, made[0].observation_space, made[0].action_space)
         made.append(Copy(env))
         return made[-1]
 
@@ -135,7 +138,7 @@ def _make_copies(
     adapters = (wrapped, without_mask, flattened)
     others = set(multiprocessing.active_children())
     try:
-        with warnings.catch_warnings(), exits_raise():
+        with warnings.catch_warnings():
             # It prints as warnings what it then raises.
             warnings.filterwarnings("ignore", message=r"\x1b\[31mERROR", category=UserWarning)
             env: Any = make_vec(
@@ -146,16 +149,8 @@ def _make_copies(
                 **config.env_kwargs,
             )
     except BaseException as error:
-        # They would wait for whoever made them, and he for them.
-        for process in set(multiprocessing.active_children()) - others:
-            process.kill()
-        if isinstance(error, EOFError | ConnectionError):
-            raise EnvError(f"a process of {config.env} has died in its constructor") from error
-        if 0 < len(made) < num_envs and not (isinstance(error, ConfigError) or is_ctrl_c(error)):
-            # Not the settings, with which others could be made.
-            raise EnvError(
-                f"environment {len(made)} raised in its constructor: {describe_with_place(error)}"
-            ) from error
+        if failure := not_made(error, len(made), num_envs, others):
+            raise failure from error
         raise
     if async_:
         env._raise_if_errors = functools.partial(raise_one, env)
@@ -166,7 +161,10 @@ def _make_copies(
 def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     limit = {} if config.max_episode_steps is None else {"max_episode_steps": config.max_episode_steps}
     arguments = native_arguments(config) if is_atari(config.env) else {**config.env_kwargs, **limit}
-    env = gymnasium.make_vec(config.env, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
+    with warnings.catch_warnings():
+        # What it says of them is an error here.
+        warnings.filterwarnings("ignore", message=r".*AutoresetMode", category=UserWarning)
+        env = gymnasium.make_vec(config.env, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
     mode = env.metadata.get("autoreset_mode")
     if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
         raise ConfigError("vector", config.vector, f"{config.env} resets by '{mode}' natively; use sync")
@@ -175,17 +173,24 @@ def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv
 
 def _make(config: EnvConfig, make: Callable[[], Any]) -> GymnasiumVectorEnv:
     try:
-        return GymnasiumVectorEnv(make(), config.scale_actions)
+        with exits_raise():
+            env = make()
+            try:
+                return GymnasiumVectorEnv(env, config.scale_actions)
+            except BaseException:
+                with contextlib.suppress(BaseException):
+                    close(env)
+                raise
     except ConfigError as error:
         raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise ConfigError("env", config.env, missing_package(config.env, error)) from None
     except gymnasium.error.Error as error:
         raise ConfigError("env", config.env, f"cannot be made: {describe(error, first_line=True)}") from error
-    except (EnvError, MemoryError):
+    except EnvError:
         raise
     except BaseException as error:
-        if is_ctrl_c(error) or "allocate memory" in describe(error):
+        if is_ctrl_c(error) or is_out_of_memory(error):
             raise
         if config.env_kwargs and isinstance(error, TypeError | ValueError | LookupError | AssertionError):
             reason = f"{config.env} refuses them: {describe(error)}"

@@ -35,8 +35,8 @@ class MaskTaken(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._only = next(iter(left)) if len(left) == 1 else None
         self.observation_space = Dict(left) if self._only is None else left[self._only]
 
-    def reset(self, **arguments: Any) -> Any:
-        obs, info = self.env.reset(**arguments)
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        obs, info = self.env.reset(seed=seed, options=options)
         return self._rest(obs), {NAME: obs[NAME], **info}
 
     def step(self, action: Any) -> Any:

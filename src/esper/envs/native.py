@@ -16,7 +16,7 @@ from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import BoolArray
 from esper.envs.masks import INFOS, LOOKS_LIKE_ONE, NAME
 from esper.envs.observations import flatten_batch
-from esper.envs.rules import RESET, STEP, BrokenRule, conformed, parts, shown
+from esper.envs.rules import RESET, STEP, BrokenRule, as_numbers, conformed, parts, shown
 from esper.settings.options import ConfigError
 
 
@@ -75,7 +75,7 @@ class Native:
         if finals is None:
             # As it was called before Gymnasium 1.0.
             finals, there = self._of_copies(info, "final_observation")
-        if finals is None or len(finals) == 0:
+        if finals is None:
             raise BrokenRule("step returned no final_obs in info where an episode ended; Gymnasium asks for it")
         if missing := np.flatnonzero(done & ~there).tolist():
             raise BrokenRule(f"step returned no final_obs of environment {missing[0]}, where an episode ended")
@@ -153,8 +153,8 @@ class Native:
         return np.asarray(final if isinstance(self._space, Box) else flatten(self._space, final))
 
     def _numbers(self, values: Any, name: str) -> NDArray[Any]:
-        array = np.asarray(values)
-        if array.shape != self._rows or array.dtype.kind not in "biuf":
+        array = as_numbers(values)
+        if array is None or array.shape != self._rows:
             raise BrokenRule(f"step returned {shown(values)} as {name}; Gymnasium asks for [{self._num_envs}]")
         return array
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 RESET = "observation, info"
 STEP = "observation, reward, terminated, truncated, info"
-_NUMBERS = frozenset({float, int, np.float64, np.float32, np.int64})
+_NUMBERS = frozenset({float, np.float64, np.float32, np.int64})
 _FLAGS = frozenset({bool, np.bool_})
 
 
@@ -32,18 +32,19 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
-        self._space = env.observation_space
+        # Asked for once: they may be made anew each time, and what is outside has to see the same ones throughout.
+        self._space = self.observation_space = env.observation_space
+        self.action_space = env.action_space
         # Those of arrays that are right as they are; what else there is takes longer to check.
         plain = type(self._space) is Box
         self._shape: Any = self._space.shape if plain else None
         self._dtype: Any = self._space.dtype if plain else None
 
-    # Gymnasium's checker, which can be around this, finds seed and options in "kwargs" by name.
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         try:
-            outcome = self.env.reset(**kwargs)
+            outcome = self.env.reset(seed=seed, options=options)
         except TypeError as error:
-            if _takes(self.env.reset, kwargs):
+            if _takes(self.env.reset, {"seed": seed, "options": options}):
                 raise
             raise BrokenRule("reset takes no seed and options; Gymnasium asks for both, by name") from error
         obs, info = parts(outcome, "reset", RESET)
@@ -103,6 +104,8 @@ def shown(value: Any) -> str:
         return f"an array of {value.dtype} {list(value.shape)}"
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)} value{'' if len(value) == 1 else 's'}"
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"an integer of {value.bit_length()} bits"
     if value is None or isinstance(value, bool | int | float | str):
         text = repr(value)
         return text if len(text) <= 40 else f"{text[:40]}..."
@@ -133,7 +136,7 @@ def conformed(space: Space[Any], obs: Any, name: str) -> Any:
     if not isinstance(space, Box | MultiBinary | MultiDiscrete):
         # A wrapper may go on to leave it out, as the text of a mission; what comes to the learner is checked apart.
         return obs
-    array = _array(obs)
+    array = as_numbers(obs)
     if array is None or array.shape != space.shape:
         raise BrokenRule(f"{name} is {shown(obs)}; its space has the shape {list(space.shape or ())}")
     array = lossless(array, space.dtype, name)
@@ -142,37 +145,24 @@ def conformed(space: Space[Any], obs: Any, name: str) -> Any:
     return array
 
 
-def picture(frame: Any) -> NDArray[np.uint8]:
-    """What `render` returned as an image [height, width, 3] of uint8, or one with a fourth channel of opacity.
-
-    Raises:
-        BrokenRule: when it is none.
-    """
-    array = _array(frame)
-    if array is None or array.ndim != 3 or array.shape[2] not in (3, 4):
-        raise BrokenRule(f"render returned {shown(frame)}; Gymnasium asks for an image [height, width, 3] of uint8")
-    if array.dtype != np.uint8:
-        raise BrokenRule(f"render returned an image of {array.dtype}; Gymnasium asks for uint8")
-    return array
-
-
 def lossless(array: NDArray[Any], dtype: Any, name: str) -> NDArray[Any]:
-    """`array` as `dtype`; numbers may be rounded to floats, and nothing else.
+    """`array` as `dtype`; numbers may be rounded to floats, beyond all floats to infinity, and nothing else.
 
     Raises:
         BrokenRule: where integers or booleans would be other numbers than `array` has.
     """
-    if array.dtype == dtype or np.issubdtype(dtype, np.floating):
+    if array.dtype == dtype:
         return array
-    with np.errstate(invalid="ignore"):
+    # What has become infinite is found where it is learned from.
+    with np.errstate(invalid="ignore", over="ignore"):
         converted = array.astype(dtype)
-    if not (converted == array).all():
+    if not np.issubdtype(dtype, np.floating) and not (converted == array).all():
         raise BrokenRule(f"{name} has {array.dtype} numbers that its space, of {np.dtype(dtype)}, cannot hold")
     return converted
 
 
 def _choice(space: Discrete, obs: Any, name: str) -> int:
-    array = _array(obs)
+    array = as_numbers(obs)
     if array is None or array.size != 1 or not (number := array.item()) == number // 1:
         raise BrokenRule(f"{name} is {shown(obs)}; its space, {space}, has whole numbers")
     if not space.start <= number < space.start + space.n:
@@ -180,7 +170,7 @@ def _choice(space: Discrete, obs: Any, name: str) -> int:
     return int(number)
 
 
-def _array(value: Any) -> NDArray[Any] | None:
+def as_numbers(value: Any) -> NDArray[Any] | None:
     """`value` as an array of numbers or booleans, or None when it is none."""
     try:
         array = np.asarray(value)
@@ -190,17 +180,36 @@ def _array(value: Any) -> NDArray[Any] | None:
 
 
 def _number(reward: Any) -> float:
-    array = _array(reward)
+    if type(reward) is int and reward.bit_length() < 64:
+        return float(reward)
+    array = as_numbers(reward)
     if array is None or array.size != 1:
         raise BrokenRule(f"step returned {shown(reward)} as reward; Gymnasium asks for a number")
     return float(array.item())
 
 
 def _flag(value: Any, name: str) -> bool:
-    array = _array(value)
+    array = as_numbers(value)
     if array is None or array.size != 1 or array.item() not in (0, 1):
         raise BrokenRule(f"step returned {shown(value)} as {name}; Gymnasium asks for True or False")
     return bool(array.item())
+
+
+def as_frame(frame: Any) -> NDArray[np.uint8]:
+    """What `render` returned, in colour or grey, as an image [height, width, 3].
+
+    Raises:
+        BrokenRule: when it is none.
+    """
+    array = as_numbers(frame)
+    if array is not None and array.ndim == 2:  # grey
+        array = np.stack([array] * 3, axis=-1)
+    if array is None or array.ndim != 3 or array.shape[2] not in (3, 4) or not array.size:
+        raise BrokenRule(f"render returned {shown(frame)}; Gymnasium asks for an image [height, width, 3] of uint8")
+    try:
+        return lossless(array[..., :3], np.dtype(np.uint8), "an image")
+    except BrokenRule:
+        raise BrokenRule(f"render returned an image of {array.dtype}; Gymnasium asks for uint8") from None
 
 
 def _information(info: Any, call: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from esper.envs.base import Step, VectorEnv
+from esper.envs.base import Actions, Step, VectorEnv, scaled_to
 from esper.envs.config import MAX_EPISODE_STEPS, EnvConfig
 from esper.envs.make import make_from_config, make_rendered, make_shown
 from esper.envs.watched import watched
@@ -265,6 +265,15 @@ def _generators(seed: int) -> GlobalGenerators:
     return GlobalGenerators(integer_seed(seed, "evaluation"))
 
 
+def _same(ours: Actions, theirs: Actions) -> bool:
+    """Whether actions are the same, but for the type of bounds: EnvPool has some in float64, Gymnasium in float32."""
+    bounds, others = scaled_to(ours), scaled_to(theirs)
+    if bounds is None or others is None or len(bounds.low) != len(others.low):
+        return ours == theirs
+    pairs = ((bounds.low, others.low), (bounds.high, others.high))
+    return all(np.array_equal(*np.array(pair, dtype=np.float32)) for pair in pairs)
+
+
 class _Player:
     """`network` in `env`, from a reset on, with what it remembers.
 
@@ -273,7 +282,7 @@ class _Player:
     """
 
     def __init__(self, network: ActorCritic, env: VectorEnv, seed: int, start: str = "evaluation") -> None:
-        if network.actions != env.spec.actions:
+        if not _same(network.actions, env.spec.actions):
             raise ConfigError("actions", network.actions, f"the policy's; the environment takes {env.spec.actions}")
         self._network, self._env = network, env
         self._obs = env.reset(integer_seed(seed, start))

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from esper.envs.base import EnvError
 from esper.envs.make import make_for_training
 from esper.envs.watched import GivenUp, watched
@@ -34,7 +32,7 @@ from esper.simic.threads import torch_threads
 from esper.simic.vectorized import Training, TrainResult
 from esper.storage import files
 from esper.storage.store import StoreError, dump_json
-from esper.system.errors import describe
+from esper.system.errors import describe, is_out_of_memory
 from esper.system.stopping import StopRequest, stop_request
 from esper.telemetry.events import CheckpointSaved, Event, Sink, SinkError
 from esper.telemetry.jsonl import JsonlRecord
@@ -159,11 +157,10 @@ def _false_starts_reported(stop: StopRequest) -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise RunError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
-        reason = describe(error)
-        # torch has no type of its own for this on the CPU.
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in reason:
+        if not is_out_of_memory(error):
             raise
-        raise RunError(f"num_envs, num_steps or hidden_sizes ask for more memory than there is: {reason}") from None
+        asked = "num_envs, num_steps, hidden_sizes or the environment ask for more memory than there is"
+        raise RunError(f"{asked}: {describe(error)}") from None
 
 
 @contextlib.contextmanager

@@ -88,7 +88,9 @@ class Collector:
                 memory[torch.from_numpy(self._begins).to(memory.device)] = 0.0
             act(*row, memory)
             outcome = self._env.step(actions[step])
-            self._obs, rewards[step], terminated[step], truncated[step], last, ignored, success = outcome
+            self._obs, reward, terminated[step], truncated[step], last, ignored, success = outcome
+            with np.errstate(over="ignore"):  # beyond float32 it is infinite, and found as such
+                rewards[step] = reward
             self._masks = self._env.action_masks
             if last is not None:
                 final_obs[step] = last

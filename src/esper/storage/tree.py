@@ -176,7 +176,12 @@ def _check_tensor(value: Any, form: Tensor, here: str) -> None:
 
 
 def _kind(value: Any) -> str:
-    return "a tensor" if isinstance(value, Tensor) else f"{value!r:.60} ({type(value).__name__})"
+    if isinstance(value, Tensor):
+        return "a tensor"
+    try:
+        return f"{value!r:.60} ({type(value).__name__})"
+    except Exception:  # of somebody's environment: it need not have a text
+        return f"a value of type {type(value).__name__}"
 
 
 def _some(names: set[Any]) -> str:

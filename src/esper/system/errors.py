@@ -24,6 +24,8 @@ def describe(error: BaseException, *, first_line: bool = False) -> str:
     except BaseException as another:
         text = f"its text cannot be shown, {type(another).__name__}"
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    # JSON has no halves of characters, as names of files can have them; a record with one could not be read.
+    text = text.encode(errors="backslashreplace").decode()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -41,6 +43,13 @@ def describe_with_place(error: BaseException, *, first_line: bool = False) -> st
 def is_ctrl_c(error: BaseException) -> bool:
     """Whether `error` can be Ctrl-C in a program that leaves it to Python, and not something that was raised."""
     return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that there is less memory than was asked for. torch has a type for this on GPUs alone."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(said in describe(error) for said in ("allocate memory", "Storage size calculation overflowed"))
 
 
 @contextlib.contextmanager
