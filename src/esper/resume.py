@@ -16,7 +16,7 @@ from esper.options import ConfigError, flatten, format_value
 from esper.resume_rules import Mode, changes, may_change
 from esper.resume_upgrade import upgraded_settings
 from esper.run_folder import CHECKPOINTS
-from esper.settings import Layer, Settings, SettingsError, file_layer, recorded_layer, resolve
+from esper.settings import Layer, Settings, SettingsError, file_layer, recorded_layer, resolve, with_common_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, 
     reason = None if trust else files.unnamed_import(stored, ChainMap(*(dict(each.values) for each in layers[::-1])))
     if reason:
         raise ResumeError(f"{point.source}: {reason}")
-    settings = resolve([Layer(source=str(point.source), values=stored), *layers])
+    settings = resolve([Layer(source=str(point.source), values=with_common_names(stored)), *layers])
     changed = changes(point.config, settings.config)
     wrong = [name for name in changed if not may_change(name, mode)]
     if wrong:
