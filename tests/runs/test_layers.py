@@ -20,6 +20,7 @@ from esper.runs.layers import (
     preset_layer,
     recorded,
     resolve,
+    with_common_names,
 )
 from esper.schedules import ScheduleConfig
 from esper.settings.options import flatten, parse, settings_of
@@ -104,6 +105,36 @@ class TestLayers:
             {"lr": 5e-4, "policy_lr_decay": "piecewise", "policy_lr_points": [[0, 2e-3], [5, 1e-4]]}
         ).config.ppo
         assert (ppo.policy_lr.peak, ppo.value_lr) == (2e-3, ScheduleConfig(peak=5e-4))
+
+    @pytest.mark.parametrize(
+        "layers",
+        [
+            (POINTS, {"lr_decay": "linear"}),
+            (POINTS, {"lr_decay": "constant", "lr_points": None}),
+            (POINTS, {"lr_points": "none"}, {"lr_decay": "linear"}),
+            ({"lr": 5e-4}, POINTS, {"policy_lr_decay": "linear", "value_lr_decay": "cosine"}),
+            (POINTS | {"lr_points": "0:2e-3,5:1e-4"}, {"lr_decay": "linear"}),
+            ({"lr_points": [[0, 1.0]]}, POINTS, {"lr_decay": "linear"}),
+        ],
+        ids=str,
+    )
+    def test_the_rate_of_the_first_point_stays_the_base_rate_without_points(
+        self, layers: tuple[dict[str, Any], ...]
+    ) -> None:
+        resolved = settings(*layers)
+        ppo = resolved.config.ppo
+        assert (ppo.policy_lr.peak, ppo.policy_lr.points) == (ppo.value_lr.peak, ppo.value_lr.points) == (2e-3, None)
+        assert resolved.origins["policy_lr"].name == "lr_points"
+
+    def test_but_not_beside_a_base_rate(self) -> None:
+        ppo = settings(self.POINTS, {"lr": 5e-4, "lr_decay": "linear"}).config.ppo
+        assert (ppo.policy_lr.peak, ppo.value_lr.peak) == (5e-4, 5e-4)
+
+    def test_points_that_cannot_be_read_are_named_where_they_were_given(self) -> None:
+        with pytest.raises(SettingsError, match="must be an update:rate pair") as error:
+            settings(self.POINTS | {"lr_points": [[0]]}, {"lr_decay": "linear"})
+        assert error.value.origin == Origin(source="layer 0", name="lr_points")
+        assert settings(self.POINTS | {"lr_points": []}, {"lr_decay": "linear"}).config.ppo.policy_lr.peak == 3e-4
 
     def test_points_replace_the_default_of_a_coefficient(self) -> None:
         ppo = settings({"clip_coef_decay": "piecewise", "clip_coef_points": [[0, 0.3], [5, 0.1]]}).config.ppo
@@ -194,7 +225,42 @@ class TestRecord:
         assert set(flatten(RunConfig())) - set(recorded(RunConfig())) == {"run_dir", "quiet", "max_minutes"}
 
 
+def test_what_both_components_share_has_a_common_name_but_for_the_base_rate() -> None:
+    given = {"lr": 1e-3, "lr_decay": "cosine", "lr_warmup_steps": 5, "value_lr_min_ratio": 0.1}
+    values = flatten(settings(given).config)
+    named = with_common_names(values)
+    assert (named["lr_decay"], named["lr_warmup_steps"]) == ("cosine", 5)
+    assert (named["policy_lr"], named["value_lr"], named["value_lr_min_ratio"]) == (1e-3, 1e-3, 0.1)
+    assert not {"lr", "lr_min_ratio", "policy_lr_decay", "value_lr_decay"} & set(named)
+    assert settings(named).config == settings(values).config
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"lr_decay": "piecewise", "lr_points": [[0, 2e-3], [5, 1e-4]]},
+        {"lr_decay": "piecewise", "policy_lr_points": [[0, 2e-3]], "value_lr_points": [[0, 2e-3], [5, 1e-4]]},
+        {"policy_lr_decay": "piecewise", "policy_lr_points": [[0, 3e-4]]},
+        {"policy_lr_decay": "step", "policy_lr_step_size": 5, "policy_lr_gamma": 0.5, "value_lr_decay": "linear"},
+        {"lr_warmup_frac": 0.1, "value_lr_warmup_steps": 7, "lr_min_ratio": 0.1, "lr_decay": "linear"},
+    ],
+    ids=str,
+)
+def test_common_names_mean_the_same(given: dict[str, Any]) -> None:
+    config = settings({}, {key: value for key, value in given.items() if not key.startswith("value_lr")}, given).config
+    assert settings(with_common_names(flatten(config))).config == config
+
+
 class TestFiles:
+    @pytest.mark.parametrize("points", ['"0:2e-3,5:1e-4"', "[[0, 2e-3], [5, 1e-4]]"])
+    @pytest.mark.parametrize("sizes", ['"32,16"', "[32, 16]"])
+    def test_lists_are_lists_or_text_as_flags_have_it(self, tmp_path: Path, points: str, sizes: str) -> None:
+        path = tmp_path / "run.toml"
+        path.write_text(f'lr_decay = "piecewise"\nlr_points = {points}\nhidden_sizes = {sizes}\n')
+        ppo = resolve([file_layer(path)]).config.ppo
+        assert ppo.value_lr.points == ((0, 2e-3), (5, 1e-4))
+        assert ppo.network.hidden_sizes == (32, 16)
+
     def test_toml(self, tmp_path: Path) -> None:
         path = tmp_path / "run.toml"
         path.write_text('total_timesteps = 1_000\nlr_decay = "linear"\nlr_min_ratio = 0.1\ntarget_kl = "none"\n')
@@ -314,8 +380,10 @@ class TestParsing:
             ("policy_lr", "fast"),
             ("hidden_sizes", "64,x"),
             ("policy_lr_points", "0-1"),
+            ("policy_lr_points", "0:1e-3,5"),
             ("env_kwargs", "{"),
             ("env_kwargs", "[1]"),
+            ("env_kwargs", '{"a": ' + "9" * 5000 + "}"),
             ("vector", "parallel"),
             ("num_envs", "none"),
         ],

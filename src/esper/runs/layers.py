@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, TypeAlias
 
 from esper.runs.config import RunConfig
 from esper.schedules.config import DECAY_PARAMETERS, USES
-from esper.settings.options import ConfigError, flatten, nearest, settings_of, unflatten
+from esper.settings.options import ConfigError, flatten, nearest, parse, settings_of, unflatten
 from esper.simic.config import SCHEDULES
 from esper.storage import files
 
@@ -24,6 +25,8 @@ COMPONENT_LRS = ("policy_lr", "value_lr")
 _PATTERN = frozenset("*?[")
 # What runs did before there was a setting, by its name: so it is where a record does not have it.
 _BEFORE: Mapping[str, Any] = {"scale_actions": "off"}
+_NONE = (None, "none")
+_POINTS = tuple(f"{prefix}_points" for prefix in SCHEDULES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,17 @@ def common_names() -> dict[str, str]:
     }
 
 
+def with_common_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values`, with one name for what both components have the same of; their base rates keep their own."""
+    merged = dict(values)
+    for common, policy in common_names().items():
+        value = policy.replace(*COMPONENT_LRS, 1)
+        if common != COMMON_LR and merged[policy] == merged[value]:
+            merged[common] = merged.pop(policy)
+            del merged[value]
+    return merged
+
+
 def resolve(layers: Sequence[Layer]) -> Settings:
     """Merge `layers`, the strongest last.
 
@@ -78,8 +92,15 @@ def resolve(layers: Sequence[Layer]) -> Settings:
         SettingsError: for an unknown name or a value that cannot be used.
     """
     values, origins = merge(layers)
-    try:
+    with placed(origins):
         return Settings(config=unflatten(RunConfig, values), origins=origins)
+
+
+@contextlib.contextmanager
+def placed(origins: Mapping[str, Origin]) -> Iterator[None]:
+    """A `ConfigError` within becomes a `SettingsError`, with the place in `origins`."""
+    try:
+        yield
     except ConfigError as error:
         raise SettingsError(error, origin_of(error, origins)) from None
 
@@ -95,12 +116,14 @@ def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Origin]]:
     for layer in layers:
         # A component's own settings are stronger than those given for both, wherever they stand in the layer.
         for given in _common_and_own(layer):
+            before = {name: (values[name], origins[name]) for name in _POINTS if name in values}
             for name in _superseded(values, given):
                 values.pop(name, None)
                 origins.pop(name, None)
             for name, (given_as, value) in given.items():
                 values[name] = value
                 origins[name] = Origin(source=layer.source, name=given_as)
+            _keep_base_rates(before, values, origins)
         common, left = Origin(source=layer.source, name=COMMON_LR), [origins.get(name) for name in COMPONENT_LRS]
         if COMMON_LR in layer.values and common not in left and None in left:
             allowed = "no component is left that uses it; give no base rate beside points"
@@ -109,6 +132,23 @@ def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Origin]]:
         if prefix not in values and values.get(points := f"{prefix}_points") is not None:
             origins[prefix] = origins[points]
     return values, origins
+
+
+def _keep_base_rates(
+    points: Mapping[str, tuple[Any, Origin]], values: dict[str, Any], origins: dict[str, Origin]
+) -> None:
+    """Where `points` are no longer in `values`, and nothing else has the base rate: it stays that of the first point.
+
+    Raises:
+        SettingsError: for points that cannot be read.
+    """
+    for name, (value, origin) in points.items():
+        prefix = name.removesuffix("_points")
+        if values.get(name) in _NONE and prefix not in values:
+            with placed({name: origin}):
+                pairs = parse(name, value, settings_of(RunConfig)[name].type)
+            if pairs:
+                values[prefix], origins[prefix] = pairs[0][1], origin
 
 
 def origin_of(error: ConfigError, origins: Mapping[str, Origin]) -> Origin | None:
@@ -160,7 +200,7 @@ def _superseded(values: Mapping[str, Any], stronger: _Given) -> list[str]:
         given = {
             name.removeprefix(f"{prefix}_"): value
             for name, (_, value) in stronger.items()
-            if name.startswith(f"{prefix}_") and value not in (None, "none")
+            if name.startswith(f"{prefix}_") and value not in _NONE
         }
         for unit, other in (("warmup_steps", "warmup_frac"), ("warmup_frac", "warmup_steps")):
             if unit in given:

@@ -11,7 +11,7 @@ from typing import Any
 from esper.runs.checkpoint.folder import MANIFEST, SCHEMA, checkpoints_in, read_checkpoint
 from esper.runs.config import RunConfig
 from esper.runs.folder import CHECKPOINTS
-from esper.runs.layers import Layer, Settings, SettingsError, file_layer, recorded_layer, resolve
+from esper.runs.layers import Layer, Settings, SettingsError, file_layer, recorded_layer, resolve, with_common_names
 from esper.runs.resume_rules import Mode, changes, may_change
 from esper.runs.resume_upgrade import upgraded_settings
 from esper.settings.options import ConfigError, flatten, format_value
@@ -144,7 +144,7 @@ def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, 
     reason = None if trust else files.unnamed_import(stored, ChainMap(*(dict(each.values) for each in layers[::-1])))
     if reason:
         raise ResumeError(f"{point.source}: {reason}")
-    settings = resolve([Layer(source=str(point.source), values=stored), *layers])
+    settings = resolve([Layer(source=str(point.source), values=with_common_names(stored)), *layers])
     changed = changes(point.config, settings.config)
     wrong = [name for name in changed if not may_change(name, mode)]
     if wrong:

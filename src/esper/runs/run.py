@@ -21,7 +21,7 @@ from esper.runs.config import RunConfig
 from esper.runs.evaluation import Evaluation
 from esper.runs.events import run_finished, run_resumed, run_started
 from esper.runs.folder import RunFolder, create_run_folder, open_run_folder, resume_command
-from esper.runs.layers import Layer, recorded
+from esper.runs.layers import Layer, placed, recorded
 from esper.runs.resume import Resume, ResumeError, ResumePoint, check_newest, find_resume_point, settings_to_resume
 from esper.runs.resume_rules import Mode, changes
 from esper.runs.state import capture_run, env_seed, load_run
@@ -67,7 +67,7 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
 
     Raises:
         ConfigError: for settings that cannot be used, an environment that cannot be made, an unusable folder.
-        StoreError, ResumeError: for a state that cannot be gone on from.
+        StoreError, ResumeError: for a state, or a record, that cannot be gone on from.
         RunError: when the environment raised, or something cannot be written any more.
     """
     _check_recordable(config)
@@ -78,8 +78,7 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
         with _false_starts_reported(stop):
             env = watched(make_for_training(config.environment, config.ppo.num_envs, env_seed(config, 0)), stop)
             stack.callback(env.close)
-            debug = config.telemetry.telemetry == "debug"
-            agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug)
+            agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=config.telemetry.telemetry == "debug")
             stack.enter_context(agent.optimization.torch_threads())
             training = Training(agent, env, env_seed=env_seed(config, 0))
             rates_before = load_run(config, training, resume) if resume and resume.point.state else None
@@ -114,17 +113,18 @@ def resume_run(
     point = find_resume_point(path)
     if point.state is None:
         _log.warning("%s was stopped before its first checkpoint: it begins anew", path)
-    config = settings_to_resume(point, layers, mode, trust=trust).config
-    return config, run(config, sinks(config), Resume(point=point, mode=mode, fresh_episodes=fresh_episodes))
+    settings = settings_to_resume(point, layers, mode, trust=trust)
+    with placed(settings.origins):
+        resume = Resume(point=point, mode=mode, fresh_episodes=fresh_episodes)
+        return settings.config, run(settings.config, sinks(settings.config), resume)
 
 
 def _check_recordable(config: RunConfig) -> None:
     try:
         dump_json(recorded(config))
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            "env_kwargs", config.environment.env_kwargs, f"must be JSON to be recorded: {error}"
-        ) from None
+        allowed = f"must be JSON to be recorded: {error}"
+        raise ConfigError("env_kwargs", config.environment.env_kwargs, allowed) from None
 
 
 def goes_on_in_place(config: RunConfig, point: ResumePoint) -> bool:
@@ -299,7 +299,7 @@ class _Session:
                 limit=partial(self._stop.limited, SECONDS_TO_CLOSE_A_SINK),
             )
         except SinkError as error:
-            raise RunError(f"{error}; go on in another folder with --run-dir") from None
+            raise ResumeError(f"{error}; go on in another folder with --run-dir") from None
         self._stack.callback(self._telemetry.close)
         files.write(folder.config, dump_json(recorded(self._config)))
 

@@ -6,13 +6,13 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper.runs.config import RunConfig
 from esper.runs.folder import BEST, named_again, resume_command
-from esper.runs.layers import Origin, Settings, SettingsError, file_layer, merge, origin_of
+from esper.runs.layers import Settings, SettingsError, file_layer, placed
 from esper.runs.resume_rules import MODES
 from esper.scripts.flags import (
     STOPPED_BY,
@@ -30,7 +30,7 @@ from esper.scripts.flags import (
     settings_from,
 )
 from esper.scripts.output import lost_output
-from esper.settings.options import ConfigError, flatten
+from esper.settings.options import flatten
 from esper.storage import files
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def train(settings: Settings) -> int:
     from esper.runs.run import run as run_training
 
     config = settings.config
-    with _failures(settings.origins):
+    with _failures(), placed(settings.origins):
         notices = beyond_end(in_force(config.ppo), settings.origins)
         result = run_training(config, sinks=_sinks(config, notices))
     return _conclude(config, result)
@@ -111,13 +111,10 @@ def resume(args: argparse.Namespace) -> int:
 
     if args.preset != "auto" or args.print_config:
         fail("--resume: has the settings of its run; --preset and --print-config do not go with it", "esper ppo")
-    origins: dict[str, Origin] = {}
-    with _failures(origins):
-        layers = given_layers(args)
-        origins.update(merge(layers)[1])
+    with _failures():
         config, result = resume_run(
             args.resume,
-            layers,
+            given_layers(args),
             mode=args.resume_schedule,
             fresh_episodes=args.fresh_episodes,
             trust=args.trust,
@@ -127,11 +124,8 @@ def resume(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _failures(origins: Mapping[str, Origin]) -> Iterator[None]:
-    """Errors of a run as messages and exit status: 2 for what was asked for, 1 for what happened on the way.
-
-    `origins` has where the settings of the run are from.
-    """
+def _failures() -> Iterator[None]:
+    """Errors of a run as messages and exit status: 2 for what was asked for, 1 for what happened on the way."""
     from esper.runs.resume import ResumeError
     from esper.runs.run import RunError
     from esper.storage.store import StoreError
@@ -140,8 +134,6 @@ def _failures(origins: Mapping[str, Origin]) -> Iterator[None]:
         yield
     except SettingsError as error:
         fail(explain(error), "esper ppo")
-    except ConfigError as error:
-        fail(explain(SettingsError(error, origin_of(error, origins))), "esper ppo")
     except (StoreError, ResumeError) as error:
         fail(str(error), "esper ppo")
     except RunError as error:

@@ -170,13 +170,13 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def unflatten(config_type: type[T], values: Mapping[str, Any]) -> T:
-    """Build `config_type` from flat `values`; absent names take their defaults.
+    """Build `config_type` from flat `values`, each of its own type or as text; absent names take their defaults.
 
     Raises:
         ConfigError: naming the flat setting, for a wrong type, choice, bound or combination.
     """
     settings = settings_of(config_type)
-    typed = {name: coerce(name, value, settings[name].type) for name, value in values.items()}
+    typed = {name: parse(name, value, settings[name].type) for name, value in values.items()}
     return cast(T, _build(config_type(), (), typed))
 
 
@@ -219,22 +219,24 @@ def format_value(value: object) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def parse(name: str, text: str, expected: Any) -> Any:
-    """The value that `text`, typed on a command line, has as type `expected`."""
+def parse(name: str, text: Any, expected: Any) -> Any:
+    """As `coerce`, for what may be `text` in the form that it has on a command line."""
+    if not isinstance(text, str):
+        return coerce(name, text, expected)
     kind, optional = _strip_optional(expected)
     if optional and text.lower() == "none":
         return None
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
         parts = [part.strip() for part in text.split(",") if part.strip()]
-        if typing.get_origin(item) is tuple:
-            return coerce(name, [part.split(":") for part in parts], expected)
-        return coerce(name, parts, expected)
+        pairs = typing.get_origin(item) is tuple
+        return coerce(name, [tuple(part.split(":")) for part in parts] if pairs else parts, expected)
     if kind is dict or typing.get_origin(kind) is dict:
         try:
-            return coerce(name, json.loads(text), expected)
-        except (json.JSONDecodeError, RecursionError) as error:
+            given = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise ConfigError(name, text, f"must be a JSON object ({error})") from None
+        return coerce(name, given, expected)
     return coerce(name, text, expected)
 
 
@@ -321,7 +323,9 @@ def _describe(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in typing.get_args(kind))
     if origin is tuple:
-        item = typing.get_args(kind)[0]
+        item, *others = typing.get_args(kind)
+        if others != [Ellipsis]:
+            return "an update:rate pair, as 0:3e-4, or in a list [0, 3e-4]"
         return "update:rate pairs, as 0:3e-4,100:1e-4" if typing.get_origin(item) is tuple else "numbers, as 64,64"
     if kind is dict or origin is dict:
         return "a JSON object"

@@ -349,6 +349,13 @@ class TestWhatMayChange:
         assert resume(killed, "--resume-schedule", "restart", "--lr-warmup-steps", "4") == 2
         assert "error: --lr-warmup-steps 4: warmup (4 updates)" in capsys.readouterr().err
 
+    def test_one_that_was_typed_when_the_run_began_is_named_as_it_was(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        killed = cut_back(run, tmp_path / "killed", 5)
+        assert resume(killed, "--resume-schedule", "restart") == 2
+        assert "checkpoints/00000005: lr_warmup_steps = 3: warmup (3 updates)" in capsys.readouterr().err
+
 
 class TestWhereFrom:
     def test_a_broken_checkpoint_gives_way_to_the_one_before_it(
@@ -474,7 +481,7 @@ class TestWhereFrom:
     ) -> None:
         killed = cut_back(run, tmp_path / "killed", 5)
         (killed / "events.jsonl").write_text("{}\n")
-        assert resume(killed, "--checkpoint-every", "7") == 1
+        assert resume(killed, "--checkpoint-every", "7") == 2
         assert (killed / "config.json").read_text() == (run / "config.json").read_text()
         err = capsys.readouterr().err
         assert "events.jsonl: has 3 bytes, and no line that ends at byte" in err
@@ -590,7 +597,7 @@ class TestRecord:
         }[damage]
         (killed / "events.jsonl").write_bytes(b"".join(lines))
         before = files_in(killed)
-        assert resume(killed, "--tensorboard") == 1
+        assert resume(killed, "--tensorboard") == 2
         err = capsys.readouterr().err
         assert re.search(r"events\.jsonl: line 4( is n|: )", err)
         assert err.endswith("go on in another folder with --run-dir\n")
@@ -603,7 +610,7 @@ class TestRecord:
         killed = cut_back(run, tmp_path / "killed", 5)
         (killed / "events.jsonl").unlink()
         before = files_in(killed)
-        assert resume(killed) == 1
+        assert resume(killed) == 2
         assert "events.jsonl: No such file or directory; go on in another folder" in capsys.readouterr().err
         assert files_in(killed) == before
 
