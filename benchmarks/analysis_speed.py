@@ -21,6 +21,7 @@ from typing import Any
 
 from esper.runs.config import RunConfig
 from esper.runs.layers import recorded
+from esper.settings.options import settings_of
 from esper.telemetry.events import RunFinished, RunStarted, UpdateCompleted, to_record
 from esper.telemetry.jsonl import encode
 
@@ -103,7 +104,7 @@ def measure(folders: list[str]) -> dict[str, Any]:
 
     imported = time.perf_counter()
     idle = time.process_time()
-    arms = [load_arm(Path(folder)) for folder in folders]
+    arms = [load_arm(Path(folder), settings_of(RunConfig)) for folder in folders]
     read, busy = time.perf_counter(), time.process_time() - idle
     compare(arms)
     return {

@@ -30,6 +30,8 @@ from esper.analysis.measures import all_measures
 from esper.analysis.statistics import interquartile_mean, mean_band, mean_interval
 from esper.policies.evaluate import evaluate
 from esper.policies.policy import load_policy
+from esper.runs.config import RunConfig
+from esper.settings.options import settings_of
 from esper.sweep.plan import environment_folder, read_sweep
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -78,7 +80,7 @@ def score_all(runs: Mapping[str, Path], known: dict[str, dict[str, Scores]]) -> 
     new = [
         (place, seed, run)
         for place, folder in runs.items()
-        for seed, run in load_arm(folder).runs.items()
+        for seed, run in load_arm(folder, settings_of(RunConfig)).runs.items()
         if str(seed) not in known.get(place, {})
     ]
     with concurrent.futures.ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -115,7 +117,7 @@ def draw_curves(family: str, folder: Path) -> None:
     arms = {environment: folder / place for environment, _, place in places_of(family) if (folder / place).is_dir()}
     figure = Figure(figsize=(2.8 * len(arms), 2.6), layout="constrained")
     for axis, (environment, path) in zip(figure.subplots(1, len(arms), squeeze=False).flat, arms.items(), strict=True):
-        runs = [run.updates for run in load_arm(path).runs.values()]
+        runs = [run.updates for run in load_arm(path, settings_of(RunConfig)).runs.values()]
         edges = np.linspace(0, max(run["env_steps"][-1] for run in runs), POINTS + 1)
         mean, low, high = mean_band(np.array([returns_between(edges, run) for run in runs]))
         middles = (edges[1:] + edges[:-1]) / 2e6

@@ -23,6 +23,8 @@ from esper.analysis.arms import Arm, load_arm
 from esper.analysis.comparison import Summary, compare, warnings
 from esper.analysis.measures import all_measures
 from esper.analysis.plots_comparison import plot_curves
+from esper.runs.config import RunConfig
+from esper.settings.options import settings_of
 from esper.sweep.plan import make_sweep, read_sweep
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -38,7 +40,7 @@ def load(folder: Path) -> dict[str, list[Arm]]:
     """The arms of each environment that `folder` has, in the sweep's order."""
     sweep = make_sweep({"folder": "", **read_sweep(SWEEP)}, str(SWEEP))
     return {
-        environment.name: [load_arm(folder / environment.name / arm) for arm in sweep.arms]
+        environment.name: [load_arm(folder / environment.name / arm, settings_of(RunConfig)) for arm in sweep.arms]
         for environment in sweep.environments
         if (folder / environment.name).is_dir()
     }

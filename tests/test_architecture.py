@@ -22,9 +22,7 @@ MAY_IMPORT = {
     "esper.simic": {"esper.envs.base", "esper.schedules", "esper.settings", "esper.system", "esper.telemetry.events"},
     "esper.policies": {"esper.envs", "esper.settings", "esper.simic", "esper.storage", "esper.system"},
     # Records alone, and what settings are called.
-    "esper.analysis": {
-        *("esper.runs.layers", "esper.runs.resume_rules", "esper.settings", "esper.storage", "esper.telemetry"),
-    },
+    "esper.analysis": {"esper.settings", "esper.storage", "esper.telemetry"},
     "esper.runs": {
         *("esper.analysis", "esper.envs", "esper.policies", "esper.schedules", "esper.settings", "esper.simic"),
         *("esper.storage", "esper.system", "esper.telemetry"),

@@ -12,7 +12,8 @@ from esper.runs.config import RunConfig
 from esper.runs.layers import common_names
 from esper.schedules import ScheduleConfig, make_schedule
 from esper.scripts.train import main, make_parsers
-from esper.settings.options import Setting, parse, settings_of
+from esper.settings.options import Setting, settings_of
+from esper.settings.values import parse
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "migration.md").read_text()

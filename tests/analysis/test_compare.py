@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esper.analysis.arms import ArmError, load_arm
+from esper.analysis import arms
+from esper.analysis.arms import Arm, ArmError
 from esper.analysis.comparison import compare, warnings
 from esper.analysis.comparison_table import HEADINGS
 from esper.analysis.curves import curve_of
@@ -23,8 +24,14 @@ from esper.analysis.statistics import (
     probability_of_improvement,
 )
 from esper.analysis.thinning import POINTS
+from esper.runs.config import RunConfig
 from esper.scripts.train import main
+from esper.settings.options import settings_of
 from esper.telemetry.events import SCHEMA_VERSION
+
+
+def load_arm(path: Path) -> Arm:
+    return arms.load_arm(path, settings_of(RunConfig))
 
 
 def write_run(

@@ -26,10 +26,11 @@ from esper.envs.scaling import bounds_to_scale_to
 from esper.policies.evaluate import evaluate, record_gif, run_episodes
 from esper.policies.export import export_policy
 from esper.policies.policy import Policy, load_policy
+from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, file_layer, resolve
 from esper.runs.resume import ResumeError, find_resume_point
 from esper.runs.run import resume_run, run
-from esper.settings.options import ConfigError
+from esper.settings.options import ConfigError, settings_of
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, ScheduleConfig, train_ppo_vectorized
 from esper.sweep.plan import Job, SweepError
 from esper.sweep.progress import check_same
@@ -375,7 +376,7 @@ class TestRuns:
         event = json.loads(first)
         del event["config"]["scale_actions"]
         (folder / "events.jsonl").write_text("\n".join([json.dumps(event), *others, ""]))
-        assert load_arm(tmp_path / "arm").settings["scale_actions"] == "off"
+        assert load_arm(tmp_path / "arm", settings_of(RunConfig)).settings["scale_actions"] == "off"
 
 
 @pytest.mark.parametrize(("scale_actions", "learned"), [("auto", True), ("off", False)])

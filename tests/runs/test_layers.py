@@ -23,7 +23,8 @@ from esper.runs.layers import (
     with_common_names,
 )
 from esper.schedules import ScheduleConfig
-from esper.settings.options import flatten, parse, settings_of
+from esper.settings.options import flatten, settings_of
+from esper.settings.values import parse
 
 
 def settings(*layers: dict[str, Any]) -> Settings:

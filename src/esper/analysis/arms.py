@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 
 from esper.analysis.measures import COLUMNS
 from esper.analysis.runs import Columns, read_events
-from esper.runs.layers import complete
-from esper.runs.resume_rules import MAY_CHANGE
+from esper.settings.options import Setting, complete
 from esper.storage import files
 from esper.telemetry.events import unreadable_schema
 
-# Settings in which the runs of an arm may differ. The others decide what is learned, or for how long.
-MAY_DIFFER = MAY_CHANGE - {"total_timesteps"} | {"seed"}
 # So many differences are named.
 _NAMED = 5
 
@@ -31,8 +28,8 @@ class ArmError(ValueError):
 class Run:
     """A run that came to its end.
 
-    `settings` has none of `MAY_DIFFER`. `updates` has the `COLUMNS`, NaN where a number was not computed; `skipped`
-    counts the updates that the run undid, which are not in it.
+    `settings` are those in which the runs of an arm do not differ. `updates` has the `COLUMNS`, NaN where a number was
+    not computed; `skipped` counts the updates that the run undid, which are not in it.
     """
 
     path: Path
@@ -58,8 +55,8 @@ class Arm:
         return self.path.absolute().name
 
 
-def load_arm(path: Path) -> Arm:
-    """The run in `path`, or all runs below it.
+def load_arm(path: Path, known: Mapping[str, Setting]) -> Arm:
+    """The run in `path`, or all runs below it; `known` are the settings that a run has, by name.
 
     Raises:
         ArmError: where there is no usable run, or they share a seed, or differ in anything else that matters.
@@ -70,7 +67,7 @@ def load_arm(path: Path) -> Arm:
     runs, left_out = [], []
     for folder in found:
         try:
-            runs.append(_load(folder))
+            runs.append(_load(folder, known))
         except ArmError as error:
             left_out.append(str(error))
     if not runs:
@@ -106,7 +103,7 @@ def differing(*settings: Mapping[str, Any]) -> list[str]:
     return [name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)]
 
 
-def _load(folder: Path) -> Run:
+def _load(folder: Path, known: Mapping[str, Setting]) -> Run:
     try:
         events, columns = _read(folder)
     except (OSError, ValueError) as error:
@@ -117,7 +114,7 @@ def _load(folder: Path) -> Run:
     if last["event"] != "run_finished" or last.get("status") != "completed":
         raise ArmError(f"{folder}: is not complete ({last.get('status', 'it runs, or was killed')})")
     try:
-        return _run(folder, events, columns)
+        return _run(folder, events, columns, known)
     except ArmError as error:
         raise ArmError(f"{folder}: {error}") from None
 
@@ -135,7 +132,12 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
     return events, columns
 
 
-def _run(folder: Path, events: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[Any]]) -> Run:
+def _run(
+    folder: Path,
+    events: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, Sequence[Any]],
+    known: Mapping[str, Setting],
+) -> Run:
     started, *others = (event for event in events if event["event"] in ("run_started", "run_resumed"))
     for event in (started, *others):
         if reason := unreadable_schema(event):
@@ -146,7 +148,7 @@ def _run(folder: Path, events: Sequence[Mapping[str, Any]], columns: Mapping[str
         path=folder,
         env=_field(_field(started, "config", dict), "env", str),
         seed=_field(started, "seed", int),
-        settings=_settings(started, others),
+        settings=_settings(started, others, known),
         updates=_updates(columns),
         skipped=sum(event["event"] == "update_skipped" for event in events),
     )
@@ -159,13 +161,20 @@ def _field(record: Mapping[str, Any], name: str, kind: type) -> Any:
     return value
 
 
-def _settings(started: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _settings(
+    started: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]], known: Mapping[str, Setting]
+) -> dict[str, Any]:
     """What decides the run: its config, whether schedules were on, and what was changed where it went on."""
-    settings = {**complete(started["config"]), "lr_schedule_switch": started.get("lr_schedule_switch")}
+    settings = {**complete(started["config"], known), "lr_schedule_switch": started.get("lr_schedule_switch")}
     for event in resumed:
         for name, change in _field(event, "changed", dict).items():
             settings[name] = f"{settings.get(name)}, from update {event.get('update')} {change}"
-    return {name: value for name, value in settings.items() if name not in MAY_DIFFER}
+    return {name: value for name, value in settings.items() if not _may_differ(known.get(name))}
+
+
+def _may_differ(setting: Setting | None) -> bool:
+    """Whether runs of an arm may differ in it: it decides neither what is learned nor for how long."""
+    return setting is not None and (setting.name == "seed" or setting.decides_nothing)
 
 
 def _updates(columns: Mapping[str, Sequence[Any]]) -> Columns:

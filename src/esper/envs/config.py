@@ -39,6 +39,7 @@ class EnvConfig:
         "auto",
         "scale Box actions from [-1, 1] to their bounds, where these are finite; auto: where one is farther from 0 "
         "than 4 or nearer than 0.25, or 0 is not between them",
+        before="off",
     )
 
     max_episode_steps: int | None = option(

@@ -26,11 +26,17 @@ class RunConfig:
     telemetry: TelemetryConfig = section(TelemetryConfig())
     seed: int = option(1, "seed of initialisation, actions, minibatches and environments", bounds=Bounds(minimum=0))
     eval_every: int | None = option(
-        None, "updates between evaluations: whole episodes, most likely actions, a seed of their own", bounds=_COUNT
+        None,
+        "updates between evaluations: whole episodes, most likely actions, a seed of their own",
+        bounds=_COUNT,
+        may_change="always",
     )
-    eval_episodes: int = option(10, "episodes of an evaluation", bounds=_COUNT)
+    eval_episodes: int = option(10, "episodes of an evaluation", bounds=_COUNT, may_change="always")
     stop_at_return: float | None = option(
-        None, "stop, with a checkpoint, after an evaluation with this mean return; needs eval_every", bounds=Bounds()
+        None,
+        "stop, with a checkpoint, after an evaluation with this mean return; needs eval_every",
+        bounds=Bounds(),
+        may_change="always",
     )
     max_minutes: float | None = option(
         None, "stop after this time, with a checkpoint", bounds=Bounds(above=0), recorded=False
@@ -38,7 +44,7 @@ class RunConfig:
     run_dir: str | None = option(
         None, "folder of the run (default: runs/<env>/<time>-<seed>)", group="output", recorded=False
     )
-    picture: bool = option(True, "draw training.png when the run ends", group="output")
+    picture: bool = option(True, "draw training.png when the run ends", group="output", may_change="always")
     quiet: bool = option(False, "print nothing but errors", group="output", recorded=False)
 
     def __post_init__(self) -> None:

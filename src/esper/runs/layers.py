@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 from esper.runs.config import RunConfig
 from esper.schedules.config import DECAY_PARAMETERS, USES
-from esper.settings.options import ConfigError, flatten, nearest, parse, settings_of, unflatten
+from esper.settings.options import ConfigError, complete, flatten, nearest, settings_of, unflatten
+from esper.settings.values import parse
 from esper.simic.config import SCHEDULES
 from esper.storage import files
 
@@ -23,8 +24,6 @@ RECORD = "config.json"  # where a run records its settings
 MAX_FILE_BYTES = 2**20
 COMPONENT_LRS = ("policy_lr", "value_lr")
 _PATTERN = frozenset("*?[")
-# What runs did before there was a setting, by its name: so it is where a record does not have it.
-_BEFORE: Mapping[str, Any] = {"scale_actions": "off"}
 _NONE = (None, "none")
 _POINTS = tuple(f"{prefix}_points" for prefix in SCHEDULES)
 
@@ -267,12 +266,7 @@ def file_layer(path: Path) -> Layer:
         raise SettingsError(ConfigError("config", str(path), str(reason)), None) from None
     if not isinstance(values, dict):
         raise SettingsError(ConfigError("config", str(path), "must hold one table of settings"), None)
-    return Layer(source=str(path), values=complete(values) if path.name == RECORD else values)
-
-
-def complete(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a run has recorded, which may be of an older version, with those that came later."""
-    return {**_BEFORE, **values}
+    return Layer(source=str(path), values=complete(values, settings_of(RunConfig)) if path.name == RECORD else values)
 
 
 def as_recorded(config: RunConfig) -> dict[str, Any]:
@@ -292,7 +286,7 @@ def recorded_layer(values: Mapping[str, Any], source: str) -> Layer:
             raise SettingsError(
                 ConfigError(name, value, "is no setting that a run records"), Origin(source=source, name=name)
             )
-    return Layer(source=source, values=complete(values))
+    return Layer(source=source, values=complete(values, settings))
 
 
 def recorded(config: RunConfig) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from esper.runs.folder import CHECKPOINTS
 from esper.runs.layers import Layer, Settings, SettingsError, file_layer, recorded_layer, resolve, with_common_names
 from esper.runs.resume_rules import Mode, changes, may_change
 from esper.runs.resume_upgrade import upgraded_settings
-from esper.settings.options import ConfigError, flatten, format_value
+from esper.settings.options import ConfigError, flatten
+from esper.settings.values import format_value
 from esper.storage import files
 from esper.storage.store import CorruptError, StoreError
 

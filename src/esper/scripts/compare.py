@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esper.runs.config import RunConfig
 from esper.scripts.flags import fail, number, say
-from esper.settings.options import Bounds
+from esper.settings.options import Bounds, settings_of
 from esper.storage import files
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     measures = all_measures(threshold)
     try:
-        arms = [load_arm(path) for path in args.arms]
+        arms = [load_arm(path, settings_of(RunConfig)) for path in args.arms]
         results = compare(arms, measures, seed=seed)
     except ArmError as error:
         fail(str(error), "esper compare")

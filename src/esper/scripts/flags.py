@@ -24,16 +24,14 @@ from esper.runs.layers import (
     preset_layer,
     resolve,
 )
-from esper.schedules import SWITCH, schedules_enabled
-from esper.settings.options import Bounds, ConfigError, Setting, coerce, format_value, nearest, parse, settings_of
+from esper.schedules import SWITCH, ScheduleConfig, schedules_enabled
+from esper.settings.options import Bounds, ConfigError, Setting, settings_of
+from esper.settings.values import coerce, format_value, nearest, parse
 from esper.simic.config import SCHEDULES, PPOConfig
 from esper.storage import files
 
-# Learning rates first: they are what this trainer is for.
-_GROUPS = (
-    *("environment", "learning rates", "ppo", "loss coefficients", "network"),
-    *("run", "checkpoints", "output"),
-)
+# Learning rates come early: they are what this trainer is for.
+_FIRST_GROUPS = ("environment", "learning rates")
 _NOTES = {
     "learning rates": "--lr and --lr-* set both components; --policy-lr-* and --value-lr-* set one of them, with the "
     "same endings, as --value-lr-decay. An update is one rollout and its optimisation. Without flags: constant.",
@@ -125,7 +123,8 @@ def trusted(args: argparse.Namespace) -> dict[str, Any]:
 
 def add_settings(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     """Add a flag for every setting."""
-    groups = {title: parser.add_argument_group(title, _NOTES.get(title)) for title in _GROUPS}
+    titles = dict.fromkeys([*_FIRST_GROUPS, *(setting.group for setting in settings_of(RunConfig).values())])
+    groups = {title: parser.add_argument_group(title, _NOTES.get(title)) for title in titles}
     for name, setting, hidden in _flags():
         _add_flag(groups[setting.group], name, setting, hidden=hidden and not help_all)
 
@@ -196,12 +195,8 @@ def _flags() -> Iterator[tuple[str, Setting, bool]]:
     for name, stands_for in common_names().items():
         yield name, settings[stands_for], False
     for name, setting in settings.items():
-        yield name, setting, _is_schedule_detail(name)
-
-
-def _is_schedule_detail(name: str) -> bool:
-    shown = {*SCHEDULES, "policy_lr_delay"}
-    return name not in shown and any(name.startswith(f"{prefix}_") for prefix in SCHEDULES)
+        detail = issubclass(setting.section, ScheduleConfig) and name not in (*SCHEDULES, "policy_lr_delay")
+        yield name, setting, detail
 
 
 def _add_flag(group: Any, name: str, setting: Setting, *, hidden: bool) -> None:

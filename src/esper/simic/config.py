@@ -9,9 +9,6 @@ from typing import ClassVar, Literal
 from esper.schedules import CoefficientConfig, Schedule, ScheduleConfig, make_schedule
 from esper.settings.options import Bounds, ConfigError, check_options, option, section
 
-# The fields of `PPOConfig` that are schedules.
-SCHEDULES = ("policy_lr", "value_lr", "clip_coef", "entropy_coef")
-
 _POSITIVE = Bounds(above=0)
 _COUNT = Bounds(minimum=1)
 _UNIT = Bounds(minimum=0, maximum=1)
@@ -47,19 +44,26 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """Where and how the learner computes."""
+    """Where and how the learner computes.
+
+    A run may go on with other values, but another device, compilation or (in torch) number of threads rounds
+    differently: it is no longer the same to the last bit.
+    """
 
     group: ClassVar[str] = "run"
 
-    device: str = option("cpu", "torch device of networks and updates, as cpu or cuda")
+    device: str = option("cpu", "torch device of networks and updates, as cpu or cuda", may_change="always")
     compile: Literal["auto", "native", "torch", "off"] = option(
         "auto",
         "what computes: C++ kernels compiled for this machine, torch.compile, or torch as it is; auto: the kernels "
         "where they can (CPU, actor and critic apart), else torch.compile where the run is long enough to gain",
+        may_change="always",
     )
-
     threads: int | None = option(
-        None, "CPU threads; by default as many as the minibatches and networks can use", bounds=_COUNT
+        None,
+        "CPU threads; by default as many as the minibatches and networks can use",
+        bounds=_COUNT,
+        may_change="always",
     )
 
     def __post_init__(self) -> None:
@@ -75,7 +79,9 @@ class PPOConfig:
 
     group: ClassVar[str] = "ppo"
 
-    total_timesteps: int = option(500_000, "environment steps, all environments together", bounds=_COUNT)
+    total_timesteps: int = option(
+        500_000, "environment steps, all environments together", bounds=_COUNT, may_change="always"
+    )
     num_envs: int = option(8, "environments stepped together", bounds=_COUNT)
     num_steps: int = option(128, "steps per environment in a rollout", bounds=_COUNT)
     update_epochs: int = option(4, "passes over a rollout", bounds=_COUNT)
@@ -93,19 +99,28 @@ class PPOConfig:
         None, "end an update at the first minibatch whose approx_kl exceeds this", bounds=_POSITIVE
     )
     max_skipped_updates: int = option(
-        10, "stop after this many updates in a row with a non-finite loss or gradient", bounds=_COUNT
+        10,
+        "stop after this many updates in a row with a non-finite loss or gradient",
+        bounds=_COUNT,
+        may_change="always",
     )
     adam_eps: float = option(1e-5, "Adam epsilon", bounds=_POSITIVE)
-    policy_lr: ScheduleConfig = section(ScheduleConfig(), group="learning rates")
-    value_lr: ScheduleConfig = section(ScheduleConfig(), group="learning rates")
+    policy_lr: ScheduleConfig = section(ScheduleConfig(), group="learning rates", may_change="with a new horizon")
+    value_lr: ScheduleConfig = section(ScheduleConfig(), group="learning rates", may_change="with a new horizon")
     shared_lr: Literal["policy", "value", "min"] = option(
-        "policy", "whose rate a shared trunk follows", group="learning rates"
+        "policy", "whose rate a shared trunk follows", group="learning rates", may_change="with a new horizon"
     )
     clip_coef: CoefficientConfig = section(
-        CoefficientConfig(peak=0.2), group="loss coefficients", help="how far from 1 the ratio still gains"
+        CoefficientConfig(peak=0.2),
+        group="loss coefficients",
+        help="how far from 1 the ratio still gains",
+        may_change="with a new horizon",
     )
     entropy_coef: CoefficientConfig = section(
-        CoefficientConfig(peak=0.0), group="loss coefficients", help="weight of the entropy bonus"
+        CoefficientConfig(peak=0.0),
+        group="loss coefficients",
+        help="weight of the entropy bonus",
+        may_change="with a new horizon",
     )
     network: NetworkConfig = section(NetworkConfig())
     runtime: RuntimeConfig = section(RuntimeConfig())
@@ -171,6 +186,10 @@ class PPOConfig:
             policy_lr=ScheduleConfig(peak=self.policy_lr.peak),
             value_lr=ScheduleConfig(peak=self.value_lr.peak),
         )
+
+
+# The fields of `PPOConfig` that are schedules.
+SCHEDULES = tuple(field.name for field in dataclasses.fields(PPOConfig) if isinstance(field.default, ScheduleConfig))
 
 
 def _divisors(number: int) -> list[int]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from esper.runs.config import RunConfig
-from esper.runs.layers import MAX_FILE_BYTES, as_recorded, complete
-from esper.runs.resume_rules import MAY_CHANGE
+from esper.runs.layers import MAX_FILE_BYTES, as_recorded
+from esper.settings.options import complete, settings_of
 from esper.storage import files
 from esper.sweep.plan import Job, SweepError
 
@@ -55,10 +55,11 @@ def check_same(job: Job) -> None:
         raise SweepError(f"{path}: cannot be read: {files.why(error)}") from None
     if not isinstance(there, dict):
         raise SweepError(f"{path}: must hold the settings of a run")
+    settings = settings_of(RunConfig)
     # What came with a later version was at its default, where that did not change what is learned.
-    there = {**as_recorded(RunConfig()), **complete(there)}
+    there = {**as_recorded(RunConfig()), **complete(there, settings)}
     mine = as_recorded(job.config)
-    names = [name for name in mine if name not in MAY_CHANGE - {"total_timesteps"}]
+    names = [name for name in mine if not settings[name].decides_nothing]
     wrong = [f"{name} {there.get(name)}, now {mine[name]}" for name in names if there.get(name) != mine[name]]
     if wrong:
         raise SweepError(

@@ -20,10 +20,13 @@ class TelemetryConfig:
         "normal",
         "what is recorded: off, not even updates; minimal, each update; normal, also rolling statistics and anomalies; "
         "debug, also every minibatch",
+        may_change="always",
     )
-    snapshot_every: int = option(10, "updates between snapshots of rolling statistics", bounds=Bounds(minimum=1))
-    tensorboard: bool = option(True, "write TensorBoard files")
-    wandb: str | None = option(None, "also log to this project of Weights & Biases (extra wandb)")
+    snapshot_every: int = option(
+        10, "updates between snapshots of rolling statistics", bounds=Bounds(minimum=1), may_change="always"
+    )
+    tensorboard: bool = option(True, "write TensorBoard files", may_change="always")
+    wandb: str | None = option(None, "also log to this project of Weights & Biases (extra wandb)", may_change="always")
 
     def __post_init__(self) -> None:
         check_options(self)

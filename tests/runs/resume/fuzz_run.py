@@ -24,6 +24,7 @@ from esper.runs.evaluation import Evaluation
 from esper.runs.layers import Layer, resolve
 from esper.runs.resume import find_resume_point, settings_to_resume
 from esper.scripts.train import main as esper
+from esper.settings.options import settings_of
 from esper.sweep.plan import Job, make_sweep, read_sweep
 from esper.sweep.progress import check_same, progress_of
 from esper.system.stopping import StopRequest
@@ -131,7 +132,7 @@ class RunTarget:
             load_updates(self._copy)
 
     def _compare(self) -> None:
-        arm, measures = load_arm(self._copy), all_measures(20.0)
+        arm, measures = load_arm(self._copy, settings_of(RunConfig)), all_measures(20.0)
         warnings([arm])
         for summaries in compare([arm], measures).values():
             rows(summaries)

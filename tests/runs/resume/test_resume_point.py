@@ -276,8 +276,6 @@ class TestSettings:
         ("clip_coef", ["extend", "restart"]),
         ("entropy_coef_decay", ["extend", "restart"]),
         ("shared_lr", ["extend", "restart"]),
-        # Begins like a schedule, and is none.
-        ("policy_lrs", []),
         ("value_clip_coef", []),
         ("gamma", []),
     ],

@@ -15,8 +15,8 @@ class CheckpointConfig:
 
     group: ClassVar[str] = "checkpoints"
 
-    checkpoint_every: int | str = option("5m", "updates, or minutes as 5m, between checkpoints")
-    keep_checkpoints: int = option(3, "newest checkpoints that stay", bounds=Bounds(minimum=1))
+    checkpoint_every: int | str = option("5m", "updates, or minutes as 5m, between checkpoints", may_change="always")
+    keep_checkpoints: int = option(3, "newest checkpoints that stay", bounds=Bounds(minimum=1), may_change="always")
 
     def __post_init__(self) -> None:
         check_options(self)
