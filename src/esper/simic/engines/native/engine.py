@@ -1,4 +1,4 @@
-"""The C++ learner as seen from Python: what it is told about the network, and tensors by their addresses."""
+"""The C++ engine as seen from Python: what it can do, what it is given of the network, and tensors by address."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esper.envs.base import Copies, DeviceEnv, MultiDiscreteActions, scaled_to
+from esper.envs.base import ContinuousActions, Copies, DeviceEnv, DiscreteActions, scaled_to
 from esper.simic.collect import Act
-from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
-from esper.simic.engines.learner import Gate
+from esper.simic.engines.capabilities import Capabilities
 from esper.simic.engines.native.library import load_library
-from esper.simic.losses import RATIO_QUANTILES, Coefficients, Minibatch
+from esper.simic.engines.protocol import Workload
+from esper.simic.losses import RATIO_QUANTILES, Minibatch
 from esper.simic.nets.actor_critic import ActorCritic
-from esper.simic.nets.encoders import Encoder
-from esper.simic.optimizers import Adam
 from esper.simic.rollout import Rollout
 
 # In the order of rollout.h.
 _ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0")
-_ACTIVATIONS = {"tanh": 0, "relu": 1}
+_ACTIVATIONS: dict[type[nn.Module], int] = {nn.Tanh: 0, nn.ReLU: 1}
+# In the order of learner.h.
+_METRICS = (
+    *("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"),
+    *("ratio_mean", "ratio_deviation_sq", "ratio_min", "ratio_max"),
+)
 
 
 class _Network(Structure):
@@ -60,23 +63,19 @@ class _Normalizer(Structure):
     _fields_ = (("mean", c_void_p), ("deviation", c_void_p), ("limit", c_float))
 
 
-def unsupported(network: ActorCritic, device: torch.device, *, masked: bool) -> str | None:
-    """What the C++ learner cannot do of this, or None."""
-    if device.type != "cpu":
-        return f"device {device.type}"
-    if isinstance(network.actions, MultiDiscreteActions):
-        return "actions of several choices (MultiDiscrete, MultiBinary)"
-    if masked:
-        return "action masks"
-    if any(isinstance(module, Encoder) for module in network.modules()):
-        return "encoders"
-    if network.memory_size:
-        return "memory"
-    return "shared_trunk" if network.shared_parameters() else None
+_CAPABILITIES = Capabilities(
+    devices=frozenset({"cpu"}),
+    actions=frozenset({DiscreteActions, ContinuousActions}),
+    layers=frozenset({nn.Linear, *_ACTIVATIONS}),
+    loss_terms=frozenset({"policy_loss", "value_loss", "entropy"}),
+    metrics=_METRICS,
+    action_masks=False,
+    shared_trunk=False,
+)
 
 
-class NativeLearner:
-    """Minibatch steps and evaluation of `network`, whose parameters `optimizer` holds, in one call each.
+class NativeEngine:
+    """Minibatch steps and evaluation in one call each, for a `workload` that has nothing `missing` here.
 
     What comes out does not depend on the number of `threads`.
 
@@ -84,17 +83,8 @@ class NativeLearner:
         BuildError: when the kernels cannot be had on this machine.
     """
 
-    def __init__(
-        self,
-        network: ActorCritic,
-        optimizer: Adam,
-        coefficients: Coefficients,
-        gate: Gate,
-        config: PPOConfig,
-        threads: int,
-        *,
-        debug: bool = False,
-    ) -> None:
+    def __init__(self, workload: Workload, threads: int) -> None:
+        network, optimizer = workload.network, workload.optimizer
         self._library = load_library()
         state = optimizer.state
         self._parameters = _addresses(state.parameters)
@@ -102,15 +92,20 @@ class NativeLearner:
         self._state = _addresses(
             [
                 *(*state.parameters, *state.exp_avg, *state.exp_avg_sq, state.step),
-                *(*optimizer.learning_rates, *coefficients, *gate),
+                *(*optimizer.learning_rates, *workload.coefficients, *workload.skip),
             ]
         )
-        self._keep = (optimizer, coefficients, gate)
-        self._network, self._config, self._threads = network, config, c_int32(threads)
+        self._workload = workload  # keeps the tensors
+        self._network, self._config, self._threads = network, workload.config, c_int32(threads)
         create = self._library.esper_learner
         create.restype = c_void_p
-        self._handle = c_void_p(create(ctypes.byref(_describe(network, optimizer, config, debug))))
+        self._handle = c_void_p(create(ctypes.byref(_describe(workload))))
         weakref.finalize(self, self._library.esper_learner_delete, self._handle)
+
+    @staticmethod
+    def missing(workload: Workload) -> str | None:
+        """What the kernels cannot compute of `workload`, or None."""
+        return _CAPABILITIES.missing(workload) or _irregular(workload.network)
 
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         fields = [field.contiguous() for field in batch.tensors()]
@@ -238,14 +233,15 @@ class NativeLearner:
         return described
 
 
-def _describe(network: ActorCritic, optimizer: Adam, config: PPOConfig, debug: bool) -> _LearnerConfig:
+def _describe(workload: Workload) -> _LearnerConfig:
+    network, optimizer, config = workload.network, workload.optimizer, workload.config
     offsets = optimizer.offsets()
     discrete = network.log_std is None
     return _LearnerConfig(
         networks=(_Network * 2)(_layers("actor", network.actor, offsets), _layers("critic", network.critic, offsets)),
         parameters=(c_int64 * 2)(*(len(flat) for flat in optimizer.state.parameters)),
         log_std=-1 if discrete else offsets["log_std"],
-        activation=_ACTIVATIONS[config.network.activation],
+        activation=_ACTIVATIONS[type(network.actor[1])] if len(network.actor) > 1 else 0,
         discrete=discrete,
         action_size=network.action_size,
         normalize_advantages=config.normalize_advantages,
@@ -254,9 +250,23 @@ def _describe(network: ActorCritic, optimizer: Adam, config: PPOConfig, debug: b
         max_grad_norm=_limit(config.max_grad_norm),
         target_kl=_limit(config.target_kl),
         adam_eps=config.adam_eps,
-        quantile_count=len(RATIO_QUANTILES) if debug else 0,
+        quantile_count=len(RATIO_QUANTILES) if workload.debug else 0,
         quantiles=(c_float * len(RATIO_QUANTILES))(*RATIO_QUANTILES.values()),
     )
+
+
+def _irregular(network: ActorCritic) -> str | None:
+    """Known layers in another order than linear ones with the same activation in between, or without a bias."""
+    for body in (network.actor, network.critic):
+        linear, activations = body[::2], body[1::2]
+        regular = all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in linear)
+        if (
+            not regular
+            or len(body) != len(network.actor)
+            or any(type(layer) is not type(network.actor[1]) or isinstance(layer, nn.Linear) for layer in activations)
+        ):
+            return "layers other than linear ones with one activation in between"
+    return None
 
 
 def _layers(name: str, module: nn.Sequential, offsets: dict[str, int]) -> _Network:
