@@ -15,8 +15,8 @@ from esper.envs.make import make_env
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector, Unrolled, steps_per_call
-from esper.simic.engines.choice import make_learner
-from esper.simic.engines.learner import Learner
+from esper.simic.engines.choice import choose_engine
+from esper.simic.engines.protocol import Engine, Workload
 from esper.simic.rollout import Rollout
 from esper.simic.vectorized import Training
 
@@ -56,11 +56,18 @@ class Setting:
         fill = self.native().fill(self.env) if native else Unrolled(self.env, compiled=compiled)
         return DeviceCollector(self.env, 3, CPU, fill)
 
-    def native(self) -> Learner:
+    def native(self) -> Engine:
         """One that computes with this agent's parameters."""
         agent, optimization = self.agent, self.agent.optimization
         config = replace(agent.config, runtime=RuntimeConfig(compile="native"))
-        return make_learner(agent.network, agent.optimizer, agent.coefficients, optimization._gate, config).learner
+        workload = Workload(
+            network=agent.network,
+            optimizer=agent.optimizer,
+            coefficients=agent.coefficients,
+            skip=optimization._skip,
+            config=config,
+        )
+        return choose_engine(workload).engine
 
     def rollouts(self, collector: Collector | DeviceCollector, number: int) -> list[Rollout]:
         """With statistics of the observations that change after each, as they do in training."""

@@ -66,6 +66,28 @@ class LossMetrics(NamedTuple):
 RATIO_QUANTILES = {"ratio_p05": 0.05, "ratio_p25": 0.25, "ratio_p50": 0.5, "ratio_p75": 0.75, "ratio_p95": 0.95}
 
 
+class Inputs(NamedTuple):
+    """What terms of the loss are computed from; the importance `ratio` [B] and its `deviation` from 1."""
+
+    evaluation: Evaluation
+    minibatch: Minibatch
+    ratio: Tensor
+    deviation: Tensor
+    coefficients: Coefficients
+    config: PPOConfig
+
+
+class LossTerm(NamedTuple):
+    """A summand of the loss: the mean over a minibatch, 0-d, times its coefficient, 1 where there is none."""
+
+    name: str
+    mean: Callable[[Inputs], Tensor]
+    coefficient: Callable[[Inputs], float | Tensor] | None = None
+
+    def weighted(self, mean: Tensor, inputs: Inputs) -> Tensor:
+        return mean if self.coefficient is None else self.coefficient(inputs) * mean
+
+
 def ppo_loss(
     evaluation: Evaluation, minibatch: Minibatch, coefficients: Coefficients, config: PPOConfig
 ) -> tuple[Tensor, LossMetrics]:
@@ -74,22 +96,18 @@ def ppo_loss(
     `value_loss` is half the mean squared error. `approx_kl` is the estimator E[(r - 1) - log r], unbiased and never
     negative (Schulman 2020, "Approximating KL divergence", k3).
     """
-    advantages = minibatch.advantages
-    if config.normalize_advantages:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     log_ratio = evaluation.log_prob - minibatch.log_probs
     ratio = log_ratio.exp()
     deviation = ratio - 1
-    clipped = deviation.clamp(-coefficients.clip, coefficients.clip) + 1
-    policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
-    value_loss = _value_loss(evaluation.value, minibatch, config.value_clip_coef)
-    entropy = evaluation.entropy.mean()
-    loss = policy_loss + config.value_coef * value_loss - coefficients.entropy * entropy
+    inputs = Inputs(evaluation, minibatch, ratio, deviation, coefficients, config)
+    means = {term.name: term.mean(inputs) for term in LOSS_TERMS}
+    first, *others = (term.weighted(means[term.name], inputs) for term in LOSS_TERMS)
+    loss = sum(others, start=first)
     metrics = LossMetrics(
         loss=loss,
-        policy_loss=policy_loss,
-        value_loss=value_loss,
-        entropy=entropy,
+        policy_loss=means["policy_loss"],
+        value_loss=means["value_loss"],
+        entropy=means["entropy"],
         approx_kl=(deviation - log_ratio).mean(),
         clip_fraction=(deviation.abs() > coefficients.clip).float().mean(),
         ratio_mean=ratio.mean(),
@@ -100,9 +118,26 @@ def ppo_loss(
     return loss, LossMetrics(*(metric.detach() for metric in metrics))
 
 
-def _value_loss(values: Tensor, minibatch: Minibatch, clip: float | None) -> Tensor:
+def _policy_loss(inputs: Inputs) -> Tensor:
+    advantages, ratio, clip = inputs.minibatch.advantages, inputs.ratio, inputs.coefficients.clip
+    if inputs.config.normalize_advantages:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    clipped = inputs.deviation.clamp(-clip, clip) + 1
+    return -torch.min(advantages * ratio, advantages * clipped).mean()
+
+
+def _value_loss(inputs: Inputs) -> Tensor:
+    values, minibatch, clip = inputs.evaluation.value, inputs.minibatch, inputs.config.value_clip_coef
     errors = (values - minibatch.returns) ** 2
     if clip is not None:
         near = minibatch.values + (values - minibatch.values).clamp(-clip, clip)
         errors = torch.max(errors, (near - minibatch.returns) ** 2)
     return 0.5 * errors.mean()
+
+
+# Kernels compute with those that they know alone; others are torch's.
+LOSS_TERMS = (
+    LossTerm("policy_loss", _policy_loss),
+    LossTerm("value_loss", _value_loss, lambda inputs: inputs.config.value_coef),
+    LossTerm("entropy", lambda inputs: inputs.evaluation.entropy.mean(), lambda inputs: -inputs.coefficients.entropy),
+)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from esper.simic.config import PPOConfig
-from esper.simic.engines.choice import make_learner
-from esper.simic.engines.learner import Gate
+from esper.simic.engines.choice import choose_engine
+from esper.simic.engines.protocol import SkipState, Workload
 from esper.simic.losses import RATIO_QUANTILES, Coefficients, LossMetrics, Minibatch
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.optimizers import Adam, restore_unless
@@ -26,7 +26,7 @@ class Optimization:
     Batches have masks if `masked`.
 
     `metric_names` are the columns of the metrics, a row per minibatch; with `debug` those of `RATIO_QUANTILES` follow.
-    `learner` computes, with `threads` CPU threads; `engine` is its kind.
+    `learner` computes, with `threads` CPU threads; `engine` is its name, for `workload`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Optimization:
         self._optimizer = optimizer
         self._config = config
         device = optimizer.state.step.device
-        self._gate = Gate(torch.ones((), device=device), torch.ones((), device=device))
+        self._skip = SkipState(torch.ones((), device=device), torch.ones((), device=device))
         self.metric_names = (
             *LossMetrics._fields,
             *(f"grad_norm/{name}" for name in optimizer.group_names),
@@ -51,9 +51,16 @@ class Optimization:
         )
         rows = config.update_epochs * config.num_minibatches
         self._metrics = torch.zeros((rows, len(self.metric_names)), device=device)
-        self.engine, self.threads, self.learner = make_learner(
-            network, optimizer, coefficients, self._gate, config, masked=masked, debug=debug
+        self.workload = Workload(
+            network=network,
+            optimizer=optimizer,
+            coefficients=coefficients,
+            skip=self._skip,
+            config=config,
+            masked=masked,
+            debug=debug,
         )
+        self.engine, self.threads, self.learner = choose_engine(self.workload)
 
     def torch_threads(self) -> AbstractContextManager[None]:
         """What torch computes with beside this learner: one thread beside the kernels, which start their own.
@@ -68,7 +75,7 @@ class Optimization:
         If anything was non-finite, or the batch not `usable` (0-d bool) to begin with, parameters and moments are what
         they were before the call.
         """
-        for tensor in self._gate:
+        for tensor in self._skip:
             tensor.copy_(usable) if usable is not None else tensor.fill_(1.0)
         backup = self._optimizer.state.clone()
         rows = len(batch.returns)
@@ -79,6 +86,6 @@ class Optimization:
         self.learner.optimize(batch, torch.cat(orders).view(len(self._metrics), -1), self._metrics)
         # A step can be finite and still throw the parameters out of float32; the next loss would show it too late.
         norms = torch.stack([torch.linalg.vector_norm(flat) for flat in self._optimizer.state.parameters])
-        self._gate.finite.mul_(norms.isfinite().all())
-        restore_unless(self._gate.finite > 0, self._optimizer.state, backup)
-        return self._metrics, self._gate.finite
+        self._skip.finite.mul_(norms.isfinite().all())
+        restore_unless(self._skip.finite > 0, self._optimizer.state, backup)
+        return self._metrics, self._skip.finite

@@ -85,13 +85,13 @@ void update(Subject& subject, int64_t rows, int64_t minibatch, int threads, bool
   std::shuffle(indices.begin(), indices.end(), generator);
   const int64_t steps = rows / minibatch;
   Floats metrics(steps * (METRICS + subject.quantiles.size()));
-  float step = 0, rate = 1e-3f, clip = 0.2f, entropy = 0.01f, open = 1, finite = 1;
+  float step = 0, rate = 1e-3f, clip = 0.2f, entropy = 0.01f, stepping = 1, finite = 1;
   const Batch batch{obs.data(), actions, log_probs.data(), values.data(), advantages.data(), returns.data()};
   auto both = [](Floats (&f)[2], int g) { return f[g].data(); };
   const State state{{both(subject.parameters, 0), both(subject.parameters, 1)},
                     {both(subject.exp_avg, 0), both(subject.exp_avg, 1)},
                     {both(subject.exp_avg_sq, 0), both(subject.exp_avg_sq, 1)},
-                    &step, {&rate, &rate}, &clip, &entropy, &open, &finite};
+                    &step, {&rate, &rate}, &clip, &entropy, &stepping, &finite};
   esper_optimize(subject.learner, &batch, &state, indices.data(), steps, minibatch, metrics.data(), threads);
   if (finite == float(with_nan)) std::printf("the update should have seen NaN: %d\n", with_nan), std::exit(1);
 }
@@ -122,6 +122,7 @@ void walk_through(int index, int actions, int threads) {
 }  // namespace
 
 int main() {
+  if (!std::strstr(esper_layout(), "LearnerConfig.quantiles ")) std::printf("no layout\n"), std::exit(1);
   for (int threads : {1, 2, 5}) {
     for (bool discrete : {true, false})
       for (bool with_nan : {false, true}) {

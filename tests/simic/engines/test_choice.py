@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import probes
+from esper.envs.base import DiscreteActions
 from esper.settings.options import ConfigError
+from esper.simic import losses
 from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines import choice as engine
 from esper.simic.engines.native import library
+from esper.simic.engines.native.engine import NativeEngine
+from esper.simic.nets import actor_critic
 from esper.simic.ppo import PPOAgent
 
 LONG = 10**7
@@ -51,6 +56,42 @@ def test_the_kernels_know_no_masks() -> None:
     assert chosen("auto", timesteps=1024, probe=probes.Trapdoors) == "eager"
     with pytest.raises(ConfigError, match="is not to be had: action masks; use auto, torch or off"):
         chosen("native", probe=probes.Trapdoors)
+
+
+class TestWhatTheKernelsDoNotDeclare:
+    """It is torch's, and nothing else had to be told of it."""
+
+    def test_an_activation(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(actor_critic._ACTIVATIONS, "gelu", torch.nn.GELU)
+        network = NetworkConfig()
+        object.__setattr__(network, "activation", "gelu")
+        self.steps_aside("GELU", network)
+
+    def test_a_loss_term(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        term = losses.LossTerm("log_ratio_penalty", lambda inputs: inputs.ratio.log().square().mean())
+        monkeypatch.setattr(losses, "LOSS_TERMS", (*losses.LOSS_TERMS, term))
+        self.steps_aside("loss term log_ratio_penalty")
+
+    def test_a_kind_of_actions(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Levels(DiscreteActions):
+            pass
+
+        class Probe(probes.Probe):
+            actions = Levels(n=2)
+
+        self.steps_aside("Levels", probe=Probe)
+
+    @pytest.mark.parametrize("layers", [[torch.nn.Linear(1, 1), torch.nn.Linear(1, 2)], [torch.nn.Linear(1, 2, False)]])
+    def test_layers_in_another_order(self, monkeypatch: pytest.MonkeyPatch, layers: list[torch.nn.Module]) -> None:
+        agent = PPOAgent(PPOConfig(runtime=RuntimeConfig(compile="off")), probes.Probe().spec)
+        agent.network.actor = torch.nn.Sequential(*layers)
+        assert "other than linear" in str(NativeEngine.missing(agent.optimization.workload))
+
+    @staticmethod
+    def steps_aside(what: str, network: NetworkConfig | None = None, probe: type[probes.Probe] = probes.Probe) -> None:
+        assert chosen("auto", timesteps=1024, network=network, probe=probe) == "eager"
+        with pytest.raises(ConfigError, match=f"is not to be had: {what}; use auto, torch or off"):
+            chosen("native", network=network, probe=probe)
 
 
 def test_off() -> None:

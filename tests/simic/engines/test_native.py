@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec, Images, Vectors
+from esper.settings.options import ConfigError
 from esper.simic.advantages import compute_gae
 from esper.simic.config import CoefficientConfig, NetworkConfig, PPOConfig, RuntimeConfig, ScheduleConfig
+from esper.simic.engines.native import layout
+from esper.simic.engines.native.library import BuildError
 from esper.simic.losses import Minibatch
 from esper.simic.ppo import PPOAgent
 
@@ -245,3 +251,41 @@ def test_adams_moments_after_equal_gradients(engine: str) -> None:
         largest = average.abs().argmax()
         ratio = (average_sq[largest].double() / average[largest].double() ** 2).item()
         assert ratio == pytest.approx(0.019811135170 / 0.878423345409**2, rel=2e-6)
+
+
+class TestLayout:
+    """What Python and the kernels share is compared when they are loaded."""
+
+    def changed(self, monkeypatch: pytest.MonkeyPatch, *fields: tuple[str, type]) -> None:
+        class Rollout(ctypes.Structure):
+            _fields_ = fields
+
+        monkeypatch.setattr(layout, "Rollout", Rollout)
+
+    @pytest.mark.parametrize(
+        ("change", "wrong"),
+        [
+            (lambda fields: (fields[1], fields[0], *fields[2:]), r"Rollout.actions is \(8, 8\), here \(0, 8\)"),
+            (lambda fields: (*fields, ("masks", ctypes.c_void_p)), r"Rollout.masks is None, here \(80, 8\)"),
+            (lambda fields: fields[:-1], r"Rollout.uniform is \(72, 8\), here None"),
+            (lambda fields: (("obs", ctypes.c_int32), *fields[1:]), r"Rollout.obs is \(0, 8\), here \(0, 4\)"),
+        ],
+    )
+    def test_a_struct_with_other_fields_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any], wrong: str
+    ) -> None:
+        self.changed(monkeypatch, *change(layout.Rollout._fields_))
+        with pytest.raises(BuildError, match=wrong):
+            layout.load_kernels()
+
+    @pytest.mark.parametrize("name", ["METRICS", "ACTIVATIONS"])
+    def test_so_are_numbers_in_another_order(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setattr(layout, name, getattr(layout, name)[::-1])
+        with pytest.raises(BuildError, match=rf"{name.lower()[:-1]}\.\w+ is \(\d, 4\), here \(0, 4\)"):
+            layout.load_kernels()
+
+    def test_then_torch_computes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.changed(monkeypatch, *layout.Rollout._fields_[:-1])
+        assert make_agent("auto").optimization.engine == "torch"
+        with pytest.raises(ConfigError, match="the kernels have another layout: Rollout"):
+            make_agent("native")

@@ -1,4 +1,4 @@
-"""Choosing what computes an update: the C++ learner, `torch.compile`, or torch as it is."""
+"""Choosing what computes an update: the C++ kernels, `torch.compile`, or torch as it is."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from esper.settings.options import ConfigError
-from esper.simic.config import PPOConfig
-from esper.simic.engines.learner import Gate, Learner, TorchLearner
 from esper.simic.engines.native.cache import mounted_noexec
-from esper.simic.engines.native.learner import NativeLearner, unsupported
+from esper.simic.engines.native.engine import NativeEngine
 from esper.simic.engines.native.library import BuildError
-from esper.simic.losses import Coefficients
-from esper.simic.nets.actor_critic import ActorCritic
-from esper.simic.optimizers import Adam
+from esper.simic.engines.protocol import Engine, Workload
+from esper.simic.engines.torch import TorchEngine
 from esper.system.machine import usable_cores
 
 _log = logging.getLogger(__name__)
@@ -30,66 +27,59 @@ _MIN_WORK_FOR_TORCH_THREADS = 2**26
 # What a thread of the kernels should have, in rows of a minibatch: as many as go into one partial sum.
 _ROWS_PER_THREAD = 128
 
-Engine = Literal["native", "torch", "eager"]
+EngineName = Literal["native", "torch", "eager"]
 
 
-class Made(NamedTuple):
-    """A learner, its kind, and how many CPU threads it computes with: the kernels start their own, torch has its."""
+class EngineChoice(NamedTuple):
+    """An engine, its name, and how many CPU threads it computes with: the kernels start their own, torch has its."""
 
-    engine: Engine
+    name: EngineName
     threads: int
-    learner: Learner
+    engine: Engine
 
 
-def make_learner(
-    network: ActorCritic,
-    optimizer: Adam,
-    coefficients: Coefficients,
-    gate: Gate,
-    config: PPOConfig,
-    *,
-    masked: bool = False,
-    debug: bool = False,
-) -> Made:
-    """The learner that `config.runtime.compile` asks for. `auto` takes what is there, and says so once.
-
-    It is given masks if `masked`. With `debug` its metrics have the columns of `RATIO_QUANTILES` too.
+def choose_engine(workload: Workload) -> EngineChoice:
+    """The engine that `compile` of the runtime's settings asks for. `auto` takes what is there, and says so once.
 
     Raises:
         ConfigError: for an engine that is asked for by name and cannot be had.
     """
-    asked, device = config.runtime.compile, optimizer.state.step.device
-    parameters = sum(len(flat) for flat in optimizer.state.parameters)
-
-    def threads(engine: Engine) -> int:
-        return config.runtime.threads or default_threads(engine, parameters, config.minibatch_size)
-
+    asked = workload.config.runtime.compile
     if asked in ("auto", "native"):
-        reason = unsupported(network, device, masked=masked)
+        reason = NativeEngine.missing(workload)
         try:
             if reason is None:
-                count = threads("native")
-                native = NativeLearner(network, optimizer, coefficients, gate, config, count, debug=debug)
-                return Made("native", count, native)
+                threads = _threads("native", workload)
+                return EngineChoice("native", threads, NativeEngine(workload, threads))
         except BuildError as error:
             reason = str(error)
             if asked == "auto":
                 _warn_once(f"{reason}: updates run several times slower")
         if asked == "native":
             raise ConfigError("compile", asked, f"is not to be had: {reason}; use auto, torch or off")
-    if network.memory_size and asked == "torch":
+    compiled = _compiles(workload)
+    name: EngineName = "torch" if compiled else "eager"
+    return EngineChoice(name, _threads(name, workload), TorchEngine(workload, compiled=compiled))
+
+
+def _compiles(workload: Workload) -> bool:
+    """Whether torch compiles, which it is asked to, or may where it pays and can."""
+    asked, recurrent = workload.config.runtime.compile, bool(workload.network.memory_size)
+    if asked == "torch" and recurrent:
         raise ConfigError("compile", asked, "would compile each step of an LSTM's sequences anew; use auto or off")
-    if network.memory_size:
-        asked = "off"
-    compiled = asked == "torch" or (asked == "auto" and config.minibatch_steps >= MIN_STEPS_TO_COMPILE)
-    missing = _missing_to_compile() if compiled and device.type == "cpu" else None
-    if missing is not None:
-        if asked == "torch":
-            raise ConfigError("compile", asked, f"needs {missing}; use auto or off without")
-        compiled = False
-    learner = TorchLearner(network, optimizer, coefficients, gate, config, compiled=compiled, debug=debug)
-    engine: Engine = "torch" if compiled else "eager"
-    return Made(engine, threads(engine), learner)
+    if asked == "off" or recurrent:
+        return False
+    if asked == "auto" and workload.config.minibatch_steps < MIN_STEPS_TO_COMPILE:
+        return False
+    missing = _missing_to_compile() if workload.device.type == "cpu" else None
+    if missing is not None and asked == "torch":
+        raise ConfigError("compile", asked, f"needs {missing}; use auto or off without")
+    return missing is None
+
+
+def _threads(engine: EngineName, workload: Workload) -> int:
+    parameters = sum(len(flat) for flat in workload.optimizer.state.parameters)
+    return workload.config.runtime.threads or default_threads(engine, parameters, workload.config.minibatch_size)
 
 
 @functools.cache
@@ -98,7 +88,7 @@ def _warn_once(message: str) -> None:
     _log.warning("%s", message)
 
 
-def default_threads(engine: Engine, parameters: int, minibatch_size: int) -> int:
+def default_threads(engine: EngineName, parameters: int, minibatch_size: int) -> int:
     """How many CPU threads are worth having for networks of so many `parameters`."""
     if engine == "native":
         return max(1, min(usable_cores(), minibatch_size // _ROWS_PER_THREAD))

@@ -1,9 +1,14 @@
 // What the library offers, with C's calling conventions.
-#include "rollout.h"
+#include "layout.h"
 
 using namespace esper;
 
 extern "C" {
+
+const char* esper_layout() {
+  static const std::string text = layout();
+  return text.c_str();
+}
 
 Learner* esper_learner(const LearnerConfig* config) { return new Learner(*config); }
 
@@ -32,7 +37,7 @@ void esper_act(const Learner* learner, const Normalizer* normalizer, const float
 
 void esper_roll_out(const Learner* learner, const Normalizer* normalizer, int32_t environment, const Rollout* rollout,
                     int64_t num_steps, int64_t num_envs, int64_t max_episode_steps, int32_t threads) {
-  roll_out(*learner, *normalizer, WALKS[environment], *rollout, {num_steps, num_envs, max_episode_steps}, threads);
+  roll_out(*learner, *normalizer, ENVIRONMENTS[environment].walk, *rollout, {num_steps, num_envs, max_episode_steps}, threads);
 }
 
 int32_t esper_inputs_are_finite(const Inputs* inputs, int64_t num_steps, int64_t num_envs, int64_t observation_size,

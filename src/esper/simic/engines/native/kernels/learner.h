@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -45,12 +46,13 @@ struct Batch {
 struct State {
   float *parameters[GROUPS], *exp_avg[GROUPS], *exp_avg_sq[GROUPS], *step;
   const float *learning_rates[GROUPS], *clip_coef, *entropy_coef;
-  float *open, *finite;
+  float *stepping, *finite;
 };
 
-// Metrics of a minibatch, in the order of LossMetrics, then gradient norms, then whether the optimizer stepped. The
-// ratio's quantiles follow.
-constexpr int METRICS = 10 + GROUPS + 1;
+// Of a minibatch; gradient norms, whether the optimizer stepped, and the ratio's quantiles follow.
+constexpr const char* METRIC_NAMES[] = {"loss",          "policy_loss", "value_loss",         "entropy",   "approx_kl",
+                                        "clip_fraction", "ratio_mean",  "ratio_deviation_sq", "ratio_min", "ratio_max"};
+constexpr int LOSS_METRICS = std::size(METRIC_NAMES), METRICS = LOSS_METRICS + GROUPS + 1;
 
 class Learner {
  public:
@@ -104,7 +106,7 @@ class Learner {
     if (!quantiles_.empty()) ratios_.resize(rows);
     pack(state.parameters);
     Team::run(std::min(threads, lanes), [&](Team& team, int member) {
-      float open = *state.open, finite = *state.finite, step = *state.step;
+      float stepping = *state.stepping, finite = *state.finite, step = *state.step;
       for (int64_t s = 0; s < steps; ++s) {
         const int64_t* rows_of_step = indices + s * rows;
         const Scale scale = advantage_scale(batch, rows_of_step, rows);
@@ -122,16 +124,16 @@ class Learner {
         float row[METRICS];
         const float norm = summarize(state, lanes, rows, row);
         const bool good = std::isfinite(norm) && std::isfinite(row[0]);
-        if (open > 0 && !good) finite = 0;
-        if (!good || (config_.target_kl >= 0 && !(row[4] <= config_.target_kl))) open = 0;
-        row[METRICS - 1] = open;
-        step += open;
-        if (open > 0)
+        if (stepping > 0 && !good) finite = 0;
+        if (!good || (config_.target_kl >= 0 && !(row[4] <= config_.target_kl))) stepping = 0;
+        row[METRICS - 1] = stepping;
+        step += stepping;
+        if (stepping > 0)
           for (size_t part; (part = team.take()) < parts_.size();) adam(part, state, norm, step);
         if (member == 0) std::memcpy(row_of_step, row, sizeof row);
         team.wait();
       }
-      if (member == 0) *state.open = open, *state.finite = finite, *state.step = step;
+      if (member == 0) *state.stepping = stepping, *state.finite = finite, *state.step = step;
     });
   }
 
@@ -281,7 +283,7 @@ class Learner {
     // Half the sum of the squared errors.
     const double value = in_float(2 * sums.value) / 2 / n;
     const double loss = policy + config_.value_coef * value - *state.entropy_coef * entropy;
-    const double metrics[] = {loss,
+    const double metrics[LOSS_METRICS] = {loss,
                               policy,
                               value,
                               entropy,
@@ -291,8 +293,8 @@ class Learner {
                               in_float(sums.deviation_sq) / n,
                               sums.ratio_min,
                               sums.ratio_max};
-    for (int i = 0; i < 10; ++i) row[i] = float(metrics[i]);
-    for (int g = 0; g < GROUPS; ++g) row[10 + g] = float(std::sqrt(in_float(squares[g])));
+    for (int i = 0; i < LOSS_METRICS; ++i) row[i] = float(metrics[i]);
+    for (int g = 0; g < GROUPS; ++g) row[LOSS_METRICS + g] = float(std::sqrt(in_float(squares[g])));
     return float(std::sqrt(in_float(squares[POLICY] + squares[VALUE])));
   }
 

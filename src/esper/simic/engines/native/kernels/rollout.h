@@ -108,8 +108,18 @@ void walk(Actor& actor, const Rollout& out, const Span& span, int64_t first, int
 
 using Walk = void (*)(Actor&, const Rollout&, const Span&, int64_t, int64_t);
 
-// In the order of esper.simic.engines.native.learner.
-constexpr Walk WALKS[] = {walk<CartPole>, walk<Acrobot>, walk<Pendulum>, walk<MountainCar>, walk<MountainCarContinuous>};
+struct Environment {
+  const char* name;
+  Walk walk;
+};
+
+constexpr Environment ENVIRONMENTS[] = {
+    {"CartPole-v1", walk<CartPole>},
+    {"Acrobot-v1", walk<Acrobot>},
+    {"Pendulum-v1", walk<Pendulum>},
+    {"MountainCar-v0", walk<MountainCar>},
+    {"MountainCarContinuous-v0", walk<MountainCarContinuous>},
+};
 
 inline void roll_out(const Learner& learner, const Normalizer& normalizer, Walk walk, const Rollout& out,
                      const Span& span, int threads) {

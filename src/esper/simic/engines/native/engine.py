@@ -1,82 +1,38 @@
-"""The C++ learner as seen from Python: what it is told about the network, and tensors by their addresses."""
+"""The C++ engine as seen from Python: what it can do, what it is given of the network, and tensors by address."""
 
 from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Iterable
-from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
-from typing import Any
+from ctypes import c_float, c_int32, c_int64, c_void_p
 
 import torch
 from torch import Tensor, nn
 
-from esper.envs.base import Copies, DeviceEnv, MultiDiscreteActions, scaled_to
+from esper.envs.base import ContinuousActions, Copies, DeviceEnv, DiscreteActions, scaled_to
 from esper.simic.collect import Act
-from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill, Unrolled
-from esper.simic.engines.learner import Gate
-from esper.simic.engines.native.library import load_library
-from esper.simic.losses import RATIO_QUANTILES, Coefficients, Minibatch
+from esper.simic.engines.capabilities import Capabilities
+from esper.simic.engines.native import layout
+from esper.simic.engines.protocol import Workload
+from esper.simic.losses import RATIO_QUANTILES, Minibatch
 from esper.simic.nets.actor_critic import ActorCritic
-from esper.simic.nets.encoders import Encoder
-from esper.simic.optimizers import Adam
 from esper.simic.rollout import Rollout
 
-# In the order of rollout.h.
-_ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0")
-_ACTIVATIONS = {"tanh": 0, "relu": 1}
+_ACTIVATIONS: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu"}
+_CAPABILITIES = Capabilities(
+    devices=frozenset({"cpu"}),
+    actions=frozenset({DiscreteActions, ContinuousActions}),
+    layers=frozenset({nn.Linear, *_ACTIVATIONS}),
+    loss_terms=frozenset({"policy_loss", "value_loss", "entropy"}),
+    metrics=layout.METRICS,
+    action_masks=False,
+    shared_trunk=False,
+)
 
 
-class _Network(Structure):
-    _fields_ = (
-        ("count", c_int32),
-        ("sizes", POINTER(c_int32)),
-        ("weights", POINTER(c_int64)),
-        ("biases", POINTER(c_int64)),
-    )
-
-
-class _LearnerConfig(Structure):
-    _fields_ = (
-        ("networks", _Network * 2),
-        ("parameters", c_int64 * 2),
-        ("log_std", c_int64),
-        ("activation", c_int32),
-        ("discrete", c_int32),
-        ("action_size", c_int32),
-        ("normalize_advantages", c_int32),
-        ("value_coef", c_float),
-        ("value_clip_coef", c_float),
-        ("max_grad_norm", c_float),
-        ("target_kl", c_float),
-        ("adam_eps", c_float),
-        ("quantile_count", c_int32),
-        ("quantiles", POINTER(c_float)),
-    )
-
-
-class _Normalizer(Structure):
-    _fields_ = (("mean", c_void_p), ("deviation", c_void_p), ("limit", c_float))
-
-
-def unsupported(network: ActorCritic, device: torch.device, *, masked: bool) -> str | None:
-    """What the C++ learner cannot do of this, or None."""
-    if device.type != "cpu":
-        return f"device {device.type}"
-    if isinstance(network.actions, MultiDiscreteActions):
-        return "actions of several choices (MultiDiscrete, MultiBinary)"
-    if masked:
-        return "action masks"
-    if any(isinstance(module, Encoder) for module in network.modules()):
-        return "encoders"
-    if network.memory_size:
-        return "memory"
-    return "shared_trunk" if network.shared_parameters() else None
-
-
-class NativeLearner:
-    """Minibatch steps and evaluation of `network`, whose parameters `optimizer` holds, in one call each.
+class NativeEngine:
+    """Minibatch steps and evaluation in one call each, for a `workload` that has nothing `missing` here.
 
     What comes out does not depend on the number of `threads`.
 
@@ -84,41 +40,50 @@ class NativeLearner:
         BuildError: when the kernels cannot be had on this machine.
     """
 
-    def __init__(
-        self,
-        network: ActorCritic,
-        optimizer: Adam,
-        coefficients: Coefficients,
-        gate: Gate,
-        config: PPOConfig,
-        threads: int,
-        *,
-        debug: bool = False,
-    ) -> None:
-        self._library = load_library()
-        state = optimizer.state
-        self._parameters = _addresses(state.parameters)
+    def __init__(self, workload: Workload, threads: int) -> None:
+        network, optimizer = workload.network, workload.optimizer
+        self._library, self._environments = layout.load_kernels()
+        state, groups = optimizer.state, c_void_p * len(optimizer.group_names)
+        self._parameters = groups(*map(_pointer, state.parameters))
         # These tensors are written in place and never replaced, so their addresses hold.
-        self._state = _addresses(
-            [
-                *(*state.parameters, *state.exp_avg, *state.exp_avg_sq, state.step),
-                *(*optimizer.learning_rates, *coefficients, *gate),
-            ]
+        self._state = layout.State(
+            parameters=self._parameters,
+            exp_avg=groups(*map(_pointer, state.exp_avg)),
+            exp_avg_sq=groups(*map(_pointer, state.exp_avg_sq)),
+            step=_pointer(state.step),
+            learning_rates=groups(*map(_pointer, optimizer.learning_rates)),
+            clip_coef=_pointer(workload.coefficients.clip),
+            entropy_coef=_pointer(workload.coefficients.entropy),
+            stepping=_pointer(workload.skip.stepping),
+            finite=_pointer(workload.skip.finite),
         )
-        self._keep = (optimizer, coefficients, gate)
-        self._network, self._config, self._threads = network, config, c_int32(threads)
+        self._workload = workload  # keeps the tensors
+        self._network, self._config, self._threads = network, workload.config, c_int32(threads)
         create = self._library.esper_learner
         create.restype = c_void_p
-        self._handle = c_void_p(create(ctypes.byref(_describe(network, optimizer, config, debug))))
+        self._handle = c_void_p(create(ctypes.byref(_describe(workload))))
         weakref.finalize(self, self._library.esper_learner_delete, self._handle)
 
+    @staticmethod
+    def missing(workload: Workload) -> str | None:
+        """What the kernels cannot compute of `workload`, or None."""
+        return _CAPABILITIES.missing(workload) or _irregular(workload.network)
+
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
-        fields = [field.contiguous() for field in batch.tensors()]
+        batch = batch.map(Tensor.contiguous)
+        fields = layout.Batch(
+            obs=_pointer(batch.obs),
+            actions=_pointer(batch.actions),
+            log_probs=_pointer(batch.log_probs),
+            values=_pointer(batch.values),
+            advantages=_pointer(batch.advantages),
+            returns=_pointer(batch.returns),
+        )
         steps, rows = indices.shape
         self._library.esper_optimize(
             self._handle,
-            _addresses(fields),
-            self._state,
+            ctypes.byref(fields),
+            ctypes.byref(self._state),
             _address(indices),
             c_int64(steps),
             c_int64(rows),
@@ -151,14 +116,19 @@ class NativeLearner:
         )
 
     def inputs_are_finite(self, rollout: Rollout) -> Tensor:
-        def floats(tensor: Tensor) -> Tensor | None:
-            return tensor if tensor.is_floating_point() else None
+        def floats(tensor: Tensor) -> int | None:
+            return _pointer(tensor) if tensor.is_floating_point() else None
 
-        obs, final_obs, actions = map(floats, (rollout.obs, rollout.final_obs, rollout.actions))
-        inputs = [_address(tensor) for tensor in (obs, final_obs, rollout.rewards, actions)]
-        ends = [_address(rollout.terminated), _address(rollout.truncated)]
+        inputs = layout.Inputs(
+            obs=floats(rollout.obs),
+            final_obs=floats(rollout.final_obs),
+            rewards=_pointer(rollout.rewards),
+            actions=floats(rollout.actions),
+            terminated=_pointer(rollout.terminated),
+            truncated=_pointer(rollout.truncated),
+        )
         finite = self._library.esper_inputs_are_finite(
-            (c_void_p * 6)(*(address.value for address in (*inputs, *ends))),
+            ctypes.byref(inputs),
             *map(c_int64, rollout.rewards.shape),
             c_int64(rollout.obs[0, 0].numel()),
             c_int64(rollout.actions[0, 0].numel()),
@@ -203,18 +173,30 @@ class NativeLearner:
         return act
 
     def fill(self, env: DeviceEnv) -> Fill:
-        if env.name not in _ENVIRONMENTS or scaled_to(env.spec.actions):
+        if env.name not in self._environments or scaled_to(env.spec.actions):
             return Unrolled(env, compiled=False)
 
         def fill(network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout) -> Copies:
             self._pack()
             moved = Copies(*(tensor.clone() for tensor in copies))
             num_steps, num_envs = noise.shape[:2]
+            target = layout.Rollout(
+                obs=_pointer(rollout.obs),
+                actions=_pointer(rollout.actions),
+                rewards=_pointer(rollout.rewards),
+                terminated=_pointer(rollout.terminated),
+                truncated=_pointer(rollout.truncated),
+                final_obs=_pointer(rollout.final_obs),
+                state=_pointer(moved.state),
+                steps=_pointer(moved.steps),
+                noise=_pointer(noise),
+                uniform=_pointer(uniform),
+            )
             self._library.esper_roll_out(
                 self._handle,
                 ctypes.byref(self._normalizer()),
-                c_int32(_ENVIRONMENTS.index(env.name)),
-                _addresses((*rollout.tensors(), *moved, noise, uniform)),
+                c_int32(self._environments[env.name]),
+                ctypes.byref(target),
                 c_int64(num_steps),
                 c_int64(num_envs),
                 c_int64(env.max_episode_steps),
@@ -228,24 +210,28 @@ class NativeLearner:
         """Let C++ see the parameters as they are: its own layout of them holds until someone else writes them."""
         self._library.esper_pack(self._handle, self._parameters)
 
-    def _normalizer(self) -> _Normalizer:
+    def _normalizer(self) -> layout.Normalizer:
         normalizer = self._network.normalizer
         if normalizer is None:
-            return _Normalizer(None, None, 0.0)
+            return layout.Normalizer(None, None, 0.0)
         mean, deviation = normalizer.mean.float(), normalizer.deviation()
-        described = _Normalizer(mean.data_ptr(), deviation.data_ptr(), normalizer.limit)
+        described = layout.Normalizer(mean.data_ptr(), deviation.data_ptr(), normalizer.limit)
         described.keep = mean, deviation
         return described
 
 
-def _describe(network: ActorCritic, optimizer: Adam, config: PPOConfig, debug: bool) -> _LearnerConfig:
+def _describe(workload: Workload) -> layout.LearnerConfig:
+    network, optimizer, config = workload.network, workload.optimizer, workload.config
     offsets = optimizer.offsets()
     discrete = network.log_std is None
-    return _LearnerConfig(
-        networks=(_Network * 2)(_layers("actor", network.actor, offsets), _layers("critic", network.critic, offsets)),
+    activation = type(network.actor[1]) if len(network.actor) > 1 else nn.Tanh
+    return layout.LearnerConfig(
+        networks=(layout.NetworkConfig * 2)(
+            _layers("actor", network.actor, offsets), _layers("critic", network.critic, offsets)
+        ),
         parameters=(c_int64 * 2)(*(len(flat) for flat in optimizer.state.parameters)),
         log_std=-1 if discrete else offsets["log_std"],
-        activation=_ACTIVATIONS[config.network.activation],
+        activation=layout.ACTIVATIONS.index(_ACTIVATIONS[activation]),
         discrete=discrete,
         action_size=network.action_size,
         normalize_advantages=config.normalize_advantages,
@@ -254,15 +240,29 @@ def _describe(network: ActorCritic, optimizer: Adam, config: PPOConfig, debug: b
         max_grad_norm=_limit(config.max_grad_norm),
         target_kl=_limit(config.target_kl),
         adam_eps=config.adam_eps,
-        quantile_count=len(RATIO_QUANTILES) if debug else 0,
+        quantile_count=len(RATIO_QUANTILES) if workload.debug else 0,
         quantiles=(c_float * len(RATIO_QUANTILES))(*RATIO_QUANTILES.values()),
     )
 
 
-def _layers(name: str, module: nn.Sequential, offsets: dict[str, int]) -> _Network:
+def _irregular(network: ActorCritic) -> str | None:
+    """Known layers in another order than linear ones with the same activation in between, or without a bias."""
+    actor, critic = list(network.actor), list(network.critic)
+    linear, activations = actor[::2] + critic[::2], actor[1::2] + critic[1::2]
+    kinds = {type(layer) for layer in activations}
+    regular = (
+        len(actor) == len(critic)
+        and len(linear) == len(activations) + 2
+        and all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in linear)
+        and len(kinds - {nn.Linear}) == len(kinds) <= 1
+    )
+    return None if regular else "layers other than linear ones with one activation in between"
+
+
+def _layers(name: str, module: nn.Sequential, offsets: dict[str, int]) -> layout.NetworkConfig:
     layers = [(f"{name}.{index}", layer) for index, layer in enumerate(module) if isinstance(layer, nn.Linear)]
     sizes = [layers[0][1].in_features, *(layer.out_features for _, layer in layers)]
-    return _Network(
+    return layout.NetworkConfig(
         count=len(sizes),
         sizes=(c_int32 * len(sizes))(*sizes),
         weights=(c_int64 * len(layers))(*(offsets[f"{layer}.weight"] for layer, _ in layers)),
@@ -274,10 +274,9 @@ def _limit(value: float | None) -> float:
     return -1.0 if value is None else value
 
 
+def _pointer(tensor: Tensor) -> int:
+    return tensor.data_ptr()
+
+
 def _address(tensor: Tensor | None) -> c_void_p:
     return c_void_p(None if tensor is None else tensor.data_ptr())
-
-
-def _addresses(tensors: Iterable[Tensor]) -> Any:
-    pointers = [tensor.data_ptr() for tensor in tensors]
-    return (c_void_p * len(pointers))(*pointers)

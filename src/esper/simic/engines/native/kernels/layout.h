@@ -1,0 +1,78 @@
+// What Python has to know of what it passes and reads, as text for `layout.py`, which checks it when it loads the
+// library: a line for each field of a struct (offset and size, bytes), each metric, activation and environment.
+#pragma once
+#include <cstddef>
+#include <string>
+
+#include "rollout.h"
+
+namespace esper {
+
+inline std::string layout() {
+  std::string text;
+  const auto line = [&](std::string name, size_t first, size_t second) {
+    text += name + " " + std::to_string(first) + " " + std::to_string(second) + "\n";
+  };
+#define FIELD(STRUCT, NAME) line(#STRUCT "." #NAME, offsetof(STRUCT, NAME), sizeof(STRUCT::NAME));
+  FIELD(NetworkConfig, count)
+  FIELD(NetworkConfig, sizes)
+  FIELD(NetworkConfig, weights)
+  FIELD(NetworkConfig, biases)
+  FIELD(LearnerConfig, networks)
+  FIELD(LearnerConfig, parameters)
+  FIELD(LearnerConfig, log_std)
+  FIELD(LearnerConfig, activation)
+  FIELD(LearnerConfig, discrete)
+  FIELD(LearnerConfig, action_size)
+  FIELD(LearnerConfig, normalize_advantages)
+  FIELD(LearnerConfig, value_coef)
+  FIELD(LearnerConfig, value_clip_coef)
+  FIELD(LearnerConfig, max_grad_norm)
+  FIELD(LearnerConfig, target_kl)
+  FIELD(LearnerConfig, adam_eps)
+  FIELD(LearnerConfig, quantile_count)
+  FIELD(LearnerConfig, quantiles)
+  FIELD(Batch, obs)
+  FIELD(Batch, actions)
+  FIELD(Batch, log_probs)
+  FIELD(Batch, values)
+  FIELD(Batch, advantages)
+  FIELD(Batch, returns)
+  FIELD(State, parameters)
+  FIELD(State, exp_avg)
+  FIELD(State, exp_avg_sq)
+  FIELD(State, step)
+  FIELD(State, learning_rates)
+  FIELD(State, clip_coef)
+  FIELD(State, entropy_coef)
+  FIELD(State, stepping)
+  FIELD(State, finite)
+  FIELD(Normalizer, mean)
+  FIELD(Normalizer, deviation)
+  FIELD(Normalizer, limit)
+  FIELD(Rollout, obs)
+  FIELD(Rollout, actions)
+  FIELD(Rollout, rewards)
+  FIELD(Rollout, terminated)
+  FIELD(Rollout, truncated)
+  FIELD(Rollout, final_obs)
+  FIELD(Rollout, state)
+  FIELD(Rollout, steps)
+  FIELD(Rollout, noise)
+  FIELD(Rollout, uniform)
+  FIELD(Inputs, obs)
+  FIELD(Inputs, final_obs)
+  FIELD(Inputs, rewards)
+  FIELD(Inputs, actions)
+  FIELD(Inputs, terminated)
+  FIELD(Inputs, truncated)
+#undef FIELD
+  for (size_t i = 0; i < std::size(METRIC_NAMES); ++i) line(std::string("metric.") + METRIC_NAMES[i], i, sizeof(float));
+  line("activation.tanh", TANH, sizeof(int32_t));
+  line("activation.relu", RELU, sizeof(int32_t));
+  for (size_t i = 0; i < std::size(ENVIRONMENTS); ++i)
+    line(std::string("environment.") + ENVIRONMENTS[i].name, i, sizeof(int32_t));
+  return text;
+}
+
+}  // namespace esper

@@ -1,0 +1,144 @@
+"""What Python and the kernels share, checked when they are loaded: structs field by field, numbers by name.
+
+`kernels/layout.h` has the other side.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
+from typing import NamedTuple
+
+from esper.simic.engines.native.library import BuildError, load_library
+
+_GROUPS = 2  # policy and value
+_EACH = c_void_p * _GROUPS
+
+ACTIVATIONS = ("tanh", "relu")
+METRICS = (
+    *("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"),
+    *("ratio_mean", "ratio_deviation_sq", "ratio_min", "ratio_max"),
+)
+
+
+class NetworkConfig(Structure):
+    """Sizes of layers, and where weights and biases are in the vector of their group."""
+
+    _fields_ = (
+        ("count", c_int32),
+        ("sizes", POINTER(c_int32)),
+        ("weights", POINTER(c_int64)),
+        ("biases", POINTER(c_int64)),
+    )
+
+
+class LearnerConfig(Structure):
+    """Networks, and settings that stay; a negative limit is none."""
+
+    _fields_ = (
+        ("networks", NetworkConfig * _GROUPS),
+        ("parameters", c_int64 * _GROUPS),
+        ("log_std", c_int64),
+        ("activation", c_int32),
+        ("discrete", c_int32),
+        ("action_size", c_int32),
+        ("normalize_advantages", c_int32),
+        ("value_coef", c_float),
+        ("value_clip_coef", c_float),
+        ("max_grad_norm", c_float),
+        ("target_kl", c_float),
+        ("adam_eps", c_float),
+        ("quantile_count", c_int32),
+        ("quantiles", POINTER(c_float)),
+    )
+
+
+class Batch(Structure):
+    """Rows to learn from."""
+
+    _fields_ = tuple((name, c_void_p) for name in ("obs", "actions", "log_probs", "values", "advantages", "returns"))
+
+
+class State(Structure):
+    """What an update changes, and the rates that it reads."""
+
+    _fields_ = (
+        ("parameters", _EACH),
+        ("exp_avg", _EACH),
+        ("exp_avg_sq", _EACH),
+        ("step", c_void_p),
+        ("learning_rates", _EACH),
+        ("clip_coef", c_void_p),
+        ("entropy_coef", c_void_p),
+        ("stepping", c_void_p),
+        ("finite", c_void_p),
+    )
+
+
+class Normalizer(Structure):
+    """Scales observations; without a mean it leaves them alone."""
+
+    _fields_ = (("mean", c_void_p), ("deviation", c_void_p), ("limit", c_float))
+
+
+class Rollout(Structure):
+    """Where a rollout is written, and what it is drawn from."""
+
+    _fields_ = tuple(
+        (name, c_void_p)
+        for name in (
+            *("obs", "actions", "rewards", "terminated", "truncated", "final_obs"),
+            *("state", "steps", "noise", "uniform"),
+        )
+    )
+
+
+class Inputs(Structure):
+    """What is learned from; null for what is not float32."""
+
+    _fields_ = tuple((name, c_void_p) for name in ("obs", "final_obs", "rewards", "actions", "terminated", "truncated"))
+
+
+class Kernels(NamedTuple):
+    """The library, and the numbers of the environments that it has, by name."""
+
+    library: ctypes.CDLL
+    environments: Mapping[str, int]
+
+
+def load_kernels() -> Kernels:
+    """The kernels for this machine.
+
+    Raises:
+        BuildError: where they cannot be had, or were made of sources with another layout than Python's.
+    """
+    library = load_library()
+    library.esper_layout.restype = c_char_p
+    theirs = _parse(library.esper_layout().decode())
+    environments = {
+        name.removeprefix("environment."): numbers[0]
+        for name, numbers in theirs.items()
+        if name.startswith("environment.")
+    }
+    ours = _declared()
+    for name in (*ours, *theirs):
+        if not name.startswith("environment.") and ours.get(name) != theirs.get(name):
+            raise BuildError(f"the kernels have another layout: {name} is {theirs.get(name)}, here {ours.get(name)}")
+    return Kernels(library, environments)
+
+
+def _declared() -> dict[str, tuple[int, int]]:
+    """Offset and size of every field, bytes, and number and size of every metric and activation."""
+    found = {}
+    for struct in (NetworkConfig, LearnerConfig, Batch, State, Normalizer, Rollout, Inputs):
+        for name, *_ in struct._fields_:
+            field = getattr(struct, name)
+            found[f"{struct.__name__}.{name}"] = (field.offset, field.size)
+    found |= {f"metric.{name}": (number, ctypes.sizeof(c_float)) for number, name in enumerate(METRICS)}
+    return found | {f"activation.{name}": (number, ctypes.sizeof(c_int32)) for number, name in enumerate(ACTIVATIONS)}
+
+
+def _parse(text: str) -> dict[str, tuple[int, int]]:
+    lines = (line.split(" ") for line in text.splitlines())
+    return {name: (int(first), int(second)) for name, first, second in lines}

@@ -1,0 +1,88 @@
+"""What an engine computes for PPO, and what it is made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from esper.envs.base import DeviceEnv
+from esper.simic.collect import Act
+from esper.simic.config import PPOConfig
+from esper.simic.device_collect import Fill
+from esper.simic.losses import Coefficients, Minibatch
+from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.optimizers import Adam
+from esper.simic.rollout import Rollout
+
+
+class SkipState(NamedTuple):
+    """0-d tensors of an update, 1 when it begins.
+
+    `stepping` becomes 0 with the first step that is skipped: all later ones are. `finite` becomes 0 if that was because
+    something was not finite.
+    """
+
+    stepping: Tensor
+    finite: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What an engine computes with. The tensors are written in place and never replaced.
+
+    Batches have action masks if `masked`. With `debug` metrics have the columns of `RATIO_QUANTILES` too.
+    """
+
+    network: ActorCritic
+    optimizer: Adam
+    coefficients: Coefficients
+    skip: SkipState
+    config: PPOConfig
+    masked: bool = False
+    debug: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        return self.optimizer.state.step.device
+
+
+class Engine(Protocol):
+    """The arithmetic of PPO on one network. Observations are normalized ones, but for the actor's."""
+
+    def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
+        """A step on each minibatch, the rows `indices` [S, B] of `batch`, in turn.
+
+        Fills `metrics` [S, columns]: the fields of `LossMetrics`, the gradient norm of each parameter group before
+        clipping, whether the optimizer stepped, and for debugging `RATIO_QUANTILES`. A step that is skipped
+        changes nothing but the state of skipping.
+        """
+        ...
+
+    def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Log probabilities of `actions` among what `masks` allow, and values, each [M], for `obs` [M, D]."""
+        ...
+
+    def value(self, obs: Tensor) -> Tensor:
+        """Values [M] of `obs` [M, D]."""
+        ...
+
+    def inputs_are_finite(self, rollout: Rollout) -> Tensor:
+        """Whether everything that an update on `rollout` learns from is finite (0-d bool, on its device)."""
+        ...
+
+    def advantages(
+        self, rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Advantages and returns, as `compute_gae`; all [T, N]."""
+        ...
+
+    def actor(self, network: ActorCritic) -> Act:
+        """The policy of its network as it is now."""
+        ...
+
+    def fill(self, env: DeviceEnv) -> Fill:
+        """What fills rollouts in `env`."""
+        ...
