@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "esper.policies": {"esper.envs", "esper.settings", "esper.simic", "esper.storage", "esper.system"},
     # Records alone, and what settings are called.
     "esper.analysis": {
-        *("esper.runs.layers", "esper.runs.resume_rules", "esper.settings", "esper.storage", "esper.telemetry"),
+        *("esper.runs.layers", "esper.runs.resume.rules", "esper.settings", "esper.storage", "esper.telemetry"),
     },
     "esper.runs": {
         *("esper.analysis", "esper.envs", "esper.policies", "esper.schedules", "esper.settings", "esper.simic"),
@@ -55,7 +55,7 @@ HOMES = {
 # What answers without torch: the command line's help, settings, schedules, records, and how far runs are.
 WITHOUT_TORCH = (
     *("esper.scripts.train", "esper.settings.options", "esper.schedules", "esper.telemetry.events"),
-    *("esper.runs.config", "esper.runs.layers", "esper.runs.resume_rules", "esper.sweep.plan", "esper.sweep.progress"),
+    *("esper.runs.config", "esper.runs.layers", "esper.runs.resume.rules", "esper.sweep.plan", "esper.sweep.progress"),
     *("esper.analysis.runs", "esper.analysis.comparison"),
 )
 

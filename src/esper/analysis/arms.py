@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from esper.analysis.measures import COLUMNS
 from esper.analysis.runs import Columns, read_events
 from esper.runs.layers import complete
-from esper.runs.resume_rules import MAY_CHANGE
+from esper.runs.resume.rules import MAY_CHANGE
 from esper.storage import files
 from esper.telemetry.events import unreadable_schema
 

@@ -22,9 +22,11 @@ from esper.runs.evaluation import Evaluation
 from esper.runs.events import run_finished, run_resumed, run_started
 from esper.runs.folder import RunFolder, create_run_folder, open_run_folder, resume_command
 from esper.runs.layers import Layer, placed, recorded
-from esper.runs.resume import Resume, ResumeError, ResumePoint, check_newest, find_resume_point, settings_to_resume
-from esper.runs.resume_rules import Mode, changes
-from esper.runs.state import capture_run, env_seed, load_run
+from esper.runs.resume.load import load_run
+from esper.runs.resume.point import Resume, ResumeError, ResumePoint, check_newest, find_resume_point
+from esper.runs.resume.rules import Mode, changes
+from esper.runs.resume.settings import settings_to_resume
+from esper.runs.state import capture_run, env_seed
 from esper.settings.options import ConfigError
 from esper.simic.ppo import PPOAgent
 from esper.simic.rates import Rates

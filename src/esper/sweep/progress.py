@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from esper.runs.config import RunConfig
 from esper.runs.layers import MAX_FILE_BYTES, as_recorded, complete
-from esper.runs.resume_rules import MAY_CHANGE
+from esper.runs.resume.rules import MAY_CHANGE
 from esper.storage import files
 from esper.sweep.plan import Job, SweepError
 

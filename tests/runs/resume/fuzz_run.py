@@ -22,7 +22,8 @@ from esper.policies.policy import load_policy
 from esper.runs.config import RunConfig
 from esper.runs.evaluation import Evaluation
 from esper.runs.layers import Layer, resolve
-from esper.runs.resume import find_resume_point, settings_to_resume
+from esper.runs.resume.point import find_resume_point
+from esper.runs.resume.settings import settings_to_resume
 from esper.scripts.train import main as esper
 from esper.sweep.plan import Job, make_sweep, read_sweep
 from esper.sweep.progress import check_same, progress_of
