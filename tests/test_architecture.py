@@ -26,7 +26,7 @@ MAY_IMPORT = {
         *("esper.runs.layers", "esper.runs.resume.rules", "esper.settings", "esper.storage", "esper.telemetry"),
     },
     "esper.runs": {
-        *("esper.analysis", "esper.envs", "esper.policies", "esper.schedules", "esper.settings", "esper.simic"),
+        *("esper.analysis.plots", "esper.envs", "esper.policies", "esper.schedules", "esper.settings", "esper.simic"),
         *("esper.storage", "esper.system", "esper.telemetry"),
     },
     "esper.sweep": {"esper.runs", "esper.schedules", "esper.settings", "esper.storage", "esper.system"},

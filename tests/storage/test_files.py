@@ -70,7 +70,7 @@ ALLOWED = {
     "esper.scripts.ppo": dict.fromkeys(
         ("(folder / BEST).exists", "(folder / 'training.png').exists"), "for the line that names it"
     ),
-    "esper.runs.run": {"self._keeper.save": "a checkpoint, by esper.runs.checkpoint.folder"},
+    "esper.runs.checkpointing": {"self._keeper.save": "a checkpoint, by esper.runs.checkpoint.folder"},
     # A buffer in memory, or a descriptor that esper.storage.files opened.
     "esper.analysis.plots": {"figure.savefig": "a buffer"},
     "esper.analysis.plots_comparison": {"figure.savefig": "a buffer"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from esper.envs.base import EnvError
 from esper.runs.config import RunConfig
@@ -66,6 +66,6 @@ def env_seed(config: RunConfig, updates: int) -> int:
     return integer_seed(config.seed, f"env from update {updates}" if updates else "env")
 
 
-def schedule_switch(agent: PPOAgent) -> str:
+def schedule_switch(agent: PPOAgent) -> Literal["on", "off"]:
     """Whether learning rates follow their schedules, as checkpoints have it."""
     return "on" if agent.lr_schedules_on else "off"

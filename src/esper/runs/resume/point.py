@@ -41,6 +41,11 @@ class ResumePoint:
         assert source is not None
         return source
 
+    def is_in_folder_of(self, config: RunConfig) -> bool:
+        """Whether a run of `config` goes on in place, and not in another folder."""
+        run_dir = self.run_dir
+        return run_dir is not None and (config.run_dir is None or Path(config.run_dir).resolve() == run_dir.resolve())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resume:
