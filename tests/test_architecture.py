@@ -24,7 +24,7 @@ MAY_IMPORT = {
     # Records alone, and what settings are called.
     "esper.analysis": {"esper.settings", "esper.storage", "esper.telemetry"},
     "esper.runs": {
-        *("esper.analysis", "esper.envs", "esper.policies", "esper.schedules", "esper.settings", "esper.simic"),
+        *("esper.analysis.plots", "esper.envs", "esper.policies", "esper.schedules", "esper.settings", "esper.simic"),
         *("esper.storage", "esper.system", "esper.telemetry"),
     },
     "esper.sweep": {"esper.runs", "esper.schedules", "esper.settings", "esper.storage", "esper.system"},
@@ -53,7 +53,7 @@ HOMES = {
 # What answers without torch: the command line's help, settings, schedules, records, and how far runs are.
 WITHOUT_TORCH = (
     *("esper.scripts.train", "esper.settings.options", "esper.schedules", "esper.telemetry.events"),
-    *("esper.runs.config", "esper.runs.layers", "esper.runs.resume_rules", "esper.sweep.plan", "esper.sweep.progress"),
+    *("esper.runs.config", "esper.runs.layers", "esper.runs.resume.rules", "esper.sweep.plan", "esper.sweep.progress"),
     *("esper.analysis.runs", "esper.analysis.comparison"),
 )
 

@@ -19,7 +19,7 @@ from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_env, make_for_training, make_from_config
 from esper.runs.layers import Layer, resolve
-from esper.runs.resume import ResumeError
+from esper.runs.resume.point import ResumeError
 from esper.runs.run import resume_run, run
 from esper.settings.options import ConfigError
 

@@ -28,7 +28,7 @@ from esper.policies.export import export_policy
 from esper.policies.policy import Policy, load_policy
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, file_layer, resolve
-from esper.runs.resume import ResumeError, find_resume_point
+from esper.runs.resume.point import ResumeError, find_resume_point
 from esper.runs.run import resume_run, run
 from esper.settings.options import ConfigError, settings_of
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, ScheduleConfig, train_ppo_vectorized

@@ -66,11 +66,11 @@ ALLOWED = {
     "esper.analysis.report": {"folder.mkdir": "--output"},
     "esper.scripts.sweep": {"job.run_dir.parent.mkdir": "--output, and names that the sweep has"},
     "esper.sweep.job": {"job.run_dir.parent.is_dir": "whether this machine has the folder"},
-    "esper.runs.resume": {"run_dir.exists": "for the message that there is nothing"},
+    "esper.runs.resume.point": {"run_dir.exists": "for the message that there is nothing"},
     "esper.scripts.ppo": dict.fromkeys(
         ("(folder / BEST).exists", "(folder / 'training.png').exists"), "for the line that names it"
     ),
-    "esper.runs.run": {"self._keeper.save": "a checkpoint, by esper.runs.checkpoint.folder"},
+    "esper.runs.checkpointing": {"self._keeper.save": "a checkpoint, by esper.runs.checkpoint.folder"},
     # A buffer in memory, or a descriptor that esper.storage.files opened.
     "esper.analysis.plots": {"figure.savefig": "a buffer"},
     "esper.analysis.plots_comparison": {"figure.savefig": "a buffer"},

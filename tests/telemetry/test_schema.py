@@ -14,7 +14,7 @@ from esper.analysis.runs import read_events
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, resolve
 from esper.runs.run import resume_run, run
-from esper.runs.state import versions
+from esper.runs.versions import versions
 from esper.telemetry.schema import json_schema
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "events.schema.json"

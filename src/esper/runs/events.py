@@ -8,8 +8,9 @@ from typing import Any, Literal
 from esper.envs.base import scaled_to
 from esper.runs.config import RunConfig
 from esper.runs.layers import recorded
-from esper.runs.resume import Resume
-from esper.runs.state import env_seed, versions
+from esper.runs.resume.point import Resume
+from esper.runs.state import env_seed, schedule_switch
+from esper.runs.versions import versions
 from esper.simic.ppo import PPOAgent
 from esper.simic.rates import Rates
 from esper.simic.vectorized import Training
@@ -24,7 +25,7 @@ def run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
         seed=config.seed,
         total_updates=agent.config.total_updates,
         schedules=agent.schedules.resolved(),
-        lr_schedule_switch="on" if agent.lr_schedules_on else "off",
+        lr_schedule_switch=schedule_switch(agent),
         engine=agent.optimization.engine,
         threads=agent.optimization.threads,
         telemetry=config.telemetry.telemetry,

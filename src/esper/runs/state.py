@@ -1,33 +1,17 @@
-"""The whole state of a run as one tree: what a checkpoint holds, and what must be true of it to go on from it."""
+"""The whole state of a run as one tree: what a checkpoint holds."""
 
 from __future__ import annotations
 
-import logging
-import platform
-import subprocess
-from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-
-from esper import __version__
 from esper.envs.base import EnvError
 from esper.runs.config import RunConfig
-from esper.runs.folder import resume_command
 from esper.runs.layers import recorded
-from esper.runs.resume import Resume, ResumeError, ResumePoint, check_newest
-from esper.runs.resume_upgrade import upgraded_state
-from esper.schedules import SWITCH
-from esper.simic.rates import Horizon, Rates, RateSchedules
+from esper.runs.versions import versions
+from esper.simic.ppo import PPOAgent
 from esper.simic.vectorized import Training
-from esper.storage.store import StoreError
-from esper.storage.tree import TreeError, check_form, differences, split, with_arrays
+from esper.storage.tree import TreeError, check_form, split
 from esper.system.seeding import integer_seed
-
-_log = logging.getLogger(__name__)
 
 
 def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dict[str, Any]:
@@ -40,7 +24,7 @@ def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dic
     updates = training.agent.train_steps
     captured = {
         "config": recorded(config),
-        "lr_schedule_switch": _switch(training),
+        "lr_schedule_switch": schedule_switch(training.agent),
         # Before the first rollout the seed says all that a state would.
         "exact_resume": state["environment"] is not None or not updates,
         "schedule": training.agent.schedules.state(updates),
@@ -49,12 +33,12 @@ def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dic
         "training": state,
     }
     # Here, and not when someone resumes: a checkpoint that this version would refuse is never written.
-    check_form(captured, _run_form(training))
+    check_form(captured, run_form(training))
     _check_environment(config, state["environment"])
     return captured
 
 
-def _run_form(training: Training) -> dict[str, Any]:
+def run_form(training: Training) -> dict[str, Any]:
     """What `capture_run` holds; settings and schedules are held to their own declarations."""
     return {
         "config": dict,
@@ -77,147 +61,11 @@ def _check_environment(config: RunConfig, state: Any) -> None:
         raise EnvError(f"the state_dict() of {name} cannot be stored: {error}") from None
 
 
-def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
-    """Put `training`, made afresh from `config`, where `resume` says; returns the next rates as they were stored.
-
-    Raises:
-        StoreError: naming what is wrong with the stored state.
-        ResumeError: when the schedules would not be what they were, or nothing is left to do.
-    """
-    state = resume.point.state
-    assert state is not None
-    try:
-        state = upgraded_state(state, resume.point.schema, capture_run(config, training, 0))
-        _check_structure(state, training)
-        stored = state["training"]
-        if stored["generators"] is None and resume.keeps_episodes:
-            _log.warning(
-                "%s is of a version that stored no global generators: an environment that draws from random, "
-                "numpy.random or torch goes on with other numbers",
-                resume.point.source,
-            )
-        episodes = {
-            "environment": with_arrays(stored["environment"]) if resume.keeps_episodes else None,
-            "collector": with_arrays(stored["collector"]),
-            "generators": with_arrays(stored["generators"]),
-        }
-        training.load_state_dict({**stored, **episodes}, env_seed=env_seed(config, stored["agent"]["train_steps"]))
-        schedules = _stored_schedules(state, resume, training)
-    # A state of the right structure can still hold what a generator or an environment does not take.
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise StoreError(f"{resume.point.source}: {error or type(error).__name__}") from None
-    if resume.mode == "continue" and state["lr_schedule_switch"] != _switch(training):
-        raise ResumeError(_switch_was_changed(config, training, resume, schedules))
-    training.agent.set_horizon(_horizon(config, training, resume.mode, schedules.horizon))
-    return schedules.at(training.agent.train_steps)
-
-
 def env_seed(config: RunConfig, updates: int) -> int:
     """The seed of the environments' first episodes, or of fresh ones after `updates`."""
     return integer_seed(config.seed, f"env from update {updates}" if updates else "env")
 
 
-@cache
-def versions() -> dict[str, str]:
-    """Of everything that could make a difference to the numbers."""
-    commit = _commit()
-    return {
-        "esper": __version__,
-        **({"commit": commit} if commit else {}),
-        "torch": torch.__version__,
-        "gymnasium": version("gymnasium"),
-        "python": platform.python_version(),
-    }
-
-
-def _commit() -> str | None:
-    """Of the checkout that this file is tracked in, if it is in any."""
-    here = Path(__file__)
-    git = ["git", "-C", str(here.parent)]
-    try:
-        # An environment inside of another project's checkout would give that project's commit.
-        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], check=True, capture_output=True, timeout=10)
-        describe = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(describe, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _switch(training: Training) -> str:
-    return "on" if training.agent.lr_schedules_on else "off"
-
-
-def _check_structure(state: Mapping[str, Any], training: Training) -> None:
-    check_form(state, _run_form(training))
-    check_form(state["training"]["agent"], training.agent.state_form(), finite=True, path="training/agent")
-    if not isinstance(state["training"]["environment"], Mapping | None):
-        raise TreeError("training/environment must be a mapping or null")
-    if state["events_bytes"] < 0:
-        raise TreeError(f"events_bytes is {state['events_bytes']}, less than 0")
-
-
-def _stored_schedules(state: Mapping[str, Any], resume: Resume, training: Training) -> RateSchedules:
-    """The schedules that the stored settings give, which must be those that were stored: a rate must not jump."""
-    stored = state["schedule"]
-    horizon = {name: stored[name] for name in ("start", "updates")}
-    if not all(type(value) is int and 0 <= value < 2**63 for value in horizon.values()):
-        raise TreeError(f"schedule starts at {horizon['start']!r:.40} and spans {horizon['updates']!r:.40} updates")
-    config = resume.point.config.ppo
-    if state["lr_schedule_switch"] == "off":
-        config = config.without_lr_schedules()
-    schedules = RateSchedules(config, training.agent.optimizer.group_names, Horizon(**horizon))
-    found = differences(stored, schedules.state(training.agent.train_steps))
-    # A phase is only what a part of the schedule is called.
-    wrong = [difference for difference in found if not difference.startswith("next_phase/")]
-    if wrong:
-        raise TreeError("its schedules are not those of its settings; a rate would jump: " + "; ".join(wrong[:5]))
-    return schedules
-
-
-def _switch_was_changed(config: RunConfig, training: Training, resume: Resume, stored: RateSchedules) -> str:
-    """Why a run cannot go on under the other value of the switch, which rates would jump, and the command that does."""
-    agent = training.agent
-    switch, before = _switch(training), "off" if agent.lr_schedules_on else "on"
-    command = resume_command(_shortest(resume.point), config)
-    as_it_was = (
-        f"{SWITCH}={switch}: the run was started with {before}; to go on as it was:\n  {SWITCH}={before} {command}"
-    )
-    if agent.train_steps >= config.ppo.total_updates:
-        return as_it_was
-    horizon = _horizon(config, training, "extend", stored.horizon)
-    extended = RateSchedules(agent.config, agent.optimizer.group_names, horizon)
-    old, new = (schedules.at(agent.train_steps).learning_rates for schedules in (stored, extended))
-    jumps = "".join(f"\n  lr/{group} {rate:.4g}, now {new[group]:.4g}" for group, rate in old.items())
-    return (
-        f"{as_it_was}\n"
-        f"to go on with {switch}, beside the flags that were given:\n"
-        f"  {SWITCH}={switch} {command} --resume-schedule extend\n"
-        f"which changes the rates of the next update, {agent.train_steps}:{jumps}"
-    )
-
-
-def _shortest(point: ResumePoint) -> Path:
-    """The run's folder where that leads to `point`, else the checkpoint."""
-    try:
-        check_newest(point)
-    except ResumeError:
-        return point.source
-    return point.run_dir or point.source
-
-
-def _horizon(config: RunConfig, training: Training, mode: str, stored: Horizon) -> Horizon:
-    """The span of the schedules from here on.
-
-    Raises:
-        ResumeError: when the run has done as much, or more.
-    """
-    done, total = training.agent.train_steps, config.ppo.total_updates
-    if done > total or (done == total and mode != "continue"):
-        raise ResumeError(
-            f"total_timesteps {config.ppo.total_timesteps}: the run has done {training.env_steps:,} of them, so there "
-            f"is nothing to {mode}; give more"
-        )
-    if mode == "continue":
-        return stored
-    start = stored.start if mode == "extend" else done
-    return Horizon(start=start, updates=total - start)
+def schedule_switch(agent: PPOAgent) -> Literal["on", "off"]:
+    """Whether learning rates follow their schedules, as checkpoints have it."""
+    return "on" if agent.lr_schedules_on else "off"

@@ -12,7 +12,7 @@ from esper.scripts.flags import fail, say
 from esper.storage import files
 
 if TYPE_CHECKING:
-    from esper.runs.resume import ResumePoint
+    from esper.runs.resume.point import ResumePoint
 
 USAGE = "esper checkpoint inspect PATH [--json]"
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from esper.runs.resume import find_resume_point
+    from esper.runs.resume.point import find_resume_point
     from esper.storage.store import CorruptError, StoreError
 
     try:

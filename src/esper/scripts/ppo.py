@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from esper.runs.config import RunConfig
 from esper.runs.folder import BEST, named_again, resume_command
 from esper.runs.layers import Settings, SettingsError, file_layer, placed
-from esper.runs.resume_rules import MODES
+from esper.runs.resume.rules import MODES
 from esper.scripts.flags import (
     STOPPED_BY,
     add_settings,
@@ -126,7 +126,7 @@ def resume(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _failures() -> Iterator[None]:
     """Errors of a run as messages and exit status: 2 for what was asked for, 1 for what happened on the way."""
-    from esper.runs.resume import ResumeError
+    from esper.runs.resume.point import ResumeError
     from esper.runs.run import RunError
     from esper.storage.store import StoreError
 

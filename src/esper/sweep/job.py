@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from esper.runs.layers import Layer, SettingsError
-from esper.runs.resume import ResumeError
+from esper.runs.resume.point import ResumeError
 from esper.runs.run import RunError, resume_run, run
 from esper.settings.options import ConfigError, flatten
 from esper.storage import files

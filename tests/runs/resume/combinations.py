@@ -23,7 +23,7 @@ from harness import differences
 from esper.analysis.runs import read_events
 from esper.runs.checkpoint.folder import checkpoints_in
 from esper.runs.layers import Layer, resolve
-from esper.runs.resume_rules import Mode
+from esper.runs.resume.rules import Mode
 from esper.runs.run import resume_run, run
 from esper.telemetry.events import Event, UpdateCompleted, UpdateSkipped
 

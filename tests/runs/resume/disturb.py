@@ -227,12 +227,12 @@ def child(arguments: list[str], case: str, seed: int, out: str, err: str) -> Non
     # Otherwise that of this process, whose first child would be a server.
     multiprocessing.set_start_method("fork", force=True)
     from esper.envs import watched
-    from esper.runs import run
+    from esper.runs import record
     from esper.scripts.train import main
     from esper.system import stopping
 
     # Many seconds for people; here nothing needs them.
-    stopping.SECONDS_AFTER_STOP = run.SECONDS_TO_CLOSE_A_SINK = watched.SECONDS_TO_CLOSE = 1.0
+    stopping.SECONDS_AFTER_STOP = record.SECONDS_TO_CLOSE_A_SINK = watched.SECONDS_TO_CLOSE = 1.0
     rng = random.Random(seed)
     made = CASES[case](rng)
     if "--resume" not in arguments and made.patch is not None:

@@ -33,8 +33,9 @@ from esper.envs.make import make_for_training
 from esper.runs.checkpoint.folder import SCHEMA
 from esper.runs.config import RunConfig
 from esper.runs.layers import SettingsError, file_layer, resolve
-from esper.runs.resume import Resume, ResumeError, find_resume_point, settings_to_resume
-from esper.runs.state import load_run
+from esper.runs.resume.load import load_run
+from esper.runs.resume.point import Resume, ResumeError, find_resume_point
+from esper.runs.resume.settings import settings_to_resume
 from esper.scripts.train import main as esper
 from esper.settings.options import ConfigError
 from esper.simic.ppo import PPOAgent

@@ -20,14 +20,14 @@ from esper.analysis.report import _page, read_record
 from esper.analysis.runs import load_updates
 from esper.policies.policy import load_policy
 from esper.runs.config import RunConfig
-from esper.runs.evaluation import Evaluation
+from esper.runs.evaluation import Best
 from esper.runs.layers import Layer, resolve
-from esper.runs.resume import find_resume_point, settings_to_resume
+from esper.runs.resume.point import find_resume_point
+from esper.runs.resume.settings import settings_to_resume
 from esper.scripts.train import main as esper
 from esper.settings.options import settings_of
 from esper.sweep.plan import Job, make_sweep, read_sweep
 from esper.sweep.progress import check_same, progress_of
-from esper.system.stopping import StopRequest
 from esper.telemetry.config import TelemetryConfig
 from esper.telemetry.jsonl import JsonlRecord
 from esper.telemetry.stream import Telemetry
@@ -141,8 +141,7 @@ class RunTarget:
         path = self._copy / "events.jsonl"
         record = JsonlRecord(path, path.read_bytes().rfind(b"\n") + 1 if path.is_file() else 0)
         try:
-            evaluation = Evaluation(self._config, StopRequest(quiet=True))
-            Telemetry(TelemetryConfig(), record, before=evaluation.recall(record.read()))
+            Telemetry(TelemetryConfig(), record, before=Best().recall(record.read()))
         finally:
             record.close()
 

@@ -20,7 +20,7 @@ from harness import differences
 from esper.analysis.runs import load_updates, read_events
 from esper.runs.checkpoint.folder import checkpoints_in, load_checkpoint, save_checkpoint
 from esper.runs.folder import open_run_folder
-from esper.runs.resume import find_resume_point
+from esper.runs.resume.point import find_resume_point
 from esper.schedules import DECAYS
 from esper.scripts.train import main
 from esper.simic import ScheduleConfig, make_schedule

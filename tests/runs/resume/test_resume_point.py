@@ -13,16 +13,16 @@ import pytest
 
 from esper.runs.checkpoint.folder import save_checkpoint
 from esper.runs.layers import Layer, recorded, resolve
-from esper.runs.resume import (
+from esper.runs.resume.point import (
     Resume,
     ResumeError,
     ResumePoint,
     check_newest,
     find_resume_point,
     is_checkpoint,
-    settings_to_resume,
 )
-from esper.runs.resume_rules import Mode, may_change
+from esper.runs.resume.rules import Mode, may_change
+from esper.runs.resume.settings import settings_to_resume
 from esper.storage.store import StoreError
 
 GIVEN: dict[str, Any] = {"policy_lr": 0.001, "gamma": 0.9, "seed": 7}

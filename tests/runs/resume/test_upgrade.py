@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from esper.runs.resume_upgrade import UpgradeError, upgraded_settings, upgraded_state
+from esper.runs.resume.upgrade import UpgradeError, upgraded_settings, upgraded_state
 
 POINTS = [[0, 1e-3], [5, 1e-4]]
 

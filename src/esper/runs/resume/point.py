@@ -1,8 +1,7 @@
-"""Going on with a run: where from, and with which settings."""
+"""Where a run goes on from: the checkpoint, or its beginning."""
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 from esper.runs.checkpoint.folder import MANIFEST, SCHEMA, checkpoints_in, read_checkpoint
 from esper.runs.config import RunConfig
 from esper.runs.folder import CHECKPOINTS
-from esper.runs.layers import Layer, Settings, SettingsError, file_layer, recorded_layer, resolve, with_common_names
-from esper.runs.resume_rules import Mode, changes, may_change
-from esper.runs.resume_upgrade import upgraded_settings
-from esper.settings.options import ConfigError, flatten
-from esper.settings.values import format_value
+from esper.runs.layers import SettingsError, file_layer, recorded_layer, resolve
+from esper.runs.resume.rules import Mode
+from esper.runs.resume.upgrade import upgraded_settings
+from esper.settings.options import ConfigError
 from esper.storage import files
 from esper.storage.store import CorruptError, StoreError
 
@@ -42,6 +40,11 @@ class ResumePoint:
         source = self.checkpoint or self.run_dir
         assert source is not None
         return source
+
+    def is_in_folder_of(self, config: RunConfig) -> bool:
+        """Whether a run of `config` goes on in place, and not in another folder."""
+        run_dir = self.run_dir
+        return run_dir is not None and (config.run_dir is None or Path(config.run_dir).resolve() == run_dir.resolve())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,27 +134,3 @@ def check_newest(point: ResumePoint) -> None:
             f"{point.source}: {whole[0].name} is newer, and would be overwritten; go on in another folder with "
             f"--run-dir, or from the newest with  --resume {point.run_dir}"
         )
-
-
-def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, *, trust: bool = False) -> Settings:
-    """The settings of `point` under `layers`, the strongest last.
-
-    Raises:
-        SettingsError: for an unknown name or a value that cannot be used.
-        ResumeError: listing every difference that `mode` does not allow; for an environment or an encoder that imports
-            a module, and that nobody but the checkpoint asked for, unless its files have the user's `trust`.
-    """
-    stored = flatten(point.config)
-    reason = None if trust else files.unnamed_import(stored, ChainMap(*(dict(each.values) for each in layers[::-1])))
-    if reason:
-        raise ResumeError(f"{point.source}: {reason}")
-    settings = resolve([Layer(source=str(point.source), values=with_common_names(stored)), *layers])
-    changed = changes(point.config, settings.config)
-    wrong = [name for name in changed if not may_change(name, mode)]
-    if wrong:
-        old_and_new = {name: [format_value(value) for value in changed[name]] for name in wrong}
-        lines = "".join(f"\n  {name}: {old}, now {new}" for name, (old, new) in old_and_new.items())
-        schedules = any(may_change(name, "extend") for name in wrong)
-        hint = "\nschedules may change with --resume-schedule extend or restart" if schedules else ""
-        raise ResumeError(f"{point.source}: these settings cannot change on resume:{lines}{hint}")
-    return settings

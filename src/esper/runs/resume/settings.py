@@ -1,0 +1,37 @@
+"""The settings that a run goes on with: its own, under those that change."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Sequence
+
+from esper.runs.layers import Layer, Settings, resolve, with_common_names
+from esper.runs.resume.point import ResumeError, ResumePoint
+from esper.runs.resume.rules import Mode, changes, may_change
+from esper.settings.options import flatten
+from esper.settings.values import format_value
+from esper.storage import files
+
+
+def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, *, trust: bool = False) -> Settings:
+    """The settings of `point` under `layers`, the strongest last.
+
+    Raises:
+        SettingsError: for an unknown name or a value that cannot be used.
+        ResumeError: listing every difference that `mode` does not allow; for an environment or an encoder that imports
+            a module, and that nobody but the checkpoint asked for, unless its files have the user's `trust`.
+    """
+    stored = flatten(point.config)
+    reason = None if trust else files.unnamed_import(stored, ChainMap(*(dict(each.values) for each in layers[::-1])))
+    if reason:
+        raise ResumeError(f"{point.source}: {reason}")
+    settings = resolve([Layer(source=str(point.source), values=with_common_names(stored)), *layers])
+    changed = changes(point.config, settings.config)
+    wrong = [name for name in changed if not may_change(name, mode)]
+    if wrong:
+        old_and_new = {name: [format_value(value) for value in changed[name]] for name in wrong}
+        lines = "".join(f"\n  {name}: {old}, now {new}" for name, (old, new) in old_and_new.items())
+        schedules = any(may_change(name, "extend") for name in wrong)
+        hint = "\nschedules may change with --resume-schedule extend or restart" if schedules else ""
+        raise ResumeError(f"{point.source}: these settings cannot change on resume:{lines}{hint}")
+    return settings
