@@ -1,4 +1,5 @@
-# make train: set up and train. make test: set up, lint, check types, run the tests; make test-all: all of them.
+# make train: set up and train. make check: lint, check types, run the quick tests, in less than a minute.
+# make test: set up, lint, check types, run the tests; make test-all: all of them.
 # make mutants: change the sources, the tests must notice. make sanitize: run the C++ kernels under sanitizers.
 # make bench: measure. make docs: set up, build the site.
 PYTHON ?= python3
@@ -11,13 +12,19 @@ STAMP := $(VENV)/installed
 # graphs, a Ray cluster. Files with few tests take the longest, and would come last if they were reordered.
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 SEED ?= 1
+# About 20 s of CPU: no training runs, no compiler. mypy takes 40 s the first time, seconds with its cache.
+QUICK := tests/test_architecture.py tests/schedules tests/settings tests/storage tests/simic/test_advantages.py \
+	tests/simic/test_losses.py tests/simic/test_rates.py tests/simic/test_scan.py
 RUN_DIR ?= runs/CartPole-v1/make-train-$(shell date +%Y%m%d-%H%M%S)-$(SEED)
 
-.PHONY: train test test-all lint bench sanitize docs site mutants mutate setup clean
+.PHONY: train check test test-all lint bench sanitize docs site mutants mutate setup clean
 
 train: setup
 	$(BIN)/esper ppo --env CartPole-v1 --lr-warmup-frac 0.05 --lr-decay cosine --seed $(SEED) --run-dir $(RUN_DIR)
 	$(BIN)/esper evaluate $(RUN_DIR) --episodes 20
+
+check: lint
+	$(BIN)/python -m pytest $(QUICK)
 
 test:
 	$(MAKE) lint EXTRAS=$(EXTRAS),atari,minatar,minigrid,onnx,popgym,ray,wandb

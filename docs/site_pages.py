@@ -1,4 +1,4 @@
-"""What the site shows that no page has: README.md in front, the help of each command, the help of each setting."""
+"""What the site has beside docs/: pages of the repository's root, the help of each command and of each setting."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from mkdocs.structure.pages import Page
 
 from esper.scripts.train import make_parsers
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+# Pages of the root, and what they are called on the site.
+ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    text = README.read_text(encoding="utf-8").replace("](docs/", "](")
-    files.append(File.generated(config, "index.md", content=text))
+    for source, name in ROOT_PAGES.items():
+        text = (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](")
+        files.append(File.generated(config, name, content=text))
     return files
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from esper.scripts.train import main
+from esper.scripts.train import main, make_parsers
 
 ROOT = Path(__file__).parent.parent
 
@@ -108,4 +108,14 @@ def test_the_navigation_has_every_page() -> None:
     listed = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert len(listed) == len(set(listed))
     # README.md is the index.
-    assert set(listed) == {"index.md", *(path.name for path in (ROOT / "docs").glob("*.md"))}
+    of_root = {"index.md", "CONTRIBUTING.md", "CHANGELOG.md"}
+    assert set(listed) == {*of_root, *(path.name for path in (ROOT / "docs").glob("*.md"))}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/train.md"])
+def test_the_flags_of_a_page_exist(page: str) -> None:
+    _, commands = make_parsers(help_all=True)
+    known = {name for parser in commands.values() for action in parser._actions for name in action.option_strings}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", (ROOT / page).read_text()))
+    assert len(named) > 4
+    assert named <= known

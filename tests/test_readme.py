@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""What the README and docs/policies.md show in Python is what happens, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,18 +19,20 @@ from esper.simic.config import NetworkConfig
 from esper.simic.nets.actor_critic import ActorCritic
 
 ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
-def python_examples() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def python_example(page: str) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return code
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _ = python_examples()
+    code = python_example("README.md")
     assert "total_timesteps=100_000" in code
-    names = {"observations": torch.zeros(3, 4)}
+    names: dict[str, Any] = {}
     exec(code.replace("total_timesteps=100_000", "total_timesteps=2_048"), names)
-    assert names["actions"].shape == (3,)
+    assert names["agent"].network.act(torch.zeros(3, 4)).shape == (3,)
     assert capsys.readouterr().out.count("UpdateCompleted(") == 2
 
 
@@ -38,7 +41,7 @@ def test_an_exported_policy_runs_without_esper(tmp_path: Path) -> None:
         Vectors(size=4), DiscreteActions(n=2), NetworkConfig(hidden_sizes=(8,)), torch.Generator().manual_seed(0)
     )
     export_policy(Policy(network=network, environment=EnvConfig()), tmp_path / "policy.pt2")
-    _, code = python_examples()
+    code = python_example("docs/policies.md")
     assert len(list(filter(None, code.splitlines()))) == 3
     before = "import sys, torch; sys.modules['esper'] = None; observations = torch.linspace(-1, 1, 12).reshape(3, 4)\n"
     command = [sys.executable, "-c", f"{before}{code}print(actions.tolist())"]
@@ -46,7 +49,7 @@ def test_an_exported_policy_runs_without_esper(tmp_path: Path) -> None:
     assert result.stdout.strip() == str(network.act(torch.linspace(-1, 1, 12).reshape(3, 4)).tolist())
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+@pytest.mark.parametrize("page", [*PAGES, *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
 def test_links_and_pictures_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)]+)\)", text):
