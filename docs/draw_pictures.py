@@ -8,25 +8,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from esper.analysis.plots import plot_schedules
-from esper.schedules import ScheduleConfig, make_schedule
+from esper.schedules import SHAPES, ScheduleConfig, make_schedule
 
 IMAGES = Path(__file__).parent / "images"
 TOTAL = 200
 WARMUP: dict[str, Any] = {"peak": 1e-3, "warmup_steps": 20}
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "constant": {},
-    "linear": {},
-    "cosine": {"min_ratio": 0.1},
-    "polynomial": {"power": 3.0},
-    "exponential": {"min_ratio": 0.05},
-    "step": {"step_size": 50, "gamma": 0.5},
-    "multistep": {"milestones": (60, 140), "gamma": 0.3},
-    "inverse_sqrt": {},
-    "wsd": {"decay_frac": 0.3},
-    "cosine_restarts": {"cycles": 3, "cycle_decay": 0.7},
-    "piecewise": {"points": ((0, 2e-4), (40, 1e-3), (120, 8e-4), (200, 1e-4))},
-}
 
 WARMUPS: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -40,15 +26,15 @@ FALLS: dict[str, dict[str, Any]] = {
     "polynomial": {"power": 2.0},
     "exponential": {"min_ratio": 0.02},
     "inverse_sqrt": {"timescale": 20.0},
-    "step": SHAPES["step"],
+    "step": dict(SHAPES["step"].example),
     "cosine_restarts": {"cycles": 3},
 }
 
 
 def main() -> None:
-    for decay, parameters in SHAPES.items():
-        warmup = {} if decay == "piecewise" else WARMUP
-        draw(f"decay-{decay}", {"policy": ScheduleConfig(decay=decay, **warmup, **parameters)}, decay)
+    for decay, shape in SHAPES.items():
+        before = {} if shape.has_own_peak else WARMUP
+        draw(f"decay-{decay}", {"policy": ScheduleConfig(decay=decay, **before, **shape.example)}, decay)
     components = {
         "policy": ScheduleConfig(peak=1e-3, delay=20, warmup_steps=20, decay="cosine", min_ratio=0.1),
         "value": ScheduleConfig(peak=2e-3, warmup_steps=10, decay="linear"),

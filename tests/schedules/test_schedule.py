@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, SequentialLR, StepLR
 
 from esper.schedules import (
-    DECAYS,
+    SHAPES,
     Schedule,
     ScheduleConfig,
     as_progress_callable,
@@ -250,7 +250,7 @@ def piecewise(draw: st.DrawFn) -> Schedule:
 @st.composite
 def schedules(draw: st.DrawFn) -> Schedule:
     total = draw(st.integers(12, 400))
-    decay = draw(st.sampled_from([name for name in DECAYS if name != "piecewise"]))
+    decay = draw(st.sampled_from([name for name in SHAPES if name != "piecewise"]))
     parameters: dict[str, object] = {
         "peak": draw(st.floats(1e-7, 10.0)),
         "decay": decay,

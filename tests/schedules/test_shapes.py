@@ -5,7 +5,7 @@ import math
 import pytest
 
 from esper.schedules import Schedule, ScheduleConfig, make_schedule
-from esper.schedules.shapes import between
+from esper.schedules.shape import between
 from esper.settings.options import ConfigError
 
 # Two updates at 0, one halfway up to 8, the shape from update 3 on; where there is a floor, it is 2.

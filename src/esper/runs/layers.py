@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from esper.runs.config import RunConfig
-from esper.schedules.config import DECAY_PARAMETERS, USES
+from esper.schedules import ScheduleConfig
 from esper.settings.options import ConfigError, complete, flatten, nearest, settings_of, unflatten
 from esper.settings.values import parse
 from esper.simic.config import SCHEDULES
@@ -189,11 +189,7 @@ def _common_and_own(layer: Layer) -> tuple[_Given, _Given]:
 
 
 def _superseded(values: Mapping[str, Any], stronger: _Given) -> list[str]:
-    """Names in `values` that `stronger` replaces by another way of saying the same.
-
-    A new warmup length replaces the old one in its other unit; a new shape replaces the old shape's parameters; points
-    replace the base rate.
-    """
+    """Names in `values` that `stronger` replaces by another way of saying the same."""
     replaced = []
     for prefix in SCHEDULES:
         given = {
@@ -201,14 +197,11 @@ def _superseded(values: Mapping[str, Any], stronger: _Given) -> list[str]:
             for name, (_, value) in stronger.items()
             if name.startswith(f"{prefix}_") and value not in _NONE
         }
-        for unit, other in (("warmup_steps", "warmup_frac"), ("warmup_frac", "warmup_steps")):
-            if unit in given:
-                replaced.append(f"{prefix}_{other}")
-        decay = given.get("decay")
-        if decay is not None and decay != values.get(f"{prefix}_decay", "constant"):
-            replaced += [f"{prefix}_{name}" for name in DECAY_PARAMETERS if name not in USES.get(str(decay), ())]
-        if decay == "piecewise" or "points" in given:
-            replaced.append(prefix)
+        weaker = {
+            name.removeprefix(f"{prefix}_"): value for name, value in values.items() if name.startswith(f"{prefix}_")
+        }
+        names = ScheduleConfig.superseded(weaker, given)
+        replaced += [prefix if name == "peak" else f"{prefix}_{name}" for name in names]
     return replaced
 
 

@@ -1,24 +1,26 @@
 """Values over the updates of a run, free of torch and of PPO: declarations, shapes, resolved schedules."""
 
-from esper.schedules.config import DECAYS, CoefficientConfig, ScheduleConfig
+from esper.schedules.config import CoefficientConfig, ScheduleConfig
 from esper.schedules.schedule import (
     SWITCH,
     BeyondEnd,
-    Phase,
     Schedule,
     as_progress_callable,
     make_schedule,
     schedules_enabled,
 )
+from esper.schedules.shape import Phase, Shape
+from esper.schedules.shapes import SHAPES
 
 __all__ = [
-    "DECAYS",
+    "SHAPES",
     "SWITCH",
     "BeyondEnd",
     "CoefficientConfig",
     "Phase",
     "Schedule",
     "ScheduleConfig",
+    "Shape",
     "as_progress_callable",
     "make_schedule",
     "schedules_enabled",

@@ -9,18 +9,14 @@ All arithmetic is Python float (float64). Standard library only.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from esper.schedules.config import ScheduleConfig
-from esper.schedules.shapes import Shape, after_warmup, between, cycle_bounds
+from esper.schedules.shape import Curve, Phase, Run, between
 from esper.settings.options import ConfigError
-
-Phase: TypeAlias = Literal["delay", "warmup", "stable", "decay", "floor", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +32,33 @@ class BeyondEnd:
 class Schedule:
     """A resolved schedule: `schedule(u)` is the rate of update `u`. Made by `make_schedule`.
 
-    `warmup` is the resolved length W in updates, `decay_start` and `decay_end` are the first updates of the decay and
-    past it (None when it has no end), and `floor` is the lowest rate (for piecewise that of the last point).
+    `curve` is its shape in `run`, on the clock that starts after the delay; `floor` is the lowest rate (for piecewise
+    that of the last point).
     """
 
     config: ScheduleConfig
-    total_updates: int
-    warmup: int
-    decay_start: int
-    decay_end: int | None
+    run: Run
+    curve: Curve
     floor: float
-    shape: Shape
+
+    @property
+    def total_updates(self) -> int:
+        return self.run.total_updates
+
+    @property
+    def warmup(self) -> int:
+        """The length of the warmup in updates."""
+        return self.run.warmup
+
+    @property
+    def decay_start(self) -> int:
+        """The first update of the decay."""
+        return self.config.delay + self.curve.start
+
+    @property
+    def decay_end(self) -> int | None:
+        """The first update past the decay; None when it has no end."""
+        return None if self.curve.end is None else self.config.delay + self.curve.end
 
     def __call__(self, update: int) -> float:
         """The rate of update `update` (0-based), defined for every update from 0 on."""
@@ -55,9 +67,9 @@ class Schedule:
         clock = update - self.config.delay
         if clock < 0:
             return 0.0
-        if clock < self.warmup:
+        if clock < self.run.warmup:
             return self._warming(clock)
-        return self.shape(clock)
+        return self.curve.rate(clock)
 
     def _warming(self, clock: int) -> float:
         peak = self.config.peak
@@ -82,8 +94,9 @@ class Schedule:
             return "delay"
         if clock < self.warmup:
             return "warmup"
-        if self.config.points is not None:
-            return _piecewise_phase(self.config.points, clock)
+        of_shape = self.config.shape.phase(clock)
+        if of_shape is not None:
+            return of_shape
         if self.floor == self.config.peak:
             return "constant"
         if update < self.decay_start:
@@ -94,7 +107,11 @@ class Schedule:
     def beyond_end(self) -> list[BeyondEnd]:
         """The parameters that the run ends too early to see all of; no error, as a run may be extended."""
         last = self.total_updates - 1
-        late = ((name, what, [update for update in updates if update > last]) for name, what, updates in self._parts())
+        parts = self.config.shape.parts(self.run, self.curve)
+        late = (
+            (name, what, [self.config.delay + update for update in updates if self.config.delay + update > last])
+            for name, what, updates in parts
+        )
         return [
             BeyondEnd(
                 name=name,
@@ -105,35 +122,9 @@ class Schedule:
             if updates
         ]
 
-    def _parts(self) -> Iterator[tuple[str, str, list[int]]]:
-        """Parameters that take effect at certain updates: the name, what happens then, and when."""
-        config = self.config
-        if config.milestones is not None:
-            yield "milestones", "the drop at update", [config.delay + update for update in config.milestones]
-        if config.step_size is not None:
-            yield "step_size", "the first drop at update", [self.decay_start + config.step_size]
-        if config.cycles is not None and self.decay_end is not None:
-            bounds = cycle_bounds(config, self.decay_start, self.decay_end - self.decay_start)
-            yield "cycles", "the cycle from update", bounds[:-1]
-        # A line that ends with the run is seen whole: its end is where the next update would be.
-        if config.decay_steps is not None and self.decay_end is not None and self.decay_end > self.total_updates:
-            yield "decay_steps", "the end of the decay at update", [self.decay_end]
-        if config.points is not None:
-            ends = [config.delay + update for update, _ in config.points]
-            yield "points", "the point at update", [update for update in ends if update > self.total_updates]
-
     def table(self) -> list[tuple[int, float, Phase]]:
         """(update, rate, phase) for every update of the run."""
         return [(update, self(update), self.phase(update)) for update in range(self.total_updates)]
-
-
-def _piecewise_phase(points: tuple[tuple[int, float], ...], clock: int) -> Phase:
-    if len({rate for _, rate in points}) == 1:
-        return "constant"
-    for (_, before), (end, after) in itertools.pairwise(points):
-        if clock < end:
-            return "warmup" if after > before else "decay" if after < before else "stable"
-    return "floor"
 
 
 def make_schedule(config: ScheduleConfig, total_updates: int) -> Schedule:
@@ -155,17 +146,8 @@ def make_schedule(config: ScheduleConfig, total_updates: int) -> Schedule:
             f"warmup ({warmup} updates) and delay ({config.delay}) must leave at least one of the run's "
             f"{total_updates} updates",
         )
-    start, end, shape = after_warmup(config, total_updates, warmup)
-    floor = config.points[-1][1] if config.points else (config.min_ratio or 0.0) * config.peak
-    return Schedule(
-        config=config,
-        total_updates=total_updates,
-        warmup=warmup,
-        decay_start=config.delay + start,
-        decay_end=None if end is None else config.delay + end,
-        floor=config.peak if config.decay == "constant" else floor,
-        shape=shape,
-    )
+    run = Run(peak=config.peak, total_updates=total_updates, delay=config.delay, warmup=warmup)
+    return Schedule(config=config, run=run, curve=config.shape.curve(run), floor=config.shape.floor(config.peak))
 
 
 def as_progress_callable(schedule: Schedule, total_updates: int) -> Callable[[float], float]:

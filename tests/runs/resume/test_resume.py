@@ -17,11 +17,11 @@ import pytest
 import torch
 from harness import differences
 
+from esper import schedules
 from esper.analysis.runs import load_updates, read_events
 from esper.runs.checkpoint.folder import checkpoints_in, load_checkpoint, save_checkpoint
 from esper.runs.folder import open_run_folder
 from esper.runs.resume.point import find_resume_point
-from esper.schedules import DECAYS
 from esper.scripts.train import main
 from esper.simic import ScheduleConfig, make_schedule
 
@@ -169,7 +169,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def test_every_shape_is_in_the_table() -> None:
-    assert set(SHAPES) == set(DECAYS)
+    assert set(SHAPES) == set(schedules.SHAPES)
 
 
 @pytest.mark.parametrize("decay", list(SHAPES))
