@@ -47,7 +47,7 @@ HOMES = {
     "scipy": {"esper.analysis.statistics"},
     "ray": {"esper.sweep.cluster"},
     "rich": {"esper.telemetry.console", "esper.scripts.ppo", "esper.scripts.overview"},
-    "PIL": {"esper.policies.evaluate"},
+    "PIL": {"esper.policies.show"},
 }
 
 # What answers without torch: the command line's help, settings, schedules, records, and how far runs are.

@@ -19,8 +19,9 @@ from esper.envs.base import EnvError, VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_env, make_for_training
 from esper.envs.snapshot import _decode
-from esper.policies.evaluate import evaluate, record_gif
+from esper.policies.evaluate import evaluate
 from esper.policies.policy import load_policy
+from esper.policies.show import record_gif
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, resolve
 from esper.runs.run import run

@@ -18,8 +18,9 @@ import probes
 from esper.envs.base import EnvError, VectorEnv, Vectors
 from esper.envs.config import EnvConfig
 from esper.envs.make import make_env
-from esper.policies.evaluate import evaluate, record_gif
+from esper.policies.evaluate import evaluate
 from esper.policies.policy import Policy
+from esper.policies.show import record_gif
 from esper.scripts.train import main
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig, train_ppo_vectorized
 from esper.simic.collect import Collector

@@ -23,9 +23,10 @@ from esper.envs.config import EnvConfig
 from esper.envs.make import make_env
 from esper.envs.pool import EnvPoolVectorEnv
 from esper.envs.scaling import bounds_to_scale_to
-from esper.policies.evaluate import evaluate, record_gif, run_episodes
+from esper.policies.evaluate import evaluate, run_episodes
 from esper.policies.export import export_policy
 from esper.policies.policy import Policy, load_policy
+from esper.policies.show import record_gif
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, file_layer, resolve
 from esper.runs.resume.point import ResumeError, find_resume_point

@@ -28,9 +28,10 @@ from esper.envs.base import (
     scaled_to,
 )
 from esper.envs.config import EnvConfig
-from esper.policies.evaluate import EvaluationStopped, evaluate, record_gif
+from esper.policies.evaluate import EvaluationStopped, evaluate
 from esper.policies.policy import Policy, load_policy, save_policy
 from esper.policies.progress import Progress
+from esper.policies.show import record_gif
 from esper.scripts.evaluate import _progress as progress_of_evaluation
 from esper.scripts.train import main
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig

@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
     limit = time_limit(args, "esper enjoy")
     log_to_stderr(quiet=False)
     from esper.envs.base import EnvError
-    from esper.policies.evaluate import show
     from esper.policies.policy import load_policy
+    from esper.policies.show import show
     from esper.storage.store import StoreError
 
     numbers = itertools.count(1)

@@ -56,8 +56,9 @@ def run(args: argparse.Namespace) -> int:
     log_to_stderr(quiet=args.json)
     from esper.envs.base import EnvError
     from esper.envs.watched import GivenUp
-    from esper.policies.evaluate import EvaluationStopped, evaluate, record_gif
+    from esper.policies.evaluate import EvaluationStopped, evaluate
     from esper.policies.policy import load_policy
+    from esper.policies.show import record_gif
     from esper.storage.store import StoreError
     from esper.system.stopping import stop_request
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from esper import __version__
 from esper.scripts import checkpoint, compare, enjoy, evaluate, export, ppo, presets, report, schedule, sweep
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser, commands = make_parsers(help_all="--help-all" in arguments)
+    parser, commands = make_parsers(arguments, help_all="--help-all" in arguments)
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
         unknown_flags(unknown, commands[args.command])
@@ -63,8 +63,10 @@ def _run(args: argparse.Namespace) -> int:
     return status
 
 
-def make_parsers(*, help_all: bool = False) -> tuple[Parser, dict[str, Parser]]:
-    """The whole command line's parser, and that of each command."""
+def make_parsers(
+    named: Collection[str] = _COMMANDS.keys(), *, help_all: bool = False
+) -> tuple[Parser, dict[str, Parser]]:
+    """The whole command line's parser, and that of each command; only those that are `named` have arguments."""
     parser = Parser(prog="esper", description="PPO under learning-rate schedules.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"esper {__version__}")
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
@@ -79,7 +81,8 @@ def make_parsers(*, help_all: bool = False) -> tuple[Parser, dict[str, Parser]]:
             allow_abbrev=False,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
         )
-        module.add_arguments(commands[name], help_all=help_all)
+        if name in named:
+            module.add_arguments(commands[name], help_all=help_all)
     return parser, commands
 
 

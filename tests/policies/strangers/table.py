@@ -160,7 +160,7 @@ class Runs:
         with (
             mock.patch("esper.policies.export._program"),
             mock.patch("torch.export.save", lambda program, file: file.write(b"exported")),
-            mock.patch("esper.policies.evaluate.show"),
+            mock.patch("esper.policies.show.show"),
             mock.patch("esper.analysis.plots.plot_training", lambda updates, path, title: files.write(path, b"drawn")),
             mock.patch("esper.analysis.report.plot_report", return_value={"Learning": ("learning.png", b"drawn")}),
         ):

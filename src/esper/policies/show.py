@@ -1,0 +1,103 @@
+"""What a policy looks like: in a window, or drawn as a GIF."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from esper.envs.make import make_rendered, make_shown
+from esper.envs.watched import watched
+from esper.policies.evaluate import THREADS, EvaluationStopped, log_time_limit, run_episodes
+from esper.policies.player import Player, evaluation_generators
+from esper.policies.policy import Policy
+from esper.simic.threads import torch_threads
+from esper.storage import files
+from esper.system.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from esper.envs.gym import GymnasiumVectorEnv
+_log = logging.getLogger(__name__)
+
+
+@torch_threads(THREADS)
+def show(
+    policy: Policy,
+    *,
+    episodes: int,
+    seed: int,
+    stochastic: bool = False,
+    fps: float | None = None,
+    max_episode_steps: int | None = None,
+    on_episode: Callable[[float, int], None],
+) -> None:
+    """Run `episodes` whole episodes in a window, one after the other, as `run_episodes`.
+
+    Raises:
+        ConfigError: where there can be no window.
+        EnvError: when the environment raises.
+    """
+    config = policy.environment.limited(max_episode_steps)
+    with evaluation_generators(seed).in_place():
+        env = log_time_limit(watched(make_shown(config, fps), StopRequest(quiet=True)), config)
+    try:
+        run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic, on_episode=on_episode)
+    finally:
+        env.close()
+
+
+@torch_threads(THREADS)
+@torch.no_grad()
+def record_gif(
+    policy: Policy,
+    path: Path,
+    *,
+    seed: int,
+    max_frames: int = 1000,
+    max_episode_steps: int | None = None,
+    stop: StopRequest | None = None,
+) -> int:
+    """Draw one episode as an animated GIF; returns its number of frames. One that is longer is drawn so far.
+
+    `max_episode_steps` is a time limit in place of the environment's own.
+
+    Raises:
+        EvaluationStopped: when `stop` is requested before that; nothing is written.
+    """
+    stop = StopRequest(quiet=True) if stop is None else stop
+    with evaluation_generators(seed).in_place():
+        drawn = make_rendered(policy.environment.limited(max_episode_steps))
+        env = watched(drawn, stop)
+        try:
+            frames, ended = _draw(drawn, Player(policy.network, env, seed), max_frames, stop)
+        finally:
+            env.close()
+    if not ended:
+        _log.info("%s: the drawing stops after %s frames; the episode goes on", path, f"{max_frames:,}")
+    gif, duration = io.BytesIO(), round(1000 / drawn.render_fps)
+    frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+    files.write(path, gif.getvalue())
+    return len(frames)
+
+
+def _draw(
+    env: GymnasiumVectorEnv, player: Player, max_frames: int, stop: StopRequest
+) -> tuple[list[Image.Image], bool]:
+    """The frames of one episode of `player` in `env`, and whether it ended with them."""
+    from PIL import Image
+
+    frames: list[Image.Image] = []
+    ended = False
+    while not ended and len(frames) < max_frames:
+        if stop:
+            raise EvaluationStopped("before the episode was drawn")
+        frames.append(Image.fromarray(env.render()))
+        step = player.step()
+        ended = bool(step.terminated[0] or step.truncated[0])
+    return frames, ended
