@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from esper import __version__
 from esper.scripts.train import main, make_parsers
 
 ROOT = Path(__file__).parent.parent
@@ -119,3 +120,14 @@ def test_the_flags_of_a_page_exist(page: str) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", (ROOT / page).read_text()))
     assert len(named) > 4
     assert named <= known
+
+
+def test_make_check_names_tests_that_exist() -> None:
+    (listed,) = re.findall(r"^QUICK := (.*?[^\\])\n", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL)
+    paths = listed.replace("\\\n", " ").split()
+    assert len(paths) > 5
+    assert all((ROOT / path).exists() for path in paths)
+
+
+def test_the_changelog_names_the_version() -> None:
+    assert __version__ in (ROOT / "CHANGELOG.md").read_text()
