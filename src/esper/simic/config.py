@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from esper.schedules import CoefficientConfig, Schedule, ScheduleConfig, make_schedule
 from esper.settings.options import Bounds, ConfigError, check_options, option, section
+from esper.simic.nets.activations import ACTIVATIONS
+
+if TYPE_CHECKING:
+    Activation: TypeAlias = str
+else:
+    Activation = Literal[tuple(ACTIVATIONS)]
 
 _POSITIVE = Bounds(above=0)
 _COUNT = Bounds(minimum=1)
@@ -27,7 +33,7 @@ class NetworkConfig:
         "those below 36 pixels small",
     )
     hidden_sizes: tuple[int, ...] = option((64, 64), "widths of the hidden layers", bounds=_COUNT)
-    activation: Literal["tanh", "relu"] = option("tanh", "activation of the hidden layers")
+    activation: Activation = option("tanh", "activation of the hidden layers")
     lstm_size: int | None = option(
         None, "cells of an LSTM after the hidden layers, for a policy that remembers its episode", bounds=_COUNT
     )

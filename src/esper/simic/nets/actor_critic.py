@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -12,12 +13,11 @@ from torch import Tensor, nn
 
 from esper.envs.base import Actions, ContinuousActions, Images, MultiDiscreteActions, Observations
 from esper.simic.config import NetworkConfig
+from esper.simic.nets.activations import ACTIVATIONS
 from esper.simic.nets.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, masked
 from esper.simic.nets.encoders import Encoder, make_encoder
 from esper.simic.nets.normalization import ObservationNormalizer
 from esper.simic.nets.recurrent import Lstm, Sequences, Unrolling
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 class Evaluation(NamedTuple):
@@ -168,6 +168,12 @@ def _linear(before: int, after: int) -> nn.Module:
     return layer
 
 
+def _activation(name: str) -> nn.Module:
+    module, _, attribute = ACTIVATIONS[name].partition(":")
+    activation: nn.Module = getattr(importlib.import_module(module), attribute)()
+    return activation
+
+
 def _body(
     observations: Observations, config: NetworkConfig, generator: torch.Generator | None
 ) -> tuple[list[nn.Module], int]:
@@ -176,7 +182,7 @@ def _body(
     layers: list[nn.Module] = [] if encoder is None else [encoder]
     width = math.prod(observations.shape) if encoder is None else encoder.count_features()
     for before, after in itertools.pairwise((width, *config.hidden_sizes)):
-        layers += [_linear(before, after), _ACTIVATIONS[config.activation]()]
+        layers += [_linear(before, after), _activation(config.activation)]
         width = after
     if config.lstm_size is not None:
         layers.append(Lstm(width, config.lstm_size))
