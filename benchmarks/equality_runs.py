@@ -16,7 +16,7 @@ _EXPORT = "export run --trust"
 _REPORT = "report run"
 _VARIED = "--env equality_envs:Varied-v0"
 
-# As README.md has it: the paths that others import.
+# The paths that others import.
 _LIBRARY = """
 import dataclasses
 from esper.envs.make import make_env
