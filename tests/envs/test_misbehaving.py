@@ -72,7 +72,7 @@ def _surprises(case: Case, ended: Ended) -> Iterator[str]:
 STATUS = {"constructor": (1, 2), "attributes": (1, 2), "render": (2,), "load_state_dict": (2,)}
 WHO = (
     r"environment \d\b|2 environments together|an environment \(of 2 together\)|state_dict\(\) of|Misbehaves-v0"
-    "|the environment ask for more memory"
+    "|the environment ask for more memory|the environment's 3 copies"
 )
 CALLED = {
     "constructor": "in its constructor|natively|ask for more memory",

@@ -32,8 +32,9 @@ def upgraded_state(state: Mapping[str, Any], schema: int, fresh: Mapping[str, An
         UpgradeError: when updates were undone.
         LookupError, TypeError: when it is not the state of a run at all.
     """
-    if "generators" not in state.get("training", {"generators"}):
-        state = {**state, "training": {**state["training"], "generators": None}}
+    stored = state.get("training")
+    if isinstance(stored, Mapping) and "generators" not in stored:
+        state = {**state, "training": {**stored, "generators": None}}
     if schema > 1:
         return state
     training, schedule = dict(state["training"]), state["schedule"]

@@ -76,6 +76,7 @@ class Collector:
         obs, actions, rewards, terminated, truncated, final_obs, *masks = (field.numpy() for field in host.tensors())
         rollout.ignored.fill(False)
         rollout.successes.clear()
+        given = np.empty(rewards.shape)
         memory = self._begin_with(rollout)
         allowed = num_steps * [None] if host.masks is None else host.masks
         for step, row in enumerate(zip(host.obs[:-1], noise, host.actions, allowed, strict=True)):
@@ -88,9 +89,7 @@ class Collector:
                 memory[torch.from_numpy(self._begins).to(memory.device)] = 0.0
             act(*row, memory)
             outcome = self._env.step(actions[step])
-            self._obs, reward, terminated[step], truncated[step], last, ignored, success = outcome
-            with np.errstate(over="ignore"):  # beyond float32 it is infinite, and found as such
-                rewards[step] = reward
+            self._obs, given[step], terminated[step], truncated[step], last, ignored, success = outcome
             self._masks = self._env.action_masks
             if last is not None:
                 final_obs[step] = last
@@ -103,6 +102,8 @@ class Collector:
                 rollout.recurrent_resets[step] = lost & ~outcome.begins
                 self._begins = outcome.begins | lost
         obs[num_steps], rollout.begins[num_steps] = self._obs, self._begins
+        with np.errstate(over="ignore"):  # beyond float32 a reward is infinite, and found as such
+            rewards[:] = given
         if host is not rollout:
             # The host does not wait; it will have, for the update that follows, when it comes to write here again.
             for ours, theirs in zip(host.tensors(), rollout.tensors(), strict=True):

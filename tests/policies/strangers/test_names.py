@@ -249,7 +249,7 @@ class TestTypes:
         (run / "events.jsonl").write_bytes(b"".join([lines[0], b"\0" * (len(lines[1]) - 1) + b"\n", *lines[2:]]))
         assert status("report", run) == 2
         assert "events.jsonl: cannot be read: line 2 is not JSON" in capsys.readouterr().err
-        assert status("ppo", "--resume", run) == 1
+        assert status("ppo", "--resume", run) == 2
         assert "events.jsonl: line 2 is not JSON" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
