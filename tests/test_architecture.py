@@ -34,10 +34,10 @@ MAY_IMPORT = {
 # A package's home: a module, or a room.
 HOMES = {
     "gymnasium": {"esper.envs"},
-    "minatar": {"esper.envs.minatar"},
-    "minigrid": {"esper.envs.minigrid"},
+    "minatar": {"esper.envs.families.minatar"},
+    "minigrid": {"esper.envs.families.minigrid"},
     "pygame": {"esper.envs.window"},
-    "envpool": {"esper.envs.pool"},
+    "envpool": {"esper.envs.families.envpool"},
     "safetensors": {"esper.storage.store"},
     "orjson": {"esper.telemetry.jsonl"},
     "tensorboardX": {"esper.telemetry.tensorboard"},

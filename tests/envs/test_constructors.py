@@ -14,8 +14,8 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from esper.envs.config import EnvConfig
-from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.make import make_rendered
+from esper.envs.rendering import RenderedVectorEnv
 from esper.scripts.train import main
 from esper.settings.options import ConfigError
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_drawn_is_not_laid_to_the_arguments(env: str, said: str) 
 
 
 @pytest.fixture
-def plays() -> Iterator[GymnasiumVectorEnv]:
+def plays() -> Iterator[RenderedVectorEnv]:
     env = make_rendered(EnvConfig(env="Plays-v0", env_kwargs={"size": 8}))
     env.reset(seed=0)
     yield env
@@ -187,7 +187,7 @@ def plays() -> Iterator[GymnasiumVectorEnv]:
 
 
 @pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array'")
-def test_what_names_no_render_modes_may_be_drawn(plays: GymnasiumVectorEnv) -> None:
+def test_what_names_no_render_modes_may_be_drawn(plays: RenderedVectorEnv) -> None:
     assert plays.render().shape == (8, 8, 3)
 
 
@@ -202,7 +202,7 @@ def test_what_names_no_render_modes_may_be_drawn(plays: GymnasiumVectorEnv) -> N
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array'")
-def test_what_is_no_picture(frame: Any, said: str, plays: GymnasiumVectorEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_picture(frame: Any, said: str, plays: RenderedVectorEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Plays, "render", lambda self: frame)
     with pytest.raises(
         ConfigError, match=re.escape(f"cannot be drawn here: environment 0 breaks Gymnasium's rules: {said}")

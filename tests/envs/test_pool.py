@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from esper.envs.base import ContinuousActions, DiscreteActions, Step, Vectors
+from esper.envs.families.envpool import EnvPoolVectorEnv
 from esper.envs.make import make_env
-from esper.envs.pool import EnvPoolVectorEnv
 from esper.settings.options import ConfigError
 from esper.simic import PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig, train_ppo_vectorized
 from esper.telemetry.events import UpdateCompleted

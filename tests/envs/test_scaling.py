@@ -20,8 +20,8 @@ from esper.analysis.arms import load_arm
 from esper.analysis.runs import read_events
 from esper.envs.base import ActionBounds, ContinuousActions
 from esper.envs.config import EnvConfig
+from esper.envs.families.envpool import EnvPoolVectorEnv
 from esper.envs.make import make_env
-from esper.envs.pool import EnvPoolVectorEnv
 from esper.envs.scaling import bounds_to_scale_to
 from esper.policies.evaluate import evaluate, run_episodes
 from esper.policies.export import export_policy

@@ -13,9 +13,9 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
 from esper.envs.base import Step
+from esper.envs.families.envpool import EnvPoolVectorEnv
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.make import make_env
-from esper.envs.pool import EnvPoolVectorEnv
 from esper.policies.evaluate import run_episodes
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, train_ppo_vectorized
 from esper.telemetry.events import UpdateCompleted

@@ -49,7 +49,7 @@ CACHE = (
 ALLOWED = {
     "esper.storage.files": {},  # all
     "esper.runs.layers": {"(resources.files('esper.runs') / 'presets.toml').read_text": "comes with the package"},
-    "esper.envs.families": {"Path(name).exists": "whether a module that was not found lies in the current folder"},
+    "esper.envs.registration": {"Path(name).exists": "whether a module that was not found lies in the current folder"},
     "esper.simic.engines.choice": {"Path(sysconfig.get_path('include'), 'Python.h').exists": "of Python"},
     "esper.simic.engines.native.library": {
         "_SOURCES.iterdir": "come with the package",

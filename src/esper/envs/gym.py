@@ -20,11 +20,9 @@ from esper.envs.generators import Generators
 from esper.envs.limits import vector_time_limit
 from esper.envs.native import Native, resets_in_a_step
 from esper.envs.observations import observations_of, to_learner
-from esper.envs.rules import BrokenRule, as_frame
 from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.success import Successes
-from esper.settings.options import ConfigError
-from esper.system.errors import describe, is_ctrl_c
+from esper.system.errors import is_ctrl_c
 
 _log = logging.getLogger(__name__)
 
@@ -162,26 +160,6 @@ class GymnasiumVectorEnv:
             raise error
         # To a context manager, a RuntimeError from a StopIteration is that StopIteration.
         raise EnvError(why_it_failed(self._env, error, call)) from (None if isinstance(error, StopIteration) else error)
-
-    @property
-    def render_fps(self) -> int:
-        return int(self._env.metadata.get("render_fps", 30))
-
-    def render(self) -> NDArray[np.uint8]:
-        """The first copy as an image [height, width, 3].
-
-        Raises:
-            ConfigError: when it cannot be drawn on this machine.
-        """
-        try:
-            frames: Any = self._env.render()
-            return as_frame(frames[0])
-        except BaseException as error:  # Renderers raise types of their own: mujoco.FatalError, pygame.error, ...
-            if is_ctrl_c(error):
-                raise
-            name = self._env.spec.id if self._env.spec else str(self._env)
-            why = str(error) if isinstance(error, EnvError | BrokenRule) else describe(error)
-            raise ConfigError("env", name, f"cannot be drawn here: {why}") from error
 
     def close(self) -> None:
         close(self._env)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import Any, Literal
 
-from esper.envs.atari import for_scores, for_training
 from esper.envs.base import VectorEnv, scaled_to
 from esper.envs.config import EnvConfig, ScaleActions
-from esper.envs.device.vector import PREFIX, make_device, on_host
-from esper.envs.families import find_spec
+from esper.envs.families import families, family_of
 from esper.envs.given import Given, make_given, name_of
-from esper.envs.gym import GymnasiumVectorEnv
-from esper.envs.making import make_gymnasium, make_gymnasium_rendered, make_gymnasium_shown
-from esper.envs.modes import sync_instead
-from esper.envs.pool import make_envpool
+from esper.envs.rendering import RenderedVectorEnv
 from esper.settings.options import ConfigError
-from esper.system.seeding import GlobalGenerators
 
 _log = logging.getLogger(__name__)
+
+families()  # from here on Gymnasium knows the ids that need no package, in what Python code gives too
 
 
 def make_env(
@@ -61,9 +56,7 @@ def make_for_training(config: EnvConfig, num_envs: int, seed: int | None = None)
 
     Lines of the log say what is not as one might expect: actions that are scaled, another vector mode.
     """
-    env = _make(for_training(config), num_envs, seed)
-    if isinstance(env, GymnasiumVectorEnv) and sync_instead(config, find_spec(config.env)):
-        _log.info("%s is stepped by --vector sync: its own vector version takes no max_episode_steps", config.env)
+    env = family_of(config).make_for_training(config, num_envs, seed)
     if bounds := scaled_to(env.spec.actions):
         _log.info("actions are scaled from [-1, 1] to the environment's bounds, %s", bounds)
     return env
@@ -71,31 +64,22 @@ def make_for_training(config: EnvConfig, num_envs: int, seed: int | None = None)
 
 def make_from_config(config: EnvConfig, num_envs: int, seed: int | None = None) -> VectorEnv:
     """The same for scores: whole episodes with the environment's own rewards, where training has others."""
-    return _make(for_scores(config), num_envs, seed)
+    return family_of(config).make_for_scores(config, num_envs, seed)
 
 
-def _make(config: EnvConfig, num_envs: int, seed: int | None) -> VectorEnv:
-    if config.env.startswith(PREFIX):
-        return make_device(config, num_envs)
-    if config.vector == "envpool":
-        return make_envpool(config, num_envs)
-    with contextlib.nullcontext() if seed is None else GlobalGenerators(seed).in_place():
-        return make_gymnasium(config, num_envs, seed)
-
-
-def make_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
-    """One copy that `render` can draw.
+def make_rendered(config: EnvConfig) -> RenderedVectorEnv:
+    """One environment that `render` can draw.
 
     Raises:
         ConfigError: as `make_env`, and for an environment that cannot be drawn.
     """
-    return make_gymnasium_rendered(for_scores(on_host(config)))
+    return family_of(config).make_rendered(config)
 
 
 def make_shown(config: EnvConfig, fps: float | None) -> VectorEnv:
-    """One copy in a window, at most `fps` steps a second, by default as the environment says.
+    """One environment in a window, at most `fps` steps a second, by default as the environment says.
 
     Raises:
         ConfigError: as `make_env`, and where there can be no window.
     """
-    return make_gymnasium_shown(on_host(config), fps)
+    return family_of(config).make_shown(config, fps)

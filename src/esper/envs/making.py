@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import multiprocessing
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import gymnasium
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import FlattenObservation
 
-from esper.envs import velocity
 from esper.envs.actions import actions_of
-from esper.envs.atari import Drawn, is_atari, native_arguments
 from esper.envs.base import EnvError
 from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.copies import Copy, check_same_spaces, close, not_made, raise_one, worker
-from esper.envs.families import find_spec, missing_package, wrapped
+from esper.envs.families import wrapped
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.limits import limited
 from esper.envs.masks import without_mask
 from esper.envs.modes import vector_mode
 from esper.envs.observations import is_image, observations_of
+from esper.envs.registration import find_spec, missing_package
 from esper.envs.rules import checked
-from esper.envs.window import check_can_be_drawn, check_can_be_shown, paced
 from esper.settings.options import ConfigError
 from esper.system.errors import describe, describe_with_place, exits_raise, is_ctrl_c, is_out_of_memory
+from esper.system.seeding import GlobalGenerators
 
-velocity.register()
+_E = TypeVar("_E", bound=GymnasiumVectorEnv)
 
 
 def make_gymnasium(config: EnvConfig, num_envs: int, seed: int | None = None) -> GymnasiumVectorEnv:
@@ -43,49 +41,11 @@ def make_gymnasium(config: EnvConfig, num_envs: int, seed: int | None = None) ->
     """
     mode = vector_mode(config, find_spec(config.env))
     if mode == "native":
-        return _make(config, lambda: _make_native(config, num_envs))
-    return _make(config, lambda: _make_copies(config, num_envs, mode, seed))
-
-
-def make_gymnasium_rendered(config: EnvConfig) -> GymnasiumVectorEnv:
-    """One copy that `render` can draw.
-
-    Raises:
-        ConfigError: as `make_gymnasium`, and for an environment that cannot be drawn.
-    """
-    spec = find_spec(config.env)
-    if is_atari(config.env):
-        return _make(config, lambda: Drawn(_make_native(config, 1)))
-    return _make_rendering(config, "rgb_array", lambda: check_can_be_drawn(spec))
-
-
-def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> GymnasiumVectorEnv:
-    """One copy in a window, `fps` steps a second.
-
-    Raises:
-        ConfigError: as `make_gymnasium`, and where there can be no window.
-    """
-    spec = find_spec(config.env)
-    if is_atari(config.env):
-        allowed = "cannot be shown in a window; esper evaluate --record draws an episode without one"
-        raise ConfigError("env", config.env, allowed)
-    return _make_rendering(config, "human", lambda: check_can_be_shown(spec), paced(fps))
-
-
-def _make_rendering(config: EnvConfig, mode: str, check: Callable[[], None], *wrappers: Any) -> GymnasiumVectorEnv:
-    rendering = dataclasses.replace(config, env_kwargs={**config.env_kwargs, "render_mode": mode})
-
-    def make() -> Any:
-        check()
-        try:
-            return _make_copies(rendering, 1, "sync", None, *wrappers)
-        except TypeError as error:
-            if "unexpected keyword argument 'render_mode'" not in str(error):
-                raise
-            raise ConfigError("env", config.env, "cannot be drawn: its constructor takes no render_mode") from error
-
-    # Not `rendering`: the mode is no argument that the user gave.
-    return _make(config, make)
+        limit = {} if config.max_episode_steps is None else {"max_episode_steps": config.max_episode_steps}
+        return adapted(
+            GymnasiumVectorEnv, config, lambda: native_vector(config, num_envs, {**config.env_kwargs, **limit}), seed
+        )
+    return adapted(GymnasiumVectorEnv, config, lambda: copies_vector(config, num_envs, mode, seed), seed)
 
 
 def flatten_observations(env: gymnasium.Env[Any, Any], scale_actions: ScaleActions = "auto") -> Any:
@@ -110,17 +70,26 @@ def make_from(
         ConfigError: as `make_gymnasium`.
     """
     mode = "async" if config.vector == "async" else "sync"
-    return _make(config, lambda: _make_copies(config, num_envs, mode, None, make_vec=make_vec))
+    return adapted(GymnasiumVectorEnv, config, lambda: copies_vector(config, num_envs, mode, make_vec=make_vec))
 
 
-def _make_copies(
+def copies_vector(
     config: EnvConfig,
     num_envs: int,
     mode: str,
-    seed: int | None,
-    *wrappers: Callable[[gymnasium.Env[Any, Any]], Any],
+    seed: int | None = None,
+    *,
+    wrappers: Sequence[Callable[[gymnasium.Env[Any, Any]], Any]] = (),
     make_vec: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]] | None = None,
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    """`num_envs` environments, each with `wrappers` and the adapters of this package around it, stepped one by one.
+
+    `mode` is "sync" or "async"; in the latter, constructors in processes of their own draw from `seed`.
+
+    Raises:
+        ConfigError: when the settings do not fit what is made.
+        EnvError: when one of several environments cannot be made; what the only one raises is not caught here.
+    """
     make_vec = make_vec or functools.partial(gymnasium.make_vec, config.env, disable_env_checker=True)
     made: list[Copy] = []
 
@@ -158,9 +127,14 @@ def _make_copies(
     return env  # type: ignore[no-any-return]
 
 
-def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    limit = {} if config.max_episode_steps is None else {"max_episode_steps": config.max_episode_steps}
-    arguments = native_arguments(config) if is_atari(config.env) else {**config.env_kwargs, **limit}
+def native_vector(
+    config: EnvConfig, num_envs: int, arguments: dict[str, Any]
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    """The environment's own vector version, made with `arguments`.
+
+    Raises:
+        ConfigError: when it resets its environments in another way than is supported.
+    """
     with warnings.catch_warnings():
         # What it says of them is an error here.
         warnings.filterwarnings("ignore", message=r".*AutoresetMode", category=UserWarning)
@@ -171,12 +145,18 @@ def _make_native(config: EnvConfig, num_envs: int) -> gymnasium.vector.VectorEnv
     return env
 
 
-def _make(config: EnvConfig, make: Callable[[], Any]) -> GymnasiumVectorEnv:
+def adapted(adapter: type[_E], config: EnvConfig, make: Callable[[], Any], seed: int | None = None) -> _E:
+    """What `make` makes, in an `adapter`; with a `seed`, constructors that draw from global generators use it.
+
+    Raises:
+        ConfigError, EnvError: in place of whatever is raised meanwhile, but for Ctrl-C.
+    """
+    seeded = contextlib.nullcontext() if seed is None else GlobalGenerators(seed).in_place()
     try:
-        with exits_raise():
+        with seeded, exits_raise():
             env = make()
             try:
-                return GymnasiumVectorEnv(env, config.scale_actions)
+                return adapter(env, config.scale_actions)
             except BaseException:
                 with contextlib.suppress(BaseException):
                     close(env)

@@ -6,7 +6,6 @@ from typing import Literal
 
 from gymnasium.envs.registration import EnvSpec
 
-from esper.envs.atari import check_vector, is_atari
 from esper.envs.config import EnvConfig
 from esper.envs.limits import takes_time_limit
 from esper.settings.options import ConfigError
@@ -18,8 +17,6 @@ def vector_mode(config: EnvConfig, spec: EnvSpec) -> Literal["native", "sync", "
     Raises:
         ConfigError: for a way that it does not have, or not with such a time limit.
     """
-    if is_atari(config.env):
-        check_vector(config)
     if config.vector == "async":
         return "async"
     if config.vector == "native":
@@ -40,4 +37,4 @@ def sync_instead(config: EnvConfig, spec: EnvSpec) -> bool:
 
 
 def _cannot_be_limited(config: EnvConfig, spec: EnvSpec) -> bool:
-    return config.max_episode_steps is not None and not is_atari(config.env) and not takes_time_limit(spec)
+    return config.max_episode_steps is not None and not takes_time_limit(spec)

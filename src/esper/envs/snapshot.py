@@ -21,13 +21,18 @@ from esper.envs.base import StateTree
 from esper.envs.generators import Generators
 from esper.envs.masks import MaskTaken
 from esper.envs.rules import Checked
-from esper.envs.velocity import HideVelocities
 from esper.system.seeding import checked_twister
 
 _KNOWN_FAMILIES = ("gymnasium.envs.classic_control.", "gymnasium.envs.mujoco.")
-_KNOWN_WRAPPERS = (FlattenObservation, HideVelocities, MaskTaken, OrderEnforcing, TimeLimit)
 # What `_encode` answers for a value that is no state of a known family: spaces, models, names, pictures.
 _CONSTANT: Any = object()
+
+
+class StateInAttributes:
+    """A wrapper that is one of these too has its whole state in plain attributes."""
+
+
+_KNOWN_WRAPPERS = (FlattenObservation, MaskTaken, OrderEnforcing, StateInAttributes, TimeLimit)
 
 
 def capture(env: Any) -> StateTree | None:

@@ -22,7 +22,7 @@ from esper.system.stopping import StopRequest
 if TYPE_CHECKING:
     from PIL import Image
 
-    from esper.envs.gym import GymnasiumVectorEnv
+    from esper.envs.rendering import RenderedVectorEnv
 _log = logging.getLogger(__name__)
 
 
@@ -87,7 +87,7 @@ def record_gif(
 
 
 def _draw(
-    env: GymnasiumVectorEnv, player: Player, max_frames: int, stop: StopRequest
+    env: RenderedVectorEnv, player: Player, max_frames: int, stop: StopRequest
 ) -> tuple[list[Image.Image], bool]:
     """The frames of one episode of `player` in `env`, and whether it ended with them."""
     from PIL import Image

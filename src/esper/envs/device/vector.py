@@ -21,10 +21,9 @@ from esper.envs.base import (
     Vectors,
     scaled_to,
 )
-from esper.envs.config import EnvConfig, ScaleActions
+from esper.envs.config import ScaleActions
 from esper.envs.device.dynamics import DYNAMICS, Dynamics
 from esper.envs.scaling import bounds_to_scale_to, cannot_scale
-from esper.settings.options import ConfigError, nearest
 
 PREFIX = "torch/"
 
@@ -140,25 +139,3 @@ class DeviceVectorEnv:
             self._generator.manual_seed(zlib.crc32(generator.tobytes()))
 
     def close(self) -> None: ...
-
-
-def make_device(config: EnvConfig, num_envs: int) -> DeviceVectorEnv:
-    """The environment that `config.env`, a name that begins with `torch/`, asks for.
-
-    Raises:
-        ConfigError: for a name or settings that it does not have.
-    """
-    name = config.env.removeprefix(PREFIX)
-    if name not in DYNAMICS:
-        allowed = ", ".join(PREFIX + known for known in DYNAMICS)
-        raise ConfigError("env", config.env, f"must be one of {allowed}{nearest(name, DYNAMICS)}")
-    if config.vector != "auto":
-        raise ConfigError("vector", config.vector, f"{config.env} steps all its copies in one tensor; use auto")
-    if config.env_kwargs:
-        raise ConfigError("env_kwargs", config.env_kwargs, f"{config.env} takes none")
-    return DeviceVectorEnv(name, num_envs, config.max_episode_steps, config.scale_actions)
-
-
-def on_host(config: EnvConfig) -> EnvConfig:
-    """Gymnasium's own version of the same environment, which can be drawn."""
-    return dataclasses.replace(config, env=config.env.removeprefix(PREFIX))

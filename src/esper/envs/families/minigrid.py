@@ -1,4 +1,4 @@
-"""MiniGrid's observations as the learner can use them."""
+"""MiniGrid (Chevalier-Boisvert et al. 2023): its observations as the learner can use them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
-from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from numpy.typing import NDArray
+
+from esper.envs.family import Family
 
 
 class OneHotView(gymnasium.ObservationWrapper[NDArray[np.uint8], Any, Any]):
@@ -18,6 +19,8 @@ class OneHotView(gymnasium.ObservationWrapper[NDArray[np.uint8], Any, Any]):
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
+
         super().__init__(env)
         assert isinstance(env.observation_space, Dict)
         view = env.observation_space["image"].shape
@@ -29,3 +32,18 @@ class OneHotView(gymnasium.ObservationWrapper[NDArray[np.uint8], Any, Any]):
     def observation(self, observation: Any) -> NDArray[np.uint8]:
         cells = observation["image"]
         return np.concatenate([code[cells[..., layer]] for layer, code in enumerate(self._codes)], axis=-1)
+
+
+class MiniGrid(Family):
+    """MiniGrid's environments, each in a `OneHotView`."""
+
+    prefixes = ("MiniGrid-",)
+    module = "minigrid"
+    extra = "minigrid"
+
+    def wrap(self, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+        """`env` in `OneHotView`, unless others have changed what is observed."""
+        return OneHotView(env) if env.observation_space == env.unwrapped.observation_space else env
+
+
+FAMILY = MiniGrid()

@@ -11,10 +11,13 @@ from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
 from esper.envs.actions import actions_of, to_space
-from esper.envs.base import EnvSpec, ObsArray, StateTree, Step
+from esper.envs.base import EnvSpec, ObsArray, StateTree, Step, VectorEnv
 from esper.envs.config import EnvConfig, ScaleActions
-from esper.envs.families import how_to_install
+from esper.envs.families import family_of_id
+from esper.envs.family import Family
 from esper.envs.observations import flatten_batch, observations_of, to_learner
+from esper.envs.registration import how_to_install
+from esper.envs.rendering import RenderedVectorEnv
 from esper.envs.success import Successes
 from esper.settings.options import ConfigError, nearest
 from esper.system.machine import usable_cores
@@ -83,12 +86,7 @@ def _to_learner(space: Space[Any], obs: Any) -> ObsArray:
     return to_learner(space)(obs if isinstance(space, Box) else flatten_batch(space, obs))
 
 
-def make_envpool(config: EnvConfig, num_envs: int) -> EnvPoolVectorEnv:
-    """The pool `config` asks for.
-
-    Raises:
-        ConfigError: for an unknown id, a missing package, arguments EnvPool refuses, unsupported spaces.
-    """
+def _make(config: EnvConfig, num_envs: int) -> EnvPoolVectorEnv:
     envpool = _import_envpool()
     if config.env not in (known := envpool.list_all_envs()):
         raise ConfigError("env", config.env, f"is no EnvPool environment{nearest(config.env, known)}")
@@ -135,3 +133,25 @@ def _make_pool(envpool: Any, env: str, **arguments: Any) -> Any:
     if pool.config["max_num_players"] != 1:
         raise ConfigError("env", env, "has several players; only one is supported")
     return pool
+
+
+class EnvPool(Family):
+    """EnvPool's ids, where the setting `vector` asks for it; drawn and shown by what Gymnasium has by that id."""
+
+    prefixes = ("",)
+    vectors = ("envpool",)
+    extra = "envpool"
+
+    def make_for_training(self, config: EnvConfig, num_envs: int, seed: int | None) -> EnvPoolVectorEnv:
+        return _make(config, num_envs)
+
+    make_for_scores = make_for_training
+
+    def make_rendered(self, config: EnvConfig) -> RenderedVectorEnv:
+        return family_of_id(config.env).make_rendered(config)
+
+    def make_shown(self, config: EnvConfig, fps: float | None) -> VectorEnv:
+        return family_of_id(config.env).make_shown(config, fps)
+
+
+FAMILY = EnvPool()

@@ -1,4 +1,4 @@
-"""MinAtar's games (Young and Tian 2019, arXiv 1903.03176) as Gymnasium environments, registered on import.
+"""MinAtar's games (Young and Tian 2019, arXiv 1903.03176) as Gymnasium environments.
 
 The package has such environments too; those can neither tell where they stand nor be drawn without a window.
 """
@@ -9,12 +9,12 @@ import colorsys
 from typing import Any
 
 import gymnasium
-import minatar
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from esper.envs.base import StateTree
+from esper.envs.family import Family
 from esper.envs.snapshot import attributes_of, set_attributes
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
@@ -39,6 +39,8 @@ class MinAtarEnv(gymnasium.Env[Any, Any]):
         difficulty_ramping: bool = True,
         render_mode: str | None = None,
     ) -> None:
+        import minatar
+
         self._environment = minatar.Environment(game, sticky_action_prob, difficulty_ramping)
         self._game = self._environment.env
         self._choices = self._environment.minimal_action_set()
@@ -78,12 +80,24 @@ class MinAtarEnv(gymnasium.Env[Any, Any]):
         self._environment.last_action = int(state["last_action"])
 
 
-for _game in GAMES:
-    _id = f"MinAtar/{_game.title().replace('_', '')}-v1"
-    gymnasium.registry.pop(_id, None)  # the package's own, where a plugin has registered it
-    gymnasium.register(
-        _id,
-        entry_point="esper.envs.minatar:MinAtarEnv",
-        max_episode_steps=MAX_EPISODE_STEPS,
-        kwargs={"game": _game},
-    )
+class MinAtar(Family):
+    """The five games, each as a `MinAtarEnv`."""
+
+    prefixes = ("MinAtar/",)
+    module = "minatar"
+    extra = "minatar"
+
+    def register(self, env: str) -> None:
+        super().register(env)
+        for game in GAMES:
+            name = f"MinAtar/{game.title().replace('_', '')}-v1"
+            gymnasium.registry.pop(name, None)  # the package's own, where a plugin has registered it
+            gymnasium.register(
+                name,
+                entry_point=f"{__name__}:{MinAtarEnv.__name__}",
+                max_episode_steps=MAX_EPISODE_STEPS,
+                kwargs={"game": game},
+            )
+
+
+FAMILY = MinAtar()

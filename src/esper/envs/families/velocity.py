@@ -12,6 +12,8 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from esper.envs.base import FloatArray
+from esper.envs.family import Family
+from esper.envs.snapshot import StateInAttributes
 
 # Which numbers of an observation are velocities.
 _VELOCITIES = {
@@ -24,7 +26,7 @@ _VELOCITIES = {
 }
 
 
-class HideVelocities(gymnasium.ObservationWrapper[FloatArray, Any, FloatArray]):
+class HideVelocities(StateInAttributes, gymnasium.ObservationWrapper[FloatArray, Any, FloatArray]):
     """Observations without the numbers at `hidden`."""
 
     def __init__(self, env: gymnasium.Env[FloatArray, Any], hidden: tuple[int, ...]) -> None:
@@ -43,11 +45,22 @@ def make_without_velocities(original: str, **kwargs: Any) -> HideVelocities:
     return HideVelocities(gymnasium.make(original, disable_env_checker=True, **kwargs), _VELOCITIES[original])
 
 
-def register() -> None:
-    """Let Gymnasium know the ids."""
-    for original in _VELOCITIES:
-        name, _, version = original.rpartition("-")
-        if (env := f"{name}NoVel-{version}") not in gymnasium.registry:
-            gymnasium.register(
-                env, entry_point="esper.envs.velocity:make_without_velocities", kwargs={"original": original}
-            )
+def _without_velocities(original: str) -> str:
+    name, _, version = original.rpartition("-")
+    return f"{name}NoVel-{version}"
+
+
+class NoVelocity(Family):
+    """The originals, each in `HideVelocities`."""
+
+    prefixes = tuple(map(_without_velocities, _VELOCITIES))
+
+
+# At once: they need no package, and are to be found where an id that is near is asked for.
+for _original in _VELOCITIES:
+    gymnasium.register(
+        _without_velocities(_original),
+        entry_point=f"{__name__}:{make_without_velocities.__name__}",
+        kwargs={"original": _original},
+    )
+FAMILY = NoVelocity()

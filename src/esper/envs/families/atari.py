@@ -10,11 +10,16 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
+from esper.envs.family import Family
+from esper.envs.gym import GymnasiumVectorEnv
+from esper.envs.making import adapted, native_vector
+from esper.envs.registration import find_spec
+from esper.envs.rendering import RenderedVectorEnv
 from esper.settings.options import ConfigError
 from esper.system.machine import usable_cores
 
-_PREFIX = "ALE/"
 # A lost life ends an episode, though the game goes on; `episodic_life` would begin a new game instead.
 _EASIER = {"life_loss_info": True, "reward_clipping": True}
 _THE_GAME = {"life_loss_info": False, "episodic_life": False, "reward_clipping": False}
@@ -23,27 +28,8 @@ _FRAMES_PER_SECOND = 60
 _PIXELS = 4
 
 
-def is_atari(env: str) -> bool:
-    """Whether `env` is one of ALE's ids, with or without the module that registers it."""
-    return env.rpartition(":")[2].startswith(_PREFIX)
-
-
-def for_training(config: EnvConfig) -> EnvConfig:
-    """`config` with what makes a game easier to learn, unless its own arguments say otherwise."""
-    return _with(config, {**_EASIER, **config.env_kwargs})
-
-
-def for_scores(config: EnvConfig) -> EnvConfig:
-    """`config` for whole games with their own rewards."""
-    return _with(config, {**config.env_kwargs, **_THE_GAME})
-
-
-def _with(config: EnvConfig, env_kwargs: dict[str, Any]) -> EnvConfig:
-    return dataclasses.replace(config, env_kwargs=env_kwargs) if is_atari(config.env) else config
-
-
-def native_arguments(config: EnvConfig) -> dict[str, Any]:
-    """What ALE's vector environment is told besides `config.env_kwargs`.
+def _arguments(config: EnvConfig) -> dict[str, Any]:
+    """What ALE's vector environment is made with.
 
     Episodes restart in the same step: in the next one ALE would not tell a lost life, after which the game goes on,
     from an end, after which the step does nothing. The final observation of a lost life is then an older one; as the
@@ -62,17 +48,6 @@ def native_arguments(config: EnvConfig) -> dict[str, Any]:
     if not isinstance(frameskip := config.env_kwargs.get("frameskip", own), int):
         raise ConfigError("env_kwargs", config.env_kwargs, "frameskip must be a whole number")
     return {**arguments, "max_num_frames_per_episode": config.max_episode_steps * frameskip}
-
-
-def check_vector(config: EnvConfig) -> None:
-    """Refuse ways of stepping without the usual preprocessing.
-
-    Raises:
-        ConfigError: naming those that have it.
-    """
-    if config.vector not in ("auto", "native"):
-        allowed = f"{config.env} is preprocessed only in its own vector version; use auto or native"
-        raise ConfigError("vector", config.vector, allowed)
 
 
 class Drawn(gymnasium.vector.VectorWrapper[Any, Any, Any]):
@@ -97,3 +72,44 @@ class Drawn(gymnasium.vector.VectorWrapper[Any, Any, Any]):
         assert self._obs is not None
         frames = self._obs[:, -1].repeat(_PIXELS, axis=1).repeat(_PIXELS, axis=2)
         return tuple(np.stack([frame] * 3, axis=-1) for frame in frames)
+
+
+class Atari(Family):
+    """ALE's games, always by its own vector environment, which preprocesses what they show."""
+
+    prefixes = ("ALE/",)
+    module = "ale_py"
+    extra = "atari"
+
+    def make_for_training(self, config: EnvConfig, num_envs: int, seed: int | None) -> GymnasiumVectorEnv:
+        """Games that are easier to learn, unless the arguments of `config` say otherwise."""
+        easier = dataclasses.replace(config, env_kwargs={**_EASIER, **config.env_kwargs})
+        return self._make(easier, num_envs, seed)
+
+    def make_for_scores(self, config: EnvConfig, num_envs: int, seed: int | None) -> GymnasiumVectorEnv:
+        """Whole games with their own rewards."""
+        return self._make(_the_game(config), num_envs, seed)
+
+    def _make(self, config: EnvConfig, num_envs: int, seed: int | None) -> GymnasiumVectorEnv:
+        find_spec(config.env)
+        if config.vector not in ("auto", "native"):
+            allowed = f"{config.env} is preprocessed only in its own vector version; use auto or native"
+            raise ConfigError("vector", config.vector, allowed)
+        return adapted(GymnasiumVectorEnv, config, lambda: native_vector(config, num_envs, _arguments(config)), seed)
+
+    def make_rendered(self, config: EnvConfig) -> RenderedVectorEnv:
+        find_spec(config.env)
+        game = _the_game(config)
+        return adapted(RenderedVectorEnv, game, lambda: Drawn(native_vector(game, 1, _arguments(game))))
+
+    def make_shown(self, config: EnvConfig, fps: float | None) -> VectorEnv:
+        find_spec(config.env)
+        allowed = "cannot be shown in a window; esper evaluate --record draws an episode without one"
+        raise ConfigError("env", config.env, allowed)
+
+
+def _the_game(config: EnvConfig) -> EnvConfig:
+    return dataclasses.replace(config, env_kwargs={**config.env_kwargs, **_THE_GAME})
+
+
+FAMILY = Atari()

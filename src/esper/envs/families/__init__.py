@@ -1,0 +1,47 @@
+"""The families of environments: one file each, found here by scanning this package.
+
+A file has a `FAMILY`, an `esper.envs.family.Family`. It is imported whether or not the packages that it is about are
+there, so it imports these only where it uses them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from esper.envs.config import EnvConfig
+    from esper.envs.family import Family
+
+
+@functools.cache
+def families() -> tuple[Family, ...]:
+    """All families; of two whose ids begin alike, the one with the longer beginning comes first."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    found: list[Family] = [importlib.import_module(f"{__name__}.{name}").FAMILY for name in names]
+    return tuple(sorted(found, key=lambda family: -max(map(len, family.prefixes))))
+
+
+def family_of(config: EnvConfig) -> Family:
+    """The family that makes what `config` asks for."""
+    return _find(config.env, config.vector)
+
+
+def family_of_id(env: str) -> Family:
+    """The family of Gymnasium's id `env`, which may begin with the module that registers it."""
+    return _find(env, "auto")
+
+
+def wrapped(env: gymnasium.Env[Any, Any]) -> Any:
+    """`env` in what its family puts around each environment."""
+    spec = env.unwrapped.spec
+    return family_of_id(spec.id).wrap(env) if spec else env
+
+
+def _find(env: str, vector: str) -> Family:
+    name = env.rpartition(":")[2]
+    return next(family for family in families() if name.startswith(family.prefixes) and vector in family.vectors)

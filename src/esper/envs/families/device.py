@@ -1,0 +1,50 @@
+"""Environments in pure torch, `torch/ID`: all of them in one tensor, on the learner's device."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from esper.envs.base import VectorEnv
+from esper.envs.config import EnvConfig
+from esper.envs.device.dynamics import DYNAMICS
+from esper.envs.device.vector import PREFIX, DeviceVectorEnv
+from esper.envs.families import family_of
+from esper.envs.family import Family
+from esper.envs.rendering import RenderedVectorEnv
+from esper.settings.options import ConfigError, nearest
+
+
+class Device(Family):
+    """Each is drawn and shown by the environment of Gymnasium that it computes."""
+
+    prefixes = (PREFIX,)
+    # All, though it steps its environments by none of them but auto: it says so.
+    vectors = (*Family.vectors, "envpool")
+
+    def make_for_training(self, config: EnvConfig, num_envs: int, seed: int | None) -> DeviceVectorEnv:
+        name = config.env.removeprefix(PREFIX)
+        if name not in DYNAMICS:
+            allowed = ", ".join(PREFIX + known for known in DYNAMICS)
+            raise ConfigError("env", config.env, f"must be one of {allowed}{nearest(name, DYNAMICS)}")
+        if config.vector != "auto":
+            raise ConfigError("vector", config.vector, f"{config.env} steps all its copies in one tensor; use auto")
+        if config.env_kwargs:
+            raise ConfigError("env_kwargs", config.env_kwargs, f"{config.env} takes none")
+        return DeviceVectorEnv(name, num_envs, config.max_episode_steps, config.scale_actions)
+
+    make_for_scores = make_for_training
+
+    def make_rendered(self, config: EnvConfig) -> RenderedVectorEnv:
+        config = _on_host(config)
+        return family_of(config).make_rendered(config)
+
+    def make_shown(self, config: EnvConfig, fps: float | None) -> VectorEnv:
+        config = _on_host(config)
+        return family_of(config).make_shown(config, fps)
+
+
+def _on_host(config: EnvConfig) -> EnvConfig:
+    return dataclasses.replace(config, env=config.env.removeprefix(PREFIX))
+
+
+FAMILY = Device()
