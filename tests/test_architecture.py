@@ -19,7 +19,10 @@ MAY_IMPORT = {
     "esper.schedules": {"esper.settings"},
     "esper.telemetry": {"esper.settings", "esper.storage", "esper.system"},
     "esper.envs": {"esper.settings", "esper.system"},
-    "esper.simic": {"esper.envs.base", "esper.schedules", "esper.settings", "esper.system", "esper.telemetry.events"},
+    "esper.simic": {
+        *("esper.envs.base", "esper.schedules", "esper.settings", "esper.system"),
+        *("esper.telemetry.events", "esper.telemetry.metrics"),
+    },
     "esper.policies": {"esper.envs", "esper.settings", "esper.simic", "esper.storage", "esper.system"},
     # Records alone, and what settings are called.
     "esper.analysis": {"esper.settings", "esper.storage", "esper.telemetry"},

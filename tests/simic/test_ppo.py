@@ -11,7 +11,7 @@ from esper.settings.options import ConfigError
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig, make_schedule
 from esper.simic import train_ppo_vectorized as train
 from esper.simic.config import CoefficientConfig
-from esper.simic.ppo import explained_variance
+from esper.simic.metrics import explained_variance
 from esper.simic.vectorized import Training
 from esper.system.seeding import host_generator, integer_seed
 from esper.telemetry.anomalies import AnomalyDetector

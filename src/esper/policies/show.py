@@ -86,9 +86,7 @@ def record_gif(
     return len(frames)
 
 
-def _draw(
-    env: RenderedVectorEnv, player: Player, max_frames: int, stop: StopRequest
-) -> tuple[list[Image.Image], bool]:
+def _draw(env: RenderedVectorEnv, player: Player, max_frames: int, stop: StopRequest) -> tuple[list[Image.Image], bool]:
     """The frames of one episode of `player` in `env`, and whether it ended with them."""
     from PIL import Image
 

@@ -47,25 +47,6 @@ class Coefficients(NamedTuple):
     entropy: Tensor
 
 
-class LossMetrics(NamedTuple):
-    """0-d tensors about one minibatch. `ratio_deviation_sq` is the mean of (ratio - 1)^2."""
-
-    loss: Tensor
-    policy_loss: Tensor
-    value_loss: Tensor
-    entropy: Tensor
-    approx_kl: Tensor
-    clip_fraction: Tensor
-    ratio_mean: Tensor
-    ratio_deviation_sq: Tensor
-    ratio_min: Tensor
-    ratio_max: Tensor
-
-
-# Of the importance ratio, where someone looks at each minibatch.
-RATIO_QUANTILES = {"ratio_p05": 0.05, "ratio_p25": 0.25, "ratio_p50": 0.5, "ratio_p75": 0.75, "ratio_p95": 0.95}
-
-
 class Inputs(NamedTuple):
     """What terms of the loss are computed from; the importance `ratio` [B] and its `deviation` from 1."""
 
@@ -90,8 +71,10 @@ class LossTerm(NamedTuple):
 
 def ppo_loss(
     evaluation: Evaluation, minibatch: Minibatch, coefficients: Coefficients, config: PPOConfig
-) -> tuple[Tensor, LossMetrics]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Clipped objective, value loss and entropy bonus (Schulman et al. 2017, arXiv 1707.06347, eq. 7 and 9).
+
+    Metrics, each 0-d, are by the columns that `UpdateCompleted` declares.
 
     `value_loss` is half the mean squared error. `approx_kl` is the estimator E[(r - 1) - log r], unbiased and never
     negative (Schulman 2020, "Approximating KL divergence", k3).
@@ -103,19 +86,19 @@ def ppo_loss(
     means = {term.name: term.mean(inputs) for term in LOSS_TERMS}
     first, *others = (term.weighted(means[term.name], inputs) for term in LOSS_TERMS)
     loss = sum(others, start=first)
-    metrics = LossMetrics(
-        loss=loss,
-        policy_loss=means["policy_loss"],
-        value_loss=means["value_loss"],
-        entropy=means["entropy"],
-        approx_kl=(deviation - log_ratio).mean(),
-        clip_fraction=(deviation.abs() > coefficients.clip).float().mean(),
-        ratio_mean=ratio.mean(),
-        ratio_deviation_sq=(deviation * deviation).mean(),
-        ratio_min=ratio.min(),
-        ratio_max=ratio.max(),
-    )
-    return loss, LossMetrics(*(metric.detach() for metric in metrics))
+    metrics = {
+        "loss": loss,
+        "policy_loss": means["policy_loss"],
+        "value_loss": means["value_loss"],
+        "entropy": means["entropy"],
+        "approx_kl": (deviation - log_ratio).mean(),
+        "clip_fraction": (deviation.abs() > coefficients.clip).float().mean(),
+        "ratio_mean": ratio.mean(),
+        "ratio_deviation_sq": (deviation * deviation).mean(),
+        "ratio_min": ratio.min(),
+        "ratio_max": ratio.max(),
+    }
+    return loss, {column: metric.detach() for column, metric in metrics.items()}
 
 
 def _policy_loss(inputs: Inputs) -> Tensor:

@@ -16,7 +16,8 @@ from esper.schedules import schedules_enabled
 from esper.settings.options import ConfigError
 from esper.simic.config import PPOConfig
 from esper.simic.faults import find_fault
-from esper.simic.losses import RATIO_QUANTILES, Coefficients, Minibatch
+from esper.simic.losses import Coefficients, Minibatch
+from esper.simic.metrics import explained_variance, gradient_norms, summarize
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Adam
@@ -182,15 +183,13 @@ class PPOAgent:
     def _result(self, rates: Rates, rows: np.ndarray, fault: str | None, explained_variance: float) -> UpdateResult:
         names = self.optimization.metric_names
         stepped = rows[rows[:, names.index("stepped")] > 0] if fault is None else rows[:0]
-        metrics = _summarize(names, stepped) if len(stepped) else {}
-        norms = {name: metrics.pop(f"grad_norm/{name}") for name in self.optimizer.group_names} if metrics else {}
         return UpdateResult(
             update=self.train_steps,
             rates=rates,
             fault=fault,
             optimizer_steps=len(stepped),
-            metrics=metrics,
-            grad_norms=norms,
+            metrics=summarize(names, stepped) if len(stepped) else {},
+            grad_norms=gradient_norms(names, stepped) if len(stepped) else {},
             explained_variance=explained_variance if math.isfinite(explained_variance) else None,
             minibatches=dict(zip(names, rows.T.tolist(), strict=True)) if self._debug else None,
         )
@@ -273,31 +272,3 @@ def _set_generator(generator: torch.Generator, name: str, state: Tensor) -> None
 
 def _copies(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-# A share of the returns' root mean square; docs/telemetry.md has the measurements.
-LEAST_DEVIATION = 0.02
-
-
-def explained_variance(returns: Tensor, values: Tensor) -> Tensor:
-    """1 - Var(returns - values) / Var(returns), 0-d; NaN where returns hardly vary.
-
-    That is where their standard deviation is at most 0.02 of their root mean square: then the smallest error of the
-    values is large beside what there is to explain.
-    """
-    variance = returns.var()
-    explained = 1 - (returns - values).var() / variance
-    return explained.masked_fill(variance <= LEAST_DEVIATION**2 * returns.square().mean(), math.nan)
-
-
-def _summarize(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
-    """One number per metric for the update, over the minibatches that the optimizer stepped on."""
-    means = dict(zip(names, stepped.mean(axis=0).tolist(), strict=True))
-    for name in ("stepped", *RATIO_QUANTILES):
-        means.pop(name, None)
-    variance = means.pop("ratio_deviation_sq") - (means["ratio_mean"] - 1) ** 2
-    return means | {
-        "ratio_std": max(variance, 0.0) ** 0.5,
-        "ratio_min": float(stepped[:, names.index("ratio_min")].min()),
-        "ratio_max": float(stepped[:, names.index("ratio_max")].max()),
-    }

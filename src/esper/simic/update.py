@@ -14,7 +14,8 @@ from torch import Tensor
 from esper.simic.config import PPOConfig
 from esper.simic.engines.choice import choose_engine
 from esper.simic.engines.protocol import SkipState, Workload
-from esper.simic.losses import RATIO_QUANTILES, Coefficients, LossMetrics, Minibatch
+from esper.simic.losses import Coefficients, Minibatch
+from esper.simic.metrics import COLUMNS, RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.optimizers import Adam, restore_unless
 from esper.simic.threads import torch_threads
@@ -44,7 +45,7 @@ class Optimization:
         device = optimizer.state.step.device
         self._skip = SkipState(torch.ones((), device=device), torch.ones((), device=device))
         self.metric_names = (
-            *LossMetrics._fields,
+            *COLUMNS,
             *(f"grad_norm/{name}" for name in optimizer.group_names),
             "stepped",
             *(RATIO_QUANTILES if debug else ()),

@@ -16,6 +16,8 @@ from functools import cache
 from math import isfinite
 from typing import Any, Literal, Protocol, TypeAlias
 
+from esper.telemetry.metrics import metric
+
 # Of the record: counted up whenever a field or an event goes, or comes to mean something else.
 SCHEMA_VERSION = 3
 # In schema 2 an update that was undone had the same index as the one after it.
@@ -80,16 +82,16 @@ class UpdateCompleted(_AtUpdate):
     clip_coef: float
     entropy_coef: float
     optimizer_steps: int
-    loss: float
-    policy_loss: float
-    value_loss: float
-    entropy: float
-    approx_kl: float
-    clip_fraction: float
-    ratio_mean: float
-    ratio_std: float
-    ratio_min: float
-    ratio_max: float
+    loss: float = metric("what is minimised: the sum of all terms of the loss")
+    policy_loss: float = metric("clipped objective of the policy, negated")
+    value_loss: float = metric("half the mean squared error of the values", unit="return^2")
+    entropy: float = metric("entropy of the policy", unit="nat")
+    approx_kl: float = metric("estimate of KL(old policy, new policy), E[(r - 1) - log r]", unit="nat")
+    clip_fraction: float = metric("share of the samples whose ratio is further from 1 than clip_coef")
+    ratio_mean: float = metric("importance ratio")
+    ratio_std: float = metric("standard deviation of the importance ratio", summary="std", column="ratio_deviation_sq")
+    ratio_min: float = metric("lowest importance ratio", summary="min")
+    ratio_max: float = metric("highest importance ratio", summary="max")
     grad_norm: Mapping[str, float]
     explained_variance: float | None
     episodes: int

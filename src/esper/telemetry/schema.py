@@ -36,7 +36,8 @@ def _schema_of(event: type) -> dict[str, Any]:
         if is_flat(event) and typing.get_origin(kind) is Mapping:
             patterns[f"^{field.name}/"] = _type(typing.get_args(kind)[1])
             continue
-        properties[field.name] = _type(kind)
+        described = {"description": field.metadata["meaning"]} if field.metadata else {}
+        properties[field.name] = _type(kind) | described
         # A number that is not finite is left out as well, and JSON has no other.
         if kind in (int, str, bool) or typing.get_origin(kind) in (Literal, Mapping, Sequence):
             required.append(field.name)

@@ -11,7 +11,7 @@ import torch
 import probes
 from esper.envs.base import DiscreteActions
 from esper.settings.options import ConfigError
-from esper.simic import losses
+from esper.simic import losses, metrics
 from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines import choice as engine
 from esper.simic.engines.native import library
@@ -71,6 +71,10 @@ class TestWhatTheKernelsDoNotDeclare:
         term = losses.LossTerm("log_ratio_penalty", lambda inputs: inputs.ratio.log().square().mean())
         monkeypatch.setattr(losses, "LOSS_TERMS", (*losses.LOSS_TERMS, term))
         self.steps_aside("loss term log_ratio_penalty")
+
+    def test_a_metric(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(metrics, "COLUMNS", (*metrics.COLUMNS, "advantage_mean"))
+        self.steps_aside("metric advantage_mean")
 
     def test_a_kind_of_actions(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Levels(DiscreteActions):

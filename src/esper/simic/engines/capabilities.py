@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from esper.envs.base import MultiDiscreteActions
-from esper.simic import losses
+from esper.simic import losses, metrics
 from esper.simic.engines.protocol import Workload
 from esper.simic.nets.encoders import Encoder
 from esper.simic.nets.recurrent import Lstm
@@ -51,8 +51,8 @@ class Capabilities:
         if network.shared_parameters() and not self.shared_trunk:
             return "shared_trunk"
         unknown = [f"loss term {term.name}" for term in losses.LOSS_TERMS if term.name not in self.loss_terms]
-        if not unknown and losses.LossMetrics._fields != self.metrics:
-            unknown = [f"metric {name}" for name in losses.LossMetrics._fields if name not in self.metrics]
+        if not unknown and self.metrics != metrics.COLUMNS:
+            unknown = [f"metric {name}" for name in metrics.COLUMNS if name not in self.metrics]
             unknown = unknown or ["metrics in this order"]
         return unknown[0] if unknown else None
 

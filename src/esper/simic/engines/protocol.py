@@ -55,7 +55,7 @@ class Engine(Protocol):
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         """A step on each minibatch, the rows `indices` [S, B] of `batch`, in turn.
 
-        Fills `metrics` [S, columns]: the fields of `LossMetrics`, the gradient norm of each parameter group before
+        Fills `metrics` [S, columns]: `COLUMNS` of the loss, the gradient norm of each parameter group before
         clipping, whether the optimizer stepped, and for debugging `RATIO_QUANTILES`. A step that is skipped
         changes nothing but the state of skipping.
         """

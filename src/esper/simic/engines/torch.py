@@ -15,7 +15,8 @@ from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.engines.graphs import Replayed, Steps
 from esper.simic.engines.protocol import Workload
 from esper.simic.faults import inputs_are_finite
-from esper.simic.losses import RATIO_QUANTILES, LossMetrics, Minibatch, ppo_loss
+from esper.simic.losses import Minibatch, ppo_loss
+from esper.simic.metrics import COLUMNS, RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic, Evaluation
 from esper.simic.nets.recurrent import Sequences
 from esper.simic.optimizers import adam_step
@@ -23,6 +24,7 @@ from esper.simic.rollout import Rollout
 
 # One tensor, or none where nobody asked for them.
 Quantiles: TypeAlias = tuple[Tensor, ...]
+Metrics: TypeAlias = tuple[dict[str, Tensor], Quantiles]
 
 
 class TorchEngine:
@@ -36,7 +38,7 @@ class TorchEngine:
 
         quantiles = torch.tensor(list(RATIO_QUANTILES.values()), device=workload.device)
 
-        def loss_of(flats: tuple[Tensor, ...], minibatch: Minibatch) -> tuple[Tensor, tuple[LossMetrics, Quantiles]]:
+        def loss_of(flats: tuple[Tensor, ...], minibatch: Minibatch) -> tuple[Tensor, Metrics]:
             inputs = (minibatch.obs, minibatch.actions, minibatch.masks, _sequences(minibatch))
             evaluation: Evaluation = functional_call(network, optimizer.views(flats), inputs)
             if minibatch.picked is not None:
@@ -96,16 +98,16 @@ class TorchEngine:
         gradients, (metrics, quantiles) = self._gradients_of(state.parameters, minibatch)
         norms = tuple(torch.linalg.vector_norm(gradient) for gradient in gradients)
         norm = torch.linalg.vector_norm(torch.stack(norms))
-        finite = torch.isfinite(norm) & torch.isfinite(metrics.loss)
+        finite = torch.isfinite(norm) & torch.isfinite(metrics["loss"])
         # After a step that was skipped minibatches are computed, but not applied, and say nothing new.
         skip.finite.mul_(torch.where(skip.stepping > 0, finite.float(), 1.0))
-        go_on = finite if config.target_kl is None else finite & (metrics.approx_kl <= config.target_kl)
+        go_on = finite if config.target_kl is None else finite & (metrics["approx_kl"] <= config.target_kl)
         skip.stepping.mul_(go_on)
         if config.max_grad_norm is not None:
             scale = (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             gradients = tuple(gradient * scale for gradient in gradients)
         adam_step(state, gradients, self._optimizer.learning_rates, skip.stepping, config.adam_eps)
-        row = torch.stack((*metrics, *norms, skip.stepping))
+        row = torch.stack((*(metrics[column] for column in COLUMNS), *norms, skip.stepping))
         return torch.cat((row, *quantiles)) if quantiles else row
 
 

@@ -15,7 +15,8 @@ from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.engines.capabilities import Capabilities
 from esper.simic.engines.native import layout
 from esper.simic.engines.protocol import Workload
-from esper.simic.losses import RATIO_QUANTILES, Minibatch
+from esper.simic.losses import Minibatch
+from esper.simic.metrics import RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 

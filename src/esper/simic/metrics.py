@@ -1,0 +1,54 @@
+"""The columns of a minibatch's metrics, and what an update says of all of them together."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import Tensor
+
+from esper.telemetry.events import UpdateCompleted
+from esper.telemetry.metrics import metrics_of
+
+METRICS = metrics_of(UpdateCompleted)
+COLUMNS = tuple(metric.column for metric in METRICS)
+# Of the importance ratio, where someone looks at each minibatch.
+RATIO_QUANTILES = {"ratio_p05": 0.05, "ratio_p25": 0.25, "ratio_p50": 0.5, "ratio_p75": 0.75, "ratio_p95": 0.95}
+
+# A share of the returns' root mean square; docs/telemetry.md has the measurements.
+LEAST_DEVIATION = 0.02
+
+
+def explained_variance(returns: Tensor, values: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns), 0-d; NaN where returns hardly vary.
+
+    That is where their standard deviation is at most 0.02 of their root mean square: then the smallest error of the
+    values is large beside what there is to explain.
+    """
+    variance = returns.var()
+    explained = 1 - (returns - values).var() / variance
+    return explained.masked_fill(variance <= LEAST_DEVIATION**2 * returns.square().mean(), math.nan)
+
+
+def summarize(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
+    """The metrics of an update, from rows `stepped` [minibatches, names] that the optimizer stepped on."""
+    means = dict(zip(names, stepped.mean(axis=0).tolist(), strict=True))
+    least = dict(zip(names, stepped.min(axis=0).tolist(), strict=True))
+    largest = dict(zip(names, stepped.max(axis=0).tolist(), strict=True))
+    summaries = {"mean": means, "min": least, "max": largest}
+    return {
+        metric.name: _std(means[metric.column], means[f"{metric.name.removesuffix('_std')}_mean"])
+        if metric.summary == "std"
+        else summaries[metric.summary][metric.column]
+        for metric in METRICS
+    }
+
+
+def gradient_norms(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
+    """The mean norm of the gradients of each parameter group, before clipping."""
+    means = dict(zip(names, stepped.mean(axis=0).tolist(), strict=True))
+    return {name.removeprefix("grad_norm/"): mean for name, mean in means.items() if name.startswith("grad_norm/")}
+
+
+def _std(mean_square_from_1: float, mean: float) -> float:
+    return float(max(mean_square_from_1 - (mean - 1) ** 2, 0.0) ** 0.5)
