@@ -16,7 +16,7 @@ from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines import choice as engine
 from esper.simic.engines.native import library
 from esper.simic.engines.native.engine import NativeEngine
-from esper.simic.nets import actor_critic
+from esper.simic.nets import activations
 from esper.simic.ppo import PPOAgent
 
 LONG = 10**7
@@ -62,7 +62,7 @@ class TestWhatTheKernelsDoNotDeclare:
     """It is torch's, and nothing else had to be told of it."""
 
     def test_an_activation(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(actor_critic._ACTIVATIONS, "gelu", torch.nn.GELU)
+        monkeypatch.setitem(activations.ACTIVATIONS, "gelu", "torch.nn:GELU")  # type: ignore[arg-type]
         network = NetworkConfig()
         object.__setattr__(network, "activation", "gelu")
         self.steps_aside("GELU", network)
