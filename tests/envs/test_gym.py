@@ -15,9 +15,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from esper.envs.base import ContinuousActions, DiscreteActions, Images, MultiDiscreteActions, Step, Vectors
-from esper.envs.copies import Copy
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.make import make_env
+from esper.envs.subenvs import SubEnv
 from esper.settings.options import ConfigError
 from esper.simic.collect import Collector
 from esper.simic.config import NetworkConfig
@@ -71,7 +71,7 @@ def registered() -> Iterator[None]:
 
 
 def counters(mode: AutoresetMode, lengths: tuple[int, ...] = (3, 2), **kwargs: Any) -> GymnasiumVectorEnv:
-    makers = [lambda length=length: Copy(Counter(length=length, **kwargs)) for length in lengths]
+    makers = [lambda length=length: SubEnv(Counter(length=length, **kwargs)) for length in lengths]
     return GymnasiumVectorEnv(SyncVectorEnv(makers, autoreset_mode=mode))
 
 

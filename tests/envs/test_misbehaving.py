@@ -17,7 +17,7 @@ from esper.storage.files import printable
 @pytest.fixture(autouse=True)
 def quick_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
     # Seconds are for people.
-    monkeypatch.setattr("esper.envs.copies._SECONDS_TO_CLOSE", 0.5)
+    monkeypatch.setattr("esper.envs.processes._SECONDS_TO_CLOSE", 0.5)
     monkeypatch.setattr("esper.envs.watched.SECONDS_TO_CLOSE", 2.0)
 
 

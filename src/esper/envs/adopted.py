@@ -1,4 +1,4 @@
-"""Gymnasium's vector environments that others made: errors have a copy's number, and last observations are kept."""
+"""Vector environments that others made: errors name the environment by number, last observations are kept."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import gymnasium
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from esper.envs.base import EnvError
-from esper.envs.copies import Copy, close_processes, first_failure, what_is_wrong
+from esper.envs.processes import close_processes, first_failure, what_is_wrong
 from esper.envs.rules import BrokenRule, checked
+from esper.envs.subenvs import SubEnv
 from esper.system.errors import describe, describe_with_place
 
 
-class Kept(Copy):
-    """A copy in a `SyncVectorEnv` of others, whose observations and infos stay what they are.
+class Kept(SubEnv):
+    """An environment in a `SyncVectorEnv` of others, whose observations and infos stay what they are.
 
     Gymnasium resets it before it hands its last observation on; the environment may write that into the same array.
     """
@@ -41,13 +42,13 @@ class Kept(Copy):
 
 
 def adopt(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
-    """Let the copies that `env` is made of be named by number, and its processes be closed, whatever they do."""
+    """Let the environments within `env` be named by number, and its processes be closed, whatever they do."""
     base: Any = env.unwrapped
     if isinstance(base, SyncVectorEnv):
-        copies = [each if isinstance(each, Copy) else Kept(checked(each)) for each in base.envs]
-        for index, each in enumerate(copies):
-            each.copy_index = index
-        base.envs = copies  # type: ignore[assignment]
+        subenvs = [each if isinstance(each, SubEnv) else Kept(checked(each)) for each in base.envs]
+        for index, each in enumerate(subenvs):
+            each.env_index = index
+        base.envs = subenvs  # type: ignore[assignment]
     if isinstance(base, AsyncVectorEnv):
         base._raise_if_errors = functools.partial(_raise_named, base)  # type: ignore[method-assign]
         base.close = lambda **_: close_processes(base)  # type: ignore[method-assign]
@@ -60,7 +61,7 @@ def _raise_named(env: AsyncVectorEnv, successes: Iterable[bool]) -> None:
 
 
 def why_it_failed(env: gymnasium.vector.VectorEnv[Any, Any, Any], error: BaseException, call: str) -> str:
-    """What an `EnvError` says where `env`, and no copy of it, raised `error` in a `call`."""
+    """What an `EnvError` says where `env`, and none within it, raised `error` in a `call`."""
     if isinstance(error, BrokenRule):
         return f"{env.num_envs} environments together break Gymnasium's rules: {error}"
     base = env.unwrapped

@@ -15,11 +15,11 @@ from esper.envs.actions import actions_of, to_space
 from esper.envs.adopted import adopt, why_it_failed
 from esper.envs.base import BoolArray, ContinuousActions, EnvError, EnvSpec, ObsArray, StateTree, Step
 from esper.envs.config import ScaleActions
-from esper.envs.copies import close, is_of_copies
 from esper.envs.generators import Generators
 from esper.envs.limits import vector_time_limit
 from esper.envs.native import Native, resets_in_a_step
 from esper.envs.observations import observations_of, to_learner
+from esper.envs.processes import close, is_of_subenvs
 from esper.envs.snapshot import capture_all, restore_all
 from esper.envs.success import Successes
 from esper.system.errors import is_ctrl_c
@@ -36,19 +36,19 @@ class GymnasiumVectorEnv:
 
     def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], scale_actions: ScaleActions = "auto") -> None:
         self._env = env
-        # Copies stepped one by one, each in a `Copy`; None where the environment steps all as arrays by itself.
-        self._copies = env if is_of_copies(env) else None
+        # Environments stepped one by one, each in a `SubEnv`; None where the environment steps all as arrays by itself.
+        self._subenvs = env if is_of_subenvs(env) else None
         self._next_step = resets_in_a_step(env)
         space = env.single_observation_space
         observations = observations_of(space)
-        self._native = None if self._copies else Native(env)
-        if self._copies is None:
+        self._native = None if self._subenvs else Native(env)
+        if self._subenvs is None:
             adopt(env)
         self._generators = Generators(env)
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
         self._successes = Successes()
         self.action_masks: BoolArray | None = None
-        self._to_learner = to_learner(space, copy=self._copies is not None)
+        self._to_learner = to_learner(space, copy=self._subenvs is not None)
         actions = actions_of(env.single_action_space, scale_actions)
         self._to_space = to_space(env.single_action_space, actions)
         self.spec = EnvSpec(
@@ -57,7 +57,7 @@ class GymnasiumVectorEnv:
             actions=actions,
             masked=not isinstance(actions, ContinuousActions) and self._find_masks(),
             resets_in_a_step=self._next_step,
-            max_episode_steps=self._copies.get_attr("time_limit")[0] if self._copies else vector_time_limit(env),
+            max_episode_steps=self._subenvs.get_attr("time_limit")[0] if self._subenvs else vector_time_limit(env),
         )
 
     def reset(self, seed: int) -> ObsArray:
@@ -99,22 +99,22 @@ class GymnasiumVectorEnv:
         return final_obs
 
     def _find_masks(self) -> bool:
-        """Whether the copies come with action masks; from here on they must do what they did now."""
+        """Whether the environments come with action masks; from here on they must do what they did now."""
         with self._errors("on reset"):
             if self._native:
                 found, unused = self._native.find_masks(self._native.reset(self._env.reset(seed=0))[1])
             else:
-                assert self._copies is not None
-                (found, unused), *_ = self._copies.call("find_masks")
-                # A list is one value for each copy.
-                self._copies.set_attr("masked", [found] * self._copies.num_envs)
+                assert self._subenvs is not None
+                (found, unused), *_ = self._subenvs.call("find_masks")
+                # A list is one value for each environment.
+                self._subenvs.set_attr("masked", [found] * self._subenvs.num_envs)
         if unused:
             _log.warning("looks like action masks, and is not used as such: %s", ", ".join(unused))
         return bool(found)
 
     def _take_masks(self, info: Any, done: BoolArray) -> None:
         if self.spec.masked:
-            # Of a copy that has just been reset these are the new episode's: the old one's are in "final_info".
+            # Of one that has just been reset these are the new episode's: the old one's are in "final_info".
             over = done if self._next_step else np.zeros_like(done)
             self.action_masks = self._native.masks(info, over) if self._native else info["action_mask"]
         elif self._native and info:
@@ -122,10 +122,10 @@ class GymnasiumVectorEnv:
 
     def state_dict(self) -> StateTree | None:
         with self._errors("in state_dict"):
-            if self._copies is None:
+            if self._subenvs is None:
                 state = capture_all(self._env, self._generators)
             else:
-                states = self._copies.call("capture_state")
+                states = self._subenvs.call("capture_state")
                 state = None if None in states else {str(index): state for index, state in enumerate(states)}
         return None if state is None else {"copies": state, "resetting": self._resetting.copy()}
 
@@ -133,7 +133,7 @@ class GymnasiumVectorEnv:
         resetting = np.array(state["resetting"])
         if resetting.shape != self._resetting.shape or resetting.dtype != np.bool_:
             raise ValueError(f"resetting is {resetting.dtype} {resetting.shape}, not bool {self._resetting.shape}")
-        if self._copies is None:
+        if self._subenvs is None:
             try:
                 with self._errors("in load_state_dict"):
                     restore_all(self._env, self._generators, state["copies"])
@@ -143,8 +143,8 @@ class GymnasiumVectorEnv:
             names = [str(index) for index in range(self.spec.num_envs)]
             if set(state["copies"]) != set(names):
                 raise ValueError(f"states of {len(state['copies'])} copies do not fit {len(names)}")
-            self._copies.set_attr("pending_state", [state["copies"][name] for name in names])
-            self._copies.call("restore_pending_state")
+            self._subenvs.set_attr("pending_state", [state["copies"][name] for name in names])
+            self._subenvs.call("restore_pending_state")
         self._resetting = resetting
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Making Gymnasium environments: several copies, or an environment's own vector version."""
+"""Making vectors of Gymnasium environments, and what is said where one cannot be made."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from gymnasium.wrappers import FlattenObservation
 from esper.envs.actions import actions_of
 from esper.envs.base import EnvError
 from esper.envs.config import EnvConfig, ScaleActions
-from esper.envs.copies import Copy, check_same_spaces, close, not_made, raise_one, worker
 from esper.envs.families import wrapped
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.limits import limited
 from esper.envs.masks import without_mask
 from esper.envs.modes import vector_mode
 from esper.envs.observations import is_image, observations_of
+from esper.envs.processes import close, not_made, raise_one, worker
 from esper.envs.registration import find_spec, missing_package
 from esper.envs.rules import checked
+from esper.envs.subenvs import SubEnv, check_same_spaces
 from esper.settings.options import ConfigError
 from esper.system.errors import describe, describe_with_place, exits_raise, is_ctrl_c, is_out_of_memory
 from esper.system.seeding import GlobalGenerators
@@ -45,7 +46,7 @@ def make_gymnasium(config: EnvConfig, num_envs: int, seed: int | None = None) ->
         return adapted(
             GymnasiumVectorEnv, config, lambda: native_vector(config, num_envs, {**config.env_kwargs, **limit}), seed
         )
-    return adapted(GymnasiumVectorEnv, config, lambda: copies_vector(config, num_envs, mode, seed), seed)
+    return adapted(GymnasiumVectorEnv, config, lambda: stepped_one_by_one(config, num_envs, mode, seed), seed)
 
 
 def flatten_observations(env: gymnasium.Env[Any, Any], scale_actions: ScaleActions = "auto") -> Any:
@@ -64,16 +65,16 @@ def flatten_observations(env: gymnasium.Env[Any, Any], scale_actions: ScaleActio
 def make_from(
     config: EnvConfig, num_envs: int, make_vec: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
 ) -> GymnasiumVectorEnv:
-    """What `make_vec`, called as Gymnasium's but without an id, makes of several copies; `config` says what it is.
+    """What `make_vec`, called as Gymnasium's but without an id, makes of several environments; `config` says what it is.
 
     Raises:
         ConfigError: as `make_gymnasium`.
     """
     mode = "async" if config.vector == "async" else "sync"
-    return adapted(GymnasiumVectorEnv, config, lambda: copies_vector(config, num_envs, mode, make_vec=make_vec))
+    return adapted(GymnasiumVectorEnv, config, lambda: stepped_one_by_one(config, num_envs, mode, make_vec=make_vec))
 
 
-def copies_vector(
+def stepped_one_by_one(
     config: EnvConfig,
     num_envs: int,
     mode: str,
@@ -91,12 +92,12 @@ def copies_vector(
         EnvError: when one of several environments cannot be made; what the only one raises is not caught here.
     """
     make_vec = make_vec or functools.partial(gymnasium.make_vec, config.env, disable_env_checker=True)
-    made: list[Copy] = []
+    made: list[SubEnv] = []
 
-    def counted(env: gymnasium.Env[Any, Any]) -> Copy:
+    def counted(env: gymnasium.Env[Any, Any]) -> SubEnv:
         if made:
             check_same_spaces(env, made[0].observation_space, made[0].action_space)
-        made.append(Copy(env))
+        made.append(SubEnv(env))
         return made[-1]
 
     async_ = mode == "async"
@@ -114,7 +115,7 @@ def copies_vector(
                 num_envs=num_envs,
                 vectorization_mode=mode,
                 vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **options},
-                wrappers=[checked, *limit, *wrappers, *adapters, Copy if async_ else counted],
+                wrappers=[checked, *limit, *wrappers, *adapters, SubEnv if async_ else counted],
                 **config.env_kwargs,
             )
     except BaseException as error:
@@ -123,7 +124,7 @@ def copies_vector(
         raise
     if async_:
         env._raise_if_errors = functools.partial(raise_one, env)
-    env.set_attr("copy_index", list(range(num_envs)))
+    env.set_attr("env_index", list(range(num_envs)))
     return env  # type: ignore[no-any-return]
 
 

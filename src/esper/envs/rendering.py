@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from esper.envs.base import EnvError
 from esper.envs.config import EnvConfig
 from esper.envs.gym import GymnasiumVectorEnv
-from esper.envs.making import adapted, copies_vector
+from esper.envs.making import adapted, stepped_one_by_one
 from esper.envs.registration import find_spec
 from esper.envs.rules import BrokenRule, as_frame
 from esper.envs.window import check_can_be_drawn, check_can_be_shown, paced
@@ -70,7 +70,7 @@ def _make(config: EnvConfig, mode: str, check: Callable[[], None], *wrappers: An
     def make() -> Any:
         check()
         try:
-            return copies_vector(rendering, 1, "sync", wrappers=wrappers)
+            return stepped_one_by_one(rendering, 1, "sync", wrappers=wrappers)
         except TypeError as error:
             if "unexpected keyword argument 'render_mode'" not in str(error):
                 raise

@@ -1,0 +1,166 @@
+"""What is put around each environment of several: its number in errors, its state, its action masks."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gymnasium
+from gymnasium.spaces import Space
+
+from esper.envs import limits, masks
+from esper.envs.actions import actions_of, check_mask
+from esper.envs.base import EnvError, StateTree
+from esper.envs.generators import Generators
+from esper.envs.rules import BrokenRule, as_frame
+from esper.envs.snapshot import capture_all, restore_all
+from esper.envs.success import success_of
+from esper.settings.options import ConfigError
+from esper.system.errors import describe_with_place, is_ctrl_c
+from esper.system.stopping import Overdue
+
+_log = logging.getLogger(__name__)
+
+
+class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """One of several environments. `env_index`, `pending_state` and `masked` are set by `VectorEnv.set_attr`.
+
+    Observations, arrays, are the caller's to keep where an episode ends; others last until the next step of any of the
+    environments. Infos are empty: what nobody uses need not fit that of other environments, nor travel between
+    processes. Only where `masked`, "action_mask" in every info, but for that of an episode's end, is what is allowed
+    next, as booleans; and that of an end has what `success_of` gives.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.env_index = 0
+        self.pending_state: StateTree = {}
+        self.generators = Generators(env)
+        # Where masks are found; None as long as nobody has asked, or of actions that have none.
+        self.masked: tuple[str, ...] | None = None
+        self._last: Any = None  # the observation that the environment returned last, itself
+
+    def step(self, action: Any) -> Any:
+        try:
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            ended = terminated or truncated
+            last, self._last = self._last, obs
+            if ended or obs is last or obs.base is not None:
+                # It is to be kept, or the environment may go on to write into it.
+                obs = obs.copy()
+            used = success_of(info) if ended else {}
+            if self.masked or (self.masked is not None and "action_mask" in info):
+                used = {**used, **self._mask_of(info, ended=ended)}
+            return obs, reward, terminated, truncated, used
+        except EnvError:
+            raise
+        except BaseException as error:
+            raise self._failed("in a step", error) from error
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        try:
+            if seed is not None:
+                self.generators.seed(seed)
+            obs, info = self.env.reset(seed=seed, options=options)
+            self._last = obs
+            return obs.copy(), self._mask_of(info, ended=False)
+        except EnvError:
+            raise
+        except BaseException as error:
+            raise self._failed("on reset", error) from error
+
+    def find_masks(self) -> tuple[tuple[str, ...], list[str]]:
+        """Where a reset comes with action masks, and what looks like one and is none.
+
+        The first environment answers for all; the others are not reset.
+        """
+        if self.env_index:
+            return (), []
+        try:
+            self.generators.seed(0)
+            info = self.env.reset(seed=0)[1]
+            sources = masks.sources_of(self.env, info)
+            return sources, masks.unused(self.env, info, sources)
+        except BaseException as error:
+            raise self._failed("on reset", error) from error
+
+    @property
+    def time_limit(self) -> int | None:
+        return limits.time_limit(self.env)
+
+    def _mask_of(self, info: dict[str, Any], *, ended: bool) -> dict[str, Any]:
+        """What is used of `info` for actions."""
+        if not self.masked:
+            if self.masked is not None and info.get("action_mask") is not None:
+                raise EnvError(f"environment {self.env_index} gave an action mask; the first reset came without one")
+            return {}
+        if ended:
+            # Nobody acts on it, and often nothing is allowed there.
+            return {}
+        mask = masks.published(self.env, info, self.masked)
+        if mask is None:
+            raise EnvError(f"environment {self.env_index} gave no action mask; the first reset came with one")
+        try:
+            return {"action_mask": check_mask(mask, actions_of(self.action_space))}
+        except ValueError as error:
+            raise EnvError(f"the action mask of environment {self.env_index} {error}") from None
+
+    def capture_state(self) -> StateTree | None:
+        try:
+            return capture_all(self.env, self.generators)
+        except BaseException as error:
+            raise self._failed("in state_dict", error) from error
+
+    def restore_pending_state(self) -> None:
+        try:
+            restore_all(self.env, self.generators, self.pending_state)
+        except BaseException as error:
+            why = str(self._failed("in load_state_dict", error)).partition(": ")[2]
+            raise ValueError(
+                f"environment {self.env_index} does not go on from its state: {why}; --fresh-episodes begins new ones"
+            ) from error
+
+    def render(self) -> Any:
+        try:
+            return as_frame(self.env.render())
+        except BaseException as error:
+            raise self._failed("in render", error) from error
+
+    def close(self) -> None:
+        """Whatever it raises is said, and no more: the other environments are to be closed too."""
+        try:
+            self.env.close()
+        except Overdue:
+            raise
+        except BaseException as error:
+            _log.warning("%s", self._failed("on close", error))
+
+    def _failed(self, call: str, error: BaseException) -> EnvError:
+        """What to raise in place of `error`, whatever that is, but for Ctrl-C."""
+        if is_ctrl_c(error):
+            raise error
+        if isinstance(error, BrokenRule):
+            return EnvError(f"environment {self.env_index} breaks Gymnasium's rules: {error}")
+        return EnvError(f"environment {self.env_index} raised {call}: {describe_with_place(error)}")
+
+
+def check_same_spaces(env: gymnasium.Env[Any, Any], *spaces: Space[Any]) -> None:
+    """Hold the observation and the action space of an environment to those of the first one.
+
+    Raises:
+        BrokenRule: when they are others.
+    """
+    for name, space, first in zip(
+        ("observation", "action"), (env.observation_space, env.action_space), spaces, strict=True
+    ):
+        if space != first:
+            raise BrokenRule(f"its {name} space is {space}; that of environment 0 is {first}")
+
+
+def in_constructor(index: int, error: BaseException) -> str:
+    """What to say of `error`, which came of making environment `index`."""
+    if isinstance(error, BrokenRule):
+        return f"environment {index} breaks Gymnasium's rules: {error}"
+    if isinstance(error, ConfigError):
+        return f"environment {index}: {error.allowed}"
+    return f"environment {index} raised in its constructor: {describe_with_place(error)}"
