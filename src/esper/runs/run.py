@@ -142,7 +142,7 @@ def _open_folder(config: RunConfig, resume: Resume | None) -> RunFolder:
     assert resume.point.run_dir is not None
     folder = open_run_folder(resume.point.run_dir)
     try:
-        # Asked under the lock: another process may have gone on in the meantime.
+        # Checked under the lock: another process may have gone on in the meantime.
         check_newest(resume.point)
     except ResumeError:
         folder.close()
