@@ -11,10 +11,11 @@ from typing import Any
 from esper.runs.checkpoint.folder import MANIFEST, SCHEMA, checkpoints_in, read_checkpoint
 from esper.runs.config import RunConfig
 from esper.runs.folder import CHECKPOINTS
-from esper.runs.layers import Layer, Settings, SettingsError, file_layer, recorded_layer, resolve, with_common_names
+from esper.runs.layers import Layer, Settings, SettingsError, file_layer, recorded_layer, resolve
 from esper.runs.resume_rules import Mode, changes, may_change
 from esper.runs.resume_upgrade import upgraded_settings
-from esper.settings.options import ConfigError, flatten
+from esper.settings.layers import with_common_names
+from esper.settings.options import ConfigError, flatten, settings_of
 from esper.settings.values import format_value
 from esper.storage import files
 from esper.storage.store import CorruptError, StoreError
@@ -145,7 +146,9 @@ def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, 
     reason = None if trust else files.unnamed_import(stored, ChainMap(*(dict(each.values) for each in layers[::-1])))
     if reason:
         raise ResumeError(f"{point.source}: {reason}")
-    settings = resolve([Layer(source=str(point.source), values=with_common_names(stored)), *layers])
+    settings = resolve(
+        [Layer(source=str(point.source), values=with_common_names(stored, settings_of(RunConfig))), *layers]
+    )
     changed = changes(point.config, settings.config)
     wrong = [name for name in changed if not may_change(name, mode)]
     if wrong:
