@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from esper.runs.layers import Layer, preset_layer, resolve
+from esper.runs.layers import Layer, resolve
+from esper.runs.presets import preset_layer
 from esper.runs.run import run
 
 # Of an update, the least work that there is to hide telemetry behind, and a usual one.

@@ -56,7 +56,8 @@ HOMES = {
 # What answers without torch: the command line's help, settings, schedules, records, and how far runs are.
 WITHOUT_TORCH = (
     *("esper.scripts.train", "esper.settings.options", "esper.schedules", "esper.telemetry.events"),
-    *("esper.runs.config", "esper.runs.layers", "esper.runs.resume.rules", "esper.sweep.plan", "esper.sweep.progress"),
+    *("esper.runs.config", "esper.runs.layers", "esper.runs.presets", "esper.runs.resume.rules"),
+    *("esper.sweep.plan", "esper.sweep.progress"),
     *("esper.analysis.runs", "esper.analysis.comparison"),
 )
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from esper.runs.config import RunConfig
-from esper.runs.layers import common_names
 from esper.schedules import ScheduleConfig, make_schedule
 from esper.scripts.train import main, make_parsers
+from esper.settings.layers import common_names
 from esper.settings.options import Setting, settings_of
 from esper.settings.values import parse
 
@@ -28,7 +28,7 @@ CLEANRL = {
 
 def settings() -> dict[str, Setting]:
     known = dict(settings_of(RunConfig))
-    return known | {name: known[stands_for] for name, stands_for in common_names().items()}
+    return known | {name: known[first] for name, (first, *_) in common_names(known).items()}
 
 
 def test_our_column_has_flags_of_ours_alone() -> None:

@@ -14,15 +14,13 @@ from esper.runs.layers import (
     Origin,
     Settings,
     SettingsError,
-    common_names,
     file_layer,
-    load_presets,
-    preset_layer,
     recorded,
     resolve,
-    with_common_names,
 )
+from esper.runs.presets import load_presets, preset_layer
 from esper.schedules import ScheduleConfig
+from esper.settings.layers import common_names, with_common_names
 from esper.settings.options import flatten, settings_of
 from esper.settings.values import parse
 
@@ -43,7 +41,7 @@ class TestLayers:
 
     def test_every_lr_parameter_but_delay_has_a_common_name(self) -> None:
         parameters = {name.removeprefix("policy_lr") for name in settings_of(RunConfig) if name.startswith("policy_lr")}
-        assert {name.removeprefix("lr") for name in common_names()} == parameters - {"_delay"}
+        assert {name.removeprefix("lr") for name in common_names(settings_of(RunConfig))} == parameters - {"_delay"}
 
     def test_a_stronger_layer_wins_even_by_a_common_name(self) -> None:
         assert settings({"policy_lr": 1e-3}, {"lr": 5e-4}).config.ppo.policy_lr.peak == 5e-4
@@ -229,7 +227,7 @@ class TestRecord:
 def test_what_both_components_share_has_a_common_name_but_for_the_base_rate() -> None:
     given = {"lr": 1e-3, "lr_decay": "cosine", "lr_warmup_steps": 5, "value_lr_min_ratio": 0.1}
     values = flatten(settings(given).config)
-    named = with_common_names(values)
+    named = with_common_names(values, settings_of(RunConfig))
     assert (named["lr_decay"], named["lr_warmup_steps"]) == ("cosine", 5)
     assert (named["policy_lr"], named["value_lr"], named["value_lr_min_ratio"]) == (1e-3, 1e-3, 0.1)
     assert not {"lr", "lr_min_ratio", "policy_lr_decay", "value_lr_decay"} & set(named)
@@ -249,7 +247,7 @@ def test_what_both_components_share_has_a_common_name_but_for_the_base_rate() ->
 )
 def test_common_names_mean_the_same(given: dict[str, Any]) -> None:
     config = settings({}, {key: value for key, value in given.items() if not key.startswith("value_lr")}, given).config
-    assert settings(with_common_names(flatten(config))).config == config
+    assert settings(with_common_names(flatten(config), settings_of(RunConfig))).config == config
 
 
 class TestFiles:
@@ -341,7 +339,7 @@ class TestPresets:
 
     def test_an_exact_name_comes_before_a_pattern(self, monkeypatch: pytest.MonkeyPatch) -> None:
         presets = {"Mine-*": {"lr": 1e-3}, "Mine-v1": {"lr": 2e-3}}
-        monkeypatch.setattr("esper.runs.layers.load_presets", lambda: presets)
+        monkeypatch.setattr("esper.runs.presets.load_presets", lambda: presets)
         for env, lr in (("Mine-v0", 1e-3), ("Mine-v1", 2e-3)):
             layer = preset_layer("auto", env)
             assert layer is not None

@@ -11,7 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 from esper.analysis.runs import load_updates, read_events, repeatable_events
-from esper.runs.layers import Layer, file_layer, load_presets, preset_values, resolve
+from esper.runs.layers import Layer, file_layer, resolve
+from esper.runs.presets import load_presets, preset_values
 from esper.schedules import ScheduleConfig, make_schedule
 from esper.scripts.train import main
 

@@ -48,7 +48,7 @@ CACHE = (
 # What may do so, and why, by what is called.
 ALLOWED = {
     "esper.storage.files": {},  # all
-    "esper.runs.layers": {"(resources.files('esper.runs') / 'presets.toml').read_text": "comes with the package"},
+    "esper.runs.presets": {"(resources.files('esper.runs') / 'presets.toml').read_text": "comes with the package"},
     "esper.envs.registration": {"Path(name).exists": "whether a module that was not found lies in the current folder"},
     "esper.simic.engines.choice": {"Path(sysconfig.get_path('include'), 'Python.h').exists": "of Python"},
     "esper.simic.engines.native.library": {

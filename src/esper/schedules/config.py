@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from esper.schedules.shape import DEFAULT_PEAK, NEEDED, Shape
 from esper.schedules.shapes import SHAPES
-from esper.settings.options import Bounds, ConfigError, check_options, option
+from esper.settings.options import Bounds, ConfigError, Merging, check_options, option
 from esper.settings.values import format_value
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ PARAMETERS = tuple(_declared_by_shapes())
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleConfig(_Parameters):
+class ScheduleConfig(_Parameters, Merging):
     """A learning rate over the updates of a run. With only `peak` given it is constant.
 
     Its fields are those above and the parameters of all shapes. `None` means "not given"; a parameter that the chosen
@@ -89,6 +89,10 @@ class ScheduleConfig(_Parameters):
 
     prefixed_by: ClassVar[str] = "peak"
     zero_peak: ClassVar[bool] = False
+    # Both components at 0 would only waste rollouts.
+    apart: ClassVar[tuple[str, ...]] = ("delay",)
+    needs_others: ClassVar[str] = "decay"
+    superfluous: ClassVar[str] = "no component is left that uses it; give no base rate beside points"
 
     if TYPE_CHECKING:
 
@@ -125,7 +129,7 @@ class ScheduleConfig(_Parameters):
 
     @classmethod
     def superseded(cls, weaker: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-        """Fields of `weaker` settings that the stronger ones `given` replace by another way of saying the same.
+        """As in `Merging`.
 
         A new warmup length replaces the old one in its other unit; a new shape replaces the old shape's parameters;
         points replace the base rate.
@@ -142,6 +146,11 @@ class ScheduleConfig(_Parameters):
         if "points" in given or (shape is not None and shape.has_own_peak):
             replaced.append("peak")
         return replaced
+
+    @classmethod
+    def derived(cls, source: tuple[tuple[int, float], ...] | None) -> float | None:
+        """The base rate of points: that of the first."""
+        return source[0][1] if source else None
 
     def _check_warmup(self) -> None:
         no_warmup = SHAPES[self.decay].no_warmup

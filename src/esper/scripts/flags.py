@@ -12,19 +12,10 @@ from typing import Any, NoReturn, TextIO
 
 from esper.envs.config import MAX_EPISODE_STEPS, TIME_LIMIT
 from esper.runs.config import RunConfig
-from esper.runs.layers import (
-    COMPONENT_LRS,
-    Layer,
-    Origin,
-    Settings,
-    SettingsError,
-    common_names,
-    file_layer,
-    origin_of,
-    preset_layer,
-    resolve,
-)
+from esper.runs.layers import Layer, Origin, Settings, SettingsError, file_layer, resolve
+from esper.runs.presets import preset_layer
 from esper.schedules import SWITCH, ScheduleConfig, schedules_enabled
+from esper.settings.layers import common_names, origin_of
 from esper.settings.options import Bounds, ConfigError, Setting, settings_of
 from esper.settings.values import coerce, format_value, nearest, parse
 from esper.simic.config import SCHEDULES, PPOConfig
@@ -184,7 +175,7 @@ def beyond_end(ppo: PPOConfig, origins: Mapping[str, Origin]) -> list[str]:
     for prefix in SCHEDULES:
         for beyond in ppo.make_schedule(prefix, ppo.total_updates).beyond_end():
             notice = ConfigError(f"{prefix}_{beyond.name}", beyond.value, beyond.says)
-            lines.append(explain(SettingsError(notice, origin_of(notice, origins))))
+            lines.append(explain(SettingsError(notice, origin_of(notice, origins, settings_of(RunConfig)))))
     # A common flag is said once for both components.
     return list(dict.fromkeys(lines))
 
@@ -192,10 +183,12 @@ def beyond_end(ppo: PPOConfig, origins: Mapping[str, Origin]) -> list[str]:
 def _flags() -> Iterator[tuple[str, Setting, bool]]:
     """Name, setting and whether the short help leaves it out, in the order of the help."""
     settings = settings_of(RunConfig)
-    for name, stands_for in common_names().items():
-        yield name, settings[stands_for], False
+    for name, stands_for in common_names(settings).items():
+        yield name, settings[stands_for[0]], False
     for name, setting in settings.items():
-        detail = issubclass(setting.section, ScheduleConfig) and name not in (*SCHEDULES, "policy_lr_delay")
+        # The delay of the policy stands for those of all, which have no common name.
+        shown = name in (setting.prefix, "policy_lr_delay")
+        detail = issubclass(setting.section, ScheduleConfig) and not shown
         yield name, setting, detail
 
 
@@ -209,8 +202,9 @@ def _add_flag(group: Any, name: str, setting: Setting, *, hidden: bool) -> None:
 
 
 def _help(name: str, setting: Setting) -> str:
-    if name in COMPONENT_LRS:
-        return f"{setting.help.split(':')[0]} of the {name.removesuffix('_lr')} parameters (default: --lr)"
+    if setting.common is not None and name == setting.prefix:
+        component = name.removesuffix("_lr")
+        return f"{setting.help.split(':')[0]} of the {component} parameters (default: {flag(setting.common)})"
     text = setting.help.replace("%", "%%")
     if setting.default in (None, {}) or "default" in text:
         return text

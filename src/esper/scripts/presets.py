@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from esper.runs.config import RunConfig
-from esper.runs.layers import COMMON_LR, Layer, find_preset, load_presets, preset_values, resolve
+from esper.runs.layers import Layer, resolve
+from esper.runs.presets import find_preset, load_presets, preset_values
 from esper.scripts.flags import fail
 from esper.scripts.ppo import as_toml
 from esper.settings.options import flatten, nearest
@@ -34,7 +35,7 @@ def _table(presets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = [("environment", "steps", "rate", "what else is not the default")]
     for env, values in presets.items():
         config = resolve([Layer(source=env, values=values)]).config
-        rows.append((env, f"{config.ppo.total_timesteps:,}", as_toml(values[COMMON_LR]), _special(values)))
+        rows.append((env, f"{config.ppo.total_timesteps:,}", as_toml(values["lr"]), _special(values)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

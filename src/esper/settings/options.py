@@ -12,7 +12,7 @@ import functools
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast
 
 from esper.settings.values import Bounds as Bounds
 from esper.settings.values import ConfigError as ConfigError
@@ -57,10 +57,18 @@ def option(
 
 
 def section(
-    default: Any, *, help: str | None = None, group: str | None = None, may_change: MayChange | None = None
+    default: Any,
+    *,
+    help: str | None = None,
+    group: str | None = None,
+    may_change: MayChange | None = None,
+    common: str | None = None,
 ) -> Any:
-    """A dataclass field that holds a nested config; `help` is for the setting that takes the field's bare name."""
-    metadata = {"help_of_bare_name": help, "group": group, "may_change": may_change}
+    """A dataclass field that holds a nested config; `help` is for the setting that takes the field's bare name.
+
+    Sections with the same name `common` can be set together, by it and its endings: `lr` for `policy_lr`, `value_lr`.
+    """
+    metadata = {"help_of_bare_name": help, "group": group, "may_change": may_change, "common": common}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -100,11 +108,40 @@ class Setting:
     recorded: bool
     may_change: MayChange
     before: Any
+    common: str | None
+    derived_from: str | None
+
+    @property
+    def prefix(self) -> str:
+        """The field that holds its section, whose name the names in that section begin with."""
+        return self.path[-2] if len(self.path) > 1 else ""
 
     @property
     def decides_nothing(self) -> bool:
         """Whether it changes neither what is learned nor for how long: the length of a run may change, and decides."""
         return self.may_change == "always" and self.name != "total_timesteps"
+
+
+class Merging:
+    """What the class of a section says of its fields where layers of settings are merged.
+
+    `apart` are the fields that common names do not set. `needs_others` is the field whose value decides which others
+    are needed; `superfluous` says why a common value is an error where no section is left that uses it.
+    """
+
+    apart: ClassVar[tuple[str, ...]] = ()
+    needs_others: ClassVar[str]
+    superfluous: ClassVar[str]
+
+    @classmethod
+    def superseded(cls, weaker: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+        """Fields of `weaker` settings that the stronger ones `given` replace by another way of saying the same."""
+        raise NotImplementedError
+
+    @classmethod
+    def derived(cls, source: Any) -> Any:
+        """The value of the field that is `derived_from` another one, from that one's value; None where it has none."""
+        raise NotImplementedError
 
 
 def settings_of(config_type: type) -> Mapping[str, Setting]:
@@ -121,13 +158,15 @@ def _walk(config: Any, path: tuple[str, ...], given: Mapping[str, Any]) -> Itera
     """The settings of `config`; its section was `given` a group and the like."""
     hints = _type_hints(type(config))
     group = getattr(config, "group", given["group"])
-    bare_name = getattr(config, "prefixed_by", None)
+    bare_name, apart = getattr(config, "prefixed_by", None), getattr(config, "apart", ())
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             inner = {**field.metadata, "group": field.metadata["group"] or group}
             yield from _walk(value, (*path, field.name), inner)
         else:
+            source = field.metadata["derived_from"]
+            ending = _flat_name(config, path, field.name).removeprefix(path[-1]) if path else ""
             yield Setting(
                 name=_flat_name(config, path, field.name),
                 path=(*path, field.name),
@@ -139,6 +178,8 @@ def _walk(config: Any, path: tuple[str, ...], given: Mapping[str, Any]) -> Itera
                 recorded=field.metadata["recorded"],
                 may_change=field.metadata["may_change"] or given["may_change"] or "never",
                 before=field.metadata["before"],
+                common=given["common"] + ending if given["common"] and field.name not in apart else None,
+                derived_from=None if source is None else _flat_name(config, path, source),
             )
 
 
@@ -192,7 +233,7 @@ def _build(default: Any, path: tuple[str, ...], values: Mapping[str, Any]) -> An
         raise ConfigError(name, error.value, error.allowed) from None
 
 
-_ROOT: Mapping[str, Any] = {"group": "", "help_of_bare_name": None, "may_change": None}
+_ROOT: Mapping[str, Any] = {"group": "", "help_of_bare_name": None, "may_change": None, "common": None}
 
 
 def _collect_settings(config_type: type) -> Mapping[str, Setting]:

@@ -111,8 +111,12 @@ class PPOConfig:
         may_change="always",
     )
     adam_eps: float = option(1e-5, "Adam epsilon", bounds=_POSITIVE)
-    policy_lr: ScheduleConfig = section(ScheduleConfig(), group="learning rates", may_change="with a new horizon")
-    value_lr: ScheduleConfig = section(ScheduleConfig(), group="learning rates", may_change="with a new horizon")
+    policy_lr: ScheduleConfig = section(
+        ScheduleConfig(), group="learning rates", may_change="with a new horizon", common="lr"
+    )
+    value_lr: ScheduleConfig = section(
+        ScheduleConfig(), group="learning rates", may_change="with a new horizon", common="lr"
+    )
     shared_lr: Literal["policy", "value", "min"] = option(
         "policy", "whose rate a shared trunk follows", group="learning rates", may_change="with a new horizon"
     )

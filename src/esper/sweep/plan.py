@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from esper.runs.config import RunConfig
-from esper.runs.layers import Layer, preset_layer, resolve
+from esper.runs.layers import Layer, resolve
+from esper.runs.presets import preset_layer
 from esper.settings.options import nearest
 from esper.storage import files
 

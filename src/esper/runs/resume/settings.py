@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Sequence
 
-from esper.runs.layers import Layer, Settings, resolve, with_common_names
+from esper.runs.config import RunConfig
+from esper.runs.layers import Layer, Settings, resolve
 from esper.runs.resume.point import ResumeError, ResumePoint
 from esper.runs.resume.rules import Mode, changes, may_change
-from esper.settings.options import flatten
+from esper.settings.layers import with_common_names
+from esper.settings.options import flatten, settings_of
 from esper.settings.values import format_value
 from esper.storage import files
 
@@ -25,7 +27,8 @@ def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, 
     reason = None if trust else files.unnamed_import(stored, ChainMap(*(dict(each.values) for each in layers[::-1])))
     if reason:
         raise ResumeError(f"{point.source}: {reason}")
-    settings = resolve([Layer(source=str(point.source), values=with_common_names(stored)), *layers])
+    values = with_common_names(stored, settings_of(RunConfig))
+    settings = resolve([Layer(source=str(point.source), values=values), *layers])
     changed = changes(point.config, settings.config)
     wrong = [name for name in changed if not may_change(name, mode)]
     if wrong:
