@@ -65,7 +65,7 @@ def flatten_observations(env: gymnasium.Env[Any, Any], scale_actions: ScaleActio
 def make_from(
     config: EnvConfig, num_envs: int, make_vec: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
 ) -> GymnasiumVectorEnv:
-    """What `make_vec`, called as Gymnasium's but without an id, makes of several environments; `config` says what it is.
+    """What `make_vec`, called as Gymnasium's but without an id, makes of `num_envs`; `config` says what it is.
 
     Raises:
         ConfigError: as `make_gymnasium`.
