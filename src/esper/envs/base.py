@@ -26,7 +26,7 @@ _SHOWN = 8
 
 
 class EnvError(RuntimeError):
-    """An environment raised in a step or a reset: which copy, and what."""
+    """An environment raised in a step or a reset: which of several, and what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +120,10 @@ def scaled_to(actions: Actions) -> ActionBounds | None:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvSpec:
-    """Sizes of a vectorized environment of `num_envs` copies.
+    """Sizes of `num_envs` environments that are stepped together.
 
-    `masked` says whether it tells, by `action_masks`, which actions are allowed, `resets_in_a_step` whether a copy
-    spends a step on resetting, which is `ignored`. After `max_episode_steps` an episode is cut at the latest; None
-    where there is no time limit, or none that is known.
+    `masked`: `action_masks` gives which actions are allowed. `resets_in_a_step`: an environment spends a step on
+
     """
 
     num_envs: int
@@ -136,10 +135,10 @@ class EnvSpec:
 
 
 class Step(NamedTuple):
-    """One step of all N copies.
+    """One step of all N environments.
 
-    `obs` [N, ...] is what to act on next. A copy that is `terminated` or `truncated` has its episode's last observation
-    in `final_obs` [N, ...] (None when no episode ended). `ignored` [N] marks copies that used the step to reset: their
+    `obs` [N, ...] is what to act on next. One that is `terminated` or `truncated` has its episode's last observation
+    in `final_obs` [N, ...] (None when no episode ended). `ignored` [N] marks those that used the step to reset: their
     action had no effect, and the transition says nothing about the task (None when there are none). `success` [N] is 1
     or 0 where an episode ended that was a success or none, and NaN elsewhere (None when that is known of none).
     """
@@ -160,7 +159,10 @@ class Step(NamedTuple):
 
 
 class VectorEnv(Protocol):
-    """Copies of an environment stepped together on the host; episodes restart by themselves."""
+    """N environments stepped together on the host, in NumPy arrays; episodes restart by themselves.
+
+    This is the seam between environments and the learner: any object with these methods can be learned from.
+    """
 
     @property
     def spec(self) -> EnvSpec: ...
@@ -174,19 +176,19 @@ class VectorEnv(Protocol):
         ...
 
     def reset(self, seed: int) -> ObsArray:
-        """Start every copy afresh from `seed`; returns observations [N, ...]."""
+        """Start every environment afresh from `seed`; returns observations [N, ...]."""
         ...
 
     def step(self, actions: NDArray[np.generic]) -> Step:
         """Actions are int64 [N] or [N, K], or float32 [N, A]. The returned arrays may be overwritten by the next call.
 
         Raises:
-            EnvError: when a copy raises, or its mask cannot be used.
+            EnvError: when an environment raises, or its mask cannot be used.
         """
         ...
 
     def state_dict(self) -> StateTree | None:
-        """Where every copy stands, so exactly that `load_state_dict` goes on from there; None when it cannot tell."""
+        """Where every environment stands, so exactly that `load_state_dict` goes on from there; None if that is unknown."""
         ...
 
     def load_state_dict(self, state: StateTree) -> None:
@@ -224,7 +226,7 @@ class DeviceStep(NamedTuple):
 class DeviceEnv(VectorEnv, Protocol):
     """A `VectorEnv` whose steps are a function of tensors, for a learner that stays on the device.
 
-    `copies` are where it stands; who calls `advance` puts the outcome's there. Then `state_dict` tells of it. Episodes
+    `copies` are where it stands; who calls `advance` puts the outcome's there, and `state_dict` gives that. Episodes
     are cut after `max_episode_steps`.
     """
 
