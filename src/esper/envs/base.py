@@ -188,7 +188,7 @@ class VectorEnv(Protocol):
         ...
 
     def state_dict(self) -> StateTree | None:
-        """Where every environment stands, so exactly that `load_state_dict` goes on from there; None if that is unknown."""
+        """Where every environment stands, for `load_state_dict` to go on exactly from there; None if unknown."""
         ...
 
     def load_state_dict(self, state: StateTree) -> None:
