@@ -22,6 +22,7 @@ CASES: dict[str, dict[str, Any]] = {
     "kernels, torch/CartPole-v1, 8 x 128": {"env": "torch/CartPole-v1", "num_envs": 8},
     "kernels, torch/CartPole-v1, 64 x 128": {"env": "torch/CartPole-v1", "num_envs": 64},
     "kernels, CartPole-v1, 8 x 128": {"env": "CartPole-v1", "num_envs": 8},
+    "kernels, CartPole-v1 by sync, 8 x 128": {"env": "CartPole-v1", "num_envs": 8, "vector": "sync"},
     "kernels, normalized, HalfCheetah-v4, 8 x 128": {"env": "HalfCheetah-v4", "num_envs": 8, "normalize": True},
     "torch, shared trunk, torch/CartPole-v1, 8 x 128": {"env": "torch/CartPole-v1", "num_envs": 8, "shared": True},
     "torch, LSTM 64, CartPole-v1, 16 x 32": {"env": "CartPole-v1", "num_envs": 16, "num_steps": 32, "lstm": 64},
@@ -37,7 +38,7 @@ def work(case: dict[str, Any]) -> None:
     from esper.simic.vectorized import Training
 
     torch.set_num_threads(1)
-    env = make_env(case["env"], num_envs=case["num_envs"])
+    env = make_env(case["env"], num_envs=case["num_envs"], vector=case.get("vector", "auto"))
     normalize = case.get("normalize", False)
     network = NetworkConfig(
         lstm_size=case.get("lstm"), shared_trunk=case.get("shared", False), normalize_observations=normalize

@@ -123,7 +123,8 @@ class EnvSpec:
     """Sizes of `num_envs` environments that are stepped together.
 
     `masked`: `action_masks` gives which actions are allowed. `resets_in_a_step`: an environment spends a step on
-
+    resetting, which is `ignored`. After `max_episode_steps` an episode is truncated at the latest; None where there is
+    no time limit, or none that is known.
     """
 
     num_envs: int
