@@ -115,8 +115,10 @@ class GymnasiumVectorEnv:
     def _take_masks(self, info: Any, done: BoolArray) -> None:
         if self.spec.masked:
             # Of one that has just been reset these are the new episode's: the old one's are in "final_info".
-            over = done if self._next_step else np.zeros_like(done)
-            self.action_masks = self._native.masks(info, over) if self._native else info["action_mask"]
+            if self._native:
+                self.action_masks = self._native.masks(info, done if self._next_step else np.zeros_like(done))
+            else:
+                self.action_masks = info["action_mask"]
         elif self._native and info:
             self._native.refuse_masks(info)
 

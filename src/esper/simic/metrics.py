@@ -33,15 +33,17 @@ def explained_variance(returns: Tensor, values: Tensor) -> Tensor:
 def summarize(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
     """The metrics of an update, from rows `stepped` [minibatches, names] that the optimizer stepped on."""
     means = dict(zip(names, stepped.mean(axis=0).tolist(), strict=True))
-    least = dict(zip(names, stepped.min(axis=0).tolist(), strict=True))
-    largest = dict(zip(names, stepped.max(axis=0).tolist(), strict=True))
-    summaries = {"mean": means, "min": least, "max": largest}
-    return {
-        metric.name: _std(means[metric.column], means[f"{metric.name.removesuffix('_std')}_mean"])
-        if metric.summary == "std"
-        else summaries[metric.summary][metric.column]
-        for metric in METRICS
-    }
+    summarized = {}
+    for metric in METRICS:
+        match metric.summary:
+            case "mean":
+                summarized[metric.name] = means[metric.column]
+            case "std":
+                summarized[metric.name] = _std(means[metric.column], means[f"{metric.name.removesuffix('_std')}_mean"])
+            case "min" | "max":
+                column = stepped[:, names.index(metric.column)]
+                summarized[metric.name] = float(column.min() if metric.summary == "min" else column.max())
+    return summarized
 
 
 def gradient_norms(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
