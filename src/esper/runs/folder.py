@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from esper.runs.config import RunConfig
+from esper.runs.layers import recorded
 from esper.settings.options import ConfigError
 from esper.storage import files
+from esper.storage.store import dump_json
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class RunFolder:
 
 
 def create_run_folder(config: RunConfig) -> RunFolder:
-    """The new or empty folder that `config` asks for.
+    """The new or empty folder that `config` asks for, with `config` in it.
 
     Raises:
         ConfigError: when it has something in it, cannot be written, or is in use.
@@ -80,17 +82,31 @@ def create_run_folder(config: RunConfig) -> RunFolder:
     try:
         path.mkdir(parents=True, exist_ok=True)
         folder = open_run_folder(path)
-        # Hidden files are the lock, and what a run leaves that was killed before it began.
-        if any(not name.startswith(".") for name in files.names_in(path)):
+        try:
+            # Hidden files are the lock, and what a run leaves that was killed before it began.
+            if any(not name.startswith(".") for name in files.names_in(path)):
+                raise ConfigError(
+                    "run_dir",
+                    str(path),
+                    "has files in it; name a new or an empty folder, or go on with  esper ppo --resume",
+                )
+            # The first file that is seen: a run that is killed from here on can be gone on with.
+            write_config(folder, config)
+        except BaseException:
             folder.close()
-            raise ConfigError(
-                "run_dir",
-                str(path),
-                "has files in it; name a new or an empty folder, or go on with  esper ppo --resume",
-            )
+            raise
     except OSError as error:
         raise ConfigError("run_dir", str(path), f"cannot be written: {error.strerror}") from None
     return folder
+
+
+def write_config(folder: RunFolder, config: RunConfig) -> None:
+    """What a resume without flags goes on with.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    files.write(folder.config, dump_json(recorded(config)))
 
 
 def open_run_folder(path: Path) -> RunFolder:

@@ -17,16 +17,14 @@ from esper.runs.checkpointing import Checkpointing
 from esper.runs.config import RunConfig
 from esper.runs.evaluation import Evaluation
 from esper.runs.events import run_finished, run_resumed, run_started
-from esper.runs.folder import RunFolder
-from esper.runs.layers import recorded
+from esper.runs.folder import RunFolder, write_config
 from esper.runs.record import Record
 from esper.runs.resume.point import Resume
 from esper.runs.resume.rules import changes
 from esper.settings.options import ConfigError
 from esper.simic.rates import Rates
 from esper.simic.vectorized import Training, TrainResult
-from esper.storage import files
-from esper.storage.store import StoreError, dump_json
+from esper.storage.store import StoreError
 from esper.system.errors import describe
 from esper.system.stopping import StopRequest
 from esper.telemetry.events import RunFinished, SinkError
@@ -61,7 +59,8 @@ class Session:
             FAILURES: when the run could not go on; the record ends with it if it can.
         """
         with self._failure_recorded():
-            files.write(self._folder.config, dump_json(recorded(self._config)))
+            if resume is not None and resume.point.is_in_folder_of(self._config):
+                write_config(self._folder, self._config)
             if resume is None or rates_before is None:
                 self._begin()
             else:

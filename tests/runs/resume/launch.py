@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -59,17 +60,22 @@ def in_a_new_process(flags: tuple[str, ...]) -> Started:
     return _NewProcess(flags)
 
 
+def forkserver() -> ForkServerContext:
+    """Processes from one that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    # Also what torch.func imports at its first use.
+    context.set_forkserver_preload(["esper.runs.run", "esper.scripts.train", "torch._dynamo", "mixed_env"])
+    return context
+
+
 class _Forked:
     """A copy of a process that has imported everything: a few seconds less for each start."""
 
     start_up = 0.2
 
     def __init__(self, flags: tuple[str, ...]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        # Also what torch.func imports at its first use.
-        context.set_forkserver_preload(["esper.runs.run", "esper.scripts.train", "torch._dynamo", "mixed_env"])
         self._flags = flags
-        self._process = context.Process(target=_run_esper, args=(flags,))
+        self._process = forkserver().Process(target=_run_esper, args=(flags,))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
