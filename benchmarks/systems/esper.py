@@ -77,7 +77,7 @@ def train(args: Arguments, clock: Clock) -> Outcome:
         score=last_episodes([event for event in events if isinstance(event, UpdateCompleted)]),
         # Events tell the mean of the episodes of a rollout.
         score_of="last 100 training episodes, rounded up to whole rollouts",
-        extra={"engine": agent.optimization.engine, "vector": args.vector},
+        extra={"engine": agent.updater.engine_name, "vector": args.vector},
     )
 
 

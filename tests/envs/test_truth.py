@@ -124,12 +124,12 @@ def test_a_cut_episode_is_valued_by_its_true_last_observation(vector: Any, monke
     """With V(s) = 10 s, gamma 0.9 and lambda 0 the target of t = 9 is 9 + 0.9 * 10 * 10 = 99; by a reset, 9."""
     env = make_env("Reuses-v0", num_envs=1, vector=vector)
     agent = agent_for(env, 20, gamma=0.9, gae_lambda=0.0)
-    monkeypatch.setattr(agent.optimization.learner, "value", lambda obs: 10 * obs[..., 0])
+    monkeypatch.setattr(agent.updater.engine, "value", lambda obs: 10 * obs[..., 0])
     rollout = agent.allocate_rollout()
     Collector(env, seed=0).collect(agent.network, rollout, agent.generators["actions"])
     env.close()
     values = 10 * rollout.obs[1:, ..., 0]
-    targets = rollout.rewards + 0.9 * agent._next_values(rollout, values)
+    targets = rollout.rewards + 0.9 * agent.updater.next_values(rollout, values)
     torch.testing.assert_close(targets[9].item(), 99.0)
     torch.testing.assert_close(targets[:9].ravel(), torch.tensor([t + 9.0 * (t + 1) for t in range(9)]))
 

@@ -58,12 +58,12 @@ class Setting:
 
     def native(self) -> Engine:
         """One that computes with this agent's parameters."""
-        agent, optimization = self.agent, self.agent.optimization
+        agent, optimization = self.agent, self.agent.updater
         config = replace(agent.config, runtime=RuntimeConfig(compile="native"))
         workload = Workload(
             network=agent.network,
             optimizer=agent.optimizer,
-            coefficients=agent.coefficients,
+            coefficients=agent.updater.coefficients,
             skip=optimization._skip,
             config=config,
         )
@@ -217,7 +217,7 @@ class TestTraining:
         agent, (rollout,) = setting.agent, setting.rollouts(setting.device_collector(), 1)
         with torch.no_grad():
             values = agent.network.value(agent.network.normalize(rollout.obs))
-            selected = agent._next_values(rollout, values[1:].clone())
+            selected = agent.updater.next_values(rollout, values[1:].clone())
             monkeypatch.setattr(agent, "device", torch.device("cuda"))
-            torch.testing.assert_close(agent._next_values(rollout, values[1:].clone()), selected)
+            torch.testing.assert_close(agent.updater.next_values(rollout, values[1:].clone()), selected)
         assert not selected.equal(values[1:])

@@ -115,7 +115,7 @@ class TestRecurrentState:
         assert logits[2, 0].isnan().all()
         # What it was does not matter after it, whatever begins there.
         rollout.obs[2, 0], logits[2, 0] = 5.0, 0.0
-        log_probs, *_ = evaluate_sequences(agent.network, rollout, rollout.obs, 4)
+        log_probs, *_ = evaluate_sequences(agent.network, rollout, 4)
         expected = logits.log_softmax(-1).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
         others = torch.ones_like(log_probs, dtype=torch.bool)
         others[2, 0] = False

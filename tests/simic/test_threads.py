@@ -66,13 +66,13 @@ def make_agent(threads: int | None, engine: str = "off", updates: int = 2) -> PP
 def watch(agent: PPOAgent, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The threads that torch has at each call of the learner's `optimize`."""
     seen: list[int] = []
-    optimize = agent.optimization.learner.optimize
+    optimize = agent.updater.engine.optimize
 
     def watched(*args: Any) -> None:
         seen.append(torch.get_num_threads())
         optimize(*args)
 
-    monkeypatch.setattr(agent.optimization.learner, "optimize", watched)
+    monkeypatch.setattr(agent.updater.engine, "optimize", watched)
     return seen
 
 
@@ -127,7 +127,7 @@ def test_they_are_given_back_on_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         train_ppo_vectorized(make_agent(1), Observed(fail))
     assert torch.get_num_threads() == OWN
     agent = make_agent(1)
-    monkeypatch.setattr(agent.optimization.learner, "optimize", fail)
+    monkeypatch.setattr(agent.updater.engine, "optimize", fail)
     with pytest.raises(EnvError):
         Training(agent, Observed(), env_seed=1).update()
 

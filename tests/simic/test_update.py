@@ -149,13 +149,13 @@ class TestEarlyStop:
     def test_over_the_target_before_any_step_is_a_skipped_update(self, engine: RuntimeConfig) -> None:
         agent = make_agent(runtime=engine, target_kl=1e-3)
         rollout = collected(agent)
-        prepare = agent._prepare
+        prepare = agent.updater.prepare
 
         def with_other_log_probs(rollout: Rollout) -> Minibatch:
             batch = prepare(rollout)
             return batch._replace(log_probs=batch.log_probs - 1.0)
 
-        agent._prepare = with_other_log_probs  # type: ignore[method-assign]
+        agent.updater.prepare = with_other_log_probs  # type: ignore[method-assign]
         before = snapshot(agent)
         result = agent.update(rollout)
         assert (result.fault, result.optimizer_steps, agent.train_steps) == (None, 0, 1)
@@ -190,13 +190,13 @@ class TestNonFinite:
     def test_a_sum_that_overflows_float32_is_not_finite_whatever_adds_it_up(self, engine: RuntimeConfig) -> None:
         """Two squared errors of 2.25e38 in a minibatch of 32: their mean would be 1.4e37."""
         agent = make_agent(runtime=engine, num_minibatches=1)
-        batch = agent._prepare(collected(agent))
+        batch = agent.updater.prepare(collected(agent))
         batch.returns[:2] = 1.5e19
-        metrics, finite = agent.optimization.run(batch, torch.Generator())
+        metrics, finite = agent.updater.optimize(batch, torch.Generator())
         assert not finite
-        assert metrics[0, agent.optimization.metric_names.index("value_loss")].isinf()
+        assert metrics[0, agent.updater.metric_names.index("value_loss")].isinf()
         batch.returns[1] = 0.0
-        assert agent.optimization.run(batch, torch.Generator())[1]
+        assert agent.updater.optimize(batch, torch.Generator())[1]
 
     def test_statistics_of_observations_are_of_steps_that_are_learned_from(self, engine: RuntimeConfig) -> None:
         agent = make_agent(runtime=engine, network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True))
@@ -253,22 +253,22 @@ class TestNonFinite:
     def test_is_found_in_a_ratio_that_overflows(self, engine: RuntimeConfig, advantage: float) -> None:
         """The objective is clipped to something finite where it gains by the ratio, but its gradient is 0 times it."""
         agent = make_agent(runtime=engine, normalize_advantages=False)
-        batch = agent._prepare(collected(agent))
+        batch = agent.updater.prepare(collected(agent))
         batch.log_probs[7], batch.advantages[7] = -100.0, advantage
         before = snapshot(agent)
-        _, finite = agent.optimization.run(batch, torch.Generator())
+        _, finite = agent.updater.optimize(batch, torch.Generator())
         assert not finite
         assert same(before, agent)
 
     def test_is_found_in_a_late_minibatch_too(self, engine: RuntimeConfig) -> None:
         agent = make_agent(runtime=engine, update_epochs=1)
         agent.optimizer.set_learning_rates({"policy": 0.1, "value": 0.1})
-        batch = agent._prepare(collected(agent))
+        batch = agent.updater.prepare(collected(agent))
         before = snapshot(agent)
         last = torch.randperm(64, generator=torch.Generator().manual_seed(5))[-1]
         batch.returns[last] = torch.nan
-        metrics, finite = agent.optimization.run(batch, torch.Generator().manual_seed(5))
+        metrics, finite = agent.updater.optimize(batch, torch.Generator().manual_seed(5))
         # The first of the two minibatches did step, and that step is undone.
-        assert metrics[:, agent.optimization.metric_names.index("stepped")].tolist() == [1, 0]
+        assert metrics[:, agent.updater.metric_names.index("stepped")].tolist() == [1, 0]
         assert not finite
         assert same(before, agent)

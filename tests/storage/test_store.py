@@ -14,7 +14,6 @@ import torch
 from esper.storage import files
 from esper.storage.store import (
     StoreError,
-    dump_json,
     dump_tensors,
     load_pair,
     parse_json,
@@ -56,14 +55,14 @@ class TestPair:
 
 class TestFormats:
     def test_json_is_one_readable_object_with_a_last_newline(self) -> None:
-        data = dump_json({"a": 1, "b": [2]})
+        data = files.dump_json({"a": 1, "b": [2]})
         assert json.loads(data) == {"a": 1, "b": [2]}
         assert data == b'{\n  "a": 1,\n  "b": [\n    2\n  ]\n}\n'
         assert parse_json(data, HERE) == {"a": 1, "b": [2]}
 
     def test_json_has_no_infinity(self) -> None:
         with pytest.raises(ValueError, match="Out of range float"):
-            dump_json({"a": float("inf")})
+            files.dump_json({"a": float("inf")})
 
     def test_tensors_may_need_a_gradient_or_lie_across_the_memory(self) -> None:
         across = torch.arange(6.0).view(2, 3).t()

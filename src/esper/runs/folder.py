@@ -17,7 +17,6 @@ from esper.runs.config import RunConfig
 from esper.runs.layers import recorded
 from esper.settings.options import ConfigError
 from esper.storage import files
-from esper.storage.store import dump_json
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +105,7 @@ def write_config(folder: RunFolder, config: RunConfig) -> None:
     Raises:
         OSError: when it cannot be written.
     """
-    files.write(folder.config, dump_json(recorded(config)))
+    files.write(folder.config, files.dump_json(recorded(config)))
 
 
 def open_run_folder(path: Path) -> RunFolder:

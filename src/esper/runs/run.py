@@ -29,7 +29,6 @@ from esper.simic.ppo import PPOAgent
 from esper.simic.threads import torch_threads
 from esper.simic.vectorized import Training, TrainResult
 from esper.storage import files
-from esper.storage.store import dump_json
 from esper.system.errors import describe, is_out_of_memory
 from esper.system.stopping import StopRequest, stop_request
 from esper.telemetry.events import Sink
@@ -72,7 +71,7 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
             env = watched(make_for_training(config.environment, config.ppo.num_envs, env_seed(config, 0)), stop)
             stack.callback(env.close)
             agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=config.telemetry.telemetry == "debug")
-            stack.enter_context(agent.optimization.torch_threads())
+            stack.enter_context(agent.updater.torch_threads())
             training = Training(agent, env, env_seed=env_seed(config, 0))
             rates_before = load_run(config, training, resume) if resume and resume.point.state else None
         stop.begin()
@@ -130,7 +129,7 @@ def resume_run(
 
 def _check_recordable(config: RunConfig) -> None:
     try:
-        dump_json(recorded(config))
+        files.dump_json(recorded(config))
     except (TypeError, ValueError) as error:
         allowed = f"must be JSON to be recorded: {error}"
         raise ConfigError("env_kwargs", config.environment.env_kwargs, allowed) from None

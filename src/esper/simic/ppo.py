@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,38 +12,15 @@ from esper.envs.base import EnvSpec
 from esper.schedules import schedules_enabled
 from esper.settings.options import ConfigError
 from esper.simic.config import PPOConfig
-from esper.simic.faults import find_fault
-from esper.simic.losses import Coefficients, Minibatch
-from esper.simic.metrics import explained_variance, gradient_norms, summarize
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Adam
-from esper.simic.rates import Horizon, Rates, RateSchedules
+from esper.simic.rates import Horizon, RateSchedules
 from esper.simic.rollout import Rollout
-from esper.simic.sequences import evaluate_sequences, to_sequences
 from esper.simic.state import StateForm, form_of
 from esper.simic.threads import torch_threads
-from esper.simic.update import Optimization
+from esper.simic.update import Draws, Updater, UpdateResult
 from esper.system.seeding import device_generator, host_generator, integer_seed
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpdateResult:
-    """One update as the host sees it.
-
-    `fault` says what was not finite, if anything was: then the update was undone, and there are no metrics. `metrics`
-    are the loss and ratio fields of `UpdateCompleted`; `explained_variance` is None when returns hardly varied.
-    `minibatches` has what an agent for debugging tells of each of them, by metric.
-    """
-
-    update: int
-    rates: Rates
-    fault: str | None
-    optimizer_steps: int
-    metrics: dict[str, Any]
-    grad_norms: dict[str, float]
-    explained_variance: float | None
-    minibatches: dict[str, list[float]] | None
 
 
 class PPOAgent:
@@ -54,7 +28,7 @@ class PPOAgent:
 
     `train_steps` is the clock: the number of updates so far, also of those that were undone, and the index of the next
     one. Schedules span the whole run unless `set_horizon` says otherwise. They are constant when the environment
-    variable `ESPER_LR_SCHEDULE` is `off`; `lr_schedules_on` says which. With `debug` updates tell of each minibatch.
+    variable `ESPER_LR_SCHEDULE` is `off`; `lr_schedules_on` says which. With `debug` updates report each minibatch.
 
     Raises:
         ConfigError: for settings that do not fit together, or this machine.
@@ -80,10 +54,14 @@ class PPOAgent:
         self.generators = {name: device_generator(seed, name, self.device) for name in ("actions", "minibatches")}
         self.ignored_rows = host_generator(seed, "ignored_rows")
         self.optimizer = Adam(self.network, _parameter_groups(self.network), eps=config.adam_eps)
-        self.coefficients = Coefficients(torch.zeros((), device=self.device), torch.zeros((), device=self.device))
-        self._debug = debug
-        self.optimization = Optimization(
-            self.network, self.optimizer, self.coefficients, self.config, masked=spec.masked, debug=debug
+        self.updater = Updater(
+            self.network,
+            self.optimizer,
+            self.reward_scaler,
+            self.config,
+            draws=Draws(self.generators["minibatches"], self.ignored_rows),
+            masked=spec.masked,
+            debug=debug,
         )
         self.set_horizon(Horizon(updates=self.config.total_updates))
 
@@ -100,99 +78,10 @@ class PPOAgent:
 
     def update(self, rollout: Rollout) -> UpdateResult:
         """One PPO update on `rollout`. The host waits for the device once, at the end, to read the metrics."""
-        with self.optimization.torch_threads():
-            return self._update(rollout)
-
-    def _update(self, rollout: Rollout) -> UpdateResult:
-        rates = self.schedules.at(self.train_steps)
-        self._apply(rates)
-        rollout = rollout.without_ignored()
-        reward_statistics = self.reward_scaler.statistics()
-        usable = self.optimization.learner.inputs_are_finite(rollout)
-        batch = self._prepare(rollout)
-        if self.config.normalize_rewards:
-            # Divided by infinity all rewards are 0, which looks as good as any.
-            usable &= self.reward_scaler.deviation().isfinite()
-        metrics, finite = self.optimization.run(batch, self.generators["minibatches"], usable)
-        extra = torch.stack((finite, explained_variance(batch.returns, batch.values)))
-        host = torch.cat((metrics.flatten(), extra)).tolist()
-        rows = np.array(host[: metrics.numel()]).reshape(metrics.shape)
-        fault = None if host[-2] else self._find_fault(rollout, rows)
-        result = self._result(rates, rows, fault, host[-1])
+        with self.updater.torch_threads():
+            result = self.updater.run(self.train_steps, rollout, self.schedules.at(self.train_steps))
         self.train_steps += 1
-        if fault is not None:
-            # The discounted returns so far stay: they are about episodes, which went on.
-            self.reward_scaler.restore(reward_statistics)
-            return result
-        if self.config.network.normalize_observations:
-            assert self.network.normalizer is not None
-            # After the update, so that it sees observations scaled as the policy saw them when it acted.
-            obs, live = rollout.obs[:-1].flatten(0, 1), rollout.live_indices()
-            self.network.normalizer.update(obs if live is None else obs[live])
         return result
-
-    def _find_fault(self, rollout: Rollout, rows: np.ndarray) -> str:
-        scale = float(self.reward_scaler.deviation()) if self.config.normalize_rewards else 1.0
-        return find_fault(rollout, rows, self.optimization.metric_names, reward_scale=scale)
-
-    def _apply(self, rates: Rates) -> None:
-        self.optimizer.set_learning_rates(rates.learning_rates)
-        self.coefficients.clip.fill_(rates.clip_coef)
-        self.coefficients.entropy.fill_(rates.entropy_coef)
-
-    @torch.no_grad()
-    def _prepare(self, rollout: Rollout) -> Minibatch:
-        """The rollout as flat rows [T * N, ...], or as a sequence for each environment, with advantages."""
-        rewards, terminated, truncated = rollout.rewards, rollout.terminated, rollout.truncated
-        obs = self.network.normalize(rollout.obs)
-        if self.network.memory_size:
-            size = self.config.num_envs // self.config.num_minibatches
-            log_probs, values, next_values = evaluate_sequences(self.network, rollout, obs, size)
-        else:
-            log_probs, values, next_values = self._evaluate(rollout, obs)
-        if self.config.normalize_rewards:
-            rewards = self.reward_scaler(rewards, terminated | truncated, rollout.live_indices())
-        learner = self.optimization.learner
-        advantages, returns = learner.advantages(rewards, values, next_values, terminated, truncated)
-        batch = Minibatch(obs[:-1], rollout.actions, log_probs, values, advantages, returns, rollout.masks)
-        if self.network.memory_size:
-            return to_sequences(batch, rollout, self.ignored_rows)
-        rows = batch.map(lambda field: field.flatten(0, 1))
-        indices = rollout.sample_indices(self.ignored_rows)
-        return rows if indices is None else rows.map(lambda field: field[indices.to(self.device)])
-
-    def _evaluate(self, rollout: Rollout, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log probabilities, values, and values of the states that steps led to, each [T, N]."""
-        learner, shape = self.optimization.learner, rollout.rewards.shape
-        masks = None if rollout.masks is None else rollout.masks.flatten(0, 1)
-        log_probs, values = learner.evaluate(obs[:-1].flatten(0, 1), rollout.actions.flatten(0, 1), masks)
-        values = values.view(shape)
-        next_values = self._next_values(rollout, torch.cat((values[1:], learner.value(obs[-1])[None])))
-        return log_probs.view(shape), values, next_values
-
-    def _next_values(self, rollout: Rollout, next_values: Tensor) -> Tensor:
-        """The value of the state each step led to; `next_values` [T, N] are those of the states acted on next."""
-        cut, value = rollout.truncated & ~rollout.terminated, self.optimization.learner.value
-        if self.device.type == "cpu":
-            next_values[cut] = value(self.network.normalize(rollout.final_obs[cut]))
-            return next_values
-        # To select rows the host would have to wait for their number.
-        final_values = value(self.network.normalize(rollout.final_obs).flatten(0, 1)).view(cut.shape)
-        return torch.where(cut, final_values, next_values)
-
-    def _result(self, rates: Rates, rows: np.ndarray, fault: str | None, explained_variance: float) -> UpdateResult:
-        names = self.optimization.metric_names
-        stepped = rows[rows[:, names.index("stepped")] > 0] if fault is None else rows[:0]
-        return UpdateResult(
-            update=self.train_steps,
-            rates=rates,
-            fault=fault,
-            optimizer_steps=len(stepped),
-            metrics=summarize(names, stepped) if len(stepped) else {},
-            grad_norms=gradient_norms(names, stepped) if len(stepped) else {},
-            explained_variance=explained_variance if math.isfinite(explained_variance) else None,
-            minibatches=dict(zip(names, rows.T.tolist(), strict=True)) if self._debug else None,
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides what comes next, as copies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,6 +94,10 @@ class Rollout:
         actions = _blank(self.actions, ignored) if self.actions.is_floating_point() else self.actions
         rewards, terminated = _blank(self.rewards, ignored), self.terminated | ignored
         return replace(self, obs=obs, actions=actions, rewards=rewards, terminated=terminated)
+
+    def normalized(self, normalize: Callable[[Tensor], Tensor]) -> Rollout:
+        """The same with its observations as the layers of a network read them."""
+        return replace(self, obs=normalize(self.obs), final_obs=normalize(self.final_obs))
 
     def live_indices(self) -> Tensor | None:
         """Rows of the flattened rollout that are not ignored, on its device; None when all are live."""

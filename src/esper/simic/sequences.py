@@ -12,15 +12,15 @@ from esper.simic.nets.recurrent import Sequences
 from esper.simic.rollout import Rollout
 
 
-def evaluate_sequences(network: ActorCritic, rollout: Rollout, obs: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def evaluate_sequences(network: ActorCritic, rollout: Rollout, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Log probabilities, values, and values of the states that steps led to, each [T, N], `size` environments at once.
 
-    `obs` [T+1, N, ...] are the rollout's, normalized. After a truncation the state is the final one, looked at with
-    what was remembered in the step before.
+    Observations are normalized ones. After a truncation the state is the final one, looked at with the recurrent state
+    after the step before.
     """
     assert rollout.memory is not None
+    obs, finals = rollout.obs, rollout.final_obs
     begins = torch.from_numpy(rollout.begins).to(obs.device)
-    finals = network.normalize(rollout.final_obs)
     cut = rollout.truncated & ~rollout.terminated
     pieces = []
     for rows in torch.split(torch.arange(obs.shape[1], device=obs.device), size):

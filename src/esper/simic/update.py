@@ -1,48 +1,83 @@
-"""The optimisation phase of a PPO update: epochs of minibatch steps that never read a value back to the host.
+"""One PPO update, from a rollout to new parameters, in the order in which things happen.
 
-Early stopping by `target_kl` and the undoing of an update that went non-finite are decided where the steps are
-computed, by masks.
+The host waits for the device once, at the end, to read the metrics. So whether a step is taken, ended by `target_kl` or
+undone because something was not finite, is decided where it is computed, by masks.
 """
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from esper.simic.config import PPOConfig
 from esper.simic.engines.choice import choose_engine
 from esper.simic.engines.protocol import SkipState, Workload
+from esper.simic.faults import find_fault
 from esper.simic.losses import Coefficients, Minibatch
-from esper.simic.metrics import COLUMNS, RATIO_QUANTILES
+from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance, gradient_norms, summarize
 from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Adam, restore_unless
+from esper.simic.rates import Rates
+from esper.simic.rollout import Rollout
+from esper.simic.sequences import evaluate_sequences, to_sequences
 from esper.simic.threads import torch_threads
 
 
-class Optimization:
-    """Runs the epochs of an update over a batch.
+@dataclass(frozen=True, kw_only=True)
+class UpdateResult:
+    """One update as the host sees it.
 
-    Batches have masks if `masked`.
+    `fault` names what was not finite, if anything was: then the update was undone, and there are no metrics. `metrics`
+    are the loss and ratio fields of `UpdateCompleted`; `explained_variance` is None when returns hardly varied.
+    `minibatches` has the metrics of each minibatch, by name, if the agent debugs.
+    """
+
+    update: int
+    rates: Rates
+    fault: str | None
+    optimizer_steps: int
+    metrics: dict[str, Any]
+    grad_norms: dict[str, float]
+    explained_variance: float | None
+    minibatches: dict[str, list[float]] | None
+
+
+class Draws(NamedTuple):
+    """What draws minibatches, and replacements of steps that only reset."""
+
+    minibatches: torch.Generator
+    ignored_rows: np.random.Generator
+
+
+class Updater:
+    """Updates the parameters of `network` by rollouts, with masks if `masked`.
 
     `metric_names` are the columns of the metrics, a row per minibatch; with `debug` those of `RATIO_QUANTILES` follow.
-    `learner` computes, with `threads` CPU threads; `engine` is its name, for `workload`.
+    `engine` computes `workload`, with `threads` CPU threads.
     """
 
     def __init__(
         self,
         network: ActorCritic,
         optimizer: Adam,
-        coefficients: Coefficients,
+        reward_scaler: RewardScaler,
         config: PPOConfig,
         *,
+        draws: Draws,
         masked: bool = False,
         debug: bool = False,
     ) -> None:
-        self._optimizer = optimizer
-        self._config = config
+        self._network, self._optimizer, self._reward_scaler = network, optimizer, reward_scaler
+        self._config, self._draws, self._debug = config, draws, debug
         device = optimizer.state.step.device
+        self.coefficients = Coefficients(torch.zeros((), device=device), torch.zeros((), device=device))
         self._skip = SkipState(torch.ones((), device=device), torch.ones((), device=device))
         self.metric_names = (
             *COLUMNS,
@@ -55,23 +90,89 @@ class Optimization:
         self.workload = Workload(
             network=network,
             optimizer=optimizer,
-            coefficients=coefficients,
+            coefficients=self.coefficients,
             skip=self._skip,
             config=config,
             masked=masked,
             debug=debug,
         )
-        self.engine, self.threads, self.learner = choose_engine(self.workload)
+        self.engine_name, self.threads, self.engine = choose_engine(self.workload)
 
     def torch_threads(self) -> AbstractContextManager[None]:
-        """What torch computes with beside this learner: one thread beside the kernels, which start their own.
+        """What torch computes with beside this engine: one thread beside the kernels, which start their own.
 
         Compiled graphs are compiled anew where torch has another number, so everything that calls them is within.
         """
-        return torch_threads(1 if self.engine == "native" else self.threads)
+        return torch_threads(1 if self.engine_name == "native" else self.threads)
 
-    def run(self, batch: Minibatch, generator: torch.Generator, usable: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Metrics [minibatches, columns] and whether all stayed finite (0-d), both on the device.
+    def run(self, update: int, rollout: Rollout, rates: Rates) -> UpdateResult:
+        """Update number `update`, at `rates`."""
+        self.set_rates(rates)
+        rollout = rollout.without_ignored()
+        reward_statistics = self._reward_scaler.statistics()
+        usable = self.engine.inputs_are_finite(rollout)
+        batch = self.prepare(rollout)
+        if self._config.normalize_rewards:
+            # Divided by infinity all rewards are 0, which looks as good as any.
+            usable &= self._reward_scaler.deviation().isfinite()
+        metrics, finite = self.optimize(batch, self._draws.minibatches, usable)
+        extra = torch.stack((finite, explained_variance(batch.returns, batch.values)))
+        *rows, was_finite, explained = torch.cat((metrics.flatten(), extra)).tolist()
+        by_minibatch = np.array(rows).reshape(metrics.shape)
+        fault = None if was_finite else self._find_fault(rollout, by_minibatch)
+        if fault is None:
+            self._update_normalizer(rollout)
+        else:
+            # The discounted returns so far stay: they are about episodes, which went on.
+            self._reward_scaler.restore(reward_statistics)
+        return self._result(update, rates, by_minibatch, fault, explained)
+
+    def set_rates(self, rates: Rates) -> None:
+        """Write `rates` into the tensors that engines read."""
+        self._optimizer.set_learning_rates(rates.learning_rates)
+        self.coefficients.clip.fill_(rates.clip_coef)
+        self.coefficients.entropy.fill_(rates.entropy_coef)
+
+    @torch.no_grad()
+    def prepare(self, rollout: Rollout) -> Minibatch:
+        """The rollout as flat rows [T * N, ...], or as a sequence for each environment, with advantages."""
+        rollout = rollout.normalized(self._network.normalize)
+        log_probs, values, next_values = self._evaluate(rollout)
+        rewards, terminated, truncated = rollout.rewards, rollout.terminated, rollout.truncated
+        if self._config.normalize_rewards:
+            rewards = self._reward_scaler(rewards, terminated | truncated, rollout.live_indices())
+        advantages, returns = self.engine.advantages(rewards, values, next_values, terminated, truncated)
+        batch = Minibatch(rollout.obs[:-1], rollout.actions, log_probs, values, advantages, returns, rollout.masks)
+        if self._network.memory_size:
+            return to_sequences(batch, rollout, self._draws.ignored_rows)
+        rows = batch.map(lambda field: field.flatten(0, 1))
+        indices = rollout.sample_indices(self._draws.ignored_rows)
+        return rows if indices is None else rows.map(lambda field: field[indices.to(rewards.device)])
+
+    def _evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Log probabilities, values, and values of the states that steps led to, each [T, N]."""
+        if self._network.memory_size:
+            return evaluate_sequences(self._network, rollout, self._config.num_envs // self._config.num_minibatches)
+        shape = rollout.rewards.shape
+        masks = None if rollout.masks is None else rollout.masks.flatten(0, 1)
+        log_probs, values = self.engine.evaluate(rollout.obs[:-1].flatten(0, 1), rollout.actions.flatten(0, 1), masks)
+        values = values.view(shape)
+        next_values = torch.cat((values[1:], self.engine.value(rollout.obs[-1])[None]))
+        return log_probs.view(shape), values, self.next_values(rollout, next_values)
+
+    def next_values(self, rollout: Rollout, values: Tensor) -> Tensor:
+        """The value of the state each step led to; `values` [T, N] are those of the states acted on next."""
+        final, final_obs, value = rollout.truncated & ~rollout.terminated, rollout.final_obs, self.engine.value
+        if values.device.type == "cpu":
+            values[final] = value(final_obs[final])
+            return values
+        # To select rows the host would have to wait for their number.
+        return torch.where(final, value(final_obs.flatten(0, 1)).view(values.shape), values)
+
+    def optimize(
+        self, batch: Minibatch, generator: torch.Generator, usable: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Epochs of minibatch steps: metrics [minibatches, columns] and whether all stayed finite (0-d), on the device.
 
         If anything was non-finite, or the batch not `usable` (0-d bool) to begin with, parameters and moments are what
         they were before the call.
@@ -84,9 +185,36 @@ class Optimization:
             torch.randperm(rows, generator=generator, device=generator.device)
             for _ in range(self._config.update_epochs)
         ]
-        self.learner.optimize(batch, torch.cat(orders).view(len(self._metrics), -1), self._metrics)
+        self.engine.optimize(batch, torch.cat(orders).view(len(self._metrics), -1), self._metrics)
         # A step can be finite and still throw the parameters out of float32; the next loss would show it too late.
         norms = torch.stack([torch.linalg.vector_norm(flat) for flat in self._optimizer.state.parameters])
         self._skip.finite.mul_(norms.isfinite().all())
         restore_unless(self._skip.finite > 0, self._optimizer.state, backup)
         return self._metrics, self._skip.finite
+
+    def _find_fault(self, rollout: Rollout, rows: np.ndarray) -> str:
+        scale = float(self._reward_scaler.deviation()) if self._config.normalize_rewards else 1.0
+        return find_fault(rollout, rows, self.metric_names, reward_scale=scale)
+
+    def _update_normalizer(self, rollout: Rollout) -> None:
+        """After the update, so that it sees observations scaled as the policy saw them when it acted."""
+        if self._config.network.normalize_observations:
+            assert self._network.normalizer is not None
+            obs, live = rollout.obs[:-1].flatten(0, 1), rollout.live_indices()
+            self._network.normalizer.update(obs if live is None else obs[live])
+
+    def _result(
+        self, update: int, rates: Rates, rows: np.ndarray, fault: str | None, explained_variance: float
+    ) -> UpdateResult:
+        names = self.metric_names
+        stepped = rows[rows[:, names.index("stepped")] > 0] if fault is None else rows[:0]
+        return UpdateResult(
+            update=update,
+            rates=rates,
+            fault=fault,
+            optimizer_steps=len(stepped),
+            metrics=summarize(names, stepped) if len(stepped) else {},
+            grad_norms=gradient_norms(names, stepped) if len(stepped) else {},
+            explained_variance=explained_variance if math.isfinite(explained_variance) else None,
+            minibatches=dict(zip(names, rows.T.tolist(), strict=True)) if self._debug else None,
+        )

@@ -16,8 +16,9 @@ from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector
 from esper.simic.episodes import Episode, EpisodeLog
 from esper.simic.faults import count_recurrent_resets
-from esper.simic.ppo import PPOAgent, UpdateResult
+from esper.simic.ppo import PPOAgent
 from esper.simic.state import StateForm
+from esper.simic.update import UpdateResult
 from esper.system.seeding import GlobalGenerators
 from esper.telemetry.events import (
     DebugSnapshot,
@@ -81,12 +82,12 @@ def train_ppo_vectorized(
 
 def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | DeviceCollector:
     """What collects the rollouts of `agent` in `env`, from the reset with `seed`."""
-    learner = agent.optimization.learner
+    engine = agent.updater.engine
     if isinstance(env, DeviceEnv) and not agent.network.memory_size:
-        return DeviceCollector(env, seed, agent.device, learner.fill(env))
+        return DeviceCollector(env, seed, agent.device, engine.fill(env))
     size = agent.network.memory_size
     memory = torch.zeros((env.spec.num_envs, size), device=agent.device) if size else None
-    return Collector(env, seed, learner.actor, memory=memory)
+    return Collector(env, seed, engine.actor, memory=memory)
 
 
 class Training:
@@ -153,7 +154,7 @@ class Training:
     def update(self) -> Event:
         """Collect a rollout and learn from it, with as many CPU threads as the agent computes with."""
         started = time.perf_counter()
-        with self._generators.in_place(), self.agent.optimization.torch_threads():
+        with self._generators.in_place(), self.agent.updater.torch_threads():
             self._collect()
             self._result = result = self.agent.update(self._rollout)
         # Only now, as it waits for the device, which then has nothing more to do.

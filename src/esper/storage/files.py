@@ -198,6 +198,11 @@ def why(error: Exception) -> str:
     return str(error)
 
 
+def dump_json(value: Mapping[str, Any]) -> bytes:
+    """Strict JSON: a number that is not finite is a ValueError."""
+    return json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
+
+
 def parse_json(data: bytes) -> Any:
     """What strict JSON `data` says: finite numbers, text that can be encoded, at most `MAX_DEPTH` deep.
 

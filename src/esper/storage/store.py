@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ class CorruptError(StoreError):
 def save_pair(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, root: Path) -> None:
     """Write `PATH.safetensors` and `PATH.json`; a reader sees each as it was or as it is, never half of one."""
     files.write(path.with_suffix(".safetensors"), dump_tensors(tensors), root=root)
-    files.write(path.with_suffix(".json"), dump_json(metadata), root=root)
+    files.write(path.with_suffix(".json"), files.dump_json(metadata), root=root)
 
 
 def load_pair(path: Path, *, root: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -44,11 +43,6 @@ def load_pair(path: Path, *, root: Path) -> tuple[dict[str, Tensor], dict[str, A
     metadata_path, tensors_path = path.with_suffix(".json"), path.with_suffix(".safetensors")
     metadata = parse_json(read_bytes(metadata_path, MAX_JSON_BYTES, root=root), metadata_path)
     return parse_tensors(read_bytes(tensors_path, MAX_TENSOR_BYTES, root=root), tensors_path), metadata
-
-
-def dump_json(value: Mapping[str, Any]) -> bytes:
-    """Strict JSON: a number that is not finite is a ValueError."""
-    return json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
 
 
 def dump_tensors(tensors: Mapping[str, Tensor]) -> bytes:

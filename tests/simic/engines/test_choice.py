@@ -31,7 +31,7 @@ def chosen(
         network=network or NetworkConfig(),
         runtime=RuntimeConfig(compile=mode),  # type: ignore[arg-type]
     )
-    return PPOAgent(config, probe().spec).optimization.engine
+    return PPOAgent(config, probe().spec).updater.engine_name
 
 
 @pytest.mark.parametrize("mode", ["auto", "native"])
@@ -89,7 +89,7 @@ class TestWhatTheKernelsDoNotDeclare:
     def test_layers_in_another_order(self, monkeypatch: pytest.MonkeyPatch, layers: list[torch.nn.Module]) -> None:
         agent = PPOAgent(PPOConfig(runtime=RuntimeConfig(compile="off")), probes.Probe().spec)
         agent.network.actor = torch.nn.Sequential(*layers)
-        assert "other than linear" in str(NativeEngine.missing(agent.optimization.workload))
+        assert "other than linear" in str(NativeEngine.missing(agent.updater.workload))
 
     @staticmethod
     def steps_aside(what: str, network: NetworkConfig | None = None, probe: type[probes.Probe] = probes.Probe) -> None:

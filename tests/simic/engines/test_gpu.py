@@ -34,11 +34,11 @@ def test_the_epochs_run_without_a_synchronisation(compile: str) -> None:
     rollout = agent.allocate_rollout()
     Collector(env, 0).collect(agent.network, rollout, agent.generators["actions"])
     agent.update(rollout)
-    batch = agent._prepare(rollout)
+    batch = agent.updater.prepare(rollout)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        agent._apply(agent.schedules.at(1))
-        agent.optimization.run(batch, agent.generators["minibatches"])
+        agent.updater.set_rates(agent.schedules.at(1))
+        agent.updater.optimize(batch, agent.generators["minibatches"])
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -104,11 +104,11 @@ def test_a_replayed_graph_sees_new_rates_and_equals_the_cpu() -> None:
             obs, log_probs, values, advantages, returns = torch.randn(5, config.batch_size, generator=generator)
             actions = torch.randint(2, (config.batch_size,), generator=generator)
             batches.append(Minibatch(obs[:, None], actions, 0.1 * log_probs - 0.7, values, advantages, returns))
-        metrics = torch.zeros(16, len(agent.optimization.metric_names), device=agent.device)
+        metrics = torch.zeros(16, len(agent.updater.metric_names), device=agent.device)
         for update, batch in enumerate(batches):
-            agent._apply(agent.schedules.at(update))
+            agent.updater.set_rates(agent.schedules.at(update))
             indices = torch.randperm(config.batch_size, generator=generator).repeat(4).view(16, -1)
             on_device = Minibatch(*(field.to(agent.device) for field in batch.tensors()))
-            agent.optimization.learner.optimize(on_device, indices.to(agent.device), metrics)
+            agent.updater.engine.optimize(on_device, indices.to(agent.device), metrics)
         states.append([metrics.cpu(), *(tensor.cpu() for tensor in agent.optimizer.state.tensors())])
     torch.testing.assert_close(states[0], states[1], rtol=1e-3, atol=1e-5)

@@ -56,7 +56,7 @@ def make_agent(engine: str, **changes: object) -> PPOAgent:
     }
     debug = bool(changes.pop("debug", True))
     agent = PPOAgent(PPOConfig(**(settings | changes)), spec, seed=1, debug=debug)  # type: ignore[arg-type]
-    agent._apply(agent.schedules.at(0))
+    agent.updater.set_rates(agent.schedules.at(0))
     return agent
 
 
@@ -76,7 +76,7 @@ def random_batch(agent: PPOAgent) -> Minibatch:
 
 
 def after_an_update(agent: PPOAgent) -> tuple[Tensor, list[Tensor]]:
-    metrics, finite = agent.optimization.run(random_batch(agent), torch.Generator().manual_seed(5))
+    metrics, finite = agent.updater.optimize(random_batch(agent), torch.Generator().manual_seed(5))
     assert finite
     return metrics, [tensor.clone() for tensor in agent.optimizer.state.tensors()]
 
@@ -94,7 +94,7 @@ class TestAgainstTorch:
     @torch.no_grad()
     def test_evaluation(self, changes: dict[str, object]) -> None:
         agent = make_agent("native", **changes)
-        batch, learner = random_batch(agent), agent.optimization.learner
+        batch, learner = random_batch(agent), agent.updater.engine
         log_probs, values = learner.evaluate(batch.obs, batch.actions)
         torch.testing.assert_close(log_probs, agent.network.policy(batch.obs).log_prob(batch.actions))
         torch.testing.assert_close(values, agent.network.value(batch.obs), rtol=1e-5, atol=1e-6)
@@ -114,7 +114,7 @@ class TestAgainstTorch:
         noise = agent.network.noise((70,), torch.Generator().manual_seed(1))
         expected = agent.network.act(obs, noise)
         actions = torch.zeros_like(expected)
-        agent.optimization.learner.actor(agent.network)(obs, noise, actions)
+        agent.updater.engine.actor(agent.network)(obs, noise, actions)
         torch.testing.assert_close(actions, expected, rtol=1e-4, atol=1e-5)
 
     def test_the_number_of_threads_changes_no_bit(self, changes: dict[str, object]) -> None:
@@ -145,7 +145,7 @@ def test_images_in_a_row(normalize: bool) -> None:
         # A policy that prefers something, on which the noise does not decide alone.
         agent.optimizer.state.parameters[0].mul_(3)
         noise, actions = agent.network.noise((NUM_ENVS,), generator), torch.zeros(NUM_ENVS, dtype=torch.int64)
-        agent.optimization.learner.actor(agent.network)(rollout.obs[0], noise, actions)
+        agent.updater.engine.actor(agent.network)(rollout.obs[0], noise, actions)
         results.append((actions, list(agent.network.parameters())))
     (ours, our_parameters), (theirs, their_parameters) = results
     assert ours.equal(theirs)
@@ -160,7 +160,7 @@ def test_advantages() -> None:
     terminated, truncated = torch.rand(2, 40, NUM_ENVS, generator=generator) < 0.1
     fields = (rewards, values, next_values, terminated, truncated)
     expected = compute_gae(*fields, gamma=agent.config.gamma, gae_lambda=agent.config.gae_lambda)
-    for ours, theirs in zip(agent.optimization.learner.advantages(*fields), expected, strict=True):
+    for ours, theirs in zip(agent.updater.engine.advantages(*fields), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -170,20 +170,20 @@ def test_rates_and_coefficients_are_read_at_every_call() -> None:
     policy, value = agent.optimizer.state.parameters
     before = policy.clone(), value.clone()
     agent.optimizer.set_learning_rates({"policy": 0.0, "value": 1e-3})
-    agent.optimization.run(batch, generator)
+    agent.updater.optimize(batch, generator)
     assert policy.equal(before[0])
     assert not value.equal(before[1])
     # Adam's first step is as long as the rate, to within the share of epsilon in the denominator.
     fresh = make_agent("native", update_epochs=1, num_minibatches=1)
     start = fresh.optimizer.state.parameters[0].clone()
     fresh.optimizer.set_learning_rates({"policy": 0.25, "value": 0.0})
-    fresh.optimization.run(batch, generator)
+    fresh.updater.optimize(batch, generator)
     assert (fresh.optimizer.state.parameters[0] - start).abs().max().item() == pytest.approx(0.25, rel=1e-2)
     metrics = {}
     for clip in (1e-6, 100.0):
-        agent.coefficients.clip.fill_(clip)
-        names = agent.optimization.metric_names
-        metrics[clip] = agent.optimization.run(batch, generator)[0][:, names.index("clip_fraction")].mean().item()
+        agent.updater.coefficients.clip.fill_(clip)
+        names = agent.updater.metric_names
+        metrics[clip] = agent.updater.optimize(batch, generator)[0][:, names.index("clip_fraction")].mean().item()
     assert metrics[1e-6] > 0.99
     assert metrics[100.0] == 0.0
 
@@ -197,7 +197,7 @@ def test_tanh_to_the_last_digits(value: float, sign: int) -> None:
         parameter.data.fill_(1.0 if name.endswith("weight") else 0.0)
     x = torch.tensor([[sign * value]])
     expected = x[0].double().tanh().float()
-    torch.testing.assert_close(agent.optimization.learner.value(x), expected, rtol=4e-7, atol=0, equal_nan=True)
+    torch.testing.assert_close(agent.updater.engine.value(x), expected, rtol=4e-7, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("engine", ["native", "off"])
@@ -209,7 +209,7 @@ def test_a_unit_that_is_saturated_gives_no_gradient(engine: str, value: float) -
     for parameter in agent.network.parameters():
         parameter.data.fill_(1.0)
     batch = random_batch(agent)
-    _, finite = agent.optimization.run(
+    _, finite = agent.updater.optimize(
         batch._replace(obs=torch.full_like(batch.obs, value)), torch.Generator().manual_seed(5)
     )
     assert finite
@@ -231,10 +231,10 @@ def test_quantiles_of_the_ratio_by_hand(engine: str) -> None:
     agent = make_agent(engine, num_steps=1, num_minibatches=1, update_epochs=1)
     batch = random_batch(agent)
     log_probs = agent.network(batch.obs, batch.actions).log_prob.detach() - torch.arange(1.0, 9.0).log()
-    metrics, _ = agent.optimization.run(batch._replace(log_probs=log_probs), torch.Generator().manual_seed(5))
+    metrics, _ = agent.updater.optimize(batch._replace(log_probs=log_probs), torch.Generator().manual_seed(5))
     assert metrics[0, -5:].tolist() == pytest.approx([1.35, 2.75, 4.5, 6.25, 7.65], rel=1e-5)
     nothing = batch._replace(log_probs=torch.full((8,), float("nan")))
-    assert agent.optimization.run(nothing, torch.Generator())[0][0, -5:].isnan().all()
+    assert agent.updater.optimize(nothing, torch.Generator())[0][0, -5:].isnan().all()
 
 
 @pytest.mark.parametrize("engine", ["native", "off"])
@@ -245,7 +245,7 @@ def test_adams_moments_after_equal_gradients(engine: str) -> None:
     """
     agent = make_agent(engine, num_minibatches=1, update_epochs=20, max_grad_norm=None)
     agent.optimizer.set_learning_rates({"policy": 0.0, "value": 0.0})
-    agent.optimization.run(random_batch(agent), torch.Generator())
+    agent.updater.optimize(random_batch(agent), torch.Generator())
     state = agent.optimizer.state
     for average, average_sq in zip(state.exp_avg, state.exp_avg_sq, strict=True):
         largest = average.abs().argmax()
@@ -286,6 +286,6 @@ class TestLayout:
 
     def test_then_torch_computes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.changed(monkeypatch, *layout.Rollout._fields_[:-1])
-        assert make_agent("auto").optimization.engine == "torch"
+        assert make_agent("auto").updater.engine_name == "torch"
         with pytest.raises(ConfigError, match="the kernels have another layout: Rollout"):
             make_agent("native")

@@ -174,6 +174,6 @@ def test_a_rollout_of_images_is_evaluated_in_pieces() -> None:
     assert rollout.obs.shape == (9, 4, 4, 10, 10)
     obs = torch.randint(2, (32, *SMALL.shape), dtype=torch.uint8)
     actions = torch.randint(3, (32,))
-    log_probs, values = agent.optimization.learner.evaluate(obs, actions)
+    log_probs, values = agent.updater.engine.evaluate(obs, actions)
     torch.testing.assert_close(values, agent.network.value(obs))
     torch.testing.assert_close(log_probs, agent.network.policy(obs).log_prob(actions))

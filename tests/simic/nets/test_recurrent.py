@@ -121,7 +121,7 @@ class TestRollout:
         agent.network.unroll = unroll  # type: ignore[method-assign]
         assert rollout.begins.any()
         assert rollout.ignored.any() == resets_in_a_step
-        batch = agent._prepare(rollout)
+        batch = agent.updater.prepare(rollout)
         expected = logits.log_softmax(-1).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1).T
         if batch.picked is not None:
             expected = expected.gather(1, batch.picked)
@@ -139,19 +139,19 @@ class TestRollout:
         assert rollout.memory is not None
         assert rollout.memory.abs().sum() > 0  # from the rollout before, for what had gone on
         forgetful, other = rollout.memory, torch.randn_like(rollout.memory)
-        before = agent._prepare(rollout).values
+        before = agent.updater.prepare(rollout).values
         rollout.memory = other
-        torch.testing.assert_close(agent._prepare(rollout).values, before)
+        torch.testing.assert_close(agent.updater.prepare(rollout).values, before)
         # Where it goes on, it matters.
         rollout.begins[0] = False
-        assert not torch.allclose(agent._prepare(rollout).values, before)
+        assert not torch.allclose(agent.updater.prepare(rollout).values, before)
         assert collector.state_dict()["memory"].shape == forgetful.shape
 
     def test_steps_that_reset_are_not_learned_from(self) -> None:
         env = probes.Cue(resets_in_a_step=True)
         agent = agent_for(env.spec)
         _, rollout = collected(env, agent)
-        rows = agent._prepare(rollout).picked
+        rows = agent.updater.prepare(rollout).picked
         assert rows is not None
         ignored = torch.from_numpy(rollout.ignored.T)
         assert not ignored.gather(1, rows).any()
@@ -164,9 +164,8 @@ class TestRollout:
         env = probes.EndlessReward()
         agent = agent_for(env.spec)
         _, rollout = collected(env, agent)
-        obs = agent.network.normalize(rollout.obs)
         with torch.no_grad():
-            _, _, next_values = evaluate_sequences(agent.network, rollout, obs, 4)
+            _, _, next_values = evaluate_sequences(agent.network, rollout.normalized(agent.network.normalize), 4)
             env_index = 0
             memory = rollout.memory[env_index][None].clone()  # type: ignore[index]
             for step in range(12):

@@ -19,7 +19,6 @@ from esper.storage.store import (
     MAX_TENSOR_BYTES,
     CorruptError,
     StoreError,
-    dump_json,
     dump_tensors,
     parse_json,
     parse_tensors,
@@ -54,7 +53,7 @@ def save_checkpoint(path: Path, tree: Mapping[str, Any], *, schema: int = SCHEMA
     temporary, run = path.with_name(files.temporary_name(path.name)), path.parent.parent
     try:
         tensors, rest = split(tree)
-        contents = {JSON: dump_json(rest), TENSORS: dump_tensors(tensors)}
+        contents = {JSON: files.dump_json(rest), TENSORS: dump_tensors(tensors)}
     except (TypeError, ValueError) as error:
         raise StoreError(f"{path}: cannot be written: {error}") from None
     try:
@@ -65,7 +64,7 @@ def save_checkpoint(path: Path, tree: Mapping[str, Any], *, schema: int = SCHEMA
         for name, data in contents.items():
             files.write_new(temporary / name, data, root=run)
         prints = {name: _fingerprint(data) for name, data in contents.items()}
-        files.write_new(temporary / MANIFEST, dump_json({"schema": schema, "files": prints}), root=run)
+        files.write_new(temporary / MANIFEST, files.dump_json({"schema": schema, "files": prints}), root=run)
         files.flush_folder(temporary, root=run)
         files.rename(temporary, path.name, root=run)
         files.flush_folder(path.parent, root=run)

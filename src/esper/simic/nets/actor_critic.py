@@ -101,11 +101,12 @@ class ActorCritic(nn.Module):
         `masks` [N, M], bool, are the allowed ones; without them all are. `memory` [N, S], where there is one, becomes
         that after these observations.
         """
+        obs = self.normalize(obs)
         if memory is None:
-            policy = self.policy(self.normalize(obs), masks)
+            policy = self.policy(obs, masks)
         else:
             begins = torch.zeros((obs.shape[0], 1), dtype=torch.bool, device=obs.device)
-            outputs, _, memories = self.unroll(self.normalize(obs).unsqueeze(1), Sequences(memory, begins))
+            outputs, _, memories = self.unroll(obs.unsqueeze(1), Sequences(memory, begins))
             memory.copy_(memories.squeeze(1))
             policy = self.distribution(outputs.squeeze(1), masks)
         return policy.mode() if noise is None else policy.sample(noise)
