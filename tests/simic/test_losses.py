@@ -11,6 +11,12 @@ from esper.simic.metrics import COLUMNS
 from esper.simic.nets.actor_critic import Evaluation
 
 
+def coefficients(**values: float) -> Coefficients:
+    found = Coefficients.allocate(torch.device("cpu"))
+    found.set({"clip_coef": 0.2, "value_coef": 0.5, **values})
+    return found
+
+
 def loss(ratios: list[float], advantages: list[float], **changes: object) -> tuple[float, dict[str, torch.Tensor]]:
     """Values 2 and 4, returns 1 and 2, old values 1.5 and 3.5; entropy 0.7; clip 0.2, entropy coefficient 0.1."""
     config = PPOConfig(**({"normalize_advantages": False} | changes))  # type: ignore[arg-type]
@@ -24,7 +30,7 @@ def loss(ratios: list[float], advantages: list[float], **changes: object) -> tup
         returns=torch.tensor([1.0, 2.0]),
     )
     evaluation = Evaluation(torch.tensor(ratios).log(), torch.tensor([0.7, 0.7]), torch.tensor([2.0, 4.0]))
-    total, metrics = ppo_loss(evaluation, minibatch, Coefficients(torch.tensor(0.2), torch.tensor(0.1)), config)
+    total, metrics = ppo_loss(evaluation, minibatch, coefficients(entropy_coef=0.1, value_clip_coef=0.25), config)
     return total.item(), metrics
 
 
@@ -48,7 +54,7 @@ def test_value_clipping_takes_the_larger_error() -> None:
     zero = torch.zeros(1)
     minibatch = Minibatch(zero, zero, zero, torch.tensor([3.0]), zero, torch.tensor([1.0]))
     evaluation = Evaluation(zero, zero, torch.tensor([2.0]))
-    _, metrics = ppo_loss(evaluation, minibatch, Coefficients(torch.tensor(0.2), torch.tensor(0.0)), config)
+    _, metrics = ppo_loss(evaluation, minibatch, coefficients(value_clip_coef=0.25), config)
     assert metrics["value_loss"].item() == pytest.approx((2.75 - 1.0) ** 2 / 2)
 
 
@@ -89,7 +95,7 @@ def metrics_of(
     evaluation: Evaluation, minibatch: Minibatch, clip: float = 0.2, **changes: object
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     config = PPOConfig(**({"normalize_advantages": False} | changes))  # type: ignore[arg-type]
-    return ppo_loss(evaluation, minibatch, Coefficients(torch.tensor(clip), torch.tensor(0.0)), config)
+    return ppo_loss(evaluation, minibatch, coefficients(clip_coef=clip, value_clip_coef=0.25), config)
 
 
 def test_the_ratio_is_of_new_to_old_probability() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from esper.schedules import CoefficientConfig, ScheduleConfig
+from esper.schedules import CoefficientConfig, LimitConfig, ScheduleConfig
 from esper.settings.options import ConfigError
 from esper.simic.config import PPOConfig
 from esper.simic.rates import Horizon, RateSchedules
@@ -32,8 +32,8 @@ def test_each_group_and_coefficient_has_its_own_schedule() -> None:
         {"policy": policy, "value": "decay"} for policy in ("delay", "warmup", "constant", "constant")
     ]
     # From 0.4 down to half of it, a quarter of the way an update.
-    assert [rates.clip_coef for rates in seen] == pytest.approx([0.4, 0.35, 0.3, 0.25])
-    assert [rates.entropy_coef for rates in seen] == [0.0, 0.0, 0.01, 0.01]
+    assert [rates.coefficients["clip_coef"] for rates in seen] == pytest.approx([0.4, 0.35, 0.3, 0.25])
+    assert [rates.coefficients["entropy_coef"] for rates in seen] == [0.0, 0.0, 0.01, 0.01]
 
 
 def test_the_horizon_says_where_the_clock_begins_and_how_long_it_runs() -> None:
@@ -72,6 +72,7 @@ def test_what_the_schedules_were_resolved_to() -> None:
         "value_lr": linear | {"peak": 4.0, "floor": 0.0},
         "clip_coef": linear | {"peak": 0.4, "floor": 0.2},
         "entropy_coef": constant | {"peak": 0.01, "floor": 0.01, "delay": 2, "warmup": 0, "decay_start": 2},
+        "value_coef": constant | {"peak": 0.5, "floor": 0.5, "delay": 0, "warmup": 0, "decay_start": 0},
     }
 
 
@@ -80,7 +81,13 @@ def test_what_a_checkpoint_holds() -> None:
     assert (state["start"], state["updates"]) == (10, 4)
     assert state["resolved"] == schedules().resolved()
     assert state["next"].pop("clip_coef") == pytest.approx(0.35)
-    assert state["next"] == {"policy_lr": 6.0, "value_lr": 3.0, "shared_lr": 3.0, "entropy_coef": 0.0}
+    assert state["next"] == {
+        "policy_lr": 6.0,
+        "value_lr": 3.0,
+        "shared_lr": 3.0,
+        "entropy_coef": 0.0,
+        "value_coef": 0.5,
+    }
     assert state["next_phase"] == {"policy_lr": "warmup", "value_lr": "decay", "shared_lr": "decay"}
     assert set(state) == {"start", "updates", "resolved", "next", "next_phase"}
 
@@ -88,3 +95,43 @@ def test_what_a_checkpoint_holds() -> None:
 def test_a_schedule_longer_than_the_horizon_is_refused_by_the_name_of_its_setting() -> None:
     with pytest.raises(ConfigError, match="policy_lr_warmup_steps = 1: "):
         schedules(updates=2)
+
+
+def test_limits_have_schedules_where_there_are_limits() -> None:
+    # From 0.2 to half of it, an eighth of the way an update; from 0.03 by a third of a third.
+    limits = {
+        "value_clip_coef": LimitConfig(peak=0.2, decay="linear", min_ratio=0.5),
+        "target_kl": LimitConfig(peak=0.03, decay="piecewise", points=((0, 0.03), (3, 0.01))),
+    }
+    seen = [schedules(value_coef=0.25, **limits).at(update).coefficients for update in (0, 2)]
+    assert seen[0] == pytest.approx({"value_clip_coef": 0.2, "target_kl": 0.03, **others(0.4, 0.0)})
+    assert seen[1] == pytest.approx({"value_clip_coef": 0.15, "target_kl": 0.05 / 3, **others(0.3, 0.01)})
+    assert not {"value_clip_coef", "target_kl"} & set(schedules().resolved())
+
+
+def others(clip: float, entropy: float) -> dict[str, float]:
+    return {"clip_coef": clip, "entropy_coef": entropy, "value_coef": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "message"),
+    [
+        ({"target_kl": 0.0}, "target_kl", "greater than 0"),
+        ({"target_kl": "0.1"}, "target_kl", "a number or a LimitConfig"),
+        ({"value_coef": None}, "value_coef", "a number or a CoefficientConfig"),
+        ({"value_coef": -0.1}, "value_coef", "at least 0"),
+        ({"policy_lr": True}, "policy_lr", "a number or a ScheduleConfig"),
+        ({"value_coef": ScheduleConfig()}, "value_coef", "a number or a CoefficientConfig"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(settings: dict[str, object], name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        PPOConfig(**settings)  # type: ignore[arg-type]
+    assert caught.value.name == name
+
+
+def test_a_limit_that_is_off_takes_no_parameters() -> None:
+    with pytest.raises(ConfigError, match="needs a base value"):
+        LimitConfig(decay="linear")
+    with pytest.raises(ConfigError, match="delay = 2: must be 0"):
+        LimitConfig(peak=0.1, delay=2)

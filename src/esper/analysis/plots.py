@@ -58,7 +58,7 @@ def plot_report(updates: Columns, anomalies: Sequence[Trouble]) -> dict[str, tup
     """
     drawn = {}
     for name, (heading, every) in _REPORT.items():
-        panels = [panel for panel in every if panel not in _WHERE_KNOWN or panel in updates]
+        panels = [panel for panel in every if _is_known(panel, updates)]
         figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.2), layout="constrained")
         for axis, panel in zip(axes, panels, strict=True):
             _plot_panel(axis, panel, _wide(updates))
@@ -102,11 +102,23 @@ def _mark(axis: Axes, anomalies: Sequence[Trouble]) -> None:
 _REPORT = {
     "learning": ("Learning", ("return", "success_rate", "lr", "steps_per_second")),
     "value": ("Value function", ("value_loss", "explained_variance", "grad_norm")),
-    "policy": ("Policy", ("policy_loss", "entropy", "approx_kl")),
+    "policy": ("Policy", ("policy_loss", "entropy", "approx_kl", "coefficients")),
     "ratio": ("Ratio and clipping", ("ratio", "clip_fraction", "ratio_std")),
 }
-# What most environments do not tell.
-_WHERE_KNOWN = ("success_rate",)
+_COEFFICIENTS = ("clip_coef", "entropy_coef", "value_coef", "value_clip_coef", "target_kl")
+
+
+def _is_known(panel: str, updates: Columns) -> bool:
+    """Whether there is anything to draw: most environments report no success, and few runs schedule coefficients."""
+    if panel == "coefficients":
+        return bool(_scheduled(updates))
+    return panel != "success_rate" or panel in updates
+
+
+def _scheduled(updates: Columns) -> Columns:
+    """The coefficients that change, relative to their highest value."""
+    found = {name: updates[name] for name in _COEFFICIENTS if name in updates and np.ptp(updates[name]) > 0}
+    return {name: column / column.max() for name, column in found.items()}
 
 
 def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
@@ -118,6 +130,11 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
     elif panel == "lr":
         axis.set_title("learning rates", fontsize=10)
         _draw_rates(axis, x, by_group(updates, "lr"), list(updates.get("lr_phase/policy", ())))
+    elif panel == "coefficients":
+        axis.set_title("coefficients (share of the highest)", fontsize=10)
+        for name, column in _scheduled(updates).items():
+            axis.plot(x, column, linewidth=1, label=name)
+        axis.legend(fontsize=8)
     elif panel == "grad_norm":
         for group, norms in by_group(updates, "grad_norm").items():
             _draw_curve(axis, x, norms, label=plain(group), color=_COLOURS.get(group, "0.5"))

@@ -1,6 +1,6 @@
 """Values over the updates of a run, free of torch and of PPO: declarations, shapes, resolved schedules."""
 
-from esper.schedules.config import CoefficientConfig, ScheduleConfig
+from esper.schedules.config import CoefficientConfig, LimitConfig, ScheduleConfig
 from esper.schedules.schedule import (
     SWITCH,
     BeyondEnd,
@@ -17,6 +17,7 @@ __all__ = [
     "SWITCH",
     "BeyondEnd",
     "CoefficientConfig",
+    "LimitConfig",
     "Phase",
     "Schedule",
     "ScheduleConfig",

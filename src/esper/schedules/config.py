@@ -180,3 +180,25 @@ class CoefficientConfig(ScheduleConfig):
     """The same for a loss coefficient, which may be 0: then its term is off."""
 
     zero_peak: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True, init=False)
+class LimitConfig(ScheduleConfig):
+    """The same for a limit, which is above 0; there is none without a base value or points: then `is_off`."""
+
+    peak: float | None = option(None, "base value; none: no limit", derived_from="points")  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.peak is None and self.points is None:
+            for field in dataclasses.fields(self):
+                if (value := getattr(self, field.name)) != field.default:
+                    raise ConfigError(field.name, value, "needs a base value beside it: without one there is no limit")
+            return
+        if self.delay:
+            raise ConfigError("delay", self.delay, "must be 0: for so long the limit would be 0, and allow nothing")
+        super().__post_init__()
+
+    @property
+    def is_off(self) -> bool:
+        """Whether there is no limit."""
+        return self.peak is None

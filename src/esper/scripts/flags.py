@@ -18,7 +18,7 @@ from esper.schedules import SWITCH, ScheduleConfig, schedules_enabled
 from esper.settings.layers import common_names, origin_of
 from esper.settings.options import Bounds, ConfigError, Setting, settings_of
 from esper.settings.values import coerce, format_value, nearest, parse
-from esper.simic.config import SCHEDULES, PPOConfig
+from esper.simic.config import PPOConfig
 from esper.storage import files
 
 # Learning rates come early: they are what this trainer is for.
@@ -172,8 +172,8 @@ def in_force(ppo: PPOConfig) -> PPOConfig:
 def beyond_end(ppo: PPOConfig, origins: Mapping[str, Origin]) -> list[str]:
     """A line for each setting, by the flag or the name in a file, with what the run ends too early to see of it."""
     lines = []
-    for prefix in SCHEDULES:
-        for beyond in ppo.make_schedule(prefix, ppo.total_updates).beyond_end():
+    for prefix, schedule in ppo.make_schedules(ppo.total_updates).items():
+        for beyond in schedule.beyond_end():
             notice = ConfigError(f"{prefix}_{beyond.name}", beyond.value, beyond.says)
             lines.append(explain(SettingsError(notice, origin_of(notice, origins, settings_of(RunConfig)))))
     # A common flag is said once for both components.

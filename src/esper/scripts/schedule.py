@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from esper.runs.layers import SettingsError
-from esper.schedules import SWITCH, Schedule, make_schedule
+from esper.schedules import SWITCH, Schedule
 from esper.scripts.flags import add_settings, add_sources, beyond_end, explain, fail, in_force, settings_from
 from esper.settings.options import ConfigError
 
@@ -28,10 +28,8 @@ def run(args: argparse.Namespace) -> int:
         ppo = in_force(settings.config.ppo)
     except ConfigError as error:
         fail(explain(SettingsError(error, None)), "esper schedule")
-    schedules = {
-        "policy": make_schedule(ppo.policy_lr, ppo.total_updates),
-        "value": make_schedule(ppo.value_lr, ppo.total_updates),
-    }
+    every = ppo.make_schedules(ppo.total_updates)
+    schedules = {component: every.pop(f"{component}_lr") for component in ("policy", "value")}
     curves = {name: [rate for _, rate, _ in schedule.table()] for name, schedule in schedules.items()}
     from esper.analysis.terminal import draw_curves
 
@@ -44,6 +42,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{ppo.total_updates} updates of {ppo.num_envs} x {ppo.num_steps} steps")
     for name, schedule in schedules.items():
         print(f"{name:7} {describe(schedule)}")
+    for name, schedule in every.items():
+        if schedule.config.decay != "constant" or schedule.phase(0) != "constant":
+            print(f"{name} {describe(schedule)}")
     if args.output:
         _draw(args.output, curves, schedules["policy"])
     return 0

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-from esper.schedules import CoefficientConfig, Schedule, ScheduleConfig, make_schedule
+from esper.schedules import CoefficientConfig, LimitConfig, Schedule, ScheduleConfig, make_schedule
 from esper.settings.options import Bounds, ConfigError, check_options, option, section
 from esper.simic.nets.activations import ACTIVATIONS
 
@@ -94,16 +94,9 @@ class PPOConfig:
     num_minibatches: int = option(4, "minibatches per pass; divides num_envs * num_steps", bounds=_COUNT)
     gamma: float = option(0.99, "discount factor", bounds=_UNIT)
     gae_lambda: float = option(0.95, "GAE: weight of longer returns", bounds=_UNIT)
-    value_coef: float = option(0.5, "weight of the value loss", bounds=Bounds(minimum=0))
-    value_clip_coef: float | None = option(
-        None, "keep new values within this distance of the old ones in the value loss", bounds=_POSITIVE
-    )
     normalize_advantages: bool = option(True, "standardise advantages in every minibatch")
     normalize_rewards: bool = option(False, "divide rewards by the running deviation of the discounted return")
     max_grad_norm: float | None = option(0.5, "clip the global gradient norm at this", bounds=_POSITIVE)
-    target_kl: float | None = option(
-        None, "end an update at the first minibatch whose approx_kl exceeds this", bounds=_POSITIVE
-    )
     max_skipped_updates: int = option(
         10,
         "stop after this many updates in a row with a non-finite loss or gradient",
@@ -132,11 +125,31 @@ class PPOConfig:
         help="weight of the entropy bonus",
         may_change="with a new horizon",
     )
+    value_coef: CoefficientConfig = section(
+        CoefficientConfig(peak=0.5),
+        group="loss coefficients",
+        help="weight of the value loss",
+        may_change="with a new horizon",
+    )
+    value_clip_coef: LimitConfig = section(
+        LimitConfig(),
+        group="loss coefficients",
+        help="keep new values within this distance of the old ones in the value loss",
+        may_change="with a new horizon",
+    )
+    target_kl: LimitConfig = section(
+        LimitConfig(),
+        group="loss coefficients",
+        help="end an update at the first minibatch whose approx_kl exceeds this",
+        may_change="with a new horizon",
+    )
     network: NetworkConfig = section(NetworkConfig())
     runtime: RuntimeConfig = section(RuntimeConfig())
 
     def __post_init__(self) -> None:
         check_options(self)
+        for name in SCHEDULES:
+            self._read_constant(name)
         if self.clip_coef.peak == 0:
             raise ConfigError("clip_coef", 0.0, "must be greater than 0: at 0 the policy could not move")
         if self.batch_size % self.num_minibatches:
@@ -157,15 +170,31 @@ class PPOConfig:
             raise ConfigError(
                 "normalize_advantages", True, "needs minibatches of at least 2 transitions; raise num_steps or num_envs"
             )
-        for name in SCHEDULES:
-            self.make_schedule(name, self.total_updates)
+        self.make_schedules(self.total_updates)
 
-    def make_schedule(self, name: str, total_updates: int) -> Schedule:
-        """The schedule in field `name`, for a run of `total_updates`.
+    def _read_constant(self, name: str) -> None:
+        """Let a number in field `name` be the schedule that is constant at it, and None the one that is off."""
+        given, kind = getattr(self, name), SCHEDULES[name]
+        if isinstance(given, kind):
+            return
+        if not (isinstance(given, int | float) or (given is None and kind is LimitConfig)) or isinstance(given, bool):
+            raise ConfigError(name, given, f"must be a number or a {kind.__name__}")
+        try:
+            object.__setattr__(self, name, kind(peak=given))
+        except ConfigError as error:
+            raise ConfigError(name, given, error.allowed) from None
+
+    def make_schedules(self, total_updates: int) -> dict[str, Schedule]:
+        """The schedules for a run of `total_updates`, by field; those that are off are left out.
 
         Raises:
             ConfigError: naming the setting that does not fit.
         """
+        configs = {name: getattr(self, name) for name in SCHEDULES}
+        is_on = {name: not (isinstance(config, LimitConfig) and config.is_off) for name, config in configs.items()}
+        return {name: self._make_schedule(name, total_updates) for name in SCHEDULES if is_on[name]}
+
+    def _make_schedule(self, name: str, total_updates: int) -> Schedule:
         try:
             return make_schedule(getattr(self, name), total_updates)
         except ConfigError as error:
@@ -198,8 +227,12 @@ class PPOConfig:
         )
 
 
-# The fields of `PPOConfig` that are schedules.
-SCHEDULES = tuple(field.name for field in dataclasses.fields(PPOConfig) if isinstance(field.default, ScheduleConfig))
+# The fields of `PPOConfig` that are schedules, with their classes.
+SCHEDULES = {
+    field.name: type(field.default)
+    for field in dataclasses.fields(PPOConfig)
+    if isinstance(field.default, ScheduleConfig)
+}
 
 
 def _divisors(number: int) -> list[int]:

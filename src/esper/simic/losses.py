@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -41,10 +41,25 @@ class Minibatch(NamedTuple):
 
 
 class Coefficients(NamedTuple):
-    """0-d tensors, so that a schedule can change them without recompiling."""
+    """0-d tensors by setting, so that a schedule can change them without recompiling.
 
-    clip: Tensor
-    entropy: Tensor
+    The config says whether there is a `value_clip_coef` and a `target_kl`; where there is none nothing reads it.
+    """
+
+    clip_coef: Tensor
+    entropy_coef: Tensor
+    value_coef: Tensor
+    value_clip_coef: Tensor
+    target_kl: Tensor
+
+    @classmethod
+    def allocate(cls, device: torch.device) -> Coefficients:
+        return cls(*(torch.zeros((), device=device) for _ in cls._fields))
+
+    def set(self, values: Mapping[str, float]) -> None:
+        """Write `values` into their tensors, in place."""
+        for name, value in values.items():
+            getattr(self, name).fill_(value)
 
 
 class Inputs(NamedTuple):
@@ -92,7 +107,7 @@ def ppo_loss(
         "value_loss": means["value_loss"],
         "entropy": means["entropy"],
         "approx_kl": (deviation - log_ratio).mean(),
-        "clip_fraction": (deviation.abs() > coefficients.clip).float().mean(),
+        "clip_fraction": (deviation.abs() > coefficients.clip_coef).float().mean(),
         "ratio_mean": ratio.mean(),
         "ratio_deviation_sq": (deviation * deviation).mean(),
         "ratio_min": ratio.min(),
@@ -102,7 +117,7 @@ def ppo_loss(
 
 
 def _policy_loss(inputs: Inputs) -> Tensor:
-    advantages, ratio, clip = inputs.minibatch.advantages, inputs.ratio, inputs.coefficients.clip
+    advantages, ratio, clip = inputs.minibatch.advantages, inputs.ratio, inputs.coefficients.clip_coef
     if inputs.config.normalize_advantages:
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     clipped = inputs.deviation.clamp(-clip, clip) + 1
@@ -110,17 +125,22 @@ def _policy_loss(inputs: Inputs) -> Tensor:
 
 
 def _value_loss(inputs: Inputs) -> Tensor:
-    values, minibatch, clip = inputs.evaluation.value, inputs.minibatch, inputs.config.value_clip_coef
+    values, minibatch = inputs.evaluation.value, inputs.minibatch
     errors = (values - minibatch.returns) ** 2
-    if clip is not None:
+    if not inputs.config.value_clip_coef.is_off:
+        clip = inputs.coefficients.value_clip_coef
         near = minibatch.values + (values - minibatch.values).clamp(-clip, clip)
         errors = torch.max(errors, (near - minibatch.returns) ** 2)
     return 0.5 * errors.mean()
 
 
+def _entropy(inputs: Inputs) -> Tensor:
+    return inputs.evaluation.entropy.mean()
+
+
 # Kernels compute with those that they know alone; others are torch's.
 LOSS_TERMS = (
     LossTerm("policy_loss", _policy_loss),
-    LossTerm("value_loss", _value_loss, lambda inputs: inputs.config.value_coef),
-    LossTerm("entropy", lambda inputs: inputs.evaluation.entropy.mean(), lambda inputs: -inputs.coefficients.entropy),
+    LossTerm("value_loss", _value_loss, lambda inputs: inputs.coefficients.value_coef),
+    LossTerm("entropy", _entropy, lambda inputs: -inputs.coefficients.entropy_coef),
 )

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from esper.simic.config import SCHEDULES, PPOConfig
+from esper.simic.config import PPOConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,11 @@ class Horizon:
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Learning rates and phases by parameter group, and coefficients, of one update."""
+    """Learning rates and phases by parameter group, and the other scalars by setting, of one update."""
 
     learning_rates: dict[str, float]
     phases: dict[str, str]
-    clip_coef: float
-    entropy_coef: float
+    coefficients: dict[str, float]
 
 
 class RateSchedules:
@@ -37,7 +36,10 @@ class RateSchedules:
     def __init__(self, config: PPOConfig, groups: Collection[str], horizon: Horizon) -> None:
         self.horizon = horizon
         self._shared_lr = config.shared_lr if "shared" in groups else None
-        self._schedules = {name: config.make_schedule(name, horizon.updates) for name in SCHEDULES}
+        self._schedules = config.make_schedules(horizon.updates)
+        self._coefficients = {
+            name: schedule for name, schedule in self._schedules.items() if name not in ("policy_lr", "value_lr")
+        }
 
     def at(self, update: int) -> Rates:
         """What holds for update `update` of the clock."""
@@ -51,8 +53,7 @@ class RateSchedules:
         return Rates(
             learning_rates={group: schedule(clock) for group, schedule in followed.items()},
             phases={group: schedule.phase(clock) for group, schedule in followed.items()},
-            clip_coef=self._schedules["clip_coef"](clock),
-            entropy_coef=self._schedules["entropy_coef"](clock),
+            coefficients={name: schedule(clock) for name, schedule in self._coefficients.items()},
         )
 
     def past_end(self, updates: int) -> str | None:
@@ -95,8 +96,7 @@ class RateSchedules:
             "resolved": self.resolved(),
             "next": {
                 **{f"{group}_lr": rate for group, rate in rates.learning_rates.items()},
-                "clip_coef": rates.clip_coef,
-                "entropy_coef": rates.entropy_coef,
+                **rates.coefficients,
             },
             "next_phase": {f"{group}_lr": phase for group, phase in rates.phases.items()},
         }

@@ -77,7 +77,7 @@ class Updater:
         self._network, self._optimizer, self._reward_scaler = network, optimizer, reward_scaler
         self._config, self._draws, self._debug = config, draws, debug
         device = optimizer.state.step.device
-        self.coefficients = Coefficients(torch.zeros((), device=device), torch.zeros((), device=device))
+        self.coefficients = Coefficients.allocate(device)
         self._skip = SkipState(torch.ones((), device=device), torch.ones((), device=device))
         self.metric_names = (
             *COLUMNS,
@@ -130,8 +130,7 @@ class Updater:
     def set_rates(self, rates: Rates) -> None:
         """Write `rates` into the tensors that engines read."""
         self._optimizer.set_learning_rates(rates.learning_rates)
-        self.coefficients.clip.fill_(rates.clip_coef)
-        self.coefficients.entropy.fill_(rates.entropy_coef)
+        self.coefficients.set(rates.coefficients)
 
     @torch.no_grad()
     def prepare(self, rollout: Rollout) -> Minibatch:

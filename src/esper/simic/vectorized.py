@@ -242,10 +242,10 @@ class Training:
                 non_finite=result.fault is not None,
                 recurrent_resets=count_recurrent_resets(self._rollout) if self.agent.network.memory_size else None,
             )
+        coefficients: dict[str, Any] = dict(result.rates.coefficients)
         return UpdateCompleted(
             **self._place(result),
-            clip_coef=result.rates.clip_coef,
-            entropy_coef=result.rates.entropy_coef,
+            **coefficients,
             optimizer_steps=result.optimizer_steps,
             steps_per_second=self.agent.config.batch_size / seconds,
             grad_norm=result.grad_norms,

@@ -81,6 +81,9 @@ class UpdateCompleted(_AtUpdate):
 
     clip_coef: float
     entropy_coef: float
+    value_coef: float | None = None
+    value_clip_coef: float | None = None
+    target_kl: float | None = None
     optimizer_steps: int
     loss: float = metric("what is minimised: the sum of all terms of the loss")
     policy_loss: float = metric("clipped objective of the policy, negated")

@@ -96,6 +96,7 @@ def random_case(seed: int, network: str) -> Case:
         "num_minibatches": one_of(*minibatches),
         "gamma": one_of(0.9, 0.99, 1.0),
         "gae_lambda": one_of(0.0, 0.95, 1.0),
+        "value_coef": one_of(0.0, 0.5, 2.0),
         "value_clip_coef": one_of(None, 0.2),
         "target_kl": one_of(None, None, 1e-3, 1.0),
         "max_grad_norm": one_of(None, 0.5),

@@ -181,7 +181,7 @@ def test_rates_and_coefficients_are_read_at_every_call() -> None:
     assert (fresh.optimizer.state.parameters[0] - start).abs().max().item() == pytest.approx(0.25, rel=1e-2)
     metrics = {}
     for clip in (1e-6, 100.0):
-        agent.updater.coefficients.clip.fill_(clip)
+        agent.updater.coefficients.clip_coef.fill_(clip)
         names = agent.updater.metric_names
         metrics[clip] = agent.updater.optimize(batch, generator)[0][:, names.index("clip_fraction")].mean().item()
     assert metrics[1e-6] > 0.99

@@ -76,7 +76,10 @@ def _stored_schedules(state: Mapping[str, Any], resume: Resume, training: Traini
     if state["lr_schedule_switch"] == "off":
         config = config.without_lr_schedules()
     schedules = RateSchedules(config, training.agent.optimizer.group_names, Horizon(**horizon))
-    found = differences(stored, schedules.state(training.agent.train_steps))
+    now = schedules.state(training.agent.train_steps)
+    # Older versions had no schedules of some scalars, which were constant.
+    stored = {**stored, **{part: {**now[part], **stored[part]} for part in ("resolved", "next")}}
+    found = differences(stored, now)
     # A phase is only what a part of the schedule is called.
     wrong = [difference for difference in found if not difference.startswith("next_phase/")]
     if wrong:

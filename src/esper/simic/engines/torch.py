@@ -34,7 +34,7 @@ class TorchEngine:
         network, optimizer, skip = workload.network, workload.optimizer, workload.skip
         coefficients, config, debug = workload.coefficients, workload.config, workload.debug
         self._network, self._optimizer, self._skip = network, optimizer, skip
-        self._config, self._compiled = config, compiled
+        self._coefficients, self._config, self._compiled = coefficients, config, compiled
 
         quantiles = torch.tensor(list(RATIO_QUANTILES.values()), device=workload.device)
 
@@ -101,7 +101,9 @@ class TorchEngine:
         finite = torch.isfinite(norm) & torch.isfinite(metrics["loss"])
         # After a step that was skipped minibatches are computed, but not applied, and say nothing new.
         skip.finite.mul_(torch.where(skip.stepping > 0, finite.float(), 1.0))
-        go_on = finite if config.target_kl is None else finite & (metrics["approx_kl"] <= config.target_kl)
+        go_on = finite
+        if not config.target_kl.is_off:
+            go_on = finite & (metrics["approx_kl"] <= self._coefficients.target_kl)
         skip.stepping.mul_(go_on)
         if config.max_grad_norm is not None:
             scale = (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)

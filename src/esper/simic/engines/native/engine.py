@@ -43,6 +43,7 @@ class NativeEngine:
 
     def __init__(self, workload: Workload, threads: int) -> None:
         network, optimizer = workload.network, workload.optimizer
+        coefficients, config = workload.coefficients, workload.config
         self._library, self._environments = layout.load_kernels()
         state, groups = optimizer.state, c_void_p * len(optimizer.group_names)
         self._parameters = groups(*map(_pointer, state.parameters))
@@ -53,8 +54,11 @@ class NativeEngine:
             exp_avg_sq=groups(*map(_pointer, state.exp_avg_sq)),
             step=_pointer(state.step),
             learning_rates=groups(*map(_pointer, optimizer.learning_rates)),
-            clip_coef=_pointer(workload.coefficients.clip),
-            entropy_coef=_pointer(workload.coefficients.entropy),
+            clip_coef=_pointer(coefficients.clip_coef),
+            entropy_coef=_pointer(coefficients.entropy_coef),
+            value_coef=_pointer(coefficients.value_coef),
+            value_clip_coef=None if config.value_clip_coef.is_off else _pointer(coefficients.value_clip_coef),
+            target_kl=None if config.target_kl.is_off else _pointer(coefficients.target_kl),
             stepping=_pointer(workload.skip.stepping),
             finite=_pointer(workload.skip.finite),
         )
@@ -236,10 +240,7 @@ def _describe(workload: Workload) -> layout.LearnerConfig:
         discrete=discrete,
         action_size=network.action_size,
         normalize_advantages=config.normalize_advantages,
-        value_coef=config.value_coef,
-        value_clip_coef=_limit(config.value_clip_coef),
         max_grad_norm=_limit(config.max_grad_norm),
-        target_kl=_limit(config.target_kl),
         adam_eps=config.adam_eps,
         quantile_count=len(RATIO_QUANTILES) if workload.debug else 0,
         quantiles=(c_float * len(RATIO_QUANTILES))(*RATIO_QUANTILES.values()),

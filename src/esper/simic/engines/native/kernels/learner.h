@@ -28,8 +28,7 @@ struct LearnerConfig {
   int64_t parameters[GROUPS];  // floats in each group's vector
   int64_t log_std;             // where it is in the policy's vector, if actions are continuous
   int32_t activation, discrete, action_size, normalize_advantages;
-  float value_coef;
-  float value_clip_coef, max_grad_norm, target_kl;  // negative: no such limit
+  float max_grad_norm;  // negative: no such limit
   float adam_eps;
   int32_t quantile_count;  // of the ratio, to be told of each minibatch
   const float* quantiles;
@@ -45,7 +44,8 @@ struct Batch {
 // Where the tensors are that an update changes, and those it reads its rates from.
 struct State {
   float *parameters[GROUPS], *exp_avg[GROUPS], *exp_avg_sq[GROUPS], *step;
-  const float *learning_rates[GROUPS], *clip_coef, *entropy_coef;
+  const float *learning_rates[GROUPS], *clip_coef, *entropy_coef, *value_coef;
+  const float *value_clip_coef, *target_kl;  // null: no such limit
   float *stepping, *finite;
 };
 
@@ -125,7 +125,7 @@ class Learner {
         const float norm = summarize(state, lanes, rows, row);
         const bool good = std::isfinite(norm) && std::isfinite(row[0]);
         if (stepping > 0 && !good) finite = 0;
-        if (!good || (config_.target_kl >= 0 && !(row[4] <= config_.target_kl))) stepping = 0;
+        if (!good || (state.target_kl && !(row[4] <= *state.target_kl))) stepping = 0;
         row[METRICS - 1] = stepping;
         step += stepping;
         if (stepping > 0)
@@ -231,11 +231,11 @@ class Learner {
       if (ratios) ratios[r] = lane.sums.last_ratio;
     }
     actor.backward(packed(POLICY), x, count, actor_outputs, lane.gradients[POLICY].data());
-    const float value_scale = config_.value_coef / rows;
+    const float value_scale = *state.value_coef / rows, value_clip = state.value_clip_coef ? *state.value_clip_coef : -1.0f;
     float* value = critic.forward(packed(VALUE), x, count, critic_outputs);
     for (int r = 0; r < count; ++r) {
       float& v = value[r * critic.output_stride()];
-      v = value_row(v, batch.values[index[r]], batch.returns[index[r]], config_.value_clip_coef, value_scale,
+      v = value_row(v, batch.values[index[r]], batch.returns[index[r]], value_clip, value_scale,
                     lane.sums);
     }
     critic.backward(packed(VALUE), x, count, critic_outputs, lane.gradients[VALUE].data());
@@ -282,7 +282,7 @@ class Learner {
     const double n = double(rows), policy = in_float(sums.policy) / n, entropy = in_float(sums.entropy) / n;
     // Half the sum of the squared errors.
     const double value = in_float(2 * sums.value) / 2 / n;
-    const double loss = policy + config_.value_coef * value - *state.entropy_coef * entropy;
+    const double loss = policy + *state.value_coef * value - *state.entropy_coef * entropy;
     const double metrics[LOSS_METRICS] = {loss,
                               policy,
                               value,
