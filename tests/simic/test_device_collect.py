@@ -64,6 +64,7 @@ class Setting:
             network=agent.network,
             optimizer=agent.optimizer,
             coefficients=agent.updater.coefficients,
+            feedback=agent.updater.feedback,
             skip=optimization._skip,
             config=config,
         )

@@ -68,7 +68,7 @@ def test_restore_unless(condition: bool) -> None:
     optimizer.set_learning_rates({"0": 1e-3, "1": 1e-3})
     backup = optimizer.state.clone()
     adam_step(optimizer.state, gradients_for(optimizer, 0), optimizer.learning_rates, torch.ones(()), 1e-5)
-    restore_unless(torch.tensor(condition), optimizer.state, backup)
+    restore_unless(torch.tensor(condition), optimizer.state.tensors(), backup.tensors())
     unchanged = [a.equal(b) for a, b in zip(backup.tensors(), optimizer.state.tensors(), strict=True)]
     assert not any(unchanged) if condition else all(unchanged)
 

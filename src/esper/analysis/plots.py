@@ -128,8 +128,12 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
     if panel == "return":
         _plot_return(axis, updates)
     elif panel == "lr":
-        axis.set_title("learning rates", fontsize=10)
-        _draw_rates(axis, x, by_group(updates, "lr"), list(updates.get("lr_phase/policy", ())))
+        rates, factors = by_group(updates, "lr"), by_group(updates, "lr_factor")
+        axis.set_title("learning rates" + " (thin: the schedule)" * bool(factors), fontsize=10)
+        for group in factors:
+            axis.plot(x, rates[group], linewidth=0.6, color=_COLOURS.get(group, "0.5"), drawstyle="steps-post")
+            rates = {**rates, group: rates[group] * factors[group]}
+        _draw_rates(axis, x, rates, list(updates.get("lr_phase/policy", ())))
     elif panel == "coefficients":
         axis.set_title("coefficients (share of the highest)", fontsize=10)
         for name, column in _scheduled(updates).items():

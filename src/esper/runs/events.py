@@ -55,6 +55,8 @@ def run_resumed(
         schedules=agent.schedules.resolved(),
         lr_before=rates_before.learning_rates,
         lr=agent.schedules.at(agent.train_steps).learning_rates,
+        lr_factor_before=rates_before.factors,
+        lr_factor=agent.updater.feedback.values(),
         changed=changed,
         broken=[reason for _, reason in resume.point.broken],
         engine=agent.updater.engine_name,

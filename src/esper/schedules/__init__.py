@@ -1,6 +1,7 @@
 """Values over the updates of a run, free of torch and of PPO: declarations, shapes, resolved schedules."""
 
 from esper.schedules.config import CoefficientConfig, LimitConfig, ScheduleConfig
+from esper.schedules.feedback import FeedbackConfig
 from esper.schedules.schedule import (
     SWITCH,
     BeyondEnd,
@@ -17,6 +18,7 @@ __all__ = [
     "SWITCH",
     "BeyondEnd",
     "CoefficientConfig",
+    "FeedbackConfig",
     "LimitConfig",
     "Phase",
     "Schedule",

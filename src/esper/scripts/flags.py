@@ -188,7 +188,7 @@ def _flags() -> Iterator[tuple[str, Setting, bool]]:
     for name, setting in settings.items():
         # The delay of the policy stands for those of all, which have no common name.
         shown = name in (setting.prefix, "policy_lr_delay")
-        detail = issubclass(setting.section, ScheduleConfig) and not shown
+        detail = (issubclass(setting.section, ScheduleConfig) or setting.common is not None) and not shown
         yield name, setting, detail
 
 

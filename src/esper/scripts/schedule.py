@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from esper.runs.layers import SettingsError
-from esper.schedules import SWITCH, Schedule
+from esper.schedules import SWITCH, FeedbackConfig, Schedule
 from esper.scripts.flags import add_settings, add_sources, beyond_end, explain, fail, in_force, settings_from
 from esper.settings.options import ConfigError
 
@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
         fail(explain(SettingsError(error, None)), "esper schedule")
     every = ppo.make_schedules(ppo.total_updates)
     schedules = {component: every.pop(f"{component}_lr") for component in ("policy", "value")}
+    feedback = ppo.feedback(schedules)
     curves = {name: [rate for _, rate, _ in schedule.table()] for name, schedule in schedules.items()}
     from esper.analysis.terminal import draw_curves
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         print(line)
     print(f"{ppo.total_updates} updates of {ppo.num_envs} x {ppo.num_steps} steps")
     for name, schedule in schedules.items():
-        print(f"{name:7} {describe(schedule)}")
+        print(f"{name:7} {describe(schedule)}{_feedback(feedback[name])}")
     for name, schedule in every.items():
         if schedule.config.decay != "constant" or schedule.phase(0) != "constant":
             print(f"{name} {describe(schedule)}")
@@ -57,6 +58,16 @@ def describe(schedule: Schedule) -> str:
     last = schedule.total_updates - 1
     return (
         f"{config.decay}, base {config.peak:g}: " + ", ".join(parts) + f"; last update {last} at {schedule(last):.4g}"
+    )
+
+
+def _feedback(config: FeedbackConfig) -> str:
+    """What the rate is multiplied by."""
+    if not config.is_on:
+        return ""
+    return (
+        f"; times a factor from {config.min_factor:g} to {config.max_factor:g} that follows approx_kl every "
+        f"{config.every}, target {config.target:g}"
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-from esper.schedules import CoefficientConfig, LimitConfig, Schedule, ScheduleConfig, make_schedule
+from esper.schedules import CoefficientConfig, FeedbackConfig, LimitConfig, Schedule, ScheduleConfig, make_schedule
 from esper.settings.options import Bounds, ConfigError, check_options, option, section
 from esper.simic.nets.activations import ACTIVATIONS
 
@@ -110,6 +111,12 @@ class PPOConfig:
     value_lr: ScheduleConfig = section(
         ScheduleConfig(), group="learning rates", may_change="with a new horizon", common="lr"
     )
+    policy_lr_kl: FeedbackConfig = section(
+        FeedbackConfig(), group="learning rates", may_change="with a new horizon", common="lr_kl"
+    )
+    value_lr_kl: FeedbackConfig = section(
+        FeedbackConfig(), group="learning rates", may_change="with a new horizon", common="lr_kl"
+    )
     shared_lr: Literal["policy", "value", "min"] = option(
         "policy", "whose rate a shared trunk follows", group="learning rates", may_change="with a new horizon"
     )
@@ -170,7 +177,29 @@ class PPOConfig:
             raise ConfigError(
                 "normalize_advantages", True, "needs minibatches of at least 2 transitions; raise num_steps or num_envs"
             )
-        self.make_schedules(self.total_updates)
+        self._check_feedback(self.make_schedules(self.total_updates).get("target_kl"))
+
+    def _check_feedback(self, target_kl: Schedule | None) -> None:
+        for name in ("policy_lr_kl", "value_lr_kl"):
+            target = getattr(self, name).target
+            if target is not None and target_kl is not None and target_kl.floor < target:
+                raise ConfigError(
+                    f"{name}_target",
+                    target,
+                    f"must be at most target_kl, whose lowest value is {target_kl.floor:g}: an update ends there, so "
+                    "that it would never be seen",
+                )
+        if self.network.shared_trunk and self.shared_lr == "min" and self.policy_lr_kl != self.value_lr_kl:
+            raise ConfigError(
+                "shared_lr",
+                "min",
+                "needs the same lr_kl settings for policy and value; else give policy or value",
+            )
+
+    def feedback(self, groups: Iterable[str]) -> dict[str, FeedbackConfig]:
+        """The feedback of each of the parameter groups."""
+        owners = {"shared": "value" if self.shared_lr == "value" else "policy"}
+        return {group: getattr(self, f"{owners.get(group, group)}_lr_kl") for group in groups}
 
     def _read_constant(self, name: str) -> None:
         """Let a number in field `name` be the schedule that is constant at it, and None the one that is off."""
@@ -219,11 +248,13 @@ class PPOConfig:
         return self.total_updates * self.update_epochs * self.num_minibatches
 
     def without_lr_schedules(self) -> PPOConfig:
-        """The same with both learning rates constant at their base rates."""
+        """The same with both learning rates constant at their base rates, without feedback."""
         return dataclasses.replace(
             self,
             policy_lr=ScheduleConfig(peak=self.policy_lr.peak),
             value_lr=ScheduleConfig(peak=self.value_lr.peak),
+            policy_lr_kl=FeedbackConfig(),
+            value_lr_kl=FeedbackConfig(),
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -128,9 +128,9 @@ def adam_step(
         exp_avg_sq.copy_(torch.where(on, new_avg_sq, exp_avg_sq))
 
 
-def restore_unless(condition: Tensor, state: AdamState, backup: AdamState) -> None:
-    """Put `backup` back into `state` unless `condition` (0-d bool) holds; decided on the device."""
-    for tensor, saved in zip(state.tensors(), backup.tensors(), strict=True):
+def restore_unless(condition: Tensor, tensors: Iterable[Tensor], backup: Iterable[Tensor]) -> None:
+    """Put `backup` back into `tensors` unless `condition` (0-d bool) holds; decided on the device."""
+    for tensor, saved in zip(tensors, backup, strict=True):
         tensor.copy_(torch.where(condition, tensor, saved))
 
 

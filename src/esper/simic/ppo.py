@@ -88,6 +88,7 @@ class PPOAgent:
         return {
             "network": _copies(self.network),
             "optimizer": self.optimizer.state_dict(),
+            "lr_factors": self.updater.feedback.state_dict(),
             "reward_scaler": _copies(self.reward_scaler),
             "device": self.device.type,
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
@@ -100,6 +101,7 @@ class PPOAgent:
         return {
             "network": form_of(self.network.state_dict()),
             "optimizer": self.optimizer.state_form(),
+            "lr_factors": form_of(self.updater.feedback.state_dict()),
             "reward_scaler": form_of(self.reward_scaler.state_dict()),
             "device": str,
             # Another kind of device, or version, has generators of another form.
@@ -118,6 +120,7 @@ class PPOAgent:
         """
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.updater.feedback.load_state_dict(state["lr_factors"])
         self.reward_scaler.load_state_dict(state["reward_scaler"])
         self.ignored_rows.bit_generator.state = state["ignored_rows"]
         self.train_steps = state["train_steps"]

@@ -19,11 +19,15 @@ class Horizon:
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Learning rates and phases by parameter group, and the other scalars by setting, of one update."""
+    """Learning rates and phases by parameter group, and the other scalars by setting, of one update.
+
+    `factors` are those by which feedback multiplies the learning rates, where there is any and they are known.
+    """
 
     learning_rates: dict[str, float]
     phases: dict[str, str]
     coefficients: dict[str, float]
+    factors: dict[str, float] | None = None
 
 
 class RateSchedules:

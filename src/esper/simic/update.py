@@ -19,6 +19,7 @@ from esper.simic.config import PPOConfig
 from esper.simic.engines.choice import choose_engine
 from esper.simic.engines.protocol import SkipState, Workload
 from esper.simic.faults import find_fault
+from esper.simic.feedback import Feedback
 from esper.simic.losses import Coefficients, Minibatch
 from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance, gradient_norms, summarize
 from esper.simic.nets.actor_critic import ActorCritic
@@ -36,7 +37,8 @@ class UpdateResult:
 
     `fault` names what was not finite, if anything was: then the update was undone, and there are no metrics. `metrics`
     are the loss and ratio fields of `UpdateCompleted`; `explained_variance` is None when returns hardly varied.
-    `minibatches` has the metrics of each minibatch, by name, if the agent debugs.
+    `minibatches` has the metrics of each minibatch, by name, if the agent debugs. `lr_factors` are those by which its
+    last step multiplied the learning rates, if there is feedback.
     """
 
     update: int
@@ -47,6 +49,7 @@ class UpdateResult:
     grad_norms: dict[str, float]
     explained_variance: float | None
     minibatches: dict[str, list[float]] | None
+    lr_factors: dict[str, float] | None
 
 
 class Draws(NamedTuple):
@@ -78,6 +81,7 @@ class Updater:
         self._config, self._draws, self._debug = config, draws, debug
         device = optimizer.state.step.device
         self.coefficients = Coefficients.allocate(device)
+        self.feedback = Feedback(config.feedback(optimizer.group_names), device)
         self._skip = SkipState(torch.ones((), device=device), torch.ones((), device=device))
         self.metric_names = (
             *COLUMNS,
@@ -92,6 +96,7 @@ class Updater:
             optimizer=optimizer,
             coefficients=self.coefficients,
             skip=self._skip,
+            feedback=self.feedback,
             config=config,
             masked=masked,
             debug=debug,
@@ -116,16 +121,19 @@ class Updater:
             # Divided by infinity all rewards are 0, which looks as good as any.
             usable &= self._reward_scaler.deviation().isfinite()
         metrics, finite = self.optimize(batch, self._draws.minibatches, usable)
-        extra = torch.stack((finite, explained_variance(batch.returns, batch.values)))
-        *rows, was_finite, explained = torch.cat((metrics.flatten(), extra)).tolist()
-        by_minibatch = np.array(rows).reshape(metrics.shape)
+        extra = torch.stack((finite, explained_variance(batch.returns, batch.values), *self.feedback.changing))
+        self._follow_kl(metrics, finite)
+        numbers = torch.cat((metrics.flatten(), extra)).tolist()
+        by_minibatch = np.array(numbers[: metrics.numel()]).reshape(metrics.shape)
+        was_finite, explained, *factors = numbers[metrics.numel() :]
         fault = None if was_finite else self._find_fault(rollout, by_minibatch)
         if fault is None:
             self._update_normalizer(rollout)
         else:
             # The discounted returns so far stay: they are about episodes, which went on.
             self._reward_scaler.restore(reward_statistics)
-        return self._result(update, rates, by_minibatch, fault, explained)
+        lr_factors = dict(zip(self._optimizer.group_names, factors, strict=True)) if factors else None
+        return self._result(by_minibatch, fault, explained, update=update, rates=rates, lr_factors=lr_factors)
 
     def set_rates(self, rates: Rates) -> None:
         """Write `rates` into the tensors that engines read."""
@@ -178,7 +186,8 @@ class Updater:
         """
         for tensor in self._skip:
             tensor.copy_(usable) if usable is not None else tensor.fill_(1.0)
-        backup = self._optimizer.state.clone()
+        changing = (*self._optimizer.state.tensors(), *self.feedback.changing)
+        backup = [tensor.clone() for tensor in changing]
         rows = len(batch.returns)
         orders = [
             torch.randperm(rows, generator=generator, device=generator.device)
@@ -188,8 +197,15 @@ class Updater:
         # A step can be finite and still throw the parameters out of float32; the next loss would show it too late.
         norms = torch.stack([torch.linalg.vector_norm(flat) for flat in self._optimizer.state.parameters])
         self._skip.finite.mul_(norms.isfinite().all())
-        restore_unless(self._skip.finite > 0, self._optimizer.state, backup)
+        restore_unless(self._skip.finite > 0, changing, backup)
         return self._metrics, self._skip.finite
+
+    def _follow_kl(self, metrics: Tensor, finite: Tensor) -> None:
+        """Let the factors of the next update follow the mean approx_kl of the steps taken, unless they were undone."""
+        if self.feedback.is_on:
+            stepped = metrics[:, self.metric_names.index("stepped")]
+            kl = torch.where(stepped > 0, metrics[:, self.metric_names.index("approx_kl")], 0.0)
+            self.feedback.follow("update", kl.sum() / stepped.sum(), finite > 0)
 
     def _find_fault(self, rollout: Rollout, rows: np.ndarray) -> str:
         scale = float(self._reward_scaler.deviation()) if self._config.normalize_rewards else 1.0
@@ -202,14 +218,11 @@ class Updater:
             obs, live = rollout.obs[:-1].flatten(0, 1), rollout.live_indices()
             self._network.normalizer.update(obs if live is None else obs[live])
 
-    def _result(
-        self, update: int, rates: Rates, rows: np.ndarray, fault: str | None, explained_variance: float
-    ) -> UpdateResult:
+    def _result(self, rows: np.ndarray, fault: str | None, explained_variance: float, **at_update: Any) -> UpdateResult:
         names = self.metric_names
         stepped = rows[rows[:, names.index("stepped")] > 0] if fault is None else rows[:0]
         return UpdateResult(
-            update=update,
-            rates=rates,
+            **at_update,
             fault=fault,
             optimizer_steps=len(stepped),
             metrics=summarize(names, stepped) if len(stepped) else {},

@@ -262,6 +262,7 @@ class Training:
             "update": result.update,
             "env_steps": self.env_steps,
             "lr": result.rates.learning_rates,
+            "lr_factor": result.lr_factors,
             "lr_phase": result.rates.phases,
             "schedule_update": result.update - horizon.start,
             "schedule_total_updates": horizon.updates,

@@ -70,6 +70,7 @@ class Analytics:
             update=self._last["update"],
             env_steps=self._last["env_steps"],
             lr=by_group(self._last, "lr"),
+            lr_factor=by_group(self._last, "lr_factor") or None,
             lr_phase=by_group(self._last, "lr_phase"),
             schedule_update=self._last["schedule_update"],
             schedule_total_updates=self._last["schedule_total_updates"],

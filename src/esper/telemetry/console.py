@@ -92,6 +92,10 @@ class ConsoleSink:
         for group, rate in event.lr.items():
             if rate != event.lr_before[group]:
                 self._say(f"lr/{group} jumps: {event.lr_before[group]:.4g}, now {rate:.4g}")
+        before, now = event.lr_factor_before or {}, event.lr_factor or {}
+        for group in event.lr:
+            if before.get(group, 1.0) != now.get(group, 1.0):
+                self._say(f"lr_factor/{group} jumps: {before.get(group, 1.0):.4g}, now {now.get(group, 1.0):.4g}")
         self._watch(event)
 
     def _say(self, text: str, style: str | None = None) -> None:
@@ -133,7 +137,8 @@ class ConsoleSink:
         yield "left", self._time_left(event)
         yield f"return ({self._recent_count()} episodes)", _number(self._recent_return())
         for group, rate in event.lr.items():
-            yield f"lr/{group}", f"{rate:.3g} {event.lr_phase[group]}"
+            factor = "" if event.lr_factor is None else f" x {event.lr_factor[group]:.3g}"
+            yield f"lr/{group}", f"{rate:.3g} {event.lr_phase[group]}{factor}"
         yield "approx_kl", f"{event.approx_kl:.4f}"
         yield "clip_fraction", f"{event.clip_fraction:.3f}"
         yield "explained_variance", _number(event.explained_variance)

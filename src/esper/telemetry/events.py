@@ -55,13 +55,15 @@ class _AtUpdate:
     """Where a run is: `update` is its index, the clock of the schedules, `env_steps` counts all environments.
 
     `lr` and `lr_phase` are by parameter group. The schedules are at `schedule_update` of `schedule_total_updates`:
-    they have no other state.
+    they have no other state. `lr` is theirs; the optimizer multiplied it by `lr_factor`, of its last step, where there
+    is feedback.
     """
 
     update: int
     env_steps: int
     lr: Mapping[str, float]
     lr_phase: Mapping[str, str]
+    lr_factor: Mapping[str, float] | None = None
     schedule_update: int
     schedule_total_updates: int
 
@@ -184,8 +186,9 @@ class RunResumed:
 
     `exact_resume` is False where the environment could not tell where it stood: then fresh episodes begin, from
     `env_seed`. `schedules` are as in `RunStarted`, from here on; `lr_before` and `lr` are the next update's rates as
-    the checkpoint had them and as they are now. `changed` has old and new value of every setting that is not as it
-    was, and `broken` says what was wrong with newer checkpoints.
+    the checkpoint had them and as they are now, `lr_factor_before` and `lr_factor` the factors of the feedback.
+    `changed` has old and new value of every setting that is not as it was, and `broken` says what was wrong with newer
+    checkpoints.
     """
 
     checkpoint: str
@@ -198,6 +201,8 @@ class RunResumed:
     schedules: Mapping[str, Mapping[str, float | int | str | None]]
     lr_before: Mapping[str, float]
     lr: Mapping[str, float]
+    lr_factor_before: Mapping[str, float] | None = None
+    lr_factor: Mapping[str, float] | None = None
     changed: Mapping[str, Sequence[Any]]
     broken: Sequence[str]
     engine: str

@@ -66,6 +66,11 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "steps": {"lr_warmup_steps": 2, "policy_lr_delay": 1},
         "fraction": {"lr_warmup_frac": 0.2, "lr_warmup_shape": "cosine", "lr_warmup_start_ratio": 0.1},
     },
+    "feedback": {
+        "none": {},
+        "by update": {"lr_kl_target": 1e-3},
+        "by minibatch, policy": {"policy_lr_kl_target": 1e-3, "policy_lr_kl_every": "minibatch"},
+    },
     "coefficients": {
         "constant": {},
         "falling": {
@@ -115,6 +120,8 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("torch",), "success": ("told",)},
     # Points have no warmup: it is one of them.
     {"decay": ("piecewise",), "warmup": ("steps", "fraction")},
+    # A trunk that follows the lower of two rates has one factor.
+    {"trunk": ("shared, min",), "feedback": ("by minibatch, policy",)},
     # A restart leaves 4 updates, of which delay and warmup take 3.
     {"decay": ("cosine_restarts",), "warmup": ("steps",), "resume": ("restart",)},
 )

@@ -75,6 +75,13 @@ CASES = {
     "mujoco, processes": Case(
         flags=("--env", "HalfCheetah-v4", "--vector", "async", "--normalize-observations", "--normalize-rewards"),
     ),
+    "feedback": Case(flags=("--lr-kl-target", "0.001", "--checkpoint-every", "2")),
+    "feedback, kernels": Case(
+        flags=(
+            *("--compile", "native", "--lr-kl-target", "0.001", "--policy-lr-kl-every", "minibatch"),
+            *("--env", "torch/CartPole-v1"),
+        )
+    ),
     "evaluation": Case(flags=("--eval-every", "2", "--eval-episodes", "3")),
     "debug telemetry": Case(flags=("--telemetry", "debug", "--snapshot-every", "3", "--compile", "native")),
     "kernels": Case(flags=("--compile", "native", "--env", "torch/CartPole-v1", "--normalize-observations")),

@@ -276,7 +276,8 @@ class TestSettings:
         ("clip_coef", ["extend", "restart"]),
         ("entropy_coef_decay", ["extend", "restart"]),
         ("shared_lr", ["extend", "restart"]),
-        ("value_clip_coef", []),
+        ("value_clip_coef", ["extend", "restart"]),
+        ("value_lr_kl_target", ["extend", "restart"]),
         ("gamma", []),
     ],
 )

@@ -22,7 +22,8 @@ def old_state(**training: Any) -> dict[str, Any]:
     }
 
 
-FRESH = {"training": {"collector": {"obs": [0], "memory": [0], "begins": [True]}}}
+ONES = {"policy": 1.0, "value": 1.0}
+FRESH = {"training": {"agent": {"lr_factors": ONES}, "collector": {"obs": [0], "memory": [0], "begins": [True]}}}
 
 
 class TestSettings:
@@ -48,7 +49,7 @@ class TestState:
         old = old_state()
         new = upgraded_state(old, 1, FRESH)
         assert new["training"] == {
-            "agent": {"train_steps": 4},
+            "agent": {"train_steps": 4, "lr_factors": ONES},
             "collector": {"obs": [1], "memory": [0], "begins": [True]},
             "generators": None,
             "first_update": 0,
@@ -63,11 +64,12 @@ class TestState:
         assert old["training"]["rollouts"] == 4  # it was not changed itself
 
     def test_one_of_this_schema_stays(self) -> None:
-        state = old_state(generators={})
-        assert upgraded_state(state, 2, FRESH) is state
+        state = old_state(generators={}, agent={"train_steps": 4, "lr_factors": {"policy": 0.5}})
+        assert upgraded_state(state, 2, FRESH) == state
 
-    def test_one_of_before_there_were_generators_has_none(self) -> None:
-        assert upgraded_state(old_state(), 2, FRESH) == old_state(generators=None)
+    def test_one_of_before_there_were_generators_and_feedback_has_none(self) -> None:
+        agent = {"train_steps": 4, "lr_factors": ONES}
+        assert upgraded_state(old_state(), 2, FRESH) == old_state(generators=None, agent=agent)
 
     def test_with_undone_updates_is_refused(self) -> None:
         with pytest.raises(UpgradeError, match=r"3 of its 7 updates were undone \(or over target_kl at once\); the"):

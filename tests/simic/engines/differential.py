@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec, MultiDiscreteActions, Vectors
+from esper.schedules import CoefficientConfig, FeedbackConfig
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig
-from esper.simic.config import CoefficientConfig
 from esper.simic.optimizers import BETA2
 from esper.simic.ppo import UpdateResult
 from esper.simic.rollout import Rollout
@@ -96,7 +96,6 @@ def random_case(seed: int, network: str) -> Case:
         "num_minibatches": one_of(*minibatches),
         "gamma": one_of(0.9, 0.99, 1.0),
         "gae_lambda": one_of(0.0, 0.95, 1.0),
-        "value_coef": one_of(0.0, 0.5, 2.0),
         "value_clip_coef": one_of(None, 0.2),
         "target_kl": one_of(None, None, 1e-3, 1.0),
         "max_grad_norm": one_of(None, 0.5),
@@ -115,7 +114,12 @@ def random_case(seed: int, network: str) -> Case:
     if num_envs * num_steps // settings["num_minibatches"] < 2:
         settings["num_minibatches"] = 1
     rollout = _random_rollout(Case(spec, settings, None, ()).agent("off"), rng)  # type: ignore[arg-type]
-    return Case(spec, settings, rollout, _random_faults(rollout, rng))
+    faults = _random_faults(rollout, rng)
+    settings["value_coef"] = one_of(0.0, 0.5, 2.0)
+    if settings["target_kl"] != 1e-3:
+        settings["policy_lr_kl"] = one_of(FeedbackConfig(), FeedbackConfig(target=1e-3, step=2.0, every="minibatch"))
+    settings["value_lr_kl"] = one_of(FeedbackConfig(), FeedbackConfig(target=1e-4, min_factor=0.5))
+    return Case(spec, settings, rollout, faults)
 
 
 @torch.no_grad()
@@ -211,7 +215,8 @@ def tensors(agent: PPOAgent) -> dict[str, Tensor]:
     optimizer = {f"{key}/{name}": t for key in ("exp_avg", "exp_avg_sq") for name, t in state["optimizer"][key].items()}
     buffers = {name: state["network"][name] for name, _ in agent.network.named_buffers()}
     scaler = {f"reward_scaler/{name}": t for name, t in state["reward_scaler"].items()}
-    return {**parameters, **optimizer, **buffers, **scaler, "step": state["optimizer"]["step"]}
+    factors = {f"lr_factors/{name}": t for name, t in state["lr_factors"].items()}
+    return {**parameters, **optimizer, **buffers, **scaler, **factors, "step": state["optimizer"]["step"]}
 
 
 def update(agent: PPOAgent, state: dict[str, Any], rollout: Rollout) -> Outcome:

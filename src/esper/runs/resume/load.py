@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,10 @@ def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
     if resume.mode == "continue" and state["lr_schedule_switch"] != schedule_switch(training.agent):
         raise ResumeError(_switch_was_changed(config, training, resume, schedules))
     training.agent.set_horizon(_horizon(config, training, resume.mode, schedules.horizon))
-    return schedules.at(training.agent.train_steps)
+    if resume.mode == "restart":
+        training.agent.updater.feedback.reset()
+    rates = schedules.at(training.agent.train_steps)
+    return dataclasses.replace(rates, factors=_stored_factors(state, resume.point.config))
 
 
 def _check_structure(state: Mapping[str, Any], training: Training) -> None:
@@ -85,6 +89,12 @@ def _stored_schedules(state: Mapping[str, Any], resume: Resume, training: Traini
     if wrong:
         raise TreeError("its schedules are not those of its settings; a rate would jump: " + "; ".join(wrong[:5]))
     return schedules
+
+
+def _stored_factors(state: Mapping[str, Any], config: RunConfig) -> dict[str, float] | None:
+    factors = state["training"]["agent"]["lr_factors"]
+    on = state["lr_schedule_switch"] == "on" and any(each.is_on for each in config.ppo.feedback(factors).values())
+    return {group: float(factor) for group, factor in factors.items()} if on else None
 
 
 def _switch_was_changed(config: RunConfig, training: Training, resume: Resume, stored: RateSchedules) -> str:

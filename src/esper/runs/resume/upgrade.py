@@ -26,15 +26,16 @@ def upgraded_state(state: Mapping[str, Any], schema: int, fresh: Mapping[str, An
     """The state of a checkpoint of `schema`; `fresh` is that of the same run before its first update.
 
     In schema 1 updates that were undone did not tick the clock of schedules, and before the first rollout there was no
-    recurrent state. In it, and at first in schema 2, there were no global generators.
+    recurrent state. In it, and at first in schema 2, there were no global generators, and no feedback.
 
     Raises:
         UpgradeError: when updates were undone.
         LookupError, TypeError: when it is not the state of a run at all.
     """
     stored = state.get("training")
-    if isinstance(stored, Mapping) and "generators" not in stored:
-        state = {**state, "training": {**stored, "generators": None}}
+    if isinstance(stored, Mapping):
+        agent = {"lr_factors": fresh["training"]["agent"]["lr_factors"], **stored["agent"]}
+        state = {**state, "training": {"generators": None, **stored, "agent": agent}}
     if schema > 1:
         return state
     training, schedule = dict(state["training"]), state["schedule"]

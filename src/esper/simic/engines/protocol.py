@@ -12,6 +12,7 @@ from esper.envs.base import DeviceEnv
 from esper.simic.collect import Act
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill
+from esper.simic.feedback import Feedback
 from esper.simic.losses import Coefficients, Minibatch
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.optimizers import Adam
@@ -40,6 +41,7 @@ class Workload:
     optimizer: Adam
     coefficients: Coefficients
     skip: SkipState
+    feedback: Feedback
     config: PPOConfig
     masked: bool = False
     debug: bool = False
@@ -57,7 +59,7 @@ class Engine(Protocol):
 
         Fills `metrics` [S, columns]: `COLUMNS` of the loss, the gradient norm of each parameter group before
         clipping, whether the optimizer stepped, and for debugging `RATIO_QUANTILES`. A step that is skipped
-        changes nothing but the state of skipping.
+        changes nothing but the state of skipping, and factors of the feedback by minibatch.
         """
         ...
 

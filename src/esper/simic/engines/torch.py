@@ -35,6 +35,7 @@ class TorchEngine:
         coefficients, config, debug = workload.coefficients, workload.config, workload.debug
         self._network, self._optimizer, self._skip = network, optimizer, skip
         self._coefficients, self._config, self._compiled = coefficients, config, compiled
+        self._feedback = workload.feedback
 
         quantiles = torch.tensor(list(RATIO_QUANTILES.values()), device=workload.device)
 
@@ -56,7 +57,7 @@ class TorchEngine:
             if compiled
             else self._eager_step
         )
-        changed = (*optimizer.state.tensors(), *skip)
+        changed = (*optimizer.state.tensors(), *skip, *workload.feedback.changing)
         on_gpu = workload.device.type == "cuda"
         self._steps: Steps = Replayed(self._each, changed) if compiled and on_gpu else self._each
 
@@ -104,11 +105,15 @@ class TorchEngine:
         go_on = finite
         if not config.target_kl.is_off:
             go_on = finite & (metrics["approx_kl"] <= self._coefficients.target_kl)
+        rates = self._optimizer.learning_rates
+        if self._feedback.is_on:
+            self._feedback.follow("minibatch", metrics["approx_kl"], finite & (skip.stepping > 0))
+            rates = self._feedback.rates(rates)
         skip.stepping.mul_(go_on)
         if config.max_grad_norm is not None:
             scale = (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             gradients = tuple(gradient * scale for gradient in gradients)
-        adam_step(state, gradients, self._optimizer.learning_rates, skip.stepping, config.adam_eps)
+        adam_step(state, gradients, rates, skip.stepping, config.adam_eps)
         row = torch.stack((*(metrics[column] for column in COLUMNS), *norms, skip.stepping))
         return torch.cat((row, *quantiles)) if quantiles else row
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.envs.base import ContinuousActions, Copies, DeviceEnv, DiscreteActions, scaled_to
+from esper.schedules import FeedbackConfig
 from esper.simic.collect import Act
 from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.engines.capabilities import Capabilities
@@ -61,6 +62,7 @@ class NativeEngine:
             target_kl=None if config.target_kl.is_off else _pointer(coefficients.target_kl),
             stepping=_pointer(workload.skip.stepping),
             finite=_pointer(workload.skip.finite),
+            factors=groups(*map(_pointer, workload.feedback.factors)),
         )
         self._workload = workload  # keeps the tensors
         self._network, self._config, self._threads = network, workload.config, c_int32(threads)
@@ -242,6 +244,7 @@ def _describe(workload: Workload) -> layout.LearnerConfig:
         normalize_advantages=config.normalize_advantages,
         max_grad_norm=_limit(config.max_grad_norm),
         adam_eps=config.adam_eps,
+        feedback=(layout.Feedback * 2)(*map(_feedback, workload.feedback.configs)),
         quantile_count=len(RATIO_QUANTILES) if workload.debug else 0,
         quantiles=(c_float * len(RATIO_QUANTILES))(*RATIO_QUANTILES.values()),
     )
@@ -269,6 +272,16 @@ def _layers(name: str, module: nn.Sequential, offsets: dict[str, int]) -> layout
         sizes=(c_int32 * len(sizes))(*sizes),
         weights=(c_int64 * len(layers))(*(offsets[f"{layer}.weight"] for layer, _ in layers)),
         biases=(c_int64 * len(layers))(*(offsets[f"{layer}.bias"] for layer, _ in layers)),
+    )
+
+
+def _feedback(config: FeedbackConfig) -> layout.Feedback:
+    return layout.Feedback(
+        target=config.target or 0.0,
+        min_factor=config.min_factor,
+        max_factor=config.max_factor,
+        step=config.step,
+        every_minibatch=config.is_on and config.every == "minibatch",
     )
 
 

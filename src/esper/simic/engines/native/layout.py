@@ -33,6 +33,18 @@ class NetworkConfig(Structure):
     )
 
 
+class Feedback(Structure):
+    """How the factor of a learning rate follows approx_kl."""
+
+    _fields_ = (
+        ("target", c_float),
+        ("min_factor", c_float),
+        ("max_factor", c_float),
+        ("step", c_float),
+        ("every_minibatch", c_int32),
+    )
+
+
 class LearnerConfig(Structure):
     """Networks, and settings that stay; a negative limit is none."""
 
@@ -46,6 +58,7 @@ class LearnerConfig(Structure):
         ("normalize_advantages", c_int32),
         ("max_grad_norm", c_float),
         ("adam_eps", c_float),
+        ("feedback", Feedback * _GROUPS),
         ("quantile_count", c_int32),
         ("quantiles", POINTER(c_float)),
     )
@@ -73,6 +86,7 @@ class State(Structure):
         ("target_kl", c_void_p),
         ("stepping", c_void_p),
         ("finite", c_void_p),
+        ("factors", _EACH),
     )
 
 
@@ -131,7 +145,7 @@ def load_kernels() -> Kernels:
 def _declared() -> dict[str, tuple[int, int]]:
     """Offset and size of every field, bytes, and number and size of every metric and activation."""
     found = {}
-    for struct in (NetworkConfig, LearnerConfig, Batch, State, Normalizer, Rollout, Inputs):
+    for struct in (NetworkConfig, Feedback, LearnerConfig, Batch, State, Normalizer, Rollout, Inputs):
         for name, *_ in struct._fields_:
             field = getattr(struct, name)
             found[f"{struct.__name__}.{name}"] = (field.offset, field.size)

@@ -23,6 +23,21 @@ struct NetworkConfig {
   const int64_t *weights, *biases;  // where each layer's are in the group's vector
 };
 
+// How the factor of a group's learning rate follows approx_kl, as in esper.simic.feedback.
+struct Feedback {
+  float target, min_factor, max_factor, step;
+  int32_t every_minibatch;  // else the factor is only read
+
+  float follow(float factor, float approx_kl) const {
+    if (!every_minibatch) return factor;
+    if (approx_kl > 2 * target)
+      factor /= step;
+    else if (approx_kl > 1e-7f && approx_kl < target / 2)
+      factor *= step;
+    return std::min(std::max(factor, min_factor), max_factor);
+  }
+};
+
 struct LearnerConfig {
   NetworkConfig networks[GROUPS];
   int64_t parameters[GROUPS];  // floats in each group's vector
@@ -30,6 +45,7 @@ struct LearnerConfig {
   int32_t activation, discrete, action_size, normalize_advantages;
   float max_grad_norm;  // negative: no such limit
   float adam_eps;
+  Feedback feedback[GROUPS];
   int32_t quantile_count;  // of the ratio, to be told of each minibatch
   const float* quantiles;
 };
@@ -46,7 +62,7 @@ struct State {
   float *parameters[GROUPS], *exp_avg[GROUPS], *exp_avg_sq[GROUPS], *step;
   const float *learning_rates[GROUPS], *clip_coef, *entropy_coef, *value_coef;
   const float *value_clip_coef, *target_kl;  // null: no such limit
-  float *stepping, *finite;
+  float *stepping, *finite, *factors[GROUPS];
 };
 
 // Of a minibatch; gradient norms, whether the optimizer stepped, and the ratio's quantiles follow.
@@ -107,6 +123,7 @@ class Learner {
     pack(state.parameters);
     Team::run(std::min(threads, lanes), [&](Team& team, int member) {
       float stepping = *state.stepping, finite = *state.finite, step = *state.step;
+      float factors[GROUPS] = {*state.factors[POLICY], *state.factors[VALUE]};
       for (int64_t s = 0; s < steps; ++s) {
         const int64_t* rows_of_step = indices + s * rows;
         const Scale scale = advantage_scale(batch, rows_of_step, rows);
@@ -125,15 +142,20 @@ class Learner {
         const float norm = summarize(state, lanes, rows, row);
         const bool good = std::isfinite(norm) && std::isfinite(row[0]);
         if (stepping > 0 && !good) finite = 0;
+        if (stepping > 0 && good)
+          for (int g = 0; g < GROUPS; ++g) factors[g] = config_.feedback[g].follow(factors[g], row[4]);
         if (!good || (state.target_kl && !(row[4] <= *state.target_kl))) stepping = 0;
         row[METRICS - 1] = stepping;
         step += stepping;
         if (stepping > 0)
-          for (size_t part; (part = team.take()) < parts_.size();) adam(part, state, norm, step);
+          for (size_t part; (part = team.take()) < parts_.size();) adam(part, state, norm, step, factors[parts_[part].group]);
         if (member == 0) std::memcpy(row_of_step, row, sizeof row);
         team.wait();
       }
-      if (member == 0) *state.stepping = stepping, *state.finite = finite, *state.step = step;
+      if (member == 0) {
+        *state.stepping = stepping, *state.finite = finite, *state.step = step;
+        for (int g = 0; g < GROUPS; ++g) *state.factors[g] = factors[g];
+      }
     });
   }
 
@@ -299,12 +321,12 @@ class Learner {
   }
 
   // Adam on a part, as in esper.simic.optimizers; then the networks see its new parameters.
-  void adam(size_t index, const State& state, float norm, float step) {
+  void adam(size_t index, const State& state, float norm, float step, float factor) {
     const Part& part = parts_[index];
     const float clip = config_.max_grad_norm < 0 ? 1.0f : std::min(1.0f, config_.max_grad_norm / (norm + 1e-6f));
     const float correction1 = -std::expm1(step * std::log(0.9)), eps = config_.adam_eps;
     const float correction2 = std::sqrt(-std::expm1(step * std::log(0.999)));
-    const float rate = *state.learning_rates[part.group] / correction1;
+    const float rate = *state.learning_rates[part.group] * factor / correction1;
     const ptrdiff_t first = begin(part), count = size(part);
     const float* __restrict g = gradients_[part.group].data() + first;
     float* __restrict p = state.parameters[part.group] + first;
