@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from esper.analysis.measures import MEASURES
 from esper.runs.config import RunConfig
 from esper.schedules import SHAPES
 from esper.schedules.shape import NEEDED
@@ -70,6 +71,10 @@ def quantiles(_: str) -> str:
 
 def anomalies(_: str) -> str:
     return table(("kind", "when"), [(f"`{kind}`", when) for kind, when in KINDS.items()])
+
+
+def measures(_: str) -> str:
+    return table(("measure", "definition", "better"), [(f"`{name}`", m.says, m.better) for name, m in MEASURES.items()])
 
 
 def decays(_: str) -> str:
@@ -137,7 +142,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 PARTS: dict[str, Callable[..., str]] = {
-    part.__name__: part for part in (events, metrics, quantiles, anomalies, decays, flags, defaults)
+    part.__name__: part for part in (events, metrics, quantiles, anomalies, measures, decays, flags, defaults)
 }
 
 if __name__ == "__main__":
