@@ -52,11 +52,12 @@ sanitize:
 		setarch -R "$$folder/sanitize" && echo "$$kind: nothing found" || exit 1; \
 	done
 
-# From docs/, README.md and the sources; begins at site/index.html.
+# From docs/, README.md and the sources, which also fill tables in docs/; begins at site/index.html.
 docs:
 	$(MAKE) site EXTRAS=docs
 
 site: setup
+	$(BIN)/python docs/tables.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # docs/mutants.md. All of them anew, or those of MUTANTS='esper.simic.losses*' alone.

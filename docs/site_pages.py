@@ -17,6 +17,8 @@ from mkdocs.structure.pages import Page
 from esper.scripts.train import make_parsers
 
 ROOT = Path(__file__).parent.parent
+# What declares a field together with what it means.
+DECLARE = ("option", "section", "metric")
 # Pages of the root, and what they are called on the site.
 ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
 
@@ -61,17 +63,17 @@ def as_code(text: str) -> list[str]:
 
 
 class SettingsHelp(griffe.Extension):
-    """Documents what a class of settings takes with the help and the default of each `option` and `section`."""
+    """Documents what a class takes with the help and the default of each `option`, `section` and `metric`."""
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
-        declared = [parameter for parameter in cls.parameters if called(parameter.default) in ("option", "section")]
+        declared = [parameter for parameter in cls.parameters if called(parameter.default) in DECLARE]
         if declared and cls.docstring:
             # From the class itself, as some help is composed when it is declared.
             config = getattr(importlib.import_module(cls.module.path), cls.name)
             fields = {field.name: field for field in dataclasses.fields(config)}
             cls.docstring.value += "\n\nParameters:"
             for parameter in declared:
-                parameter.default = parameter.default.arguments[0]
+                parameter.default = default_of(parameter.default)
                 cls.docstring.value += f"\n    {parameter.name}: {help_of(fields[parameter.name])}"
 
 
@@ -80,7 +82,16 @@ def called(default: str | griffe.Expr | None) -> str:
     return str(default.function) if isinstance(default, griffe.ExprCall) else ""
 
 
+def default_of(declaration: griffe.ExprCall) -> str | griffe.Expr | None:
+    """What comes first, but for a metric, which has one by name or none."""
+    if called(declaration) != "metric":
+        return declaration.arguments[0]
+    by_name = (given for given in declaration.arguments if isinstance(given, griffe.ExprKeyword))
+    return next((given.value for given in by_name if given.name == "default"), None)
+
+
 def help_of(field: dataclasses.Field[Any]) -> str:
-    """The help of an option; of a section without one, what its class says first."""
-    text: str | None = field.metadata.get("help") or field.metadata.get("help_of_bare_name")
+    """The help of an option, the meaning of a metric; of a section without help, what its class says first."""
+    given = field.metadata
+    text: str | None = given.get("help") or given.get("help_of_bare_name") or given.get("meaning")
     return text or str(field.default.__doc__).split("\n")[0]

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "esper.envs": {"esper.settings", "esper.system"},
     "esper.simic": {
         *("esper.envs.base", "esper.schedules", "esper.settings", "esper.system"),
-        *("esper.telemetry.events", "esper.telemetry.metrics"),
+        *("esper.telemetry.episodes", "esper.telemetry.events", "esper.telemetry.metrics"),
     },
     "esper.policies": {"esper.envs", "esper.settings", "esper.simic", "esper.storage", "esper.system"},
     # Records alone, and what settings are called.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -131,3 +133,26 @@ def test_make_check_names_tests_that_exist() -> None:
 
 def test_the_changelog_names_the_version() -> None:
     assert __version__ in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.fixture
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_is_made_from_the_sources_is_up_to_date(tables: ModuleType) -> None:
+    made = tables.made()
+    for path, text in made.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is out of date: run python docs/tables.py"
+    in_pages = {part.split()[0] for text in made.values() for _, part, _, _ in tables.PART.findall(text)}
+    assert in_pages == set(tables.PARTS)
+
+
+def test_defaults_of_flags_are_filled_in_and_keep_their_spelling(tables: ModuleType) -> None:
+    page = "<!-- docs/tables.py: defaults -->\n| `n` (1) | `--num-envs` (9), `--lr` (3e-4) | `--lr` (2) |\n<!-- end -->"
+    assert tables.filled(page) == page.replace("(9)", "(8)")

@@ -19,7 +19,6 @@ from esper.schedules.shape import NEEDED
 from esper.settings.options import ConfigError, settings_of
 
 SOURCE = Path(esper.__file__).parent
-DOCS = (SOURCE.parents[1] / "docs" / "schedules.md").read_text()
 
 TOY = '''
 from dataclasses import dataclass
@@ -68,10 +67,8 @@ class TestEveryShape:
                     with pytest.raises(ConfigError, match=f"{name} = .*: decay '{decay}' does not use it"):
                         ScheduleConfig(decay=decay, **example, **{name: value})
 
-    def test_it_is_in_the_docs(self, decay: str) -> None:
-        row = next(line for line in DOCS.splitlines() if line.startswith(f"| `{decay}` |"))
-        assert row.startswith(f"| `{decay}` | {SHAPES[decay].__doc__}")
-        assert f"(images/decay-{decay}.png)" in row
+    def test_it_has_a_picture(self, decay: str) -> None:
+        assert (SOURCE.parents[1] / "docs" / "images" / f"decay-{decay}.png").exists()
 
 
 def test_one_more_file_is_one_more_shape(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from esper.telemetry.console import ConsoleSink
+from esper.telemetry.episodes import episode_fields
 from esper.telemetry.events import (
     RunFinished,
     RunStarted,
     UpdateCompleted,
     UpdateSkipped,
-    episode_fields,
     event_name,
     to_record,
 )

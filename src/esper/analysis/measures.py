@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esper.analysis.runs import Columns
+from esper.telemetry.metrics import GROUPS
 
 # What is read of every update: what the measures need, and pages of comparisons draw.
 COLUMNS = (
     *("update", "env_steps", "episodes", "episode_return_mean"),
     *("value_loss", "ratio_std", "clip_fraction", "approx_kl", "explained_variance"),
-    *("lr/policy", "lr/value", "lr/shared"),
+    *(f"lr/{group}" for group in GROUPS),
 )
 # The share of the updates, at the end of a run, over which its last values are averaged.
 FINAL_SHARE = 0.1

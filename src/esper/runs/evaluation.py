@@ -18,7 +18,8 @@ from esper.runs.config import RunConfig
 from esper.simic.vectorized import Training
 from esper.storage import files
 from esper.system.stopping import StopRequest
-from esper.telemetry.events import EvaluationCompleted, Event, episode_fields, success_rate
+from esper.telemetry.episodes import episode_fields, success_rate
+from esper.telemetry.events import EvaluationCompleted, Event
 
 _log = logging.getLogger(__name__)
 

@@ -89,7 +89,7 @@ def ppo_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Clipped objective, value loss and entropy bonus (Schulman et al. 2017, arXiv 1707.06347, eq. 7 and 9).
 
-    Metrics, each 0-d, are by the columns that `UpdateCompleted` declares.
+    Metrics, each 0-d, are by name; those are recorded that are columns of what `UpdateCompleted` declares.
 
     `value_loss` is half the mean squared error. `approx_kl` is the estimator E[(r - 1) - log r], unbiased and never
     negative (Schulman 2020, "Approximating KL divergence", k3).
@@ -103,9 +103,7 @@ def ppo_loss(
     loss = sum(others, start=first)
     metrics = {
         "loss": loss,
-        "policy_loss": means["policy_loss"],
-        "value_loss": means["value_loss"],
-        "entropy": means["entropy"],
+        **means,
         "approx_kl": (deviation - log_ratio).mean(),
         "clip_fraction": (deviation.abs() > coefficients.clip_coef).float().mean(),
         "ratio_mean": ratio.mean(),

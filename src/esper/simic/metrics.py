@@ -8,12 +8,11 @@ import numpy as np
 from torch import Tensor
 
 from esper.telemetry.events import UpdateCompleted
-from esper.telemetry.metrics import metrics_of
+from esper.telemetry.metrics import RATIO_QUANTILES as RATIO_QUANTILES
+from esper.telemetry.metrics import columns_of
 
-METRICS = metrics_of(UpdateCompleted)
+METRICS = columns_of(UpdateCompleted)
 COLUMNS = tuple(metric.column for metric in METRICS)
-# Of the importance ratio, where someone looks at each minibatch.
-RATIO_QUANTILES = {"ratio_p05": 0.05, "ratio_p25": 0.25, "ratio_p50": 0.5, "ratio_p75": 0.75, "ratio_p95": 0.95}
 
 # A share of the returns' root mean square; docs/telemetry.md has the measurements.
 LEAST_DEVIATION = 0.02

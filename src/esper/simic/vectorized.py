@@ -20,14 +20,8 @@ from esper.simic.ppo import PPOAgent
 from esper.simic.state import StateForm
 from esper.simic.update import UpdateResult
 from esper.system.seeding import GlobalGenerators
-from esper.telemetry.events import (
-    DebugSnapshot,
-    Event,
-    UpdateCompleted,
-    UpdateSkipped,
-    episode_fields,
-    success_rate,
-)
+from esper.telemetry.episodes import episode_fields, success_rate
+from esper.telemetry.events import DebugSnapshot, Event, UpdateCompleted, UpdateSkipped
 
 _log = logging.getLogger(__name__)
 

@@ -9,18 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esper.telemetry.anomalies import AnomalyDetector
-from esper.telemetry.events import AnalyticsSnapshot, AnomalyDetected, by_group
+from esper.telemetry.events import AnalyticsSnapshot, AnomalyDetected, UpdateCompleted, by_group
+from esper.telemetry.metrics import in_snapshots
 
 # Updates that a snapshot's statistics are over.
 WINDOW = 100
 # An anomaly that comes back within so many updates is still the same one.
 _SAME = 10
 
-_METRICS = (
-    *("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"),
-    *("ratio_std", "ratio_min", "ratio_max", "grad_norm/policy", "grad_norm/value", "grad_norm/shared"),
-    *("explained_variance", "episode_return_mean"),
-)
+_METRICS = in_snapshots(UpdateCompleted)
 
 
 class Analytics:

@@ -19,6 +19,15 @@ LEARNING_SHARE = 0.1
 VALUE_LOSS_FACTOR = 100.0
 _WINDOW = 50
 
+# What each kind is. An update that is not finite says itself what was wrong with it.
+KINDS = {
+    "ratio_explosion": f"a ratio beyond {RATIO_LIMIT:g} or below {1 / RATIO_LIMIT:g}",
+    "entropy_collapse": f"entropy below {ENTROPY_SHARE:.0%} of the first update's",
+    "value_collapse": f"explained_variance below {EXPLAINED_VARIANCE_LIMIT:g} after the first {LEARNING_SHARE:.0%}",
+    "value_loss_spike": f"value_loss over {VALUE_LOSS_FACTOR:g} times the median of the {_WINDOW} updates before",
+    "non_finite": "an update was undone because something was not a finite number",
+}
+
 
 class Anomaly(NamedTuple):
     """What is wrong at an update: its kind, the value that shows it, and in words."""
@@ -50,22 +59,23 @@ class AnomalyDetector:
     def _judge(self, update: Mapping[str, Any]) -> Iterator[Anomaly]:
         low, high = update.get("ratio_min", 1.0), update.get("ratio_max", 1.0)
         if high > RATIO_LIMIT or low < 1 / RATIO_LIMIT:
-            says = f"a ratio beyond {RATIO_LIMIT:g} or below {1 / RATIO_LIMIT:g}"
-            yield Anomaly("ratio_explosion", high if high > RATIO_LIMIT else low, says)
+            yield _anomaly("ratio_explosion", high if high > RATIO_LIMIT else low)
         entropy = update.get("entropy")
         if self._first_entropy is None:
             self._first_entropy = entropy
         # That of a continuous policy can be negative, and has no share.
         if entropy is not None and self._first_entropy and 0 <= entropy < ENTROPY_SHARE * self._first_entropy:
-            yield Anomaly("entropy_collapse", entropy, f"entropy below {ENTROPY_SHARE:.0%} of the first update's")
+            yield _anomaly("entropy_collapse", entropy)
         explained = update.get("explained_variance", 1.0)
         if explained < EXPLAINED_VARIANCE_LIMIT and update["update"] >= LEARNING_SHARE * self._total_updates:
-            says = f"explained_variance below {EXPLAINED_VARIANCE_LIMIT:g} after the first {LEARNING_SHARE:.0%}"
-            yield Anomaly("value_collapse", explained, says)
+            yield _anomaly("value_collapse", explained)
         loss, before = update.get("value_loss"), self._value_losses
         if loss is None:
             return
         if len(before) == _WINDOW and loss > VALUE_LOSS_FACTOR * statistics.median(before):
-            says = f"value_loss over {VALUE_LOSS_FACTOR:g} times the median of the {_WINDOW} updates before"
-            yield Anomaly("value_loss_spike", loss, says)
+            yield _anomaly("value_loss_spike", loss)
         before.append(loss)
+
+
+def _anomaly(kind: str, value: float) -> Anomaly:
+    return Anomaly(kind, value, KINDS[kind])

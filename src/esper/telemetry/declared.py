@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from esper.telemetry import events
 from esper.telemetry.events import Event, event_name, is_flat
+from esper.telemetry.metrics import GROUPS
 
 _Check: TypeAlias = Callable[[Any], bool]
 _LARGEST_INTEGER = 2**63
@@ -19,8 +20,6 @@ _LARGEST_INTEGER = 2**63
 _UNBOUNDED = ("seed", "env_seed")
 # What records of schema 2, which can be read, do not have.
 _ADDED = ("updates_undone",)
-# Of parameters, by which rates and norms are given.
-_GROUPS = ("policy", "value", "shared")
 
 
 class _Declared(NamedTuple):
@@ -75,7 +74,7 @@ def _declared(event: type) -> _Declared:
         if is_flat(event) and typing.get_origin(kind) is Mapping:
             value = typing.get_args(kind)[1]
             beginnings[field.name] = _check_of(value)
-            simple |= {f"{field.name}/{group}": value for group in _GROUPS if value in (float, str)}
+            simple |= {f"{field.name}/{group}": value for group in GROUPS if value in (float, str)}
             continue
         if kind in (float, str, bool):
             simple[field.name] = kind

@@ -7,9 +7,7 @@ JSON does not have.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +28,9 @@ TIMED_EVENTS = frozenset({"checkpoint_saved"})
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted:
-    """`schedules` holds each resolved schedule: its base rate, floor, and where its parts begin, in updates.
+    """A run begins, with these settings.
+
+    `schedules` holds each resolved schedule: its base rate, floor, and where its parts begin, in updates.
 
     `engine` is what computes the updates: native, torch (compiled) or eager. `versions` has esper's commit too, where
     it runs from a checkout; `-dirty` says that files differ from it. `actions_scaled_to` has the bounds, low and high,
@@ -70,51 +70,64 @@ class _AtUpdate:
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateCompleted(_AtUpdate):
-    """One PPO update.
+    """One PPO update, with its metrics."""
 
-    `grad_norm` (before clipping) is by parameter group. Losses, `entropy`, `approx_kl`, `clip_fraction` and the
-    importance `ratio` are over all minibatches optimised; `value_loss` is half the mean squared error.
-    `explained_variance` is 1 - Var(returns - values) / Var(returns) over the rollout, before the update: at most 1, and
-    without a unit. It is None where the standard deviation of returns is at most 0.02 of their root mean square, as in
-    a task at its maximum: there is no variance to explain. The `episode` fields are over the episodes that ended in
-    this rollout, in the environment's rewards; `success_rate` is the share of successes among those of them for which
-    the environment tells (`is_success`).
-    """
-
-    clip_coef: float
-    entropy_coef: float
-    value_coef: float | None = None
-    value_clip_coef: float | None = None
-    target_kl: float | None = None
-    optimizer_steps: int
+    clip_coef: float = metric("how far from 1 the ratio still gains", summary=None)
+    entropy_coef: float = metric("weight of the entropy bonus", summary=None)
+    value_coef: float | None = metric("weight of the value loss", summary=None, default=None)
+    value_clip_coef: float | None = metric(
+        "how far new values may be from the old ones in the value loss", summary=None, default=None
+    )
+    target_kl: float | None = metric("approx_kl at which an update ends", unit="nat", summary=None, default=None)
+    optimizer_steps: int = metric("minibatches that the optimizer stepped on", summary=None)
     loss: float = metric("what is minimised: the sum of all terms of the loss")
-    policy_loss: float = metric("clipped objective of the policy, negated")
-    value_loss: float = metric("half the mean squared error of the values", unit="return^2")
-    entropy: float = metric("entropy of the policy", unit="nat")
-    approx_kl: float = metric("estimate of KL(old policy, new policy), E[(r - 1) - log r]", unit="nat")
-    clip_fraction: float = metric("share of the samples whose ratio is further from 1 than clip_coef")
+    policy_loss: float = metric("clipped objective of the policy, negated", in_snapshots=True)
+    value_loss: float = metric("half the mean squared error of the values", unit="return^2", in_snapshots=True)
+    entropy: float = metric("entropy of the policy", unit="nat", in_snapshots=True)
+    approx_kl: float = metric(
+        "estimate of KL(old policy, new policy), E[(r - 1) - log r]", unit="nat", in_snapshots=True
+    )
+    clip_fraction: float = metric(
+        "share of the samples whose ratio is further from 1 than clip_coef", in_snapshots=True
+    )
     ratio_mean: float = metric("importance ratio")
-    ratio_std: float = metric("standard deviation of the importance ratio", summary="std", column="ratio_deviation_sq")
-    ratio_min: float = metric("lowest importance ratio", summary="min")
-    ratio_max: float = metric("highest importance ratio", summary="max")
-    grad_norm: Mapping[str, float]
-    explained_variance: float | None
-    episodes: int
-    episode_return_mean: float | None
-    episode_return_std: float | None
-    episode_return_min: float | None
-    episode_return_max: float | None
-    episode_length_mean: float | None
-    steps_per_second: float
-    success_rate: float | None = None
+    ratio_std: float = metric(
+        "standard deviation of the importance ratio", summary="std", column="ratio_deviation_sq", in_snapshots=True
+    )
+    ratio_min: float = metric("lowest importance ratio", summary="min", in_snapshots=True)
+    ratio_max: float = metric("highest importance ratio", summary="max", in_snapshots=True)
+    grad_norm: Mapping[str, float] = metric(
+        "norm of the gradient before clipping, by parameter group", by_group=True, in_snapshots=True
+    )
+    explained_variance: float | None = metric(
+        "1 - Var(returns - values) / Var(returns) over the rollout, before the update: at most 1; absent where the "
+        "standard deviation of returns is at most 0.02 of their root mean square",
+        summary=None,
+        in_snapshots=True,
+    )
+    episodes: int = metric("episodes that ended in this rollout", summary=None)
+    episode_return_mean: float | None = metric(
+        "mean return of these episodes, in the environment's rewards", unit="return", summary=None, in_snapshots=True
+    )
+    episode_return_std: float | None = metric("standard deviation of their returns", unit="return", summary=None)
+    episode_return_min: float | None = metric("lowest of their returns", unit="return", summary=None)
+    episode_return_max: float | None = metric("highest of their returns", unit="return", summary=None)
+    episode_length_mean: float | None = metric("mean length of these episodes", unit="step", summary=None)
+    steps_per_second: float = metric("environment steps per second", unit="step/s", summary=None)
+    success_rate: float | None = metric(
+        "share of successes among those of these episodes for which the environment reports `is_success`",
+        summary=None,
+        default=None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateSkipped:
     """An update without an optimizer step, or undone; parameters are as before it.
 
-    `non_finite`: something was not a finite number; otherwise the first step was over `target_kl`. `recurrent_resets`
-    counts the environments whose recurrent state was reset within an episode of the rollout, as it was not finite.
+    `non_finite`: something was not a finite number; otherwise the first step was over `target_kl`. `cause` names the
+    observation, reward or action with its environment and step, or the minibatch. `recurrent_resets` counts the
+    environments whose recurrent state was reset within an episode of the rollout, as it was not finite.
     """
 
     update: int
@@ -126,7 +139,7 @@ class UpdateSkipped:
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyticsSnapshot(_AtUpdate):
-    """Statistics of the last `window` updates, by metric.
+    """Statistics of the last `window` updates, by metric, every `snapshot_every` updates.
 
     `value_loss_roughness` is the standard deviation of first differences of log `value_loss`.
     """
@@ -143,8 +156,8 @@ class AnalyticsSnapshot(_AtUpdate):
 class DebugSnapshot(_AtUpdate):
     """The minibatches of an update, one that was skipped too: a list for each metric, null for what is not finite.
 
-    `ratio_p05` to `ratio_p95` are quantiles of the importance ratio. `stepped` is 0 for minibatches that the optimizer
-    did not step on, because one before was over `target_kl` or not finite.
+    It has the metrics of an update that are of minibatches, quantiles of the importance ratio, and `stepped`: 0 for
+    minibatches that the optimizer did not step on, because one before was over `target_kl` or not finite.
     """
 
     minibatch: Mapping[str, Sequence[float | None]]
@@ -163,7 +176,7 @@ class AnomalyDetected:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationCompleted:
-    """Whole episodes with the most likely actions, after update `update`.
+    """Whole episodes with the most likely actions, after update `update`, always from the same initial states.
 
     `eval_capped` of them did not end and were cut, as the environment has no time limit; their returns and lengths
     count as far as they went. `eval_success_rate` is as `success_rate` of `UpdateCompleted`.
@@ -325,25 +338,3 @@ def by_group(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What `record` has of mapping `name`."""
     prefix = f"{name}/"
     return {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}
-
-
-def episode_fields(returns: Sequence[float], lengths: Sequence[int]) -> dict[str, Any]:
-    """The `episode` fields of `UpdateCompleted`."""
-    if not returns:
-        names = ("return_mean", "return_std", "return_min", "return_max", "length_mean")
-        return {"episodes": 0, **{f"episode_{name}": None for name in names}}
-    mean = statistics.fmean(returns)
-    return {
-        "episodes": len(returns),
-        "episode_return_mean": mean,
-        # statistics.pstdev fails on a return that is not finite.
-        "episode_return_std": math.sqrt(statistics.fmean((value - mean) ** 2 for value in returns)),
-        "episode_return_min": min(returns),
-        "episode_return_max": max(returns),
-        "episode_length_mean": statistics.fmean(lengths),
-    }
-
-
-def success_rate(successes: Sequence[float]) -> float | None:
-    """The share of 1 among ones and zeros; None of none."""
-    return statistics.fmean(successes) if successes else None

@@ -1,7 +1,4 @@
-"""How an event declares metrics of minibatches: name, meaning, unit, and how they become one number of an update.
-
-`python -m esper.telemetry.metrics` prints the table of docs/telemetry.md.
-"""
+"""How an event declares the metrics of an update, one field each: everything else that is said of them follows."""
 
 from __future__ import annotations
 
@@ -12,20 +9,43 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 # `std` is of all samples of an update: its column has the mean of (x - 1)^2, and the metric NAME_mean that of x.
 Summary: TypeAlias = Literal["mean", "min", "max", "std"]
 
+# Groups of parameters, by which rates and norms are given.
+GROUPS = ("policy", "value", "shared")
+
+# Of the importance ratio: what a `DebugSnapshot` has of each minibatch beside the metrics of an update.
+RATIO_QUANTILES = {f"ratio_p{percent:02}": percent / 100 for percent in (5, 25, 50, 75, 95)}
+
 
 class Metric(NamedTuple):
-    """`column` is what a minibatch has of it, its name unless that is another number."""
+    """`summary` makes one number of those of the minibatches; None: it is of the update as a whole.
+
+    `column` is what a minibatch has of it, its name unless that is another number. Snapshots have statistics of it
+    where it is `in_snapshots`.
+    """
 
     name: str
     meaning: str
     unit: str
-    summary: Summary
+    summary: Summary | None
     column: str
+    by_group: bool
+    in_snapshots: bool
 
 
-def metric(meaning: str, *, unit: str = "", summary: Summary = "mean", column: str | None = None) -> Any:
-    """A field of an event that is a metric of minibatches, summed up over those that the optimizer stepped on."""
-    return dataclasses.field(metadata={"meaning": meaning, "unit": unit, "summary": summary, "column": column})
+def metric(
+    meaning: str,
+    *,
+    unit: str = "",
+    summary: Summary | None = "mean",
+    column: str | None = None,
+    by_group: bool = False,
+    in_snapshots: bool = False,
+    default: Any = dataclasses.MISSING,
+) -> Any:
+    """A field of an event that is a metric: summed up over the minibatches that the optimizer stepped on, or not."""
+    declared: dict[str, Any] = {"meaning": meaning, "unit": unit, "summary": summary, "column": column}
+    declared |= {"by_group": by_group, "in_snapshots": in_snapshots}
+    return dataclasses.field(default=default, metadata=declared)
 
 
 def metrics_of(event: type) -> tuple[Metric, ...]:
@@ -33,20 +53,23 @@ def metrics_of(event: type) -> tuple[Metric, ...]:
     return tuple(_metrics_of(event))
 
 
+def columns_of(event: type) -> tuple[Metric, ...]:
+    """Those of its metrics that are one number of a minibatch."""
+    return tuple(metric for metric in metrics_of(event) if metric.summary is not None and not metric.by_group)
+
+
+def in_snapshots(event: type) -> tuple[str, ...]:
+    """The names, in a record, of its metrics that snapshots have statistics of."""
+    found = (metric for metric in metrics_of(event) if metric.in_snapshots)
+    return tuple(name for metric in found for name in _recorded_as(metric))
+
+
+def _recorded_as(metric: Metric) -> Iterator[str]:
+    yield from (f"{metric.name}/{group}" for group in GROUPS) if metric.by_group else (metric.name,)
+
+
 def _metrics_of(event: type) -> Iterator[Metric]:
     for field in dataclasses.fields(event):
         if field.metadata:
-            meaning, unit, summary, column = field.metadata.values()
-            yield Metric(field.name, meaning, unit, summary, column or field.name)
-
-
-def table(event: type) -> str:
-    """The metrics of `event` in Markdown."""
-    rows = [f"| `{m.name}` | {m.meaning} | {m.unit} | {m.summary} |" for m in metrics_of(event)]
-    return "\n".join(("| metric | what it is | unit | over minibatches |", "|---|---|---|---|", *rows))
-
-
-if __name__ == "__main__":
-    from esper.telemetry.events import UpdateCompleted
-
-    print(table(UpdateCompleted))
+            declared = {**field.metadata, "column": field.metadata["column"] or field.name}
+            yield Metric(name=field.name, **declared)

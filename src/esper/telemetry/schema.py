@@ -1,12 +1,8 @@
-"""The JSON Schema of a record's lines, made from the declaration of the events.
-
-`python -m esper.telemetry.schema` prints it.
-"""
+"""The JSON Schema of a record's lines, made from the declaration of the events."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -33,10 +29,10 @@ def _schema_of(event: type) -> dict[str, Any]:
     patterns, required = {}, ["event", "time"]
     for field in dataclasses.fields(event):
         kind = hints[field.name]
-        if is_flat(event) and typing.get_origin(kind) is Mapping:
-            patterns[f"^{field.name}/"] = _type(typing.get_args(kind)[1])
-            continue
         described = {"description": field.metadata["meaning"]} if field.metadata else {}
+        if is_flat(event) and typing.get_origin(kind) is Mapping:
+            patterns[f"^{field.name}/"] = _type(typing.get_args(kind)[1]) | described
+            continue
         properties[field.name] = _type(kind) | described
         # A number that is not finite is left out as well, and JSON has no other.
         if kind in (int, str, bool) or typing.get_origin(kind) in (Literal, Mapping, Sequence):
@@ -67,7 +63,3 @@ def _type(kind: Any) -> dict[str, Any]:
     if origin is Sequence:
         return {"type": "array", "items": _type(arguments[0])}
     return {"anyOf": [_type(each) for each in arguments]}
-
-
-if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=1))
