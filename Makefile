@@ -12,7 +12,7 @@ STAMP := $(VENV)/installed
 # graphs, a Ray cluster. Files with few tests take the longest, and would come last if they were reordered.
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 SEED ?= 1
-# About 20 s of CPU: no training runs, no compiler. mypy takes 40 s the first time, seconds with its cache.
+# About 20 s of CPU: no training runs, no compiler. mypy takes 30 s the first time, a second with its cache.
 QUICK := tests/test_architecture.py tests/schedules tests/settings tests/storage tests/simic/test_advantages.py \
 	tests/simic/test_losses.py tests/simic/test_rates.py tests/simic/test_scan.py
 RUN_DIR ?= runs/CartPole-v1/make-train-$(shell date +%Y%m%d-%H%M%S)-$(SEED)

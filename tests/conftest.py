@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "runs/resume", "policies/strangers")]
+pytest_plugins = ["kernels"]
 torch.set_num_threads(1)
 # The processes that would compile a graph's kernels side by side take longer to import torch than to compile.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -29,10 +31,10 @@ class HostReads(TorchDispatchMode):
     """Counts operations that bring a tensor's value to the host."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[str] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
             self.seen.append(str(func))
         return func(*args, **(kwargs or {}))
@@ -45,7 +47,7 @@ def host_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         for name in ("tolist", "numpy", "cpu", "__array__"):
             original = getattr(Tensor, name)
 
-            def watched(self, *args, _name=name, _original=original, **kwargs):
+            def watched(self: Tensor, *args: Any, _name: str = name, _original: Any = original, **kwargs: Any) -> Any:
                 mode.seen.append(_name)
                 return _original(self, *args, **kwargs)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,12 +16,17 @@ from esper.envs.base import (
     FloatArray,
     Images,
     MultiDiscreteActions,
+    ObsArray,
     Observations,
+    StateTree,
     Step,
     Vectors,
 )
 
 NUM_ENVS = 8
+
+# Reward, next (or final) observations [N, 1], terminated and truncated, each for all copies.
+Outcome: TypeAlias = tuple[NDArray[np.float64], FloatArray, BoolArray, BoolArray]
 
 
 class Probe:
@@ -41,12 +48,12 @@ class Probe:
         self._rng = np.random.default_rng(0)
         self._obs = self.start()
 
-    def reset(self, seed: int) -> FloatArray:
+    def reset(self, seed: int) -> ObsArray:
         self._rng = np.random.default_rng(seed)
         self._obs = self.start()
         return self._obs
 
-    def step(self, actions: NDArray[np.generic]) -> Step:
+    def step(self, actions: NDArray[Any]) -> Step:
         reward, final_obs, terminated, truncated = self.outcome(self._obs[:, 0], np.asarray(actions))
         done = terminated | truncated
         self._obs = np.where(done[:, None], self.start(), final_obs).astype(np.float32)
@@ -58,24 +65,21 @@ class Probe:
 
     def close(self) -> None: ...
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"rng": self._rng.bit_generator.state, "obs": self._obs.copy()}
 
-    def load_state_dict(self, state) -> None:
+    def load_state_dict(self, state: StateTree) -> None:
         self._rng.bit_generator.state = state["rng"]
         self._obs = np.array(state["obs"])
 
-    def start(self) -> FloatArray:
+    def start(self) -> ObsArray:
         """First observations [N, 1]."""
         return np.zeros((NUM_ENVS, 1), dtype=np.float32)
 
-    def outcome(
-        self, obs: NDArray[np.float32], actions: NDArray[np.generic]
-    ) -> tuple[NDArray[np.float64], FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
-        """Reward, next (or final) observations [N, 1], terminated and truncated, each for all copies."""
+    def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> Outcome:
         raise NotImplementedError
 
-    def one_step(self, reward):
+    def one_step(self, reward: NDArray[Any]) -> Outcome:
         """An episode of one step with this reward."""
         yes = np.ones(NUM_ENVS, dtype=np.bool_)
         return reward.astype(np.float64), np.zeros((NUM_ENVS, 1), dtype=np.float32), yes, ~yes
@@ -84,17 +88,17 @@ class Probe:
 class ConstantReward(Probe):
     """One step, reward 1: V = 1."""
 
-    def outcome(self, obs, actions):
+    def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> Outcome:
         return self.one_step(np.ones(NUM_ENVS))
 
 
 class RewardByObservation(Probe):
     """One step, reward = observation, -1 or 1: V(o) = o."""
 
-    def start(self):
+    def start(self) -> ObsArray:
         return self._rng.choice([-1.0, 1.0], size=(NUM_ENVS, 1)).astype(np.float32)
 
-    def outcome(self, obs, actions):
+    def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> Outcome:
         return self.one_step(obs)
 
 
@@ -103,12 +107,12 @@ class RewardByImage(RewardByObservation):
 
     observations = Images(shape=(1, 6, 6), highest=255)
 
-    def start(self):
+    def start(self) -> ObsArray:
         images = np.zeros((NUM_ENVS, 1, 6, 6), dtype=np.uint8)
         images[range(NUM_ENVS), 0, self._rng.integers(6, size=NUM_ENVS), self._rng.integers(6, size=NUM_ENVS)] = 255
         return images
 
-    def step(self, actions):
+    def step(self, actions: NDArray[Any]) -> Step:
         right = self._obs[..., 3:].any(axis=(1, 2, 3))
         self._obs, over = self.start(), np.ones(NUM_ENVS, dtype=np.bool_)
         return Step(self._obs, np.where((actions == 1) == right, 1.0, -1.0), over, ~over, self._obs, None)
@@ -117,7 +121,7 @@ class RewardByImage(RewardByObservation):
 class DelayedReward(Probe):
     """Observation 0, then 1, then the end with reward 1: V(1) = 1, V(0) = gamma."""
 
-    def outcome(self, obs, actions):
+    def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> Outcome:
         second = obs == 1
         return second.astype(np.float64), np.ones((NUM_ENVS, 1), dtype=np.float32), second, np.zeros_like(second)
 
@@ -125,14 +129,14 @@ class DelayedReward(Probe):
 class RewardByAction(Probe):
     """One step, action 1 is right."""
 
-    def outcome(self, obs, actions):
+    def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> Outcome:
         return self.one_step(np.where(actions == 1, 1.0, -1.0))
 
 
 class RewardByActionAndObservation(RewardByObservation):
     """One step, the right action is the sign of the observation."""
 
-    def outcome(self, obs, actions):
+    def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> Outcome:
         return self.one_step(np.where((actions == 1) == (obs > 0), 1.0, -1.0))
 
 
@@ -141,7 +145,7 @@ class RewardByEachChoice(RewardByObservation):
 
     actions = MultiDiscreteActions(nvec=(4, 2, 3))
 
-    def outcome(self, obs, actions):
+    def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> Outcome:
         right = np.stack([np.full(NUM_ENVS, 2), obs > 0, np.zeros(NUM_ENVS)], axis=1)
         return self.one_step((actions == right).mean(axis=1))
 
@@ -151,7 +155,7 @@ class RewardByContinuousAction(Probe):
 
     actions = ContinuousActions(size=1)
 
-    def outcome(self, obs, actions):
+    def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> Outcome:
         return self.one_step(-((actions[:, 0] - 0.5) ** 2))
 
 
@@ -170,16 +174,16 @@ class Trapdoors(Probe):
         super().__init__()
         self.reset(0)
 
-    def reset(self, seed):
+    def reset(self, seed: int) -> ObsArray:
         obs = super().reset(seed)
         self._age, self._solid = np.zeros(NUM_ENVS, dtype=np.int64), self._rng.integers(8, size=NUM_ENVS)
         return obs
 
     @property
-    def action_masks(self):
+    def action_masks(self) -> BoolArray | None:
         return np.arange(16) % 8 == self._solid[:, None] if self.masked else None
 
-    def outcome(self, obs, actions):
+    def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> Outcome:
         self._age += 1
         over = (actions % 8 != self._solid) | (self._age == self.length)
         reward = (actions == self._solid).astype(np.float64)
@@ -187,10 +191,10 @@ class Trapdoors(Probe):
         self._solid = self._rng.integers(8, size=NUM_ENVS)
         return reward, np.zeros((NUM_ENVS, 1), dtype=np.float32), over, np.zeros_like(over)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"age": self._age.copy(), "solid": self._solid.copy()}
 
-    def load_state_dict(self, state) -> None:
+    def load_state_dict(self, state: StateTree) -> None:
         super().load_state_dict(state)
         self._age, self._solid = np.array(state["age"]), np.array(state["solid"])
 
@@ -208,17 +212,17 @@ class Cue(Probe):
         super().__init__()
         self.reset(0)
 
-    def reset(self, seed):
+    def reset(self, seed: int) -> ObsArray:
         self._cue, self._age = np.zeros(NUM_ENVS), np.full(NUM_ENVS, self.length)
         self._rng = np.random.default_rng(seed)
         return self._begin(np.ones(NUM_ENVS, dtype=np.bool_))
 
-    def _begin(self, rows):
+    def _begin(self, rows: BoolArray) -> FloatArray:
         cues = self._rng.choice([-1.0, 1.0], size=NUM_ENVS)
         self._cue, self._age = np.where(rows, cues, self._cue), np.where(rows, 0, self._age)
         return np.where(self._age == 0, self._cue, 0.0).astype(np.float32)[:, None]
 
-    def step(self, actions):
+    def step(self, actions: NDArray[Any]) -> Step:
         resetting = self._age == self.length
         self._age += ~resetting
         over = (self._age == self.length) & ~resetting
@@ -228,10 +232,10 @@ class Cue(Probe):
         ignored = resetting if self.resets_in_a_step and resetting.any() else None
         return Step(obs, reward, over, np.zeros_like(over), final if over.any() else None, ignored)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"rng": self._rng.bit_generator.state, "cue": self._cue.copy(), "age": self._age.copy()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: StateTree) -> None:
         self._rng.bit_generator.state = state["rng"]
         self._cue, self._age = np.array(state["cue"]), np.array(state["age"])
 
@@ -249,15 +253,15 @@ class EndlessReward(Probe):
         self._age = np.arange(NUM_ENVS) % self.length
         super().__init__()
 
-    def outcome(self, obs, actions):
+    def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> Outcome:
         self._age += 1
         truncated = self._age >= self.length
         self._age[truncated] = 0
         return obs.astype(np.float64), np.ones((NUM_ENVS, 1), dtype=np.float32), np.zeros_like(truncated), truncated
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"age": self._age.copy()}
 
-    def load_state_dict(self, state) -> None:
+    def load_state_dict(self, state: StateTree) -> None:
         super().load_state_dict(state)
         self._age = np.array(state["age"])

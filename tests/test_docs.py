@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,9 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
 
 
-def follow(page: str) -> dict[str, object]:
+def follow(page: str) -> dict[str, Any]:
     """Do in this folder what `page` says; returns the names that its Python programs leave."""
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for language, text in blocks(page):
         if language == "sh":
             for line in text.replace("\\\n", " ").splitlines():
@@ -68,7 +69,7 @@ def interrupt(record: Path) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def events(run: str) -> list[dict[str, object]]:
+def events(run: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(run, "events.jsonl").read_text().splitlines()]
 
 

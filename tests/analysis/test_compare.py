@@ -76,7 +76,7 @@ def write_arm(folder: Path, returns: dict[int, float] | list[float], **more: Any
     """A run per number, by seed, whose episodes all have that return."""
     for seed, value in returns.items() if isinstance(returns, dict) else enumerate(returns):
         columns = {"episode_return_mean": [value] * 20, "episodes": [1] * 20, "value_loss": [1.0, 2.0] * 10}
-        write_run(folder / f"seed-{seed}", seed, **(columns | more))
+        write_run(folder / f"seed-{seed}", seed, **{**columns, **more})
     return folder
 
 
@@ -108,7 +108,7 @@ class TestStatistics:
 
     def test_a_planted_effect_is_found(self) -> None:
         rng = np.random.default_rng(2)
-        low, high = difference_interval(rng.normal(1.5, 1, 20), rng.normal(0, 1, 20), rng)
+        low, high = difference_interval(rng.normal(1.5, 1, 20).tolist(), rng.normal(0, 1, 20).tolist(), rng)
         assert 0 < low < 1.5 < high < 3
 
     def test_one_value_has_no_interval(self) -> None:
@@ -268,7 +268,8 @@ class TestArms:
     )
     def test_what_is_no_arm(self, tmp_path: Path, second: dict[str, Any], message: str) -> None:
         arm = write_arm(tmp_path / "arm", [1.0])
-        write_run(arm / "other", **({"seed": 1, "value_loss": [1.0] * 20} | second))
+        run: dict[str, Any] = {"seed": 1, "value_loss": [1.0] * 20}
+        write_run(arm / "other", **(run | second))
         with pytest.raises(ArmError, match=message):
             load_arm(arm)
 

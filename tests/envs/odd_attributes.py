@@ -90,7 +90,7 @@ def _spaces(name: str, good: Any, other: Any) -> dict[str, Attributes]:
 
 
 def _complex() -> Any:
-    space = Box(0, 1, (3,))
+    space: Any = Box(0, 1, (3,))
     space.dtype = np.dtype(np.complex64)
     return space
 

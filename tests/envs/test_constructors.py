@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -58,7 +58,7 @@ class Plays(gymnasium.Env[Any, Any]):
 class OnWindows(Plays):
     """Draws on a window alone, and looks whether another mode was asked for."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "ansi"]}
+    metadata = {"render_modes": ["human", "ansi"]}  # noqa: RUF012
 
     def __init__(self, size: int, render_mode: str | None = None) -> None:
         assert render_mode in (None, "human")
@@ -75,8 +75,8 @@ class Blind(Plays):
 def registered() -> Iterator[None]:
     kinds = ("assert", "odd", "base", "gym")
     for kind in kinds:
-        gymnasium.register(f"Raises-{kind}-v0", entry_point=Raises, kwargs={"kind": kind})
-    drawn = (Plays, OnWindows, Blind)
+        gymnasium.register(f"Raises-{kind}-v0", entry_point=cast(Any, Raises), kwargs={"kind": kind})
+    drawn: tuple[Any, ...] = (Plays, OnWindows, Blind)
     for each in drawn:
         gymnasium.register(f"{each.__name__}-v0", entry_point=each)
     yield

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -64,23 +64,19 @@ class Draws(gymnasium.Env[Any, Any]):
         return np.full((4, 4, 3), 255 * abs(self._draw()[0]), dtype=np.uint8)
 
     def _draw(self) -> Any:
-        return np.array(
-            [
-                {
-                    "random": random.random,
-                    "numpy": np.random.random,
-                    "torch": lambda: float(torch.rand(())),
-                    "action space": lambda: sum(self.action_space.sample() << bit for bit in range(30)) / 2**30,
-                    "observation space": lambda: self.observation_space.sample()[0],
-                    "part of a space": lambda: self._parts.sample()["a"][0][0],
-                    "np_random": lambda: self.np_random.random(),
-                    "space within": lambda: self._inner.action_space.sample()[0],
-                    "np_random within": lambda: self._inner.np_random.random(),
-                    "constructor": lambda: self._constant,
-                }[self._kind]()
-            ],
-            dtype=np.float32,
-        )
+        sources: dict[str, Callable[[], Any]] = {
+            "random": random.random,
+            "numpy": np.random.random,
+            "torch": lambda: float(torch.rand(())),
+            "action space": lambda: sum(self.action_space.sample() << bit for bit in range(30)) / 2**30,
+            "observation space": lambda: self.observation_space.sample()[0],
+            "part of a space": lambda: self._parts.sample()["a"][0][0],
+            "np_random": lambda: self.np_random.random(),
+            "space within": lambda: self._inner.action_space.sample()[0],
+            "np_random within": lambda: self._inner.np_random.random(),
+            "constructor": lambda: self._constant,
+        }
+        return np.array([sources[self._kind]()], dtype=np.float32)
 
 
 KINDS = (
@@ -91,7 +87,7 @@ KINDS = (
 
 @pytest.fixture(autouse=True)
 def draws() -> Iterator[None]:
-    gymnasium.register("Draws-v0", entry_point=Draws)
+    gymnasium.register("Draws-v0", entry_point=cast(Any, Draws))
     yield
     del gymnasium.registry["Draws-v0"]
 
@@ -160,7 +156,7 @@ class DrawsAtOnce(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
 def test_a_vector_environment_is_seeded_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
-    gymnasium.register("DrawsAtOnce-v0", entry_point=Draws, vector_entry_point=DrawsAtOnce)
+    gymnasium.register("DrawsAtOnce-v0", entry_point=cast(Any, Draws), vector_entry_point=cast(Any, DrawsAtOnce))
     policies = [trained(make_env("DrawsAtOnce-v0", num_envs=3), seed) for seed in (3, 3, 4)]
     assert policies[0] == policies[1] != policies[2]
 
@@ -171,7 +167,9 @@ def test_what_an_environment_seeds_by_itself_stays_so(monkeypatch: pytest.Monkey
             self.observation_space.seed(7)
             return super().reset(seed=seed)
 
-    monkeypatch.setitem(gymnasium.registry, "Draws-v0", gymnasium.envs.registration.EnvSpec("Draws-v0", Seeds))
+    monkeypatch.setitem(
+        gymnasium.registry, "Draws-v0", gymnasium.envs.registration.EnvSpec("Draws-v0", cast(Any, Seeds))
+    )
     expected = spaces.Box(-1, 1, (1,), seed=7).sample()
     assert made("observation space", "sync").reset(3).tolist() == [expected.tolist()] * 3
 

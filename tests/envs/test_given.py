@@ -242,7 +242,7 @@ def test_final_observations_that_are_missing_are_named(change: Any, message: str
     ],
 )
 def test_the_copy_that_fails_is_named(odd: Any, message: str) -> None:
-    makers = [Walk, functools.partial(Walk, odd=odd)]
+    makers: list[Any] = [Walk, functools.partial(Walk, odd=odd)]
     for env in (SyncVectorEnv(makers), wrappers.RecordEpisodeStatistics(SyncVectorEnv(makers))):
         ours = make_env(env)
         ours.reset(0)
@@ -253,7 +253,7 @@ def test_the_copy_that_fails_is_named(odd: Any, message: str) -> None:
 
 
 def test_the_process_that_fails_is_named_and_closed(capfd: pytest.CaptureFixture[str]) -> None:
-    makers = [Walk, functools.partial(Walk, odd=lambda *right: 1 / 0)]
+    makers: list[Any] = [Walk, functools.partial(Walk, odd=lambda *right: 1 / 0)]
     given = AsyncVectorEnv(makers)
     env = make_env(wrappers.RecordEpisodeStatistics(given))
     env.reset(0)

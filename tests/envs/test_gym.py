@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from esper.envs.base import ContinuousActions, DiscreteActions, Images, MultiDiscreteActions, Step, Vectors
@@ -57,7 +58,7 @@ class Counter(gymnasium.Env[Any, Any]):
 
     def _obs(self) -> Any:
         if len(self.observation_space.shape or ()) == 3:
-            image = np.zeros(self.observation_space.shape, dtype=self.observation_space.dtype)
+            image: Any = np.zeros(self.observation_space.shape or (), dtype=self.observation_space.dtype)
             image[(1, 0, 4) if image.shape[0] < image.shape[2] else (0, 4, 1)] = self.steps
             return image
         return np.array([self.steps], dtype=np.float32)
@@ -65,7 +66,7 @@ class Counter(gymnasium.Env[Any, Any]):
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    gymnasium.register("Counter-v0", entry_point=Counter)
+    gymnasium.register("Counter-v0", entry_point=cast(Any, Counter))
     yield
     del gymnasium.registry["Counter-v0"]
 
@@ -203,7 +204,7 @@ class TestNativeCartPole:
     def test_auto_takes_the_native_version(self) -> None:
         assert isinstance(
             make_env("CartPole-v1", num_envs=2)._env,  # type: ignore[attr-defined]
-            gymnasium.envs.classic_control.cartpole.CartPoleVectorEnv,
+            CartPoleVectorEnv,
         )
 
 
@@ -214,7 +215,8 @@ class TestAsync:
         for env, seen in zip(both, observations, strict=True):
             seen += [env.step(np.array([0, 2])).obs.copy() for _ in range(5)]
             env.close()
-        np.testing.assert_array_equal(*observations)
+        first, second = observations
+        np.testing.assert_array_equal(first, second)
 
 
 def test_an_environment_that_a_module_registers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +264,7 @@ class TestSpaces:
             (spaces.MultiDiscrete([3, 2]), (3, 2), [2, 1], [2, 1]),
             (spaces.MultiDiscrete([3, 2], start=[5, -1]), (3, 2), [2, 1], [7, 0]),
             (
-                spaces.MultiDiscrete([[1, 2, 3], [4, 5, 6]], start=[[0, 0, 0], [10, 20, 30]]),
+                spaces.MultiDiscrete(np.array([[1, 2, 3], [4, 5, 6]]), start=np.array([[0, 0, 0], [10, 20, 30]])),
                 (1, 2, 3, 4, 5, 6),
                 [0, 1, 2, 3, 4, 5],
                 [[0, 1, 2], [13, 24, 35]],
@@ -310,14 +312,15 @@ class TestSpaces:
         kwargs = {"observation_space": spaces.Box(0, highest, shape, dtype=dtype), "length": 2}
         env = make_env("Counter-v0", num_envs=2, env_kwargs=kwargs, vector=vector)
         assert env.spec.observations == Images(shape=seen, highest=highest)
-        images = [env.reset(0), *(step for _ in range(2) for step in [env.step(np.zeros(2, dtype=np.int64))])]
-        first, last = images[0], images[-1].final_obs
+        first, *steps = env.reset(0), *(env.step(np.zeros(2, dtype=np.int64)) for _ in range(2))
+        last = steps[-1].final_obs
+        assert last is not None
         assert first.dtype == last.dtype == np.uint8
         assert first.shape == last.shape == (2, *seen)
         # Counter paints its steps into channel 1, row 0, and into column 4 of it, wherever channels are.
         assert last[0].nonzero()[0].tolist() == [1]
         assert last[0, 1, 0, 4] == min(2, highest)
-        assert not images[-1].obs.any()
+        assert not steps[-1].obs.any()
         env.close()
 
     @pytest.mark.parametrize(

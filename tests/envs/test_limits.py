@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -43,7 +43,7 @@ class Forever(gymnasium.Env[Any, Any]):
 class ForeverTogether(gymnasium.vector.VectorEnv[Any, Any, Any]):
     """The same, all copies at once, without a time limit."""
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs
@@ -61,9 +61,9 @@ class ForeverTogether(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
 @pytest.fixture(autouse=True)
 def environments() -> Iterator[None]:
-    gymnasium.register("Forever-v0", entry_point=Forever)
-    gymnasium.register("Five-v0", entry_point=Forever, max_episode_steps=5)
-    gymnasium.register("Together-v0", entry_point=Forever, vector_entry_point=ForeverTogether)
+    gymnasium.register("Forever-v0", entry_point=cast(Any, Forever))
+    gymnasium.register("Five-v0", entry_point=cast(Any, Forever), max_episode_steps=5)
+    gymnasium.register("Together-v0", entry_point=cast(Any, Forever), vector_entry_point=cast(Any, ForeverTogether))
     yield
     for env in ("Forever-v0", "Five-v0", "Together-v0"):
         del gymnasium.registry[env]
@@ -72,7 +72,8 @@ def environments() -> Iterator[None]:
 def lengths(env: VectorEnv, steps: int) -> list[int]:
     """Of the first copy's episodes, each of which must be truncated, and the last observation kept."""
     env.reset(0)
-    found, length = [], 0
+    found: list[int] = []
+    length = 0
     still = 1 if hasattr(env.spec.actions, "n") else np.zeros((env.spec.num_envs, 1), np.float32)
     for _ in range(steps):
         step = env.step(still if isinstance(still, np.ndarray) else np.ones(env.spec.num_envs, np.int64))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -39,7 +39,7 @@ class Locks(gymnasium.Env[Any, Any]):
     Another action than the allowed one raises. Copies with an odd seed give what `odd` makes of the step and the mask.
     """
 
-    observation_space = spaces.Box(0, 10, (1,))
+    observation_space: spaces.Space[Any] = spaces.Box(0, 10, (1,))
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
     def __init__(
@@ -92,12 +92,13 @@ class Locks(gymnasium.Env[Any, Any]):
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    for kind in (Locks, Late, Shut, Alike, Pushes):
+    kinds: tuple[Any, ...] = (Locks, Late, Shut, Alike, Pushes)
+    for kind in kinds:
         gymnasium.register(f"{kind.__name__}-v0", entry_point=kind)
-    gymnasium.register("AtOnce-v0", entry_point=Locks, vector_entry_point=AtOnce)
+    gymnasium.register("AtOnce-v0", entry_point=cast(Any, Locks), vector_entry_point=cast(Any, AtOnce))
     yield
     del gymnasium.registry["AtOnce-v0"]
-    for kind in (Locks, Late, Shut, Alike, Pushes):
+    for kind in kinds:
         del gymnasium.registry[f"{kind.__name__}-v0"]
 
 
@@ -106,9 +107,14 @@ def make(vector: Any = "sync", num_envs: int = 2, **kwargs: Any) -> VectorEnv:
 
 
 def agent_for(env: VectorEnv, **changes: Any) -> PPOAgent:
-    settings = {"num_envs": env.spec.num_envs, "num_steps": 8, "total_timesteps": 20 * 8 * env.spec.num_envs}
-    network = NetworkConfig(hidden_sizes=(8,))
-    config = PPOConfig(**(settings | {"network": network, "runtime": RuntimeConfig(compile="off")} | changes))
+    settings: dict[str, Any] = {
+        "num_envs": env.spec.num_envs,
+        "num_steps": 8,
+        "total_timesteps": 20 * 8 * env.spec.num_envs,
+        "network": NetworkConfig(hidden_sizes=(8,)),
+        "runtime": RuntimeConfig(compile="off"),
+    }
+    config = PPOConfig(**(settings | changes))
     return PPOAgent(config, env.spec)
 
 

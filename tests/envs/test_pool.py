@@ -42,6 +42,7 @@ def trajectory(env: EnvPoolVectorEnv, seed: int, steps: int = 60) -> list[Any]:
         if isinstance(env.spec.actions, DiscreteActions):
             actions: Any = generator.integers(env.spec.actions.n, size=env.spec.num_envs)
         else:
+            assert isinstance(env.spec.actions, ContinuousActions)
             actions = generator.normal(size=(env.spec.num_envs, env.spec.actions.size)).astype(np.float32)
         outcomes += [[None if part is None else part.tolist() for part in env.step(actions)]]
     return outcomes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -70,8 +70,8 @@ class Old(Breaks):
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     # A time limit is a wrapper of Gymnasium's that would fail at what is to be named.
-    gymnasium.register("Breaks-v0", entry_point=Breaks, max_episode_steps=50)
-    gymnasium.register("Old-v0", entry_point=Old, max_episode_steps=50)
+    gymnasium.register("Breaks-v0", entry_point=cast(Any, Breaks), max_episode_steps=50)
+    gymnasium.register("Old-v0", entry_point=cast(Any, Old), max_episode_steps=50)
     yield
     del gymnasium.registry["Breaks-v0"], gymnasium.registry["Old-v0"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -54,7 +54,7 @@ class DrawsAtOnce(VectorEnv[Any, Any, Any]):
         self.single_observation_space, self.single_action_space = space, spaces.Discrete(2)
 
     def together(self, observations: list[Any]) -> Any:
-        empty = create_empty_array(self.single_observation_space, self.num_envs)
+        empty: Any = create_empty_array(self.single_observation_space, self.num_envs)
         return concatenate(self.single_observation_space, observations, empty)
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
@@ -85,8 +85,8 @@ def make_draws(space: Any, action_space: Any = None) -> Draws:
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    gymnasium.register("Draws-v0", entry_point=make_draws, vector_entry_point=DrawsAtOnce)
-    gymnasium.register("TheirSync-v0", vector_entry_point=their_sync)
+    gymnasium.register("Draws-v0", entry_point=cast(Any, make_draws), vector_entry_point=cast(Any, DrawsAtOnce))
+    gymnasium.register("TheirSync-v0", vector_entry_point=cast(Any, their_sync))
     yield
     del gymnasium.registry["Draws-v0"], gymnasium.registry["TheirSync-v0"]
 
@@ -238,7 +238,7 @@ def test_arrays_of_a_native_version_are_looked_at(wrong: Any, message: str) -> N
         (spaces.Discrete(4, start=-2), [0, 3]),
         (spaces.Discrete(200, start=50, dtype=np.uint8), [0, 199]),
         (spaces.MultiDiscrete([3, 2], start=[1, -1], dtype=np.int32), [[0, 0], [2, 1]]),
-        (spaces.MultiDiscrete([[3, 2]], dtype=np.int8), [[0, 0], [2, 1]]),
+        (spaces.MultiDiscrete(np.array([[3, 2]]), dtype=np.int8), [[0, 0], [2, 1]]),
         (spaces.MultiBinary(2), [[0, 1], [1, 1]]),
         (spaces.Box(-1, 1, (2,), dtype=np.float32), [[-9.0, 0.5], [9.0, 0.1]]),
         (spaces.Box(-1, np.inf, (1, 2), dtype=np.float64), [[-9.0, 0.5], [9.0, 0.1]]),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -30,7 +30,8 @@ KNOWN = sorted(
 
 
 def make(name: str) -> gymnasium.Env[Any, Any]:
-    return flatten_observations(gymnasium.make(name, disable_env_checker=True))
+    env: gymnasium.Env[Any, Any] = flatten_observations(gymnasium.make(name, disable_env_checker=True))
+    return env
 
 
 def walk(env: gymnasium.Env[Any, Any], actions: list[Any]) -> list[Any]:
@@ -90,7 +91,7 @@ class Counter(gymnasium.Env[Any, Any]):
 
 @pytest.fixture(autouse=True)
 def counter() -> Iterator[None]:
-    gymnasium.register("Counter-v0", entry_point=Counter)
+    gymnasium.register("Counter-v0", entry_point=cast(Any, Counter))
     yield
     del gymnasium.registry["Counter-v0"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -57,7 +57,7 @@ class Tells(gymnasium.Env[Any, Any]):
 class Together(gymnasium.vector.VectorEnv[Any, Any, Any]):
     """Episodes of 2 steps; copy 0 succeeds, copy 1 does not, of copy 2 nothing is told."""
 
-    metadata: ClassVar[dict[str, Any]] = {}
+    metadata = {}  # noqa: RUF012
     told: Any = (np.array([1.0, 0.0, 1.0]), np.array([True, True, False]))
 
     def __init__(self, mode: AutoresetMode) -> None:
@@ -82,7 +82,7 @@ class Together(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    gymnasium.register("Tells-v0", entry_point=Tells)
+    gymnasium.register("Tells-v0", entry_point=cast(Any, Tells))
     yield
     del gymnasium.registry["Tells-v0"]
 

@@ -78,10 +78,11 @@ class Steady(gymnasium.Env[Any, Any]):
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    for kind in (Reuses, Steady):
+    kinds: tuple[Any, ...] = (Reuses, Steady)
+    for kind in kinds:
         gymnasium.register(f"{kind.__name__}-v0", entry_point=kind)
     yield
-    for kind in (Reuses, Steady):
+    for kind in kinds:
         del gymnasium.registry[f"{kind.__name__}-v0"]
 
 

@@ -218,7 +218,7 @@ OUTCOMES: dict[str, Value] = {
     "unshown": Value(lambda right: Unshown()),
     "a list": Value(lambda right: list(right), "none"),
     "a named tuple": Value(lambda right: Outcome(*right) if len(right) == 5 else right, "none"),
-    "late": Value(lambda right: (time.sleep(0.05), right)[1], "none"),
+    "late": Value(lambda right: _late(right), "none"),
 }
 
 
@@ -232,6 +232,11 @@ def _frozen(right: Any) -> Any:
     array = np.array(right)
     array.flags.writeable = False
     return array
+
+
+def _late(right: Any) -> Any:
+    time.sleep(0.05)
+    return right
 
 
 def _objects(right: Any) -> Any:

@@ -9,6 +9,7 @@ import probes
 from esper.policies.evaluate import run_episodes
 from esper.simic import CoefficientConfig, NetworkConfig, PPOAgent, PPOConfig, ScheduleConfig
 from esper.simic import train_ppo_vectorized as train
+from esper.simic.nets.distributions import Categorical
 
 GAMMA = 0.9
 
@@ -60,7 +61,9 @@ def test_a_later_reward_is_discounted_once() -> None:
 
 def test_the_rewarded_action_is_found() -> None:
     agent = trained(probes.RewardByAction())
-    probabilities = agent.network.policy(torch.zeros(1, 1)).logits.softmax(-1)
+    policy = agent.network.policy(torch.zeros(1, 1))
+    assert isinstance(policy, Categorical)
+    probabilities = policy.logits.softmax(-1)
     assert probabilities[0, 1] > 0.95
 
 

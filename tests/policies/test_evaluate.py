@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -126,7 +126,7 @@ def saved(folder: Path, env: str) -> None:
 class Sometimes(gymnasium.Env[Any, Any]):
     """Half of the episodes end after 5 steps, the others never."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     observation_space = Box(-1, 1, (4,))
     action_space = Discrete(2)
 
@@ -149,8 +149,8 @@ class Sometimes(gymnasium.Env[Any, Any]):
 @pytest.fixture
 def sometimes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("esper.policies.evaluate.MAX_EPISODE_STEPS", 30)
-    gymnasium.register("Sometimes-v0", entry_point=Sometimes)
-    gymnasium.register("Ever-v0", entry_point=Sometimes, kwargs={"share": 0.0})
+    gymnasium.register("Sometimes-v0", entry_point=cast(Any, Sometimes))
+    gymnasium.register("Ever-v0", entry_point=cast(Any, Sometimes), kwargs={"share": 0.0})
     yield
     del gymnasium.registry["Sometimes-v0"], gymnasium.registry["Ever-v0"]
 

@@ -23,7 +23,7 @@ from esper.policies.policy import Policy, load_policy, save_policy
 from esper.scripts.train import main
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 
-ACTIONS = [DiscreteActions(n=3), ContinuousActions(size=2)]
+ACTIONS: list[Actions] = [DiscreteActions(n=3), ContinuousActions(size=2)]
 KINDS = ["discrete", "continuous"]
 # One value of each of two choices, of three values and of two, whatever the weights are.
 ALLOWED = torch.tensor([[False, False, True, True, False], [True, False, False, False, True]])
@@ -39,7 +39,7 @@ def saved(folder: Path, actions: Actions, *, shared: bool = False) -> Policy:
     agent.network.normalizer.update(observations(50))
     # The first policy is near uniform: it would hardly tell observations apart.
     with torch.no_grad():
-        agent.network.actor[-1].weight.mul_(100)
+        agent.network.actor[-1].get_parameter("weight").mul_(100)
     save_policy(folder, agent, EnvConfig())
     return load_policy(folder)
 
@@ -79,7 +79,7 @@ def test_images_and_memory(tmp_path: Path, lstm_size: int | None, normalize: boo
     seen = Images(shape=(2, 6, 6), highest=9)
     agent = PPOAgent(config, EnvSpec(num_envs=4, observations=seen, actions=ACTIONS[0]), seed=1)
     with torch.no_grad():
-        agent.network.actor[-1].weight.mul_(100)
+        agent.network.actor[-1].get_parameter("weight").mul_(100)
     save_policy(tmp_path, agent, EnvConfig())
     policy = load_policy(tmp_path)
     export_policy(policy, tmp_path / "policy.pt2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -194,7 +194,7 @@ class Infinite(gymnasium.Env[Any, Any]):
 
 @pytest.fixture
 def infinite() -> Iterator[str]:
-    gymnasium.register("Infinite-v0", entry_point=Infinite)
+    gymnasium.register("Infinite-v0", entry_point=cast(Any, Infinite))
     yield "Infinite-v0"
     del gymnasium.registry["Infinite-v0"]
 

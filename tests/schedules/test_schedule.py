@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -20,8 +22,8 @@ from esper.schedules import (
 from esper.settings.options import ConfigError
 
 
-def rates(total: int, upto: int | None = None, **parameters: object) -> list[float]:
-    schedule = make_schedule(ScheduleConfig(**parameters), total)  # type: ignore[arg-type]
+def rates(total: int, upto: int | None = None, **parameters: Any) -> list[float]:
+    schedule = make_schedule(ScheduleConfig(**parameters), total)
     return [schedule(update) for update in range(total if upto is None else upto)]
 
 
@@ -251,7 +253,7 @@ def piecewise(draw: st.DrawFn) -> Schedule:
 def schedules(draw: st.DrawFn) -> Schedule:
     total = draw(st.integers(12, 400))
     decay = draw(st.sampled_from([name for name in SHAPES if name != "piecewise"]))
-    parameters: dict[str, object] = {
+    parameters: dict[str, Any] = {
         "peak": draw(st.floats(1e-7, 10.0)),
         "decay": decay,
         "delay": draw(st.integers(0, total // 4)),
@@ -268,7 +270,7 @@ def schedules(draw: st.DrawFn) -> Schedule:
         parameters["min_ratio"] = draw(st.floats(0.01 if decay == "exponential" else 0.0, 1.0))
     if decay in ("step", "multistep"):
         parameters["gamma"] = draw(st.floats(0.01, 0.99))
-    parameters |= {
+    own: dict[str, dict[str, Any]] = {
         "step": {"step_size": draw(st.integers(1, total))},
         "multistep": {"milestones": tuple(range(total // 2, total, draw(st.integers(1, 50))))},
         "wsd": {
@@ -277,8 +279,9 @@ def schedules(draw: st.DrawFn) -> Schedule:
         },
         "polynomial": {"power": draw(st.floats(0.1, 5))},
         "cosine_restarts": {"cycles": draw(st.integers(1, 3)), "cycle_decay": draw(st.floats(0.1, 1.0))},
-    }.get(decay, {})
-    return make_schedule(ScheduleConfig(**parameters), total)  # type: ignore[arg-type]
+    }
+    parameters |= own.get(decay, {})
+    return make_schedule(ScheduleConfig(**parameters), total)
 
 
 class TestProperties:
@@ -353,10 +356,10 @@ class TestProperties:
             assert schedule(update) == 0.0
 
 
-def torch_rates(make: object, total: int, peak: float) -> list[float]:
+def torch_rates(make: Callable[[torch.optim.Optimizer], Any], total: int, peak: float) -> list[float]:
     """The rates a torch scheduler sets, stepped update by update."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
-    scheduler = make(optimizer)  # type: ignore[operator]
+    scheduler = make(optimizer)
     seen = []
     for _ in range(total):
         seen.append(optimizer.param_groups[0]["lr"])
@@ -381,12 +384,12 @@ class TestOtherLibraries:
         ],
         ids=["cosine", "cosine with floor", "linear", "step", "exponential"],
     )
-    def test_equals_torch_sequential(self, parameters: dict[str, object], decay_scheduler: object) -> None:
+    def test_equals_torch_sequential(self, parameters: dict[str, Any], decay_scheduler: Any) -> None:
         warmup = 10
 
         def make(optimizer: torch.optim.Optimizer) -> SequentialLR:
             rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
-            return SequentialLR(optimizer, [rise, decay_scheduler(optimizer)], milestones=[warmup])  # type: ignore[operator]
+            return SequentialLR(optimizer, [rise, decay_scheduler(optimizer)], milestones=[warmup])
 
         expected = torch_rates(make, 50, 3e-4)
         assert rates(50, peak=3e-4, warmup_steps=warmup, **parameters) == pytest.approx(expected, rel=1e-9, abs=1e-15)

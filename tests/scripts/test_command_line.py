@@ -173,7 +173,7 @@ class TestBeyondTheEnd:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], expected: list[str]
     ) -> None:
         for command in ("schedule", "ppo"):
-            given = [*SMALL, "--no-picture", *flags, "--run-dir", tmp_path / "run"]
+            given: tuple[str | Path, ...] = (*SMALL, "--no-picture", *flags, "--run-dir", tmp_path / "run")
             status, out, err = esper(capsys, command, *given)
             assert (status, err) == (0, "")
             assert [line for line in out.splitlines() if "not reached" in line] == expected
@@ -214,7 +214,7 @@ class TestOutput:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "mine.toml").write_text('env = "Acrobot-v1"\ngamma = 0.5\n')
-        config = ["--config", tmp_path / "mine.toml"]
+        config = ("--config", tmp_path / "mine.toml")
         status, out, _ = esper(capsys, "ppo", *config, "--value-lr", "2e-3", "--print-config")
         lines = out.splitlines()
         assert status == 0

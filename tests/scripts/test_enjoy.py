@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -23,7 +23,7 @@ from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 class Shown(gymnasium.Env[Any, Any]):
     """Episodes of 3 steps; each step's reward is the rate at which the environment thinks it is drawn."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human"], "render_fps": 500}
+    metadata = {"render_modes": ["human"], "render_fps": 500}  # noqa: RUF012
     observation_space = Box(-1, 1, (4,))
     action_space = Discrete(2)
 
@@ -42,7 +42,7 @@ class Shown(gymnasium.Env[Any, Any]):
 
 
 class Blind(Shown):
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012
 
 
 class Broken(Shown):
@@ -53,13 +53,14 @@ class Broken(Shown):
 @pytest.fixture(autouse=True)
 def environments(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    for kind in (Shown, Blind, Broken):
+    kinds: tuple[Any, ...] = (Shown, Blind, Broken)
+    for kind in kinds:
         gymnasium.register(f"{kind.__name__}-v0", entry_point=kind)
     yield
     import pygame
 
     pygame.display.quit()
-    for kind in (Shown, Blind, Broken):
+    for kind in kinds:
         del gymnasium.registry[f"{kind.__name__}-v0"]
 
 
@@ -98,8 +99,8 @@ def test_steps_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
         slept.append(seconds)
         now[0] += seconds
 
-    monkeypatch.setattr(window.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(window.time, "sleep", sleep)
+    monkeypatch.setattr("esper.envs.window.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("esper.envs.window.time.sleep", sleep)
     env = window.Paced(Shown("human"), 2.0)
     env.reset(seed=0)
     env.step(0)

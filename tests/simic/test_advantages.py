@@ -9,7 +9,9 @@ REWARDS, VALUES = [1.0, 2.0, 3.0], [0.5, 1.0, 2.0]
 NEXT_VALUES = [1.0, 2.0, 4.0]
 
 
-def gae(terminated: list[bool], truncated: list[bool], next_values: list[float] = NEXT_VALUES) -> tuple[list, list]:
+def gae(
+    terminated: list[bool], truncated: list[bool], next_values: list[float] = NEXT_VALUES
+) -> tuple[list[float], list[float]]:
     columns = [torch.tensor(column).unsqueeze(1) for column in (REWARDS, VALUES, next_values, terminated, truncated)]
     advantages, returns = compute_gae(*columns, gamma=0.5, gae_lambda=0.5)
     return advantages.squeeze(1).tolist(), returns.squeeze(1).tolist()

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import probes
+from esper.envs.base import Step
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 from esper.simic import train_ppo_vectorized as train
 from esper.simic.nets.recurrent import Lstm, Sequences
@@ -27,7 +29,7 @@ class FaultyCue(probes.Cue):
         self._faults, self._steps = faults, 0
         super().__init__(resets_in_a_step=True)
 
-    def step(self, actions):
+    def step(self, actions: NDArray[Any]) -> Step:
         self._steps += 1
         step = super().step(actions)
         if self._steps in self._faults:
@@ -41,7 +43,8 @@ def run(env: probes.Probe, **changes: Any) -> tuple[PPOAgent, list[Event]]:
     settings = {"num_envs": probes.NUM_ENVS, "num_steps": 8, "num_minibatches": 2, "normalize_rewards": True, **changes}
     network = {"hidden_sizes": (8,), "normalize_observations": True} | settings.pop("network", {})
     config = PPOConfig(**settings, total_timesteps=12 * 64, network=NetworkConfig(**network))
-    agent, events = PPOAgent(config, env.spec, seed=1), []
+    agent = PPOAgent(config, env.spec, seed=1)
+    events: list[Event] = []
     train(agent, env, on_event=events.append)
     assert all(tensor.isfinite().all() for tensor in agent.network.state_dict().values())
     assert all(tensor.isfinite().all() for tensor in agent.reward_scaler.state_dict().values())
@@ -100,7 +103,7 @@ class TestRecurrentState:
         agent, acted = PPOAgent(config, env.spec, seed=1), []
         collector, rollout, unroll = make_collector(agent, env, 1), agent.allocate_rollout(), agent.network.unroll
 
-        def listening(obs: Tensor, sequences: Sequences) -> tuple[Tensor, ...]:
+        def listening(obs: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor, Tensor]:
             result = unroll(obs, sequences)
             acted.append(result[0][:, 0])
             return result

@@ -121,7 +121,7 @@ class TestUpdate:
 
     def test_what_is_undone_leaves_it_as_it_was(self, engine: RuntimeConfig) -> None:
         for every in ("update", "minibatch"):
-            feedback = FeedbackConfig(target=1e-6, every=every)  # type: ignore[arg-type]
+            feedback = FeedbackConfig(target=1e-6, every=every)
             agent = make_agent(runtime=engine, policy_lr=1e38, policy_lr_kl=feedback, value_lr=1e-3)
             assert agent.update(collected(agent)).fault is not None
             assert agent.updater.feedback.values() == {"policy": 1.0, "value": 1.0}
@@ -244,4 +244,4 @@ def test_a_target_that_target_kl_hides_is_refused() -> None:
         ConfigError, match=r"value_lr_kl_target = 0\.01: .* at most target_kl, whose lowest value is 0\.005"
     ):
         PPOConfig(target_kl=falling, value_lr_kl=RULE)
-    PPOConfig(target_kl=0.01, value_lr_kl=RULE)
+    PPOConfig(target_kl=LimitConfig(peak=0.01), value_lr_kl=RULE)

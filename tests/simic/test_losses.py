@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from esper.schedules import LimitConfig
 from esper.simic.config import PPOConfig
 from esper.simic.losses import Coefficients, Minibatch, ppo_loss
 from esper.simic.metrics import COLUMNS
@@ -50,7 +51,7 @@ def test_value_clipping_takes_the_larger_error() -> None:
     # Moves of 0.5 are cut to 0.25: 1.75 and 3.75, whose errors 0.75 and 1.75 are smaller, so nothing changes.
     assert loss([1.0, 1.0], [0.0, 0.0], value_clip_coef=0.25)[1]["value_loss"].item() == pytest.approx(1.25)
     # The other way round the clipped error is the larger one and the value gets no credit for its move.
-    config = PPOConfig(value_clip_coef=0.25, normalize_advantages=False)
+    config = PPOConfig(value_clip_coef=LimitConfig(peak=0.25), normalize_advantages=False)
     zero = torch.zeros(1)
     minibatch = Minibatch(zero, zero, zero, torch.tensor([3.0]), zero, torch.tensor([1.0]))
     evaluation = Evaluation(zero, zero, torch.tensor([2.0]))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import probes
+from esper.envs.base import ObsArray
+from esper.schedules import CoefficientConfig
 from esper.settings.options import ConfigError
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig, make_schedule
 from esper.simic import train_ppo_vectorized as train
-from esper.simic.config import CoefficientConfig
 from esper.simic.metrics import explained_variance
 from esper.simic.vectorized import Training
 from esper.system.seeding import host_generator, integer_seed
@@ -22,8 +26,8 @@ VALUE = ScheduleConfig(peak=1e-3, warmup_frac=0.2, decay="linear")
 UPDATES = 20
 
 
-def config(**changes: object) -> PPOConfig:
-    settings: dict[str, object] = {
+def config(**changes: Any) -> PPOConfig:
+    settings: dict[str, Any] = {
         "num_envs": probes.NUM_ENVS,
         "num_steps": 4,
         "update_epochs": 1,
@@ -35,7 +39,7 @@ def config(**changes: object) -> PPOConfig:
         "network": NetworkConfig(hidden_sizes=(8,)),
         "runtime": RuntimeConfig(compile="off"),
     }
-    return PPOConfig(**(settings | changes))  # type: ignore[arg-type]
+    return PPOConfig(**(settings | changes))
 
 
 def run(agent: PPOAgent, env: probes.Probe | None = None) -> list[UpdateCompleted]:
@@ -58,12 +62,13 @@ def test_a_callback_gets_completed_updates_alone() -> None:
     class Broken(probes.ConstantReward):
         steps = 0
 
-        def outcome(self, obs, actions):
+        def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> probes.Outcome:
             self.steps += 1
-            reward, *rest = super().outcome(obs, actions)
-            return (reward * (float("nan") if self.steps == 9 else 1.0), *rest)
+            reward, final_obs, terminated, truncated = super().outcome(obs, actions)
+            return reward * (float("nan") if self.steps == 9 else 1.0), final_obs, terminated, truncated
 
-    events, updates = [], []
+    events: list[Event] = []
+    updates: list[UpdateCompleted] = []
     env = Broken()
     train(agent_for(config(), env=env), env, on_event=events.append, on_update=updates.append)
     assert [type(event).__name__ for event in events].count("UpdateSkipped") == 1
@@ -110,11 +115,12 @@ class TestExplainedVariance:
         """Values that learn much too fast, and jump about by more than the reward does."""
 
         class Rewards(probes.ConstantReward):
-            def outcome(self, obs, actions):
-                reward, *rest = super().outcome(obs, actions)
-                return (reward + self._rng.choice([-0.001, 0.001], size=probes.NUM_ENVS), *rest)
+            def outcome(self, obs: NDArray[Any], actions: NDArray[Any]) -> probes.Outcome:
+                reward, final_obs, terminated, truncated = super().outcome(obs, actions)
+                reward = reward + self._rng.choice([-0.001, 0.001], size=probes.NUM_ENVS)
+                return reward, final_obs, terminated, truncated
 
-            def start(self):
+            def start(self) -> ObsArray:
                 return self._rng.normal(size=(probes.NUM_ENVS, 1)).astype(np.float32)
 
         env = Rewards()
@@ -189,7 +195,7 @@ class TestRates:
         assert [event.lr["shared"] for event in events[:2]] == expected
 
     def test_coefficients_follow_their_schedules(self) -> None:
-        linear = {"decay": "linear", "min_ratio": 0.5}
+        linear: dict[str, Any] = {"decay": "linear", "min_ratio": 0.5}
         settings = config(
             clip_coef=CoefficientConfig(peak=0.2, **linear), entropy_coef=CoefficientConfig(peak=0.01, **linear)
         )
@@ -297,10 +303,10 @@ def comparable(event: Event) -> dict[str, object]:
 class TestInitialization:
     def test_is_orthogonal_with_a_small_policy_head(self) -> None:
         agent = agent_for(config(network=NetworkConfig(hidden_sizes=(8, 8))))
-        hidden, head = agent.network.actor[2].weight, agent.network.actor[-1].weight
+        hidden, head = (agent.network.actor[layer].get_parameter("weight") for layer in (2, -1))
         torch.testing.assert_close(hidden @ hidden.T, 2 * torch.eye(8))
         torch.testing.assert_close(head @ head.T, 1e-4 * torch.eye(2), atol=1e-9, rtol=1e-4)
-        assert agent.network.actor[2].bias.eq(0).all()
+        assert agent.network.actor[2].get_parameter("bias").eq(0).all()
 
 
 class TestSeeding:

@@ -1,5 +1,7 @@
 """What holds for one update: rates and phases by parameter group, coefficients, and what a checkpoint holds of them."""
 
+from typing import Any
+
 import pytest
 
 from esper.schedules import CoefficientConfig, LimitConfig, ScheduleConfig
@@ -15,8 +17,8 @@ ENTROPY = CoefficientConfig(peak=0.01, delay=2)
 APART, TOGETHER = ("policy", "value"), ("policy", "value", "shared")
 
 
-def schedules(groups: tuple[str, ...] = APART, start: int = 0, updates: int = 4, **settings: object) -> RateSchedules:
-    config = PPOConfig(policy_lr=POLICY, value_lr=VALUE, clip_coef=CLIP, entropy_coef=ENTROPY, **settings)  # type: ignore[arg-type]
+def schedules(groups: tuple[str, ...] = APART, start: int = 0, updates: int = 4, **settings: Any) -> RateSchedules:
+    config = PPOConfig(policy_lr=POLICY, value_lr=VALUE, clip_coef=CLIP, entropy_coef=ENTROPY, **settings)
     return RateSchedules(config, groups, Horizon(start=start, updates=updates))
 
 
@@ -99,7 +101,7 @@ def test_a_schedule_longer_than_the_horizon_is_refused_by_the_name_of_its_settin
 
 def test_limits_have_schedules_where_there_are_limits() -> None:
     # From 0.2 to half of it, an eighth of the way an update; from 0.03 by a third of a third.
-    limits = {
+    limits: dict[str, Any] = {
         "value_clip_coef": LimitConfig(peak=0.2, decay="linear", min_ratio=0.5),
         "target_kl": LimitConfig(peak=0.03, decay="piecewise", points=((0, 0.03), (3, 0.01))),
     }

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
 
 import probes
-from esper.envs.base import EnvError
+from esper.envs.base import EnvError, Step
 from esper.envs.config import EnvConfig
 from esper.policies.evaluate import evaluate
 from esper.policies.policy import Policy
@@ -44,7 +45,7 @@ class Observed(probes.ConstantReward):
         self.look = look
         self.seen: list[int] = []
 
-    def step(self, actions):
+    def step(self, actions: NDArray[Any]) -> Step:
         self.seen.append(torch.get_num_threads())
         self.look()
         return super().step(actions)
@@ -154,11 +155,11 @@ class Counting(gymnasium.Env[Any, Any]):
     def __init__(self) -> None:
         self.seen.append(torch.get_num_threads())
 
-    def reset(self, *, seed=None, options=None):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         self.steps = 0
         return np.zeros(1, np.float32), {}
 
-    def step(self, action):
+    def step(self, action: Any) -> Any:
         self.seen.append(torch.get_num_threads())
         self.steps += 1
         if len(self.seen) > self.raises:
@@ -169,7 +170,7 @@ class Counting(gymnasium.Env[Any, Any]):
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Counting]]:
     monkeypatch.setattr(Counting, "seen", [])
-    gymnasium.register("Counting-v0", entry_point=Counting)
+    gymnasium.register("Counting-v0", entry_point=cast(Any, Counting))
     yield Counting
     del gymnasium.registry["Counting-v0"]
 

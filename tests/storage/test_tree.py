@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from esper.storage.tree import TreeError, check_form, differences, merge, split
 
-TREE = {
+TREE: dict[str, Any] = {
     "count": 3,
     "agent": {"weights": torch.arange(4.0), "empty": {}, "generator": {"state": 2**100}},
     "env": {"steps": np.array([1, 2]), "none": None},

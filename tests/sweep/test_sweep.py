@@ -56,7 +56,7 @@ class TestLocal:
     def test_a_killed_run_goes_on_and_ends_where_it_would_have_ended(self, tmp_path: Path) -> None:
         jobs = make(tmp_path / "sweep")
         launcher, board = LocalLauncher(2), Board(jobs)
-        killed = []
+        killed: list[Job] = []
 
         def kill_one(board: Board, ended: Job | None) -> None:
             for child in launcher._children:

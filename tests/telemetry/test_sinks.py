@@ -89,8 +89,8 @@ class TestRecord:
         assert record["episode_length_mean"] == 10
 
     def test_names(self) -> None:
-        events = [started(), update(), UpdateSkipped(update=0, env_steps=1, cause="x", non_finite=True)]
-        assert [event_name(type(event)) for event in events] == ["run_started", "update_completed", "update_skipped"]
+        kinds: list[type] = [RunStarted, UpdateCompleted, UpdateSkipped]
+        assert [event_name(kind) for kind in kinds] == ["run_started", "update_completed", "update_skipped"]
 
     def test_file_has_whole_lines_while_the_run_goes_on(self, tmp_path: Path) -> None:
         sink = JsonlRecord(tmp_path / "events.jsonl")

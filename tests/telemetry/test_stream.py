@@ -54,12 +54,19 @@ class Kept:
 
 
 def debug_snapshot() -> DebugSnapshot:
-    place = {"update": 0, "env_steps": 1, "lr": {}, "lr_phase": {}, "schedule_update": 0, "schedule_total_updates": 1}
-    return DebugSnapshot(**place, minibatch={"loss": [1.0, None]})
+    return DebugSnapshot(
+        update=0,
+        env_steps=1,
+        lr={},
+        lr_phase={},
+        schedule_update=0,
+        schedule_total_updates=1,
+        minibatch={"loss": [1.0, None]},
+    )
 
 
-def stream(folder: Path, level: str = "normal", **sinks: Any) -> Telemetry:
-    config = TelemetryConfig(telemetry=level, snapshot_every=2)  # type: ignore[arg-type]
+def stream(folder: Path, level: Any = "normal", **sinks: Any) -> Telemetry:
+    config = TelemetryConfig(telemetry=level, snapshot_every=2)
     return Telemetry(config, JsonlRecord(folder / "events.jsonl"), **sinks)
 
 
@@ -180,7 +187,7 @@ class TestFailures:
 class TestAnalytics:
     def test_statistics_by_hand(self) -> None:
         analytics = Analytics(snapshot_every=3)
-        found = []
+        found: list[Event] = []
         for index, loss in enumerate((1.0, np.e, 1.0)):
             found += analytics.see(to_record(update(index, value_loss=float(loss), approx_kl=0.01 * (index + 1))))
         (snapshot,) = found
@@ -210,7 +217,7 @@ class TestAnalytics:
 
     def test_going_on_from_the_record_changes_nothing(self, tmp_path: Path) -> None:
         losses = np.random.default_rng(0).lognormal(0, 3, 60)
-        events = [started(), *(update(index, value_loss=float(loss)) for index, loss in enumerate(losses))]
+        events: list[Event] = [started(), *(update(index, value_loss=float(loss)) for index, loss in enumerate(losses))]
         whole, parts = tmp_path / "whole", tmp_path / "parts"
         for folder, pieces in ((whole, [events]), (parts, [events[:31], events[31:]])):
             folder.mkdir()
@@ -253,7 +260,7 @@ class TestAnomalies:
             ({"value_loss": 99.0}, {"value_loss": 101.0}, "value_loss_spike", 101.0),
         ],
     )
-    def test_each_has_its_limit(self, calm: dict[str, float], wild: dict[str, float], kind: str, value: float) -> None:
+    def test_each_has_its_limit(self, calm: dict[str, Any], wild: dict[str, Any], kind: str, value: float) -> None:
         detector = AnomalyDetector()
         detector.see(to_record(started(total_updates=100)))
         for index in range(50):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from esper.runs.checkpoint.folder import (
 )
 from esper.storage.store import CorruptError, StoreError
 
-TREE = {"step": 7, "rng": 2**90, "net": {"w": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)}}
+TREE: dict[str, Any] = {"step": 7, "rng": 2**90, "net": {"w": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)}}
 
 
 @pytest.fixture

@@ -51,7 +51,11 @@ class TestWriting:
     def test_goes_on_in_the_background_and_is_announced_once(self, tmp_path: Path) -> None:
         keeper = CheckpointKeeper(tmp_path, CheckpointConfig())
         may_write = threading.Event()
-        assert keeper.save(1, {"x": 1}, before=lambda: may_write.wait(60) and None) is None
+
+        def before() -> None:
+            may_write.wait(60)
+
+        assert keeper.save(1, {"x": 1}, before=before) is None
         assert keeper.finished() is None
         assert checkpoints_in(tmp_path) == []
         may_write.set()
@@ -92,7 +96,11 @@ class TestWriting:
     def test_tells_that_it_is_done_without_being_waited_for(self, tmp_path: Path) -> None:
         keeper = CheckpointKeeper(tmp_path, CheckpointConfig())
         may_write = threading.Event()
-        keeper.save(4, {"x": 1}, before=lambda: may_write.wait(60) and None)
+
+        def before() -> None:
+            may_write.wait(60)
+
+        keeper.save(4, {"x": 1}, before=before)
         (writer,) = [thread for thread in threading.enumerate() if thread.name == "checkpoint"]
         # The program must be able to end at once.
         assert writer.daemon

@@ -158,7 +158,8 @@ def rows(strength: int = 2, *, without: Mapping[str, tuple[str, ...]] | None = N
 
 def settings_of(row: Row) -> dict[str, Any]:
     """The settings that `row` stands for."""
-    settings, env_kwargs = dict(SETTINGS), {}
+    settings = dict(SETTINGS)
+    env_kwargs: dict[str, Any] = {}
     for name, level in row.items():
         chosen = dict(FACTORS[name][level])
         env_kwargs |= chosen.pop("_env", {})

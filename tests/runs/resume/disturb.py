@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -109,8 +109,9 @@ class Case:
     output: str = "file"
 
 
-def signalled(*numbers: signal.Signals) -> Callable[[BaseProcess, Path, random.Random], None]:
+def signalled(*numbers: signal.Signals, after: float = 0.0) -> Callable[[BaseProcess, Path, random.Random], None]:
     def act(process: BaseProcess, run_dir: Path, rng: random.Random) -> None:
+        time.sleep(after)
         for number in numbers:
             os.kill(process.pid or 0, number)
 
@@ -149,7 +150,7 @@ def full_disk(rng: random.Random) -> None:
         if left[0] < 0:
             raise OSError(28, "No space left on device")
 
-    tensorboard.TensorBoardSink._write = staticmethod(write)  # type: ignore[assignment]
+    tensorboard.TensorBoardSink._write = staticmethod(write)  # type: ignore[method-assign]
 
 
 def failing_sink(rng: random.Random) -> None:
@@ -199,7 +200,7 @@ CASES: dict[str, Callable[[random.Random], Case]] = {
         ends=(143, "interrupted"),
         flags=("--vector", rng.choice(["sync", "async"])),
         env={"call": "step", "what": "hang", "after": rng.randint(100, 1000)},
-        act=lambda process, run_dir, rng: (time.sleep(1.5), signalled(signal.SIGTERM)(process, run_dir, rng))[1],
+        act=signalled(signal.SIGTERM, after=1.5),
     ),
     "environment raises": lambda rng: Case(
         ends=(1, "failed"),
@@ -237,7 +238,7 @@ def child(arguments: list[str], case: str, seed: int, out: str, err: str) -> Non
     made = CASES[case](rng)
     if "--resume" not in arguments and made.patch is not None:
         made.patch(rng)
-    gymnasium.register("Disturbed-v0", entry_point=Disturbed)
+    gymnasium.register("Disturbed-v0", entry_point=cast(Any, Disturbed))
     raise SystemExit(main(arguments))
 
 

@@ -41,7 +41,7 @@ def mutate_bytes(data: bytearray, rng: random.Random) -> None:
 def mutate_json(value: Any, rng: random.Random) -> None:
     """Change one thing, somewhere below `value`."""
     while True:
-        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        keys: list[Any] = list(value) if isinstance(value, dict) else list(range(len(value)))
         if not keys:
             return
         key = rng.choice(keys)

@@ -108,7 +108,7 @@ class RunTarget:
             if not lines:
                 break
         (self._copy / "events.jsonl").write_bytes(b"".join(lines))
-        uses = {
+        uses: dict[str, Callable[[], object]] = {
             "report": self._report,
             "compare": self._compare,
             "resume": self._go_on,

@@ -52,7 +52,7 @@ class _NewProcess(subprocess.Popen[str]):
     def wait_for_success(self) -> None:
         self.wait(timeout=DEADLINE)
         self._errors.seek(0)
-        assert self.returncode == 0, f"{' '.join(map(str, self.args))}: {self.returncode}: {self._errors.read()}"
+        assert self.returncode == 0, f"{self.args!r}: {self.returncode}: {self._errors.read()}"
 
 
 def in_a_new_process(flags: tuple[str, ...]) -> Started:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -144,4 +144,4 @@ class MixedVector(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._over = np.array(state["over"])
 
 
-gymnasium.register("Mixed-v0", entry_point=Mixed, vector_entry_point=MixedVector)
+gymnasium.register("Mixed-v0", entry_point=cast(Any, Mixed), vector_entry_point=cast(Any, MixedVector))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -104,7 +104,7 @@ def test_one_with_undone_updates_is_refused_by_name(
     (tmp_path / "faulty.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
-    gymnasium.register("Faulty-v0", entry_point=Faulty)
+    gymnasium.register("Faulty-v0", entry_point=cast(Any, Faulty))
     before = files_in(run)
     with pytest.raises(SystemExit) as exit:
         main(["ppo", "--resume", str(run), "--env", "faulty:Faulty-v0", "--resume-schedule", mode, "--quiet"])

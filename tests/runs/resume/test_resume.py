@@ -9,7 +9,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -144,7 +144,7 @@ class Fork(gymnasium.Env[Any, Any]):
 
 def test_action_masks_go_on_across_the_end_of_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
-    gymnasium.register("Fork-v0", entry_point=Fork)
+    gymnasium.register("Fork-v0", entry_point=cast(Any, Fork))
     # A checkpoint after 3 rollouts of 16 steps is within an episode, one after 5 between two.
     whole = train(tmp_path / "whole", "--env", "Fork-v0", "--checkpoint-every", "1", updates=7)
     for number in (3, 5):
@@ -177,7 +177,7 @@ def test_rates_go_on_without_a_jump_for_every_shape(decay: str, tmp_path: Path) 
     parameters = dict(SHAPES[decay])
     if decay != "piecewise":
         parameters |= {"peak": 1e-3, "warmup_steps": 1}
-    schedule = make_schedule(ScheduleConfig(decay=decay, **parameters), 6)  # type: ignore[arg-type]
+    schedule = make_schedule(ScheduleConfig(decay=decay, **parameters), 6)
     flags = ["--lr-decay", decay, *(() if decay == "piecewise" else ("--lr-warmup-steps", "1"))]
     for name, value in SHAPES[decay].items():
         text = value
@@ -707,7 +707,7 @@ class Odd(gymnasium.Env[Any, Any]):
 def odd(monkeypatch: pytest.MonkeyPatch) -> type[Odd]:
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     monkeypatch.setattr(Odd, "held", None)
-    gymnasium.register("Odd-v0", entry_point=Odd)
+    gymnasium.register("Odd-v0", entry_point=cast(Any, Odd))
     return Odd
 
 
@@ -797,7 +797,7 @@ def test_memory_that_is_not_there_without_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
-    gymnasium.register("Greedy-v0", entry_point=Greedy)
+    gymnasium.register("Greedy-v0", entry_point=cast(Any, Greedy))
     with pytest.raises(SystemExit) as exit:
         train(tmp_path / "run", "--env", "Greedy-v0")
     assert exit.value.code == 1

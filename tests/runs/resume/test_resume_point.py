@@ -237,7 +237,7 @@ class TestSettings:
 
     def test_schedules_may_with_a_new_horizon(self, run: Path) -> None:
         for mode in ("extend", "restart"):
-            now = self.now(run, mode, policy_lr=0.002, value_lr_decay="linear", shared_lr="min")  # type: ignore[arg-type]
+            now = self.now(run, mode, policy_lr=0.002, value_lr_decay="linear", shared_lr="min")
             assert now == settings(policy_lr=0.002, value_lr_decay="linear", shared_lr="min")
 
     def test_every_other_difference_is_listed(self, run: Path) -> None:
@@ -293,7 +293,8 @@ def test_episodes_are_kept_where_there_are_some_and_nobody_asks_for_fresh_ones(r
         at = ResumePoint(run_dir=run, checkpoint=point.checkpoint, state=state, config=point.config)
         return Resume(point=at, fresh_episodes=fresh).keeps_episodes
 
-    there, gone = ({"training": {"environment": environment}} for environment in ({}, None))
+    there: dict[str, Any] = {"training": {"environment": {}}}
+    gone: dict[str, Any] = {"training": {"environment": None}}
     assert keeps(there, False)
     assert not keeps(there, True)
     assert not keeps(gone, False)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -183,7 +183,7 @@ class Faulty(gymnasium.Env[Any, Any]):
 
 @pytest.fixture(autouse=True)
 def faulty() -> Iterator[None]:
-    gymnasium.register("Faulty-v0", entry_point=Faulty)
+    gymnasium.register("Faulty-v0", entry_point=cast(Any, Faulty))
     yield
     del gymnasium.registry["Faulty-v0"]
 

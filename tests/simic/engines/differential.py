@@ -20,8 +20,8 @@ from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec, MultiDi
 from esper.schedules import CoefficientConfig, FeedbackConfig
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig
 from esper.simic.optimizers import BETA2
-from esper.simic.ppo import UpdateResult
 from esper.simic.rollout import Rollout
+from esper.simic.update import UpdateResult
 
 # Both engines compute the first; torch alone the others.
 NETWORKS = ("plain", "lstm", "masks", "choices", "shared")
@@ -306,7 +306,7 @@ def adam_rounding(outcome: Outcome, group: str) -> Tensor:
     # v is no smaller than this in any step of the update.
     least = outcome.before[f"exp_avg_sq/{group}"] * BETA2**outcome.result.optimizer_steps / (1 - BETA2**end)
     largest = (outcome.after[f"exp_avg_sq/{group}"].max() / (1 - BETA2**end)).sqrt()
-    uncertain = (GRADIENT_ROUNDING * largest / (least.sqrt() + PPOConfig().adam_eps)).clamp(max=1.0)
+    uncertain: Tensor = (GRADIENT_ROUNDING * largest / (least.sqrt() + PPOConfig().adam_eps)).clamp(max=1.0)
     return 2 * outcome.result.rates.learning_rates[group] * outcome.result.optimizer_steps * uncertain
 
 

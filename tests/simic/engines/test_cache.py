@@ -7,6 +7,7 @@ import os
 import pwd
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,8 +19,8 @@ from kernels import ANSWER, Place, Ran
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
 
-def rewritten(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(change(path.read_bytes())) and None
+def rewritten(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
 def flipped(content: bytes, at: int) -> bytes:
@@ -141,7 +142,7 @@ class TestFile:
             order.append("folder" if Path(f"/proc/self/fd/{descriptor}").is_dir() else "file")
             fsync(descriptor)
 
-        def watched_replace(*arguments: str, **options: int) -> None:
+        def watched_replace(*arguments: Any, **options: Any) -> None:
             order.append("rename")
             replace(*arguments, **options)
 

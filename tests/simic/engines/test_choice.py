@@ -62,7 +62,7 @@ class TestWhatTheKernelsDoNotDeclare:
     """It is torch's, and nothing else had to be told of it."""
 
     def test_an_activation(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(activations.ACTIVATIONS, "gelu", "torch.nn:GELU")  # type: ignore[arg-type]
+        monkeypatch.setitem(activations.ACTIVATIONS, "gelu", "torch.nn:GELU")
         network = NetworkConfig()
         object.__setattr__(network, "activation", "gelu")
         self.steps_aside("GELU", network)
@@ -122,7 +122,7 @@ class TestWithoutACompiler:
 
 
 def test_torch_needs_pythons_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(engine.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr("esper.simic.engines.choice.sysconfig.get_path", lambda name: str(tmp_path))
     with pytest.raises(ConfigError, match="needs Python's C headers"):
         chosen("torch")
 

@@ -7,6 +7,7 @@ import torch
 
 import probes
 from esper.envs.make import make_env
+from esper.schedules import LimitConfig
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig
 from esper.simic.collect import Collector
 from esper.simic.losses import Minibatch
@@ -26,7 +27,7 @@ def test_the_epochs_run_without_a_synchronisation(compile: str) -> None:
         num_envs=probes.NUM_ENVS,
         num_steps=16,
         policy_lr=ScheduleConfig(decay="cosine"),
-        target_kl=0.05,
+        target_kl=LimitConfig(peak=0.05),
         network=NetworkConfig(hidden_sizes=(8,)),
         runtime=RuntimeConfig(device="cuda", compile=compile),  # type: ignore[arg-type]
     )

@@ -116,6 +116,7 @@ class TestMasked:
         logits.grad = None
         policy = Categorical(masked(logits, self.ALLOWED))
         policy.entropy().sum().backward()
+        assert logits.grad is not None
         assert logits.grad[0].isfinite().all()
         assert logits.grad[0, 1] == 0
 

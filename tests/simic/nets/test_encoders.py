@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,9 @@ ATARI = Images(shape=(4, 84, 84))
 SMALL = Images(shape=(4, 10, 10), highest=1)
 
 
-def network(observations: Observations, seed: int = 0, **settings: object) -> ActorCritic:
-    config = NetworkConfig(**({"hidden_sizes": (8,), "shared_trunk": True} | settings))  # type: ignore[arg-type]
+def network(observations: Observations, seed: int = 0, **settings: Any) -> ActorCritic:
+    usual: dict[str, Any] = {"hidden_sizes": (8,), "shared_trunk": True}
+    config = NetworkConfig(**(usual | settings))
     return ActorCritic(observations, DiscreteActions(n=3), config, torch.Generator().manual_seed(seed))
 
 
@@ -79,7 +81,7 @@ def test_any_leading_dimensions() -> None:
 
 def test_initialisation_is_decided_by_the_generator() -> None:
     first, again, other = network(ATARI), network(ATARI), network(ATARI, seed=1)
-    filters = [made.trunk[0].layers[0].weight for made in (first, again, other)]
+    filters = [made.get_parameter("trunk.0.layers.0.weight") for made in (first, again, other)]
     assert filters[0].equal(filters[1])
     assert not filters[0].equal(filters[2])
     # Orthogonal rows of norm sqrt(2): 32 filters of 4 * 8 * 8 numbers.
@@ -112,7 +114,7 @@ def test_actor_and_critic_share_nothing_unless_asked() -> None:
         (SMALL, {"encoder": "networks_of_mine:Wrong"}, r"fails on observations \[4, 10, 10\]: mat1 and mat2"),
     ],
 )
-def test_what_does_not_fit_is_refused(observations: Observations, settings: dict[str, object], message: str) -> None:
+def test_what_does_not_fit_is_refused(observations: Observations, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         network(observations, **settings)
 
@@ -126,7 +128,8 @@ class Mine(nn.Module):
         nn.init.ones_(self.layer.bias)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.layer(obs)
+        features: Tensor = self.layer(obs)
+        return features
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +144,7 @@ class TestAModuleOfTheUser:
     def test_is_used_and_its_initialisation_kept(self) -> None:
         before = torch.random.get_rng_state()
         made = [network(Vectors(size=5), seed, encoder="networks_of_mine:Mine") for seed in (0, 0, 1)]
-        layers = [one.trunk[0].layers.layer for one in made]
+        layers: list[Any] = [one.get_submodule("trunk.0.layers.layer") for one in made]
         assert layers[0].bias.eq(1).all()
         # Seeded by the run, and torch's global generator left as it was.
         assert layers[0].weight.equal(layers[1].weight)
@@ -156,11 +159,12 @@ class TestAModuleOfTheUser:
             runtime=RuntimeConfig(compile="off"),
         )
         agent = PPOAgent(config, EnvSpec(num_envs=4, observations=Vectors(size=5), actions=DiscreteActions(n=3)))
-        rollout, before = agent.allocate_rollout(), agent.network.actor[0].layers.layer.weight.clone()
+        weight = agent.network.get_parameter("actor.0.layers.layer.weight")
+        rollout, before = agent.allocate_rollout(), weight.clone()
         rollout.obs.normal_(generator=torch.Generator().manual_seed(0))
         rollout.rewards.normal_(generator=torch.Generator().manual_seed(1))
         assert agent.update(rollout).fault is None
-        assert not agent.network.actor[0].layers.layer.weight.equal(before)
+        assert not weight.equal(before)
 
 
 def test_a_rollout_of_images_is_evaluated_in_pieces() -> None:

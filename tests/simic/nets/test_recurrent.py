@@ -22,9 +22,10 @@ CPU = torch.device("cpu")
 B, T, D, H = 3, 6, 4, 5
 
 
-def made(dtype: torch.dtype = torch.float64) -> tuple[Lstm, nn.LSTM]:
+def made(dtype: torch.dtype = torch.float64) -> tuple[Lstm, Any]:
     """A layer of ours and one of PyTorch's with the same weights; ours has one bias, and theirs two."""
-    ours, theirs = Lstm(D, H).to(dtype), nn.LSTM(D, H, batch_first=True, dtype=dtype)
+    ours = Lstm(D, H).to(dtype)
+    theirs: Any = nn.LSTM(D, H, batch_first=True, dtype=dtype)
     ours.initialize(torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours.bias.normal_(generator=torch.Generator().manual_seed(1))
@@ -190,16 +191,19 @@ class TestState:
             if interrupted:
                 state = collector.state_dict(), env.state_dict()
                 env = probes.Cue()
-                collector = make_collector(agent, env, 77)
-                assert isinstance(collector, Collector)
+                another = make_collector(agent, env, 77)
+                assert isinstance(another, Collector)
+                collector = another
                 env.load_state_dict(state[1])
                 collector.load_state_dict(state[0])
             collector.collect(agent.network, rollout, agent.generators["actions"])
             rollouts.append(rollout)
         for left, right in zip(rollouts[0].tensors(), rollouts[1].tensors(), strict=True):
             assert left.equal(right)
-        assert rollouts[0].memory is not None
-        assert rollouts[0].memory.equal(rollouts[1].memory)
+        memory, again = (rollout.memory for rollout in rollouts)
+        assert memory is not None
+        assert again is not None
+        assert memory.equal(again)
         assert (rollouts[0].begins == rollouts[1].begins).all()
 
     def test_a_fresh_collector_remembers_nothing(self) -> None:

@@ -17,7 +17,7 @@ Steps: TypeAlias = Callable[[Minibatch, Tensor, Tensor], None]
 
 def capture(work: Work) -> Work:
     """`work`, which launches kernels on tensors that stay where they are, as a graph to replay; runs it once."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         # What compiles, or allocates for good, does so before the capture.
