@@ -19,6 +19,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from equality_runs import RUNS, Run
 
@@ -114,6 +115,9 @@ def main() -> int:
     parser.add_argument("old", type=Path, metavar="OLD", help="folder of a checkout")
     parser.add_argument("new", type=Path, metavar="NEW", help="folder of another one")
     parser.add_argument("--runs", nargs="*", default=list(RUNS), choices=list(RUNS), metavar="NAME", help="only these")
+    parser.add_argument(
+        "--additions", action="store_true", help="NEW may have settings, fields and tags that OLD does not have"
+    )
     parser.add_argument("--folder", type=Path, help="new folder in which the runs stay (default: none do)")
     parser.add_argument("--output", type=Path, help="JSON file of the results")
     args = parser.parse_args()
@@ -130,7 +134,7 @@ def main() -> int:
         failed = perform_all(runs, workers)
         for worker in workers.values():
             worker.close()
-        results = compare(runs, failed, folder)
+        results = compare(runs, failed, folder, additions=args.additions)
     for name in missing:
         print(f"{name:42} left out: {RUNS[name].package} is not installed")
     different = [name for name, result in results.items() if result["differences"]]
@@ -141,22 +145,28 @@ def main() -> int:
     return 1 if different else 0
 
 
-def compare(runs: dict[str, Run], failed: dict[str, str], folder: Path) -> dict[str, dict[str, object]]:
+def compare(
+    runs: dict[str, Run], failed: dict[str, str], folder: Path, *, additions: bool
+) -> dict[str, dict[str, Any]]:
     """Print a row for each of `runs`, and what is different; returns the same."""
     # torch, which it takes to read what an exported policy does, is not in the memory of those who wait for runs.
     from equality_files import compare_folders
 
-    results: dict[str, dict[str, object]] = {}
+    results: dict[str, dict[str, Any]] = {}
     print(f"{'run':42} {'files':>6} {'values':>9}")
     for name in runs:
-        found = compare_folders(*(folder / side / name.replace("/", "-") for side in ("old", "new")))
+        sides = (folder / side / name.replace("/", "-") for side in ("old", "new"))
+        found = compare_folders(*sides, additions=additions)
         found.differences[:0] = [failed[name]] if name in failed else []
         print(f"{name:42} {found.files:6} {found.values:9,} {'' if found.differences else 'equal'}")
         for difference in found.differences[:_SHOWN]:
             print(f"    {difference}")
         if (more := len(found.differences) - _SHOWN) > 0:
             print(f"    and {more} more")
-        results[name] = asdict(found)
+        results[name] = asdict(found) | {"additions": sorted(found.additions)}
+    added = sorted({name for result in results.values() for name in result["additions"]})
+    if added:
+        print(f"\nadded: {', '.join(added)}")
     return results
 
 

@@ -35,19 +35,24 @@ _TIMES = (
 )
 _PROGRESS = re.compile(r"update \d+/\d+ ")
 _ROWS = 5
+_ADDED = ": only in the new one"
 
 
 @dataclass
 class Comparison:
-    """How many files and values (numbers, texts) were compared, and where they differ."""
+    """How many files and values (numbers, texts) were compared, and where they differ.
+
+    `additions` are the names that only the new one has: settings, fields and tags that came since.
+    """
 
     files: int = 0
     values: int = 0
     differences: list[str] = field(default_factory=list)
+    additions: set[str] = field(default_factory=set)
 
 
-def compare_folders(old: Path, new: Path) -> Comparison:
-    """Every file below `old` with that of the same name below `new`."""
+def compare_folders(old: Path, new: Path, *, additions: bool = False) -> Comparison:
+    """Every file below `old` with that of the same name below `new`, which may have `additions`."""
     found = Comparison()
     files, others = _files(old), _files(new)
     for name in sorted({*files, *others}):
@@ -58,7 +63,11 @@ def compare_folders(old: Path, new: Path) -> Comparison:
         found.files += 1
         values = (read(files[name]), read(others[name]))
         found.values += _count(values[0])
-        found.differences += [f"{name}: {difference}" for difference in _differences(*values)]
+        for difference in _differences(*values):
+            if additions and difference.endswith(_ADDED):
+                found.additions.add(re.sub(r"^.*[/\]]", "", difference.removesuffix(_ADDED)))
+            else:
+                found.differences.append(f"{name}: {difference}")
     return found
 
 
@@ -84,7 +93,7 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         for name in dict.fromkeys([*old, *new]):
             here = f"{path}/{name}".strip("/")
             if name not in old or name not in new:
-                yield f"{here}: only in the {'old' if name in old else 'new'} one"
+                yield f"{here}: only in the old one" if name in old else f"{here}{_ADDED}"
             else:
                 yield from _differences(old[name], new[name], here)
     elif isinstance(old, list) and isinstance(new, list):
@@ -158,15 +167,18 @@ def _read_page(path: Path) -> list[str]:
     return [_without_times(html.unescape(text)) for text in re.split(r"<[^>]*>", page) if text.strip()]
 
 
-def _read_scalars(path: Path) -> list[Any]:
-    """Tag, step and value of what is in a TensorBoard file, but for speeds."""
-    data, position, found = path.read_bytes(), 0, []
+def _read_scalars(path: Path) -> dict[str, list[Any]]:
+    """Steps and values of what is in a TensorBoard file, by tag, but for speeds."""
+    data, position = path.read_bytes(), 0
+    found: dict[str, list[Any]] = {}
     while position < len(data):
         (length,) = struct.unpack_from("<Q", data, position)
         event = Event.FromString(data[position + 12 : position + 12 + length])
         position += 12 + length + 4
-        found += [[value.tag, event.step, value.simple_value] for value in event.summary.value]
-    return [scalar for scalar in found if "per_second" not in scalar[0]]
+        for value in event.summary.value:
+            if "per_second" not in value.tag:
+                found.setdefault(value.tag, []).append([event.step, value.simple_value])
+    return found
 
 
 def _read_exported(path: Path) -> list[Any]:
