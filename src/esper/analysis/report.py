@@ -121,7 +121,8 @@ def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]]) 
         for group, schedule in record.started["schedules"].items()
     }
     resumed = {f"update {event['update']}": event["checkpoint"] for event in record.resumed}
-    tables = {"Schedules": schedules, "Resumed": resumed, "Settings": config, "Versions": record.started["versions"]}
+    settings = {name: value for name, value in config.items() if value is not None}
+    tables = {"Schedules": schedules, "Resumed": resumed, "Settings": settings, "Versions": record.started["versions"]}
     for says, rows in tables.items():
         if rows:
             sections += [heading(says), table(rows.items())]
