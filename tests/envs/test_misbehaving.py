@@ -79,7 +79,7 @@ CALLED = {
     "reset": "on reset|reset returned|process of",
     "step": r"in a step|step returned|process of",
     "state_dict": "state_dict",
-    "load_state_dict": "load_state_dict|does not go on from its state",
+    "load_state_dict": "load_state_dict|cannot be restored",
     "action_masks": "action mask|on reset|in a step",
     "render": "drawn",
     "attributes": "",

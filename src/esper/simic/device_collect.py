@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from esper.envs.base import Copies, DeviceEnv, StateTree
+from esper.envs.base import DeviceEnv, EnvStates, StateTree
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm
@@ -19,12 +19,12 @@ MAX_STEPS_PER_CALL = 4
 
 
 class Fill(Protocol):
-    """Acts and steps for a whole rollout, and returns where the environment's copies stand after it."""
+    """Acts and steps for a whole rollout, and returns where the environment's states stand after it."""
 
     def __call__(
-        self, network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout
-    ) -> Copies:
-        """Write all of `rollout` but `obs[T]`, beginning from `copies`.
+        self, network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout
+    ) -> EnvStates:
+        """Write all of `rollout` but `obs[T]`, beginning from `states`.
 
         Step t acts on raw observations with `noise[t]` [N, A], as `ActorCritic.act` does, and episodes that end in it
         begin anew from `uniform[t]` [N, S]. Nothing may make the host wait for the device.
@@ -52,8 +52,8 @@ class DeviceCollector:
         """Fill `rollout`."""
         noise = network.noise(rollout.rewards.shape, generator)
         uniform = self._env.draw(len(noise))
-        self._env.copies = self._fill(network, self._env.copies, noise, uniform, rollout)
-        rollout.obs[-1] = self._env.observe(self._env.copies)
+        self._env.states = self._fill(network, self._env.states, noise, uniform, rollout)
+        rollout.obs[-1] = self._env.observe(self._env.states)
 
     def state_dict(self) -> StateTree:
         """Nothing: all is in the environment's."""
@@ -74,36 +74,36 @@ class Unrolled:
             self._steps = torch.compile(self._steps, fullgraph=True, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
 
     def __call__(
-        self, network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout
-    ) -> Copies:
+        self, network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout
+    ) -> EnvStates:
         size = steps_per_call(len(noise))
         pieces = (torch.split(tensor[: len(noise)], size) for tensor in (*rollout.tensors(), noise, uniform))
         for *targets, piece_noise, piece_uniform in zip(*pieces, strict=True):
-            copies, columns = self._steps(network, copies, piece_noise, piece_uniform)
+            states, columns = self._steps(network, states, piece_noise, piece_uniform)
             for target, column in zip(targets, columns, strict=True):
                 target.copy_(column)
-        return copies
+        return states
 
 
-Steps = Callable[[ActorCritic, Copies, Tensor, Tensor], tuple[Copies, tuple[Tensor, ...]]]
+Steps = Callable[[ActorCritic, EnvStates, Tensor, Tensor], tuple[EnvStates, tuple[Tensor, ...]]]
 
 
 def unrolled_steps(env: DeviceEnv) -> Steps:
     """The function that is compiled: as many steps as it is given noise [K, N, A] and uniform numbers [K, N, S] for.
 
-    Returns where the copies stand then, and what happened as `Rollout.tensors` orders it, each [K, N, ...]. Pure.
+    Returns where the states stand then, and what happened as `Rollout.tensors` orders it, each [K, N, ...]. Pure.
     """
 
     def steps(
-        network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor
-    ) -> tuple[Copies, tuple[Tensor, ...]]:
+        network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor
+    ) -> tuple[EnvStates, tuple[Tensor, ...]]:
         rows = []
         for step_noise, step_uniform in zip(noise, uniform, strict=True):
-            obs = env.observe(copies)
+            obs = env.observe(states)
             actions = network.act(obs, step_noise)
-            copies, *outcome = env.advance(copies, actions, step_uniform)
+            states, *outcome = env.advance(states, actions, step_uniform)
             rows.append((obs, actions, *outcome))
-        return copies, tuple(torch.stack(column) for column in zip(*rows, strict=True))
+        return states, tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
     return steps
 

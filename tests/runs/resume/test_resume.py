@@ -769,7 +769,7 @@ class TestStatesOfEnvironments:
         before = files_in(killed)
         assert resume(killed) == 2
         err = capsys.readouterr().err
-        assert re.search(r"00000002: environment \d does not go on from its state: KeyError: 'not mine'", err)
+        assert re.search(r"00000002: environment \d cannot be restored: KeyError: 'not mine'", err)
         assert "--fresh-episodes begins new ones" in err
         assert files_in(killed) == before
         assert resume(killed, "--fresh-episodes") == 0

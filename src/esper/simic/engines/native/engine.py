@@ -9,7 +9,7 @@ from ctypes import c_float, c_int32, c_int64, c_void_p
 import torch
 from torch import Tensor, nn
 
-from esper.envs.base import ContinuousActions, Copies, DeviceEnv, DiscreteActions, scaled_to
+from esper.envs.base import ContinuousActions, DeviceEnv, DiscreteActions, EnvStates, scaled_to
 from esper.simic.collect import Act
 from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.engines.capabilities import Capabilities
@@ -177,9 +177,11 @@ class NativeEngine:
         if env.name not in self._environments or scaled_to(env.spec.actions):
             return Unrolled(env, compiled=False)
 
-        def fill(network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout) -> Copies:
+        def fill(
+            network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout
+        ) -> EnvStates:
             self._pack()
-            moved = Copies(*(tensor.clone() for tensor in copies))
+            moved = EnvStates(*(tensor.clone() for tensor in states))
             num_steps, num_envs = noise.shape[:2]
             target = layout.Rollout(
                 obs=_pointer(rollout.obs),
