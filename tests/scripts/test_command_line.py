@@ -342,7 +342,7 @@ class TestEvaluate:
         (tmp_path / "policy.safetensors").write_bytes((run / "policy.safetensors").read_bytes()[:-8])
         status, _, err = esper(capsys, "evaluate", tmp_path)
         assert status == 2
-        assert "policy.safetensors: not a whole safetensors file" in err
+        assert "policy.safetensors: not a complete safetensors file" in err
         (tmp_path / "policy.safetensors").write_bytes((run / "policy.safetensors").read_bytes())
         metadata = json.loads((run / "policy.json").read_text())
         (tmp_path / "policy.json").write_text(json.dumps(metadata | {"format": 99}))
