@@ -140,7 +140,7 @@ class GymnasiumVectorEnv:
                 with self._errors("in load_state_dict"):
                     restore_all(self._env, self._generators, state["copies"])
             except EnvError as error:
-                raise ValueError(f"{error}; --fresh-episodes begins new ones") from error
+                raise ValueError(f"{error}; --fresh-episodes begins new episodes") from error
         else:
             names = [str(index) for index in range(self.spec.num_envs)]
             if set(state["copies"]) != set(names):

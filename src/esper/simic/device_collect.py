@@ -1,4 +1,4 @@
-"""Filling a rollout without leaving the device: policy, environment and storage in one function of several steps."""
+"""Collects rollouts without leaving the device: one function of several steps of policy and environment."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm
 
-# On two cores compiling took 10 s and 1.5 s for each step more; 8 steps a call instead of 4 save 25 us a step of 8
-# environments, which only millions of them would make good.
+# On two cores compiling took 10 s, and 1.5 s for each further step; 8 steps a call instead of 4 save 25 us a step of 8
+# environments, which pays off only after millions of steps.
 MAX_STEPS_PER_CALL = 4
 
 
 class Fill(Protocol):
-    """Acts and steps for a whole rollout, and returns where the environment's states stand after it."""
+    """Collects a whole rollout, and returns the environments' states after it."""
 
     def __call__(
         self, network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout
@@ -27,15 +27,15 @@ class Fill(Protocol):
         """Write all of `rollout` but `obs[T]`, beginning from `states`.
 
         Step t acts on raw observations with `noise[t]` [N, A], as `ActorCritic.act` does, and episodes that end in it
-        begin anew from `uniform[t]` [N, S]. Nothing may make the host wait for the device.
+        restart from `uniform[t]` [N, S]. The host must not wait for the device.
         """
         ...
 
 
 class DeviceCollector:
-    """Steps `env` with a policy, rollout after rollout, on `device`, where `fill` does the steps."""
+    """Collects rollouts from `env` on `device`; `fill` does the steps."""
 
-    step = 0  # No environment raises in the middle of a rollout.
+    step = 0  # no environment raises within a rollout
 
     def __init__(self, env: DeviceEnv, seed: int, device: torch.device, fill: Fill) -> None:
         self._env = env
@@ -44,7 +44,7 @@ class DeviceCollector:
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
-        """Begin every episode anew."""
+        """Reset every environment."""
         self._env.reset(seed)
 
     @torch.no_grad()
@@ -56,7 +56,7 @@ class DeviceCollector:
         rollout.obs[-1] = self._env.observe(self._env.states)
 
     def state_dict(self) -> StateTree:
-        """Nothing: all is in the environment's."""
+        """Empty: the environment has all state."""
         return {}
 
     def state_form(self) -> StateForm:
@@ -66,7 +66,7 @@ class DeviceCollector:
 
 
 class Unrolled:
-    """A `Fill` in torch for every `DeviceEnv`: a few steps per call, one graph when `compiled`."""
+    """A `Fill` in torch for any `DeviceEnv`: a few steps per call, one graph if `compiled`."""
 
     def __init__(self, env: DeviceEnv, *, compiled: bool) -> None:
         self._steps = unrolled_steps(env)
@@ -89,9 +89,9 @@ Steps = Callable[[ActorCritic, EnvStates, Tensor, Tensor], tuple[EnvStates, tupl
 
 
 def unrolled_steps(env: DeviceEnv) -> Steps:
-    """The function that is compiled: as many steps as it is given noise [K, N, A] and uniform numbers [K, N, S] for.
+    """The function that is compiled: K steps, from noise [K, N, A] and uniform numbers [K, N, S].
 
-    Returns where the states stand then, and what happened as `Rollout.tensors` orders it, each [K, N, ...]. Pure.
+    Returns the next states, and the transitions in the order of `Rollout.tensors`, each [K, N, ...]. Pure.
     """
 
     def steps(
@@ -109,5 +109,5 @@ def unrolled_steps(env: DeviceEnv) -> Steps:
 
 
 def steps_per_call(num_steps: int) -> int:
-    """The largest divisor of `num_steps` up to `MAX_STEPS_PER_CALL`, so that every call is of the same size."""
+    """The largest divisor of `num_steps` up to `MAX_STEPS_PER_CALL`, so that every call has the same size."""
     return max(size for size in range(1, MAX_STEPS_PER_CALL + 1) if num_steps % size == 0)

@@ -96,7 +96,7 @@ class PPOAgent:
         self.schedules = RateSchedules(self.config, self.optimizer.group_names, horizon)
 
     def allocate_rollout(self) -> Rollout:
-        return Rollout.allocate(self.spec, self.config.num_steps, self.device, memory_size=self.network.memory_size)
+        return Rollout.allocate(self.spec, self.config.num_steps, self.device, state_size=self.network.state_size)
 
     def update(self, rollout: Rollout) -> UpdateResult:
         """One PPO update on `rollout`. The host waits for the device once, at the end, to read the metrics."""
@@ -145,7 +145,7 @@ class PPOAgent:
         """The rollout as flat rows [T * N, ...], or as a sequence for each environment, with advantages."""
         rewards, terminated, truncated = rollout.rewards, rollout.terminated, rollout.truncated
         obs = self.network.normalize(rollout.obs)
-        if self.network.memory_size:
+        if self.network.state_size:
             size = self.config.num_envs // self.config.num_minibatches
             log_probs, values, next_values = evaluate_sequences(self.network, rollout, obs, size)
         else:
@@ -155,7 +155,7 @@ class PPOAgent:
         learner = self.optimization.learner
         advantages, returns = learner.advantages(rewards, values, next_values, terminated, truncated)
         batch = Minibatch(obs[:-1], rollout.actions, log_probs, values, advantages, returns, rollout.masks)
-        if self.network.memory_size:
+        if self.network.state_size:
             return to_sequences(batch, rollout, self.ignored_rows)
         rows = batch.map(lambda field: field.flatten(0, 1))
         indices = rollout.sample_indices(self.ignored_rows)

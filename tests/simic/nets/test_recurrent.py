@@ -123,8 +123,8 @@ class TestRollout:
         assert rollout.ignored.any() == resets_in_a_step
         batch = agent._prepare(rollout)
         expected = logits.log_softmax(-1).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1).T
-        if batch.picked is not None:
-            expected = expected.gather(1, batch.picked)
+        if batch.selected is not None:
+            expected = expected.gather(1, batch.selected)
         torch.testing.assert_close(batch.log_probs, expected)
         metrics = agent.update(rollout).metrics
         assert metrics["ratio_min"] == pytest.approx(1.0, abs=1e-5)
@@ -136,11 +136,11 @@ class TestRollout:
         collector, rollout = collected(env, agent)
         # Episodes of 4 steps in rollouts of 12: each begins with one.
         assert rollout.begins[:, 0].tolist() == ([True] + [False] * 3) * 3 + [True]
-        assert rollout.memory is not None
-        assert rollout.memory.abs().sum() > 0  # from the rollout before, for what had gone on
-        forgetful, other = rollout.memory, torch.randn_like(rollout.memory)
+        assert rollout.recurrent_state is not None
+        assert rollout.recurrent_state.abs().sum() > 0  # from the rollout before, for what had gone on
+        forgetful, other = rollout.recurrent_state, torch.randn_like(rollout.recurrent_state)
         before = agent._prepare(rollout).values
-        rollout.memory = other
+        rollout.recurrent_state = other
         torch.testing.assert_close(agent._prepare(rollout).values, before)
         # Where it goes on, it matters.
         rollout.begins[0] = False
@@ -151,7 +151,7 @@ class TestRollout:
         env = probes.Cue(resets_in_a_step=True)
         agent = agent_for(env.spec)
         _, rollout = collected(env, agent)
-        rows = agent._prepare(rollout).picked
+        rows = agent._prepare(rollout).selected
         assert rows is not None
         ignored = torch.from_numpy(rollout.ignored.T)
         assert not ignored.gather(1, rows).any()
@@ -168,11 +168,11 @@ class TestRollout:
         with torch.no_grad():
             _, _, next_values = evaluate_sequences(agent.network, rollout, obs, 4)
             env_index = 0
-            memory = rollout.memory[env_index][None].clone()  # type: ignore[index]
+            memory = rollout.recurrent_state[env_index][None].clone()  # type: ignore[index]
             for step in range(12):
                 if rollout.begins[step, env_index]:
                     memory.zero_()
-                agent.network.act(rollout.obs[step, env_index][None], memory=memory)
+                agent.network.act(rollout.obs[step, env_index][None], recurrent_state=memory)
                 cut = rollout.truncated[step, env_index]
                 after = rollout.final_obs[step, env_index] if cut else rollout.obs[step + 1, env_index]
                 alone = Sequences(memory, torch.zeros(1, 1, dtype=torch.bool))
@@ -199,8 +199,8 @@ class TestState:
             rollouts.append(rollout)
         for left, right in zip(rollouts[0].tensors(), rollouts[1].tensors(), strict=True):
             assert left.equal(right)
-        assert rollouts[0].memory is not None
-        assert rollouts[0].memory.equal(rollouts[1].memory)
+        assert rollouts[0].recurrent_state is not None
+        assert rollouts[0].recurrent_state.equal(rollouts[1].recurrent_state)
         assert (rollouts[0].begins == rollouts[1].begins).all()
 
     def test_a_fresh_collector_remembers_nothing(self) -> None:
@@ -209,8 +209,8 @@ class TestState:
         collector, rollout = collected(env, agent)
         collector.reset(seed=3)
         collector.collect(agent.network, rollout, agent.generators["actions"])
-        assert rollout.memory is not None
-        assert not rollout.memory.any()
+        assert rollout.recurrent_state is not None
+        assert not rollout.recurrent_state.any()
 
 
 class TestSettings:
@@ -234,6 +234,6 @@ class TestSettings:
 
     def test_a_shared_trunk_has_one_memory_and_its_own_rate(self) -> None:
         apart, shared = (agent_for(probes.Cue().spec, network={"shared_trunk": flag}) for flag in (False, True))
-        assert (apart.network.memory_size, shared.network.memory_size) == (2 * 2 * 6, 2 * 6)
+        assert (apart.network.state_size, shared.network.state_size) == (2 * 2 * 6, 2 * 6)
         assert shared.optimizer.group_names == ("policy", "value", "shared")
         assert any("weight_hh" in name for name in shared.network.shared_parameters())

@@ -156,10 +156,14 @@ class NativeEngine:
         call, handle, normalizer = self._library.esper_act, self._handle, self._normalizer()
 
         def act(
-            obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None, memory: Tensor | None = None
+            obs: Tensor,
+            noise: Tensor,
+            actions: Tensor,
+            masks: Tensor | None = None,
+            recurrent_state: Tensor | None = None,
         ) -> None:
             assert masks is None
-            assert memory is None
+            assert recurrent_state is None
             obs = obs.float()  # as the kernels read images in a row
             # Bare integers are C ints to ctypes, too short for an address.
             call(
