@@ -261,7 +261,7 @@ class TestFaults:
         assert "environment 0 raised in a step: ZeroDivisionError: off the track (" in err
         assert "test_stops.py, line " in err
         assert " (update 2, step 4 of 16, env step 72)\n" in err
-        assert f"the last checkpoint is {run}/checkpoints/00000002; go on from it with  " in err
+        assert f"the last checkpoint is {run}/checkpoints/00000002; resume from it with  " in err
         # Without --env it would be refused.
         assert f"esper ppo --resume {run} --env {env}\n" in err
         finished = list(read_events(run))[-1]
