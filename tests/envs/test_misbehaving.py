@@ -87,7 +87,7 @@ CALLED = {
 # What is too large for float32, or not finite, is found where it is learned from.
 UNDONE = "updates in a row were undone, the last one for: "
 ALSO_SAID = re.compile(
-    r"the last checkpoint is |there is no checkpoint yet|look at the environment's observations"
+    r"the last checkpoint is |there is no checkpoint yet|check the environment's observations"
     r"|environment \d (raised on close: |did not close within )|the environments (raised on close: |did not close)"
 )
 
