@@ -74,7 +74,9 @@ def anomalies(_: str) -> str:
 
 
 def measures(_: str) -> str:
-    return table(("measure", "definition", "better"), [(f"`{name}`", m.says, m.better) for name, m in MEASURES.items()])
+    return table(
+        ("measure", "definition", "better"), [(f"`{name}`", m.description, m.better) for name, m in MEASURES.items()]
+    )
 
 
 def decays(_: str) -> str:

@@ -214,13 +214,13 @@ class TestArms:
             ('"value_loss": 2.0', '"value_loss": 1' + "0" * 400, "number is infinity"),
             ('"value_loss": 2.0', '"value_loss": 1e999', "number is infinity"),
             ('"update": 1,', '"update": 2,', "its updates do not count up from 0"),
-            ('"env_steps": 200', '"env_steps": 100', "its env_steps do not grow"),
-            ('"env_steps": 200, ', "", "its env_steps do not grow"),
+            ('"env_steps": 200', '"env_steps": 100', "its env_steps do not increase"),
+            ('"env_steps": 200, ', "", "its env_steps do not increase"),
             ('{"event": "update_completed", "update": 0', '[{"update": 0', "line 2 is not JSON"),
-            ('{"event": "update_completed"', '[]\n{"event": "update_completed"', "line 2 is no event"),
+            ('{"event": "update_completed"', '[]\n{"event": "update_completed"', "line 2 is not an event"),
             ('{"event": "update_completed"', "[" * 99_999 + "\n{", "line 2 is not JSON"),
-            ('{"event": "update_completed"', '{"no": "update_completed"', "line 2 is no event"),
-            ("{", '{"event": "run_finished"}\n{', "its record has no beginning"),
+            ('{"event": "update_completed"', '{"no": "update_completed"', "line 2 is not an event"),
+            ("{", '{"event": "run_finished"}\n{', "its record has no run_started"),
             ('{"event": "update', '{"event": "run_started", "schema": 2}\n{"event": "update', "is of several runs"),
         ],
     )
@@ -288,7 +288,7 @@ class TestArms:
         assert warnings([loaded]) == ["arm: 2 updates were skipped, by seed 9"]
 
     def test_nothing(self, tmp_path: Path) -> None:
-        with pytest.raises(ArmError, match="there is no run"):
+        with pytest.raises(ArmError, match="it contains no run"):
             load_arm(tmp_path)
 
 
@@ -400,7 +400,7 @@ class TestPage:
         assert "stopped: is not complete (interrupted)" in page
         assert "<td>2</td><td>0, 1</td><td>20</td><td>2,000</td>" in page
         for name, measure in MEASURES.items():
-            assert f"{name}: {measure.says}" in page
+            assert f"{name}: {measure.description}" in page
 
     @pytest.mark.parametrize(("arms", "updates"), [(1, 1), (7, 1), (1, POINTS + 1)])
     def test_of_any_size(self, tmp_path: Path, arms: int, updates: int) -> None:
@@ -436,7 +436,7 @@ class TestCommand:
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
-        [(["nowhere"], "there is no run"), (["nowhere", "--threshold", "much"], "--threshold much")],
+        [(["nowhere"], "it contains no run"), (["nowhere", "--threshold", "much"], "--threshold much")],
     )
     def test_bad_input(self, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as stop:

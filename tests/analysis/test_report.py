@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from esper.analysis.anomalies import find_troubles
+from esper.analysis.anomalies import summarize_anomalies
 from esper.analysis.runs import ratio_quantiles
 from esper.scripts.train import main
 
@@ -20,7 +20,7 @@ def update(index: int, **values: float) -> dict[str, Any]:
 
 
 def test_troubles_are_counted_from_where_they_began() -> None:
-    found = find_troubles(
+    found = summarize_anomalies(
         [
             {"event": "run_started", "total_updates": 60},
             *(update(index) for index in range(50)),

@@ -118,7 +118,7 @@ def test_a_module_in_the_current_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
-    told = "; it is in the current folder, where Python looks with PYTHONPATH=. before the command\n"
+    told = "; it is in the current folder: put PYTHONPATH=. before the command\n"
     assert told not in refused(capsys, "--env", "lost_envs:Lost-v0", "--run-dir", "run")
     Path(name).parent.mkdir(exist_ok=True)
     Path(name).touch()
@@ -194,11 +194,11 @@ def test_what_names_no_render_modes_may_be_drawn(plays: RenderedVectorEnv) -> No
 @pytest.mark.parametrize(
     ("frame", "said"),
     [
-        (None, "render returned None; Gymnasium asks for an image [height, width, 3] of uint8"),
-        ("Invalid mode", "render returned 'Invalid mode'; Gymnasium asks for"),
-        ([np.zeros((8, 8, 3), np.uint8)], "render returned a list of 1 value; Gymnasium asks for"),
-        (np.zeros((8, 8, 5), np.uint8), "render returned an array of uint8 [8, 8, 5]; Gymnasium asks for"),
-        (np.full((8, 8, 3), 0.5), "render returned an image of float64; Gymnasium asks for uint8"),
+        (None, "render returned None; Gymnasium requires an image [height, width, 3] of uint8"),
+        ("Invalid mode", "render returned 'Invalid mode'; Gymnasium requires"),
+        ([np.zeros((8, 8, 3), np.uint8)], "render returned a list of 1 value; Gymnasium requires"),
+        (np.zeros((8, 8, 5), np.uint8), "render returned an array of uint8 [8, 8, 5]; Gymnasium requires"),
+        (np.full((8, 8, 3), 0.5), "render returned an image of float64; Gymnasium requires uint8"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array'")

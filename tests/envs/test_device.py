@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from esper.envs.base import ContinuousActions, Copies
+from esper.envs.base import ContinuousActions, EnvStates
 from esper.envs.device.dynamics import DYNAMICS
 from esper.envs.device.vector import begin, step
 from esper.envs.make import make_env
@@ -72,7 +72,7 @@ class TestAgainstGymnasium:
         env.action_space.seed(1)
         for seed in range(3):
             env.reset(seed=seed)
-            copies = Copies(state_of(env), torch.zeros(1, dtype=torch.int32))
+            copies = EnvStates(state_of(env), torch.zeros(1, dtype=torch.int32))
             ended = False
             while not ended:
                 action = env.action_space.sample()
@@ -80,7 +80,7 @@ class TestAgainstGymnasium:
                 uniform = torch.rand(1, dynamics.state_size).double()
                 limit = dynamics.max_episode_steps
                 outcome = step(dynamics, copies, as_tensor(action), uniform, max_episode_steps=limit)
-                copies, ended = outcome.copies, terminated or truncated
+                copies, ended = outcome.states, terminated or truncated
                 assert (outcome.terminated.item(), outcome.truncated.item()) == (terminated, truncated)
                 # The final observation is there although the next episode has begun.
                 torch.testing.assert_close(outcome.final_obs[0], torch.tensor(obs), rtol=1e-3, atol=1e-3)
@@ -186,7 +186,7 @@ class TestActionsAndState:
         ("arguments", "message"),
         [
             ({"env": "torch/CartPoll-v1"}, "must be one of torch/CartPole-v1, .*did you mean 'CartPole-v1'"),
-            ({"env": "torch/CartPole-v1", "vector": "sync"}, "steps all its copies in one tensor; use auto"),
+            ({"env": "torch/CartPole-v1", "vector": "sync"}, "steps all environments in one tensor; use auto"),
             ({"env": "torch/CartPole-v1", "env_kwargs": {"x": 1}}, "takes none"),
         ],
     )

@@ -117,7 +117,7 @@ class TestAtari:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"vector": "sync"}, "vector = sync: ALE/Pong-v5 is preprocessed only in its own vector version"),
+            ({"vector": "sync"}, "vector = sync: ALE/Pong-v5 is preprocessed only by its vector version"),
             ({"env_kwargs": {"autoreset_mode": "NextStep"}}, "autoreset_mode: decided by the run's own settings"),
             ({"env_kwargs": {"frame_skip": 2}}, "ALE/Pong-v5 refuses them: TypeError.*frame_skip"),
             ({"env": "ALE/Pung-v5"}, "did you mean 'ALE/Pong-v5'"),

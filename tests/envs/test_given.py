@@ -219,8 +219,11 @@ def test_final_observations_in_every_layout(change: Any) -> None:
             lambda info: batch(info) | {"_final_obs": np.array([False, True, True])},
             "step returned no final_obs of environment 0, where an episode ended",
         ),
-        (lambda info: {"final_obs": np.full(3, None)}, "in final_obs, at 0, step returned what is None; its space"),
-        (lambda info: {"final_obs": np.full(2, None)}, "an array of object [2] as final_obs; Gymnasium asks for [3]"),
+        (
+            lambda info: {"final_obs": np.full(3, None)},
+            "in final_obs[0], step returned a value that is None; its space",
+        ),
+        (lambda info: {"final_obs": np.full(2, None)}, "an array of object [2] as final_obs; Gymnasium requires [3]"),
     ],
 )
 def test_final_observations_that_are_missing_are_named(change: Any, message: str) -> None:
@@ -300,7 +303,7 @@ def test_what_looks_like_a_mask_and_is_none_is_said(caplog: pytest.LogCaptureFix
     assert not make_env(wrappers.RecordEpisodeStatistics(walks(masks="legal_actions"))).spec.masked
     numbers = Layout(walks(mode=SAME), lambda info: info, lambda info: {"avail_actions": np.zeros((4, 2))})
     assert not make_env(numbers).spec.masked
-    said = [f"looks like action masks, and is not used as such: info['{name}']" for name in ("legal", "avail")]
+    said = [f"looks like an action mask, and is not used as one: info['{name}']" for name in ("legal", "avail")]
     assert caplog.messages == [message.replace("']", "_actions']") for message in said]
 
 
@@ -347,25 +350,25 @@ def the_same_one() -> Any:
 
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
-    (3, {}, "env = 3: must be an id, a callable that makes a gymnasium.Env, or an environment, of one copy or of sev"),
+    (3, {}, "env = 3: must be an id, a callable that makes a gymnasium.Env, or an environment or ve"),
     (None, {}, "env = None: must be an id"),
-    (lambda: None, {"num_envs": 2}, "<lambda>: must make a gymnasium.Env, and has made None"),
-    (walks, {}, "env = walks: must make a gymnasium.Env, and has made an environment of several copies; give that its"),
-    (the_same_one(), {"num_envs": 2}, "must make an environment for each copy, and has made one twice"),
+    (lambda: None, {"num_envs": 2}, "<lambda>: must make a gymnasium.Env, and made None"),
+    (walks, {}, "env = walks: must make a gymnasium.Env, and made a vector environment; pass that its"),
+    (the_same_one(), {"num_envs": 2}, "must make a new environment at each call, not one twice"),
     (lambda: 1 / 0, {"num_envs": 2}, "<lambda>: raised in its constructor: ZeroDivisionError: division by zero"),
     (Walk, {"env_kwargs": {"size": 3}}, 'env_kwargs = {"size": 3}: Walk refuses them: TypeError'),
-    (Walk, {"vector": "native"}, "vector = native: must be auto, sync or async, as Walk makes one copy"),
+    (Walk, {"vector": "native"}, "vector = native: must be auto, sync or async, as Walk makes one at a time"),
     (Walk, {"num_envs": 0}, "num_envs = 0: must be at least 1"),
     ("CartPole-v1", {"num_envs": 0}, "num_envs = 0: must be at least 1"),
-    (Walk(), {"num_envs": 2}, "num_envs = 2: must be 1, as Walk is made already; to choose, give a callable that ma"),
-    (Walk(), {"vector": "async"}, "vector = async: must be auto, as Walk is made already"),
-    (Walk(), {"env_kwargs": {"masks": "no"}}, "must be empty, as Walk is made already"),
-    (walks(), {"num_envs": 3}, "num_envs = 3: must be 4, as SyncVectorEnv is made already"),
-    (walks(), {"vector": "sync"}, "vector = sync: must be auto, as SyncVectorEnv is made already"),
-    (make_env("CartPole-v1", num_envs=2), {"num_envs": 3}, "must be 2, as GymnasiumVectorEnv is made already"),
-    (walks(mode=OFF), {}, "env = SyncVectorEnv: must reset its copies by itself: metadata['autoreset_mode'] must be"),
-    (wrappers.RecordEpisodeStatistics(walks(mode=OFF)), {}, "NEXT_STEP or SAME_STEP, and is AutoresetMode.DISABLED"),
-    (lambda: of_space(Oddity()), {}, "<lambda>: has observations that cannot be made a vector: there is a Oddity;"),
+    (Walk(), {"num_envs": 2}, "num_envs = 2: must be 1, as Walk exists already; to choose, pass a callable that m"),
+    (Walk(), {"vector": "async"}, "vector = async: must be auto, as Walk exists already"),
+    (Walk(), {"env_kwargs": {"masks": "no"}}, "must be empty, as Walk exists already"),
+    (walks(), {"num_envs": 3}, "num_envs = 3: must be 4, as SyncVectorEnv exists already"),
+    (walks(), {"vector": "sync"}, "vector = sync: must be auto, as SyncVectorEnv exists already"),
+    (make_env("CartPole-v1", num_envs=2), {"num_envs": 3}, "must be 2, as GymnasiumVectorEnv exists already"),
+    (walks(mode=OFF), {}, "env = SyncVectorEnv: must reset by itself: metadata['autoreset_mode'] must be"),
+    (wrappers.RecordEpisodeStatistics(walks(mode=OFF)), {}, "NEXT_STEP or SAME_STEP, not AutoresetMode.DISABLED"),
+    (lambda: of_space(Oddity()), {}, "<lambda>: has observations that cannot become a vector: there is a Oddity;"),
     (lambda: of_space(spaces.Dict(a=spaces.Text(3))), {}, "a vector: at 'a', there is a Text;"),
 ]
 
@@ -379,7 +382,7 @@ def test_what_cannot_be_used_is_named(env: Any, arguments: dict[str, Any], messa
 @pytest.mark.parametrize("space", [Oddity(), spaces.Tuple([spaces.Text(3)])], ids=["of their own", "text"])
 def test_odd_spaces_of_wrapped_vector_environments_are_refused(space: Any) -> None:
     env = wrappers.RecordEpisodeStatistics(SyncVectorEnv([lambda: of_space(space)] * 2))
-    with pytest.raises(ConfigError, match="env = SyncVectorEnv: has observations that cannot be made a vector"):
+    with pytest.raises(ConfigError, match="env = SyncVectorEnv: has observations that cannot become a vector"):
         make_env(env)
 
 

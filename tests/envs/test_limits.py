@@ -128,7 +128,7 @@ def test_a_vector_version_without_time_limits(caplog: pytest.LogCaptureFixture) 
         # For the evaluations of the same run.
         make_from_config(config, 2)
     assert [record.getMessage() for record in caplog.records] == [
-        "Together-v0 is stepped by --vector sync: its own vector version takes no max_episode_steps"
+        "Together-v0 is stepped with --vector sync: its vector version takes no max_episode_steps"
     ]
     assert lengths(made, 9) == [4, 4]
     # One who asks for a limit of an evaluation cannot say how its copies are stepped.
@@ -172,7 +172,7 @@ def test_a_pool_is_made_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"max_episode_steps": 2.5}, "max_episode_steps = 2.5: must be a whole number"),
         (
             {"max_episode_steps": 9, "env_kwargs": {"max_episode_steps": 3}},
-            "max_episode_steps = 9: env_kwargs has max_episode_steps, which says the same; give one of them",
+            "max_episode_steps = 9: env_kwargs has max_episode_steps, which means the same; give one of them",
         ),
     ],
 )

@@ -267,7 +267,7 @@ class TestWhatIsNoMask:
         env.step(np.zeros(2, dtype=np.int64))
         env.close()
         assert not env.spec.masked
-        said = "looks like action masks, and is not used as such: info['avail_actions'], info['legal_actions']"
+        said = "looks like an action mask, and is not used as one: info['avail_actions'], info['legal_actions']"
         assert caplog.messages == [said]
 
     def test_continuous_actions_have_none(self) -> None:

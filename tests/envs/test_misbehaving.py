@@ -79,7 +79,7 @@ CALLED = {
     "reset": "on reset|reset returned|process of",
     "step": r"in a step|step returned|process of",
     "state_dict": "state_dict",
-    "load_state_dict": "load_state_dict|does not go on from its state",
+    "load_state_dict": "load_state_dict|cannot be restored",
     "action_masks": "action mask|on reset|in a step",
     "render": "drawn",
     "attributes": "",
@@ -87,7 +87,7 @@ CALLED = {
 # What is too large for float32, or not finite, is found where it is learned from.
 UNDONE = "updates in a row were undone, the last one for: "
 ALSO_SAID = re.compile(
-    r"the last checkpoint is |there is no checkpoint yet|look at the environment's observations"
+    r"the last checkpoint is |there is no checkpoint yet|check the environment's observations"
     r"|environment \d (raised on close: |did not close within )|the environments (raised on close: |did not close)"
 )
 

@@ -201,7 +201,7 @@ class TestBadInput:
             ("CartPole-v1", {"seed": 1, "batch_size": 2}, "env_kwargs = .* batch_size, seed: decided by the run"),
             ("CartPole-v1", {"num_threads": -1}, "env_kwargs = .* num_threads must be a whole number, at least 1"),
             ("HalfCheetah-v4", {"xml_file": "no.xml"}, "HalfCheetah-v4 refuses them: RuntimeError: .*no.xml"),
-            ("torch/CartPole-v1", {}, "steps all its copies in one tensor; use auto"),
+            ("torch/CartPole-v1", {}, "steps all environments in one tensor; use auto"),
         ],
     )
     def test_is_one_message(self, env: str, kwargs: dict[str, Any], message: str) -> None:

@@ -100,19 +100,19 @@ def seen(value: Any) -> Any:
     return lambda obs, *rest: (value, *rest)
 
 
-STEP = "Gymnasium asks for a tuple of observation, reward, terminated, truncated, info"
-RESET = "Gymnasium asks for a tuple of observation, info"
+STEP = "Gymnasium requires a tuple of observation, reward, terminated, truncated, info"
+RESET = "Gymnasium requires a tuple of observation, info"
 WRONG: list[tuple[str, str, Any, str]] = [
     ("vector", "step", lambda *right: right[:4], f"step returned a tuple of 4 values; {STEP}"),
     ("vector", "step", lambda *right: None, f"step returned None; {STEP}"),
     ("vector", "step", lambda *right: right[0], f"step returned an array of float32 [3]; {STEP}"),
-    ("vector", "step", reward(None), "step returned None as reward; Gymnasium asks for a number"),
-    ("vector", "step", reward("much"), "step returned 'much' as reward; Gymnasium asks for a number"),
-    ("vector", "step", reward(np.ones(2)), "step returned an array of float64 [2] as reward; Gymnasium asks for a"),
+    ("vector", "step", reward(None), "step returned None as reward; Gymnasium requires a number"),
+    ("vector", "step", reward("much"), "step returned 'much' as reward; Gymnasium requires a number"),
+    ("vector", "step", reward(np.ones(2)), "step returned an array of float64 [2] as reward; Gymnasium requires a"),
     ("vector", "step", reward({}), "step returned a value of type dict as reward"),
     ("vector", "step", reward([[1], [1, 2]]), "step returned a list of 2 values as reward"),
     ("vector", "step", reward(1j), "step returned a value of type complex as reward"),
-    ("vector", "step", end(None), "step returned None as terminated; Gymnasium asks for True or False"),
+    ("vector", "step", end(None), "step returned None as terminated; Gymnasium requires True or False"),
     ("vector", "step", end("no"), "step returned 'no' as terminated"),
     ("vector", "step", end(np.zeros(2, bool)), "step returned an array of bool [2] as terminated"),
     ("vector", "step", cut({"TimeLimit.truncated": True}), "step returned a value of type dict as truncated"),
@@ -121,7 +121,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
         "vector",
         "step",
         lambda *right: (*right[:4], None),
-        "step returned None as info; Gymnasium asks for a dictionary",
+        "step returned None as info; Gymnasium requires a dictionary",
     ),
     ("vector", "step", seen(None), "step returned an observation that is None; its space has the shape [3]"),
     (
@@ -147,7 +147,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
     ("tuple", "step", seen((np.zeros(2), "x")), "an observation that at 1 is 'x'; its space, Discrete(2), has whole"),
     ("vector", "reset", lambda *right: right[0], f"reset returned an array of float32 [3]; {RESET}"),
     ("dict", "reset", lambda *right: right[0], f"reset returned a value of type dict; {RESET}"),
-    ("tuple", "reset", lambda *right: right[0], "reset returned 1 as info; Gymnasium asks for a dictionary"),
+    ("tuple", "reset", lambda *right: right[0], "reset returned 1 as info; Gymnasium requires a dictionary"),
     ("vector", "reset", lambda *right: (*right, 0), f"reset returned a tuple of 3 values; {RESET}"),
     ("vector", "reset", seen(np.zeros(2)), "reset returned an observation that is an array of float64 [2]; its space"),
 ]
@@ -173,9 +173,8 @@ def test_a_reset_without_a_seed_is_of_an_old_interface(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as exit:
         main(["ppo", "--env", "Old-v0", "--quiet", "--run-dir", str(tmp_path / "run")])
     assert exit.value.code == 1
-    message = (
-        "environment 0 breaks Gymnasium's rules: reset takes no seed and options; Gymnasium asks for both, by name"
-    )
+    rules = "environment 0 breaks Gymnasium's rules"
+    message = f"{rules}: reset takes no seed and options; Gymnasium requires both, by name"
     assert capsys.readouterr().err == f"esper ppo: error: {message}\n"
 
 

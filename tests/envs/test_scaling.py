@@ -270,9 +270,9 @@ class TestPolicies:
         for given in (torch.zeros(NUM_ENVS, 2), torch.randn(NUM_ENVS, 2, generator=torch.Generator().manual_seed(0))):
             inputs = {"observations": given * 9}
             if lstm_size:
-                inputs["memory"] = torch.zeros(NUM_ENVS, policy.network.memory_size)
+                inputs["memory"] = torch.zeros(NUM_ENVS, policy.network.state_size)
             memory = inputs["memory"].clone() if lstm_size else None
-            expected = env.step(policy.network.act(given * 9, memory=memory).detach().numpy()).obs
+            expected = env.step(policy.network.act(given * 9, recurrent_state=memory).detach().numpy()).obs
             np.testing.assert_allclose(act(path, inputs), expected, rtol=1e-5)
             assert 300 < expected[:, 0].min() < 1000
             assert (expected[:, 1] == 30).all()
@@ -293,7 +293,7 @@ class TestPolicies:
             ({"low": [0.0], "high": [1.0, 1.0]}, "actions.scaled_to.low = .0.0.: must be a list of 2 numbers"),
             ({"low": [0.0, "x"], "high": [1.0, 1.0]}, "actions.scaled_to.low = .*: must be a list of 2 numbers"),
             ({"low": [0.0, 0.0], "high": [1.0, 1e300]}, "actions.scaled_to.high = .*, each nearer to 0 than 1e.30"),
-            ({"low": [0.0, 2.0], "high": [1.0, 1.0]}, "actions.scaled_to = .* has a low above its high"),
+            ({"low": [0.0, 2.0], "high": [1.0, 1.0]}, "actions.scaled_to = .* has a lower bound above its upper bound"),
             ({"low": [], "high": [], "mid": []}, "actions.scaled_to = 'mid': must be of high, low"),
         ],
     )

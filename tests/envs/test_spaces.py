@@ -178,7 +178,7 @@ VARIABLE = {
 def test_spaces_without_a_fixed_size_are_refused_by_name(name: str, vector: Any) -> None:
     nested = spaces.Dict(b=spaces.Box(0, 1), deep=spaces.Tuple([spaces.Discrete(2), spaces.Dict(x=VARIABLE[name])]))
     for space, where in ((VARIABLE[name], ""), (nested, "at 'deep', at 1, at 'x', ")):
-        message = f"env = Draws-v0: has observations that cannot be made a vector: {where}there is a {name};"
+        message = f"env = Draws-v0: has observations that cannot become a vector: {where}there is a {name};"
         with pytest.raises(ConfigError, match=re.escape(message)):
             make_env("Draws-v0", num_envs=2, vector=vector, env_kwargs={"space": space})
 
@@ -186,22 +186,22 @@ def test_spaces_without_a_fixed_size_are_refused_by_name(name: str, vector: Any)
 @pytest.mark.parametrize("vector", ["sync", "native"])
 def test_observations_without_numbers_are_refused(vector: Any) -> None:
     for space in (spaces.Box(0, 1, (0,)), spaces.Box(0, 1, (2, 0))):
-        with pytest.raises(ConfigError, match="env = Draws-v0: has observations without numbers"):
+        with pytest.raises(ConfigError, match="env = Draws-v0: has empty observations"):
             make_env("Draws-v0", num_envs=2, vector=vector, env_kwargs={"space": space})
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda *right: right[:4], "step returned a tuple of 4 values; Gymnasium asks for a tuple of observation, rew"),
+        (lambda *right: right[:4], "step returned a tuple of 4 values; Gymnasium requires a tuple of observation, rew"),
         (
             lambda obs, *rest: (obs[:2], *rest),
             "step returned a batch of observations that is an array of int64 [2]; its space has",
         ),
         (lambda obs, *rest: (obs + 9, *rest), "that is not in its space, MultiDiscrete([4 4 4]"),
         (lambda obs, reward, *rest: (obs, reward[:, None], *rest), "an array of float64 [3, 1] as reward; Gymnasium"),
-        (lambda obs, reward, *rest: (obs, None, *rest), "step returned None as reward; Gymnasium asks for [3]"),
-        (lambda o, r, end, cut, i: (o, r, None, cut, i), "step returned None as terminated; Gymnasium asks for [3]"),
+        (lambda obs, reward, *rest: (obs, None, *rest), "step returned None as reward; Gymnasium requires [3]"),
+        (lambda o, r, end, cut, i: (o, r, None, cut, i), "step returned None as terminated; Gymnasium requires [3]"),
         (lambda o, r, end, cut, i: (o, r, end, cut + 2, i), "numbers other than 0 and 1 as truncated"),
         (lambda o, r, end, cut, i: (o, r, ~end, cut, None), "step returned no final_obs in info where an episode"),
         (lambda o, r, end, cut, i: (o, r, ~end, cut, {"final_obs": [None] * 3}), "is a list of 3 values; its space"),
@@ -261,8 +261,8 @@ def test_actions_are_elements_of_their_space(space: Any, actions: Any, vector: A
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (spaces.Box(-1, 1, (0,)), "has actions without numbers, of the space Box"),
-        (spaces.Box(-1, 1, (2, 0)), "has actions without numbers, of the space Box"),
+        (spaces.Box(-1, 1, (0,)), "has empty actions: its space is Box"),
+        (spaces.Box(-1, 1, (2, 0)), "has empty actions: its space is Box"),
         (spaces.Box(0, 5, (2,), dtype=np.int64), "is an action space that is not supported; Discrete, MultiDiscrete,"),
         (spaces.Dict(a=spaces.Discrete(2)), "is an action space that is not supported"),
         (spaces.Tuple([spaces.Discrete(2)]), "is an action space that is not supported"),

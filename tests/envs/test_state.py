@@ -138,13 +138,13 @@ class TestVectors:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda s: {**s, "copies": {}}, "states of 0 copies do not fit 2"),
+            (lambda s: {**s, "copies": {}}, "states of 0 environments do not fit 2"),
             (lambda s: {**s, "resetting": np.zeros(3, dtype=bool)}, "resetting is bool"),
             (lambda s: {**s, "copies": {"0": {}, "1": {}}}, "state of 0 layers"),
             (lambda s: {**s, "copies": {k: {**v, "2": {}} for k, v in s["copies"].items()}}, "state of 3 layers"),
             (lambda s: changed(s, "mass", 1.0), "are not those of"),
             (lambda s: changed(s, "state", {"array": np.zeros(5)}), "state has 5 numbers; AcrobotEnv has 4"),
-            (lambda s: changed(s, "state", {"code": "import os"}), "is no state"),
+            (lambda s: changed(s, "state", {"code": "import os"}), "is not a state"),
         ],
     )
     def test_refuse_a_state_that_is_not_theirs(self, change: Any, message: str) -> None:

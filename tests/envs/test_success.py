@@ -129,7 +129,7 @@ def test_what_cannot_be_used_is_left_out_and_said_once(wrong: Any, caplog: pytes
     together.told = (wrong, np.ones(3, np.bool_))
     found += steps(GymnasiumVectorEnv(together), 8)
     assert [step.success for step in found] == [None] * 16
-    says = "info['is_success'] is not used where it is not True, False, 1 or 0"
+    says = "info['is_success'] is ignored where it is not True, False, 1 or 0"
     assert [record.getMessage() for record in caplog.records] == [says] * 2
 
 

@@ -187,8 +187,7 @@ class TestEpisodesThatDoNotEnd:
             evaluate(policy(*CART_POLE), episodes=2, seed=0)
         (record,) = caplog.records
         assert record.getMessage() == (
-            "no time limit of Ever-v0 is known: an evaluation cuts episodes after 30 steps; "
-            "--max-episode-steps sets one"
+            "Ever-v0 has no known time limit: episodes are truncated after 30 steps; --max-episode-steps sets one"
         )
 
     def test_a_drawing_says_that_it_is_of_a_part(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -202,7 +201,7 @@ class TestEpisodesThatDoNotEnd:
     def test_the_command_says_how_many(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         saved(tmp_path, "Ever-v0")
         assert main(["evaluate", str(tmp_path), "--episodes", "9"]) == 0
-        says = "9 of 9 episodes were cut at 30 steps; their returns count as far as they went\n"
+        says = "9 of 9 episodes were truncated at 30 steps; their returns so far count\n"
         assert capsys.readouterr().out.endswith(says)
         assert main(["evaluate", str(tmp_path), "--episodes", "3", "--max-episode-steps", "4", "--json"]) == 0
         out, err = capsys.readouterr()
@@ -218,9 +217,9 @@ class TestEpisodesThatDoNotEnd:
         assert main(["ppo", "--env", "Ever-v0", *flags, "--eval-episodes", "3", "--run-dir", folder]) == 0
         found = [event for event in read_events(tmp_path / "run") if event["event"] == "evaluation_completed"]
         assert [(event["eval_capped"], event["eval_length_mean"]) for event in found] == [(3, 30.0)] * 2
-        assert "over 3 episodes, 3 of them cut without an end" in capsys.readouterr().out
+        assert "over 3 episodes, 3 of them truncated by the evaluation" in capsys.readouterr().out
         assert main(["report", folder]) == 0
-        assert "cut without an end" in (tmp_path / "run" / "report" / "report.html").read_text()
+        assert "truncated by the evaluation" in (tmp_path / "run" / "report" / "report.html").read_text()
 
 
 def test_progress_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_images_and_memory(tmp_path: Path, lstm_size: int | None, normalize: boo
     export_policy(policy, tmp_path / "policy.pt2")
     exported = torch.export.load(tmp_path / "policy.pt2").module()
     generator = torch.Generator().manual_seed(0)
-    memory = theirs = torch.zeros(3, policy.network.memory_size)
+    memory = theirs = torch.zeros(3, policy.network.state_size)
     taken = []
     for _ in range(5):
         obs = torch.randint(10, (3, *seen.shape), dtype=torch.uint8, generator=generator)
@@ -95,7 +95,7 @@ def test_images_and_memory(tmp_path: Path, lstm_size: int | None, normalize: boo
         else:
             actions, theirs = exported(obs, memory=theirs)
             memory = memory.clone()
-            assert actions.equal(policy.network.act(obs, memory=memory))
+            assert actions.equal(policy.network.act(obs, recurrent_state=memory))
             torch.testing.assert_close(theirs, memory)
             taken += [actions]
     assert len(torch.cat(taken).unique()) > 1
@@ -107,7 +107,7 @@ def test_masks(tmp_path: Path, lstm_size: int | None) -> None:
     policy = masked_policy(tmp_path, lstm_size)
     export_policy(policy, tmp_path / "policy.pt2")
     exported = torch.export.load(tmp_path / "policy.pt2").module()
-    memory = {"memory": torch.zeros(2, policy.network.memory_size)} if lstm_size else {}
+    memory = {"memory": torch.zeros(2, policy.network.state_size)} if lstm_size else {}
     taken = exported(observations(2), masks=ALLOWED, **memory)
     assert (taken[0] if lstm_size else taken).tolist() == LEFT
 
@@ -130,11 +130,11 @@ def test_onnx_with_masks_and_memory(tmp_path: Path) -> None:
     policy = masked_policy(tmp_path, 4)
     export_policy(policy, tmp_path / "policy.onnx")
     session = reference.ReferenceEvaluator(str(tmp_path / "policy.onnx"))
-    memory, theirs = torch.zeros(2, policy.network.memory_size), torch.zeros(2, policy.network.memory_size).numpy()
+    memory, theirs = torch.zeros(2, policy.network.state_size), torch.zeros(2, policy.network.state_size).numpy()
     for count in range(2):
         obs = observations(2) + count
         actions, theirs = session.run(None, {"observations": obs.numpy(), "masks": ALLOWED.numpy(), "memory": theirs})
-        policy.network.act(obs, memory=memory)
+        policy.network.act(obs, recurrent_state=memory)
         assert actions.tolist() == LEFT
         torch.testing.assert_close(torch.from_numpy(theirs), memory)
     assert memory.any()

@@ -342,7 +342,7 @@ class TestEvaluate:
         (tmp_path / "policy.safetensors").write_bytes((run / "policy.safetensors").read_bytes()[:-8])
         status, _, err = esper(capsys, "evaluate", tmp_path)
         assert status == 2
-        assert "policy.safetensors: not a whole safetensors file" in err
+        assert "policy.safetensors: not a complete safetensors file" in err
         (tmp_path / "policy.safetensors").write_bytes((run / "policy.safetensors").read_bytes())
         metadata = json.loads((run / "policy.json").read_text())
         (tmp_path / "policy.json").write_text(json.dumps(metadata | {"format": 99}))
@@ -386,7 +386,7 @@ BAD = [
     (["--hidden-sizes", "64,0"], "--hidden-sizes 64,0: must be at least 1"),
     (["--preset", "Cartpole-v1"], "--preset Cartpole-v1: must be auto, none or one of"),
     (["--config", "no.toml"], "--config no.toml: No such file or directory"),
-    (["--device", "cuda:99"], "--device cuda:99: is not to be had here"),
+    (["--device", "cuda:99"], "--device cuda:99: is not available here"),
     (["--lr"], "argument --lr: expected one argument"),
     (["--stop-at-return", "10"], "--stop-at-return 10: needs evaluations: give eval_every too"),
     (["--stop-at-return", "nan", "--eval-every", "1"], "--stop-at-return nan: must be finite"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from esper.envs.base import Copies, DeviceEnv
+from esper.envs.base import DeviceEnv, EnvStates
 from esper.envs.device.dynamics import DYNAMICS
 from esper.envs.make import make_env
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
@@ -154,25 +154,25 @@ def test_the_kernels_walk_the_same_way(name: str) -> None:
         assert a.terminated.equal(b.terminated)
         torch.testing.assert_close((a.actions, a.obs, a.rewards), (b.actions, b.obs, b.rewards), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(a.final_obs[cut(a)], b.final_obs[cut(b)], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(tuple(ours.env.copies), tuple(theirs.env.copies), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tuple(ours.env.states), tuple(theirs.env.states), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", list(DYNAMICS))
 def test_the_kernels_take_every_step_that_torch_takes(name: str) -> None:
-    """From states all over, as rollouts seldom get far: one step of many copies."""
+    """From states all over, as rollouts seldom get far: one step of many states."""
     setting = Setting(name, num_steps=1, limit=500)
     generator = torch.Generator().manual_seed(0)
     env, scale = setting.env, {"CartPole-v1": 1.5, "Acrobot-v1": 3.0, "Pendulum-v1": 3.0}.get(name, 0.5)
     learner, wrapped = setting.native(), torch.tensor(2 * torch.pi)
     for _ in range(40):
-        state = scale * torch.randn(env.copies.state.shape, generator=generator)
-        copies = Copies(state, torch.zeros(NUM_ENVS, dtype=torch.int32))
+        state = scale * torch.randn(env.states.state.shape, generator=generator)
+        states = EnvStates(state, torch.zeros(NUM_ENVS, dtype=torch.int32))
         noise = setting.agent.network.noise((1, NUM_ENVS), generator)
         uniform = torch.rand(1, *state.shape, generator=generator)
         rollouts = [setting.agent.allocate_rollout() for _ in range(2)]
         with torch.no_grad():
             ours, theirs = (
-                fill(setting.agent.network, copies, noise, uniform, rollout)
+                fill(setting.agent.network, states, noise, uniform, rollout)
                 for fill, rollout in zip((learner.fill(env), Unrolled(env, compiled=False)), rollouts, strict=True)
             )
         a, b = rollouts
@@ -181,7 +181,7 @@ def test_the_kernels_take_every_step_that_torch_takes(name: str) -> None:
         # An angle at pi may be wrapped to either end by the rounding.
         error = (ours.state - theirs.state).abs()
         assert torch.minimum(error, (error - wrapped).abs()).max() < 1e-4
-        assert copies.state.equal(state)
+        assert states.state.equal(state)
 
 
 class TestTraining:
@@ -211,7 +211,7 @@ class TestTraining:
         training = Training(setting.agent, setting.env, env_seed=1)
         training.update()
         training.load_state_dict({**training.state_dict(), "environment": None}, env_seed=4)
-        assert setting.env.copies.steps.tolist() == [0] * NUM_ENVS
+        assert setting.env.states.steps.tolist() == [0] * NUM_ENVS
         assert training.state_dict()["collector"]["lengths"].tolist() == [0] * NUM_ENVS
 
     def test_values_at_truncations_are_the_same_where_all_rows_are_evaluated(

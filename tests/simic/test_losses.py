@@ -168,8 +168,8 @@ def test_a_minibatch_changes_each_field_that_it_has() -> None:
     assert doubled.returns.tolist() == [2.0, 4.0]
     assert doubled.masks is not None
     assert doubled.masks.tolist() == [[2.0] * 3] * 2
-    assert doubled.memory is None
-    assert doubled.picked is None
+    assert doubled.recurrent_state is None
+    assert doubled.selected is None
 
 
 def test_the_loss_computes_each_metric_that_is_declared() -> None:

@@ -214,7 +214,7 @@ class TestRates:
         assert agent.train_steps == 2 * UPDATES
         (message,) = [record.getMessage() for record in caplog.records]
         assert message.startswith(f"the schedules end with update {UPDATES - 1} of the {2 * UPDATES} updates")
-        assert "after that: policy_lr 0.0003, value_lr 0; agent.set_horizon gives them a new span" in message
+        assert "after that: policy_lr 0.0003, value_lr 0; agent.set_horizon sets a new horizon" in message
 
     def test_constant_schedules_leave_a_run_bit_identical_to_one_that_never_touches_its_rates(
         self, monkeypatch: pytest.MonkeyPatch
@@ -318,7 +318,7 @@ class TestSeeding:
 
 class TestBadInput:
     def test_another_number_of_environments(self) -> None:
-        with pytest.raises(ConfigError, match="num_envs = 4: must equal the environment's 8"):
+        with pytest.raises(ConfigError, match="num_envs = 4: must be 8, as many as the environment has"):
             agent_for(config(num_envs=4))
 
     def test_a_device_that_is_not_there(self) -> None:

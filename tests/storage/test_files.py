@@ -262,10 +262,10 @@ class TestNames:
     @pytest.mark.parametrize(
         ("found", "given", "reason"),
         [
-            ({"env": "evil:CartPole-v1"}, {}, "its environment imports 'evil'; if that is right, say --env evil:"),
+            ({"env": "evil:CartPole-v1"}, {}, "its environment imports 'evil'; if that is right, add --env evil:"),
             ({"env": "evil:CartPole-v1"}, {"env": "mine:CartPole-v1"}, "its environment imports 'evil'"),
             ({"encoder": "subprocess:run"}, {"env": "subprocess:run"}, "its encoder imports 'subprocess'"),
-            ({"encoder": "a:b; rm -rf ~"}, {}, "say --encoder 'a:b; rm -rf ~' or --trust"),
+            ({"encoder": "a:b; rm -rf ~"}, {}, "add --encoder 'a:b; rm -rf ~' or --trust"),
             ({"env_kwargs": {"a": [{"b": "../x.xml"}]}}, {}, "its env_kwargs have '../x.xml'"),
             ({"env_kwargs": {"a": "os:system"}}, {"env_kwargs": {"a": "b:c"}}, "its env_kwargs have 'os:system'"),
         ],

@@ -46,7 +46,7 @@ class TestPair:
     def test_names_the_broken_file(self, tmp_path: Path) -> None:
         save_pair(tmp_path / "policy", {"w": torch.zeros(1)}, {}, root=tmp_path)
         (tmp_path / "policy.safetensors").write_bytes(b"?")
-        with pytest.raises(StoreError, match=r"policy\.safetensors: not a whole safetensors file"):
+        with pytest.raises(StoreError, match=r"policy\.safetensors: not a complete safetensors file"):
             load_pair(tmp_path / "policy", root=tmp_path)
         (tmp_path / "policy.json").write_bytes(b"[]")
         with pytest.raises(StoreError, match=r"policy\.json: must hold one object"):
@@ -81,7 +81,7 @@ class TestFormats:
         header = json.dumps({"a": {"dtype": "F" * 5000, "shape": [1], "data_offsets": [0, 4]}}).encode()
         with pytest.raises(StoreError) as error:
             parse_tensors(len(header).to_bytes(8, "little") + header + bytes(4), HERE)
-        prefix = "here: not a whole safetensors file: "
+        prefix = "here: not a complete safetensors file: "
         assert str(error.value).startswith(prefix)
         assert 10 < len(str(error.value)) - len(prefix) <= 200
 

@@ -9,7 +9,7 @@ import pytest
 from esper.runs.layers import Layer
 from esper.scripts.overview import Overview
 from esper.sweep.job import Outcome
-from esper.sweep.launch import Board
+from esper.sweep.launch import JobQueue
 from esper.sweep.plan import Job, make_jobs, make_sweep
 from esper.sweep.progress import Progress
 
@@ -23,15 +23,15 @@ def make(folder: Path) -> list[Job]:
 
 def test_time_left_is_by_the_speed_of_each_environment(tmp_path: Path) -> None:
     jobs = make(tmp_path)
-    overview, board = Overview(jobs, 2, quiet=True), Board([])
-    assert overview._time_left(board) == "-"
+    overview, queue = Overview(jobs, 2, quiet=True), JobQueue([])
+    assert overview._time_left(queue) == "-"
     # 1,000 steps in 10 s, and 250 in 25 s.
     overview._progress[jobs[0].name] = Progress(status="completed", fraction=1.0)
     overview._progress[jobs[2].name] = Progress(status="begun", fraction=0.25)
     overview._seconds.update({jobs[0].name: 10.0, jobs[2].name: 25.0})
-    board.running = [jobs[2]]
+    queue.running = [jobs[2]]
     # 1,000 at 100 a second, 750 and 1,000 at 10 a second, one after the other.
-    assert overview._time_left(board) == "0:03:05"
+    assert overview._time_left(queue) == "0:03:05"
 
 
 def test_a_run_that_goes_on_from_before_is_not_faster_than_nothing(tmp_path: Path) -> None:
@@ -40,24 +40,24 @@ def test_a_run_that_goes_on_from_before_is_not_faster_than_nothing(tmp_path: Pat
     job.run_dir.mkdir(parents=True)
     record = job.run_dir / "events.jsonl"
     record.write_text('{"event": "update_completed", "env_steps": 800}\n')
-    overview, board = Overview([job], 1, quiet=True), Board([])
-    board.running = [job]
+    overview, queue = Overview([job], 1, quiet=True), JobQueue([])
+    queue.running = [job]
     for steps in (100, 300):
         record.write_text(f'{{"event": "update_completed", "env_steps": {steps}}}\n')
         overview._looked -= 10
-        overview.show(board, None)
+        overview.show(queue, None)
     overview._seconds[job.name] = 20.0
     # 200 steps in 20 s, and 700 to go.
-    assert overview._time_left(board) == "0:01:10"
+    assert overview._time_left(queue) == "0:01:10"
 
 
 def test_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = make(tmp_path)
-    board = Board([])
-    board.outcomes[jobs[0].name] = Outcome(status="failed", cause="it broke")
+    queue = JobQueue([])
+    queue.outcomes[jobs[0].name] = Outcome(status="failed", cause="it broke")
     with Overview(jobs, 2, quiet=False) as overview:
-        overview.show(board, jobs[0])
+        overview.show(queue, jobs[0])
     assert capsys.readouterr().out.splitlines() == [
-        "4 runs, 0 of them complete before, 2 at a time",
+        "4 runs, 0 of them completed before, 2 at a time",
         "0/4  A/default/seed-1 failed: it broke",
     ]

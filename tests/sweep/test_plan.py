@@ -43,7 +43,7 @@ class TestSeeds:
 
     @pytest.mark.parametrize("given", [[1, 1], "1-3,2"])
     def test_twice(self, given: object) -> None:
-        with pytest.raises(SweepError, match=r"seed [12] is there twice"):
+        with pytest.raises(SweepError, match=r"seed [12] is given twice"):
             parse_seeds(given)
 
 
@@ -105,9 +105,9 @@ class TestJobs:
             ({"arms": {"..": {}}}, "does not begin with a dot"),
             ({"arms": {"a": 3}}, "a = 3: must be a table"),
             ({"arms": ["a"]}, "must be a table"),
-            ({"environments": {"a/b": {}, "a-b": {}}}, "environment a-b is there twice"),
+            ({"environments": {"a/b": {}, "a-b": {}}}, "environment a-b is given twice"),
             ({"arms": {"cosine": {}}, "environments": {"X": {"arms": {"cosin": {}}}}}, "did you mean 'cosine'"),
-            ({"folder": 3}, "folder: needed"),
+            ({"folder": 3}, "folder: must be given"),
             ({"preset": 3}, "preset = 3"),
         ],
     )
@@ -118,7 +118,7 @@ class TestJobs:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("seed = 1", "seed is nothing that a sweep has .* did you mean 'seeds'"),
+            ("seed = 1", "seed is unknown; a sweep has .* did you mean 'seeds'"),
             ("a = ", "not TOML"),
             ("environments = 3", "environments = 3: must be a table"),
             ("[environments]\nX = 3", "X = 3: must be a table"),

@@ -13,7 +13,7 @@ import ray
 from test_sweep import make, updates
 
 from esper.sweep.cluster import RayLauncher
-from esper.sweep.launch import Board, run_all
+from esper.sweep.launch import JobQueue, run_all
 from esper.sweep.local import LocalLauncher
 from esper.sweep.plan import Job
 from esper.sweep.progress import progress_of
@@ -28,26 +28,26 @@ def training() -> list[psutil.Process]:
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
     jobs = make(tmp_path / "ray", seeds=2)
-    board, launcher = Board(jobs), RayLauncher("local", cpus=1, gpus=0, jobs=len(jobs))
+    queue, launcher = JobQueue(jobs), RayLauncher("local", cpus=1, gpus=0, jobs=len(jobs))
     killed: list[int] = []
 
-    def kill_one(board: Board, ended: Job | None) -> None:
+    def kill_one(queue: JobQueue, ended: Job | None) -> None:
         if not killed and any(0 < progress_of(job).fraction < 0.8 for job in jobs):
             worker = training()[0]
             worker.kill()
             killed.append(worker.pid)
 
     try:
-        run_all(board, launcher, retries=2, should_stop=lambda: False, on_change=kill_one)
+        run_all(queue, launcher, retries=2, should_stop=lambda: False, on_change=kill_one)
     finally:
         launcher.close()
     assert killed
-    assert sum(board.retries.values()) >= 1
-    assert {outcome.status for outcome in board.outcomes.values()} == {"completed"}
+    assert sum(queue.retries.values()) >= 1
+    assert {outcome.status for outcome in queue.outcomes.values()} == {"completed"}
 
     local = make(tmp_path / "local", seeds=2)
     processes = LocalLauncher(2)
-    run_all(Board(local), processes, retries=0, should_stop=lambda: False, on_change=lambda board, ended: None)
+    run_all(JobQueue(local), processes, retries=0, should_stop=lambda: False, on_change=lambda queue, ended: None)
     processes.close()
     for here, there in zip(jobs, local, strict=True):
         assert updates(here.run_dir) == updates(there.run_dir)
@@ -56,20 +56,20 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
 
 def test_stopping_leaves_checkpoints(tmp_path: Path) -> None:
     jobs = make(tmp_path, total_timesteps=20_000_000)
-    board, launcher = Board(jobs), RayLauncher("local", cpus=1, gpus=0, jobs=len(jobs))
+    queue, launcher = JobQueue(jobs), RayLauncher("local", cpus=1, gpus=0, jobs=len(jobs))
     # A task that is cancelled while it imports torch may end as failed.
     at_once = min(len(jobs), int(ray.cluster_resources()["CPU"]))
     try:
         run_all(
-            board,
+            queue,
             launcher,
             retries=0,
             should_stop=lambda: sum(progress_of(job).fraction > 0 for job in jobs) >= at_once,
-            on_change=lambda board, ended: None,
+            on_change=lambda queue, ended: None,
         )
     finally:
         launcher.close()
-    assert {outcome.status for outcome in board.outcomes.values()} == {"interrupted"}
+    assert {outcome.status for outcome in queue.outcomes.values()} == {"interrupted"}
     begun = [job for job in jobs if (job.run_dir / "checkpoints").exists()]
     assert begun
     for job in begun:

@@ -18,7 +18,7 @@ from esper.analysis.runs import read_events
 from esper.runs.layers import Layer
 from esper.runs.run import run
 from esper.scripts.train import main
-from esper.sweep.launch import Board, run_all
+from esper.sweep.launch import JobQueue, run_all
 from esper.sweep.local import LocalLauncher, log_of
 from esper.sweep.plan import Job, make_jobs, make_sweep
 from esper.sweep.progress import progress_of
@@ -55,19 +55,19 @@ def alone(job: Job, folder: Path) -> list[dict[str, Any]]:
 class TestLocal:
     def test_a_killed_run_goes_on_and_ends_where_it_would_have_ended(self, tmp_path: Path) -> None:
         jobs = make(tmp_path / "sweep")
-        launcher, board = LocalLauncher(2), Board(jobs)
+        launcher, queue = LocalLauncher(2), JobQueue(jobs)
         killed: list[Job] = []
 
-        def kill_one(board: Board, ended: Job | None) -> None:
+        def kill_one(queue: JobQueue, ended: Job | None) -> None:
             for child in launcher._children:
                 if not killed and progress_of(child.job).fraction > 0:
                     child.process.kill()
                     killed.append(child.job)
 
-        run_all(board, launcher, retries=1, should_stop=lambda: False, on_change=kill_one)
+        run_all(queue, launcher, retries=1, should_stop=lambda: False, on_change=kill_one)
         launcher.close()
-        assert {outcome.status for outcome in board.outcomes.values()} == {"completed"}
-        assert board.retries == {killed[0].name: 1}
+        assert {outcome.status for outcome in queue.outcomes.values()} == {"completed"}
+        assert queue.retries == {killed[0].name: 1}
         assert [event["event"] for event in read_events(killed[0].run_dir)].count("run_resumed") == 1
         for job in jobs:
             assert updates(job.run_dir) == alone(job, tmp_path / "alone")
@@ -78,26 +78,26 @@ class TestLocal:
         # Not empty, and without a config: no run can begin there, and none go on.
         bad.run_dir.mkdir()
         (bad.run_dir / "something").touch()
-        board, launcher = Board([bad, good]), LocalLauncher(1)
-        run_all(board, launcher, retries=2, should_stop=lambda: False, on_change=lambda board, ended: None)
+        queue, launcher = JobQueue([bad, good]), LocalLauncher(1)
+        run_all(queue, launcher, retries=2, should_stop=lambda: False, on_change=lambda queue, ended: None)
         launcher.close()
-        assert board.outcomes[good.name].status == "completed"
-        assert board.outcomes[bad.name].status == "refused"
-        assert "has files in it" in str(board.outcomes[bad.name].cause)
+        assert queue.outcomes[good.name].status == "completed"
+        assert queue.outcomes[bad.name].status == "refused"
+        assert "has files in it" in str(queue.outcomes[bad.name].cause)
 
     def test_a_process_that_dies_each_time(self, tmp_path: Path) -> None:
         job = make(tmp_path)[0]
-        board, launcher = Board([job]), LocalLauncher(1)
+        queue, launcher = JobQueue([job]), LocalLauncher(1)
 
-        def kill(board: Board, ended: Job | None) -> None:
+        def kill(queue: JobQueue, ended: Job | None) -> None:
             for child in launcher._children:
                 child.process.kill()
 
-        run_all(board, launcher, retries=1, should_stop=lambda: False, on_change=kill)
+        run_all(queue, launcher, retries=1, should_stop=lambda: False, on_change=kill)
         launcher.close()
-        assert board.outcomes[job.name].status == "failed"
-        assert "killed by SIGKILL" in str(board.outcomes[job.name].cause)
-        assert board.retries[job.name] == 1
+        assert queue.outcomes[job.name].status == "failed"
+        assert "killed by SIGKILL" in str(queue.outcomes[job.name].cause)
+        assert queue.retries[job.name] == 1
 
 
 def start(folder: Path, steps: int, *flags: str) -> subprocess.Popen[str]:
@@ -127,7 +127,7 @@ class TestStops:
         out, _ = sweep.communicate(timeout=DEADLINE)
         assert sweep.returncode == 128 + number
         assert "0 of 2 runs are complete" in out
-        assert "go on with the same command" in out
+        assert "the same command resumes the sweep" in out
         for record in tmp_path.glob("*/*/seed-*/events.jsonl"):
             last = json.loads(record.read_text().splitlines()[-1])
             assert (last["event"], last["status"]) == ("run_finished", "interrupted")
@@ -159,7 +159,7 @@ class TestCommand:
         capsys.readouterr()
         assert main([*command, "--seeds", "2"]) == 0
         out = capsys.readouterr().out
-        assert "4 runs, 2 of them complete before" in out
+        assert "4 runs, 2 of them completed before" in out
         assert "4 of 4 runs are complete" in out
         assert "final_return" in out
         assert {path: os.stat(path).st_mtime_ns for path in before} == before
@@ -174,7 +174,7 @@ class TestCommand:
         with pytest.raises(SystemExit) as stop:
             main(["sweep", *SMALL, "--output", str(tmp_path), "--gamma", "0.9"])
         assert stop.value.code == 2
-        assert "seed-1 is there already, with other settings: gamma 0.99, now 0.9" in capsys.readouterr().err
+        assert "seed-1 exists already, with other settings: gamma 0.99, now 0.9" in capsys.readouterr().err
 
     def test_a_file_and_flags_above_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "two.toml"
@@ -199,7 +199,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            ([], "--output: name the folder"),
+            ([], "--output: give the folder"),
             (["--output", "x", "--seeds", "0"], "seeds = 0"),
             (["--output", "x", "--workers", "0"], "--workers 0: must be at least 1"),
             (["--output", "x", "--retries", "-1"], "--retries -1: must be at least 0"),
@@ -209,10 +209,10 @@ class TestCommand:
             (["--output", "x", "--arm", "a/b:"], "'a/b': a name has letters"),
             (["--output", "x", "--only", "Cart"], "--only Cart: must be of CartPole-v1"),
             (["--output", "x", "--envs", "A,B", "--env", "C"], "--env: the sweep has several environments"),
-            (["--output", "x", "--arm", "a:", "--arm", "a: --lr 1"], "arm a is there twice"),
-            (["--output", "x", "--envs", "A,A"], "environment A is there twice"),
-            (["--output", "x", "--ray", "--workers", "2"], "--workers: is of this machine"),
-            (["--output", "x", "--gpus-per-run", "1"], "--gpus-per-run 1: goes with --ray"),
+            (["--output", "x", "--arm", "a:", "--arm", "a: --lr 1"], "arm a is given twice"),
+            (["--output", "x", "--envs", "A,A"], "environment A is given twice"),
+            (["--output", "x", "--ray", "--workers", "2"], "--workers: is for this machine"),
+            (["--output", "x", "--gpus-per-run", "1"], "--gpus-per-run 1: needs --ray"),
             (["--config", "nothing.toml"], "nothing.toml: No such file"),
         ],
     )

@@ -1,4 +1,4 @@
-"""What went wrong in a run, by kind."""
+"""The anomalies of a run, by kind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from esper.telemetry.anomalies import AnomalyDetector
 
 
 @dataclass(kw_only=True)
-class Trouble:
-    """A kind of anomaly: the update it was first seen at, and in how many altogether."""
+class AnomalySummary:
+    """A kind of anomaly: the first update that had it, and the number of updates that had it."""
 
     kind: str
     update: int
@@ -19,11 +19,11 @@ class Trouble:
     says: str
 
 
-def find_troubles(events: Iterable[Mapping[str, Any]]) -> list[Trouble]:
-    """Of the records of a run, in their order; by when each began."""
-    detector, found = AnomalyDetector(), dict[str, Trouble]()
+def summarize_anomalies(events: Iterable[Mapping[str, Any]]) -> list[AnomalySummary]:
+    """The anomalies in the records of a run, ordered by first update."""
+    detector, found = AnomalyDetector(), dict[str, AnomalySummary]()
     for event in events:
         for anomaly in detector.see(event):
-            first = Trouble(kind=anomaly.kind, update=event["update"], updates=0, says=anomaly.says)
+            first = AnomalySummary(kind=anomaly.kind, update=event["update"], updates=0, says=anomaly.says)
             found.setdefault(anomaly.kind, first).updates += 1
     return list(found.values())

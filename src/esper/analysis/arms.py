@@ -1,4 +1,4 @@
-"""Arms of a comparison: runs of one setting that differ in their seeds."""
+"""Arms of a comparison: runs with the same settings and different seeds."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from esper.settings.options import Setting, complete
 from esper.storage import files
 from esper.telemetry.events import unreadable_schema
 
-# So many differences are named.
+# The maximum number of differences that are named.
 _NAMED = 5
 
 
 class ArmError(ValueError):
-    """Runs that cannot be compared: which, and why."""
+    """Runs cannot be compared; the message says which, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run that came to its end.
+    """A completed run.
 
-    `settings` are those in which the runs of an arm do not differ. `updates` has the `COLUMNS`, NaN where a number was
-    not computed; `skipped` counts the updates that the run undid, which are not in it.
+    `settings` are those that the runs of an arm have in common. `updates` has the `COLUMNS`, NaN where a number was not
+    computed; it lacks the `skipped` updates that the run undid.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Runs of one setting, by seed; `left_out` are those in the folder that tell nothing, and why."""
+    """Runs with the same settings, by seed; `left_out` names unusable runs in the folder, with the reasons."""
 
     path: Path
     env: str
@@ -56,14 +56,14 @@ class Arm:
 
 
 def load_arm(path: Path, known: Mapping[str, Setting]) -> Arm:
-    """The run in `path`, or all runs below it; `known` are the settings that a run has, by name.
+    """The run in `path`, or all runs below it; `known` are the default settings, by name.
 
     Raises:
-        ArmError: where there is no usable run, or they share a seed, or differ in anything else that matters.
+        ArmError: when there is no usable run, or two share a seed or differ in a setting that matters.
     """
     found = sorted(files.find(path, "events.jsonl"))
     if not found:
-        raise ArmError(f"{path}: there is no run (a folder with events.jsonl) in it")
+        raise ArmError(f"{path}: it contains no run (a folder with events.jsonl)")
     runs, left_out = [], []
     for folder in found:
         try:
@@ -109,7 +109,7 @@ def _load(folder: Path, known: Mapping[str, Setting]) -> Run:
     except (OSError, ValueError) as error:
         raise ArmError(f"{folder}: cannot be read: {files.why(error)}") from None
     if not events or events[0]["event"] != "run_started":
-        raise ArmError(f"{folder}: its record has no beginning")
+        raise ArmError(f"{folder}: its record has no run_started")
     last = events[-1]
     if last["event"] != "run_finished" or last.get("status") != "completed":
         raise ArmError(f"{folder}: is not complete ({last.get('status', 'it runs, or was killed')})")
@@ -120,7 +120,7 @@ def _load(folder: Path, known: Mapping[str, Setting]) -> Run:
 
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
-    """The events of a run but its updates, and what is needed of these by column."""
+    """The events of a run without its updates, and the columns of these."""
     events = []
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for event in read_events(folder):
@@ -164,7 +164,7 @@ def _field(record: Mapping[str, Any], name: str, kind: type) -> Any:
 def _settings(
     started: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]], known: Mapping[str, Setting]
 ) -> dict[str, Any]:
-    """What decides the run: its config, whether schedules were on, and what was changed where it went on."""
+    """What determines the run: its config, whether schedules were on, and what changed at resumes."""
     settings = {**complete(started["config"], known), "lr_schedule_switch": started.get("lr_schedule_switch")}
     for event in resumed:
         for name, change in _field(event, "changed", dict).items():
@@ -173,7 +173,7 @@ def _settings(
 
 
 def _may_differ(setting: Setting | None) -> bool:
-    """Whether runs of an arm may differ in it: it decides neither what is learned nor for how long."""
+    """Whether runs of an arm may differ in it: it affects neither what is learned nor for how long."""
     return setting is not None and (setting.name == "seed" or setting.decides_nothing)
 
 
@@ -182,14 +182,14 @@ def _updates(columns: Mapping[str, Sequence[Any]]) -> Columns:
         raise ArmError("has no completed update")
     updates = {name: _column(name, values) for name, values in columns.items()}
     if not np.array_equal(updates["update"], np.arange(len(updates["update"]))):
-        raise ArmError("its updates do not count up from 0: it is a part of a run")
+        raise ArmError("its updates do not count up from 0: it is only part of a run")
     if not (np.diff(updates["env_steps"], prepend=0) > 0).all():
-        raise ArmError("its env_steps do not grow")
+        raise ArmError("its env_steps do not increase")
     return updates
 
 
 def _column(name: str, values: Sequence[Any]) -> NDArray[np.float64]:
-    # float would take "1" and true, too.
+    # float would accept "1" and true, too.
     if not {int, float}.issuperset(map(type, values)):
         wrong = next(value for value in values if type(value) not in (int, float))
         raise ArmError(f"one of its {name} is {wrong!r:.40}")

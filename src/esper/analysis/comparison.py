@@ -1,4 +1,4 @@
-"""Arms beside each other: every measure with its interval, and how each arm differs from the first."""
+"""Compares arms: every measure with its interval, and the difference of each arm from the first."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from esper.analysis.statistics import (
     probability_of_improvement,
 )
 
-# Below so many seeds, intervals are wide and their rate is not what they say.
+# With fewer seeds, intervals are wide and do not have their nominal coverage.
 FEW_SEEDS = 5
-# With fewer pairs, the degrees of freedom that pairing costs weigh more than the noise that pairs have in common.
+# With fewer pairs, pairing costs more in degrees of freedom than it removes in shared noise.
 FEWEST_PAIRS = 5
-# So many seeds are named.
+# The maximum number of seeds that are named.
 _NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """An arm less the first one: over the seeds that both have in `pairs`, or over all runs where that is 0.
+    """An arm minus the first one: over `pairs` of runs with the same seed, or over all runs if that is 0.
 
-    `probability_of_improvement` is that a run of this arm is better than one of the first.
+    `probability_of_improvement`: that a run of this arm is better than a run of the first.
     """
 
     mean: float
@@ -43,7 +43,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A measure of an arm over its seeds; `without` counts the runs that do not tell it, which are left out."""
+    """A measure of an arm over its seeds; `without` counts the runs without a value, which are left out."""
 
     mean: float
     interval: Interval
@@ -72,7 +72,7 @@ def compare(
 
 
 def warnings(arms: Sequence[Arm]) -> list[str]:
-    """What a reader should know before believing the numbers."""
+    """Warnings for readers of the numbers."""
     found = []
     for arm in arms:
         found += [f"{arm.name}: left out {reason}" for reason in arm.left_out]
@@ -102,7 +102,7 @@ def _about_pairs(arm: Arm, first: Arm) -> list[str]:
 
 
 def name_seeds(seeds: Iterable[int]) -> str:
-    """`seeds 1, 2, 3`, the first of many."""
+    """`seeds 1, 2, 3`, and how many more."""
     found = sorted(seeds)
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return f"seed{'s' * (len(found) > 1)} {', '.join(map(str, found[:_NAMED]))}{more}"

@@ -1,4 +1,4 @@
-"""Arms beside each other as one HTML page."""
+"""A comparison of arms as one HTML page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def comparison_page(
     measures: Mapping[str, Measure],
     notes: Sequence[str],
 ) -> str:
-    """The page, of what `compare` found by `measures`, and of what `warnings` has to say."""
+    """The page with the summaries of `compare` by `measures`, and with the `warnings`."""
     sections = [_arms(arms)]
     if notes:
         sections += [heading("Notes", bad=True), text(*notes)]
@@ -62,5 +62,5 @@ def _arms(arms: Sequence[Arm]) -> str:
 def _measures(results: Mapping[str, Mapping[str, Summary]], measures: Mapping[str, Measure], first: str) -> str:
     lines: list[Sequence[str]] = []
     for name, summaries in results.items():
-        lines += [(f"{name}: {measures[name].says}, {measures[name].better} is better",), *rows(summaries)]
+        lines += [(f"{name}: {measures[name].description}, {measures[name].better} is better",), *rows(summaries)]
     return table(lines, HEADINGS)

@@ -1,4 +1,4 @@
-"""A comparison in words, for the terminal and for pages."""
+"""A comparison as rows of text, for the terminal and for pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEADINGS = ("arm", "runs", "mean [95 %]", "IQM", "less the first [95 %]", "pairs
 
 
 def rows(summaries: Mapping[str, Summary]) -> list[tuple[str, ...]]:
-    """One of each arm, for the summaries of a measure; `runs` are those that tell it."""
+    """A row for each arm, from the summaries of a measure; `runs` counts those that have a value."""
     return [
         (
             arm,

@@ -13,7 +13,7 @@ from esper.analysis.thinning import thinned
 
 
 class Curve(NamedTuple):
-    """All [P]; `low` and `high` are NaN where there are too few seeds for an interval."""
+    """All [P]; `low` and `high` are NaN if there are too few seeds for an interval."""
 
     x: NDArray[Any]
     mean: NDArray[Any]
@@ -22,10 +22,10 @@ class Curve(NamedTuple):
 
 
 def curve_of(arm: Arm, name: str, over: Literal["update", "env_steps"], *, log: bool = False) -> Curve:
-    """The mean over seeds of column `name`, thinned in each run; with `log`, of its logarithm, and made up again."""
+    """The mean over seeds of column `name`, thinned in each run; with `log`, the geometric mean."""
     runs = [run.updates for run in arm.runs.values()]
     x = np.unique(np.concatenate([updates[over] for updates in runs]))
-    # Runs that skipped an update have none at some x.
+    # Runs that skipped an update have no value at some x.
     values = np.full((len(runs), len(x)), np.nan)
     for row, updates in zip(values, runs, strict=True):
         row[np.searchsorted(x, updates[over])] = updates[name]

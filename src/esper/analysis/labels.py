@@ -1,4 +1,4 @@
-"""Names from files as texts in pictures."""
+"""Names from files as text in plots."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from esper.storage import files
 
 
 def plain(name: str) -> str:
-    """`name` as it is: matplotlib would read a formula between two dollars, and fail on one that is none."""
+    """`name`, escaped: matplotlib would parse text between two dollars as a formula, and fail if it is not one."""
     return files.printable(name).replace("$", r"\$")

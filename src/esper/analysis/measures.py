@@ -1,4 +1,4 @@
-"""What a run is judged by: how well it ended, how fast it learned, and how steady its updates were."""
+"""Measures of a run: its final return, its speed of learning, and the stability of its updates."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 from esper.analysis.runs import Columns
 from esper.telemetry.metrics import GROUPS
 
-# What is read of every update: what the measures need, and pages of comparisons draw.
+# The columns that are read: those of the measures, and of plots of comparisons.
 COLUMNS = (
     *("update", "env_steps", "episodes", "episode_return_mean"),
     *("value_loss", "ratio_std", "clip_fraction", "approx_kl", "explained_variance"),
     *(f"lr/{group}" for group in GROUPS),
 )
-# The share of the updates, at the end of a run, over which its last values are averaged.
+# The share of the updates at the end of a run over which final values are averaged.
 FINAL_SHARE = 0.1
-# An update whose approx_kl is so many times the median of the run is a spike.
+# An update is a spike if its approx_kl is more than this many times the run's median.
 SPIKE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """A number of a run from its updates; not finite where the run does not tell. `better` says which way is good."""
+    """A number from the updates of a run; not finite if not available. `better` is the direction of improvement."""
 
     of: Callable[[Columns], float]
     better: Literal["higher", "lower"]
-    says: str
+    description: str
 
 
 def _final_return(updates: Columns) -> float:
@@ -119,24 +119,28 @@ def _std(values: NDArray[Any]) -> float:
 
 
 MEASURES: dict[str, Measure] = {
-    "final_return": Measure(of=_final_return, better="higher", says="mean return of the last 10 % of updates"),
-    "area_under_curve": Measure(of=_area_under_curve, better="higher", says="return averaged over environment steps"),
+    "final_return": Measure(of=_final_return, better="higher", description="mean return of the last 10 % of updates"),
+    "area_under_curve": Measure(
+        of=_area_under_curve, better="higher", description="return averaged over environment steps"
+    ),
     "value_loss_roughness": Measure(
-        of=_value_loss_roughness, better="lower", says="std of first differences of log value_loss"
+        of=_value_loss_roughness, better="lower", description="std of first differences of log value_loss"
     ),
-    "value_loss_std": Measure(of=_value_loss_std, better="lower", says="std of value_loss"),
-    "value_loss_variance": Measure(of=_value_loss_variance, better="lower", says="variance of log value_loss"),
-    "ratio_std": Measure(of=_mean_of("ratio_std"), better="lower", says="std of the ratio, mean over updates"),
-    "ratio_std_variance": Measure(of=_variance_of("ratio_std"), better="lower", says="variance of ratio_std"),
+    "value_loss_std": Measure(of=_value_loss_std, better="lower", description="std of value_loss"),
+    "value_loss_variance": Measure(of=_value_loss_variance, better="lower", description="variance of log value_loss"),
+    "ratio_std": Measure(of=_mean_of("ratio_std"), better="lower", description="std of the ratio, mean over updates"),
+    "ratio_std_variance": Measure(of=_variance_of("ratio_std"), better="lower", description="variance of ratio_std"),
     "clip_fraction_oscillation": Measure(
-        of=_oscillation_of("clip_fraction"), better="lower", says="std of first differences of clip_fraction"
+        of=_oscillation_of("clip_fraction"), better="lower", description="std of first differences of clip_fraction"
     ),
-    "approx_kl_max": Measure(of=_largest("approx_kl"), better="lower", says="largest approx_kl"),
+    "approx_kl_max": Measure(of=_largest("approx_kl"), better="lower", description="largest approx_kl"),
     "approx_kl_spikes": Measure(
-        of=_spikes_of("approx_kl"), better="lower", says="share of updates with approx_kl over 3 times its median"
+        of=_spikes_of("approx_kl"),
+        better="lower",
+        description="share of updates with approx_kl over 3 times its median",
     ),
     "explained_variance": Measure(
-        of=_mean_of("explained_variance"), better="higher", says="explained_variance, mean over updates"
+        of=_mean_of("explained_variance"), better="higher", description="explained_variance, mean over updates"
     ),
 }
 
@@ -145,5 +149,5 @@ def all_measures(threshold: float | None = None) -> dict[str, Measure]:
     """`MEASURES`, and `steps_to_threshold` where there is a `threshold`."""
     if threshold is None:
         return MEASURES
-    says = f"first env_steps with a mean return of {threshold:g}"
-    return MEASURES | {"steps_to_threshold": Measure(of=steps_to(threshold), better="lower", says=says)}
+    description = f"first env_steps with a mean return of {threshold:g}"
+    return MEASURES | {"steps_to_threshold": Measure(of=steps_to(threshold), better="lower", description=description)}

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else: pictures are in them, and there is no script."""
+"""Self-contained HTML pages: images are embedded, and there is no script."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-# Colours keep their hue where pictures are turned dark, so that legends and texts stay true.
+# Colours keep their hue in dark mode, so that texts that name colours stay right.
 _STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
@@ -35,13 +35,13 @@ def text(*lines: str) -> str:
 
 
 def heading(words: str, *, bad: bool = False) -> str:
-    """Above a section."""
+    """The heading of a section."""
     return f"<h2{' class=bad' * bad}>{html.escape(words)}</h2>"
 
 
-def picture(says: str, png: bytes) -> str:
-    """An image that is in the page."""
-    return f'<img alt="{html.escape(says)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def picture(alt: str, png: bytes) -> str:
+    """An embedded image."""
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def table(rows: Iterable[Sequence[Any]], headings: Sequence[str] = ()) -> str:

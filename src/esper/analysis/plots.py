@@ -1,4 +1,4 @@
-"""Pictures of runs and of schedules. The only home of matplotlib."""
+"""Plots of runs and of schedules. Only this module and `plots_comparison` import matplotlib."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from esper.analysis.anomalies import Trouble
+from esper.analysis.anomalies import AnomalySummary
 from esper.analysis.labels import plain
 from esper.analysis.runs import Columns, load_updates
 from esper.analysis.thinning import thinned
@@ -26,9 +26,9 @@ from esper.storage import files
 from esper.telemetry.events import by_group
 
 _COLOURS = {"policy": "tab:blue", "value": "tab:orange", "shared": "tab:green"}
-# Gaps let a line below be seen where rates are the same.
+# Dashes keep a line below visible where rates are equal.
 _LINES = {"policy": "-", "value": "--", "shared": ":"}
-# Beside a ratio beyond this, the band around 1 would not be seen.
+# With a ratio beyond this limit, the band around 1 would be invisible.
 _FAR_RATIO = 3.0
 _PHASE_COLOURS = {"delay": "0.75", "warmup": "tab:red", "stable": "tab:green", "floor": "0.5"}
 
@@ -51,8 +51,8 @@ def plot_training(updates: Columns, path: Path, *, title: str) -> None:
     files.write(path, _png(figure, dpi=110))
 
 
-def plot_report(updates: Columns, anomalies: Sequence[Trouble]) -> dict[str, tuple[str, bytes]]:
-    """The pictures of a report by their headings, each as the name of a file and its PNG.
+def plot_report(updates: Columns, anomalies: Sequence[AnomalySummary]) -> dict[str, tuple[str, bytes]]:
+    """The plots of a report by heading, each as a file name and its PNG.
 
     Anomalies are marked, by number, where they begin.
     """
@@ -76,7 +76,7 @@ def _png(figure: Figure, dpi: int) -> bytes:
 
 
 def _wide(updates: Columns) -> Columns:
-    """A single update as one that lasts, as a line of one point is not seen."""
+    """Draw a single update twice, as a line of one point is invisible."""
     if len(updates["update"]) > 1:
         return updates
     return {name: np.repeat(column, 2) for name, column in updates.items()} | {
@@ -84,10 +84,10 @@ def _wide(updates: Columns) -> Columns:
     }
 
 
-def _mark(axis: Axes, anomalies: Sequence[Trouble]) -> None:
+def _mark(axis: Axes, anomalies: Sequence[AnomalySummary]) -> None:
     for number, anomaly in enumerate(anomalies, start=1):
         axis.axvline(anomaly.update, color="tab:red", linewidth=0.8, linestyle=":")
-        # Numbers of anomalies that are near each other stand below each other.
+        # Numbers of nearby anomalies are stacked.
         axis.annotate(
             f" {number}",
             (anomaly.update, 0.98 - 0.09 * ((number - 1) % 4)),
@@ -226,7 +226,7 @@ def _draw_rates(
 
 
 def _shade(axis: Axes, x: NDArray[Any], phases: Sequence[str]) -> None:
-    """Colour the background by the policy's phase; decay and constant stay white."""
+    """Shade the background by the policy's phase; decay and constant stay white."""
     start, labelled = 0, set[str]()
     for index in range(1, len(phases) + 1):
         if index < len(phases) and phases[index] == phases[start]:

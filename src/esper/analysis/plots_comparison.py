@@ -1,4 +1,4 @@
-"""Pictures of arms beside each other, as PNG."""
+"""Plots of a comparison, as PNG."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from esper.analysis.curves import curve_of
 from esper.analysis.labels import plain
 from esper.analysis.measures import Measure
 
-# Told apart by the colour-blind, too (Okabe and Ito 2008).
+# Colours for the colour-blind, too (Okabe and Ito 2008).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINES = ("-", "--", ":", "-.")
 _ACROSS = 3
@@ -44,7 +44,7 @@ def _draw_curves(axis: Axes, arms: Sequence[Arm], name: str, over: Literal["upda
         colour, line = _style(index)
         x, mean, low, high = curve_of(arm, name, over, log=log)
         if len(x) == 1:
-            # A line of one point would not be seen.
+            # A line of one point would be invisible.
             x, mean, low, high = x + np.array([-0.5, 0.5]), *(np.repeat(each, 2) for each in (mean, low, high))
         axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.plot(x, mean, line, color=colour, linewidth=1.3, label=plain(arm.name))

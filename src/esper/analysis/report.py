@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esper.analysis.anomalies import Trouble, find_troubles
+from esper.analysis.anomalies import AnomalySummary, summarize_anomalies
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots import plot_report
 from esper.analysis.runs import Columns, columns_of, ratio_quantiles, read_events
@@ -18,18 +18,18 @@ from esper.telemetry.events import unreadable_schema
 
 
 class ReportError(ValueError):
-    """A run of which there is nothing to report: which, and why."""
+    """A run cannot be reported; the message says which, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What `events.jsonl` has, sorted by kind."""
+    """The content of `events.jsonl`, by kind."""
 
     started: Mapping[str, Any]
     finished: Mapping[str, Any] | None
     resumed: Sequence[Mapping[str, Any]]
     updates: Columns
-    anomalies: Sequence[Trouble]
+    anomalies: Sequence[AnomalySummary]
     evaluations: Sequence[Mapping[str, Any]]
 
 
@@ -37,7 +37,7 @@ def read_record(run_dir: Path) -> Record:
     """The record of a run, which may still be running.
 
     Raises:
-        ReportError: when it cannot be read, or has no update.
+        ReportError: when it cannot be read, or has no completed update.
     """
     try:
         events = list(read_events(run_dir))
@@ -55,13 +55,13 @@ def read_record(run_dir: Path) -> Record:
         finished=last if last["event"] == "run_finished" else None,
         resumed=[event for event in events if event["event"] == "run_resumed"],
         updates={**updates, **ratio_quantiles(events, updates["update"])},
-        anomalies=find_troubles(events),
+        anomalies=summarize_anomalies(events),
         evaluations=[event for event in events if event["event"] == "evaluation_completed"],
     )
 
 
 def _check(run_dir: Path, events: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse records of another version, or with less than it always has, and updates with more than numbers."""
+    """Refuse records of another version, without required fields, or with updates that have non-numbers."""
     for event in events:
         if reason := unreadable_schema(event):
             raise ReportError(f"{run_dir}: {reason}")
@@ -73,13 +73,13 @@ def _check(run_dir: Path, events: Sequence[Mapping[str, Any]]) -> None:
         if event["event"] == "update_completed":
             for name, value in event.items():
                 if name != "event" and not name.startswith("lr_phase/") and type(value) not in (int, float):
-                    raise ReportError(f"{run_dir}: one of its {name} is {value!r:.40}, and no number")
+                    raise ReportError(f"{run_dir}: one of its {name} is {value!r:.40}, not a number")
 
 
 def write_report(run_dir: Path, folder: Path | None) -> list[Path]:
-    """`report.html` and its pictures, as PNG files, into `folder`, by default `report` in the run's own.
+    """Write `report.html` and its plots, as PNG files, into `folder`, by default `report` in the run's folder.
 
-    Returns what was written, the page first.
+    Returns the files, the page first.
 
     Raises:
         ReportError: as `read_record`.
@@ -106,7 +106,7 @@ def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]]) 
     config = record.started["config"]
     sections = [text(f"{name}: {_how_it_went(record)}")]
     if record.anomalies:
-        # Numbered, as they are in the pictures.
+        # Numbered as in the plots.
         rows = (
             (f"{i}. {a.kind}", f"from update {a.update}, in {a.updates}: {a.says}")
             for i, a in enumerate(record.anomalies, start=1)
@@ -114,8 +114,8 @@ def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]]) 
         sections += [heading("Anomalies", bad=True), table(rows)]
     if record.evaluations:
         sections += [heading("Evaluation"), _evaluations(record.evaluations)]
-    for says, (_, png) in pictures.items():
-        sections += [heading(says), picture(says, png)]
+    for title, (_, png) in pictures.items():
+        sections += [heading(title), picture(title, png)]
     schedules = {
         group: ", ".join(f"{name} {value}" for name, value in schedule.items())
         for group, schedule in record.started["schedules"].items()
@@ -123,14 +123,14 @@ def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]]) 
     resumed = {f"update {event['update']}": event["checkpoint"] for event in record.resumed}
     settings = {name: value for name, value in config.items() if value is not None}
     tables = {"Schedules": schedules, "Resumed": resumed, "Settings": settings, "Versions": record.started["versions"]}
-    for says, rows in tables.items():
+    for title, rows in tables.items():
         if rows:
-            sections += [heading(says), table(rows.items())]
+            sections += [heading(title), table(rows.items())]
     return page(f"{config['env']}, seed {record.started['seed']}", sections)
 
 
 def _evaluations(events: Sequence[Mapping[str, Any]]) -> str:
-    """The best and the latest one, as a table; what is known of neither is left out."""
+    """The best and the latest evaluation, as a table; rows without a value are left out."""
     best = max(events, key=lambda event: event.get("eval_return_mean", -math.inf))
     columns = {
         "after update": "update",
@@ -138,9 +138,9 @@ def _evaluations(events: Sequence[Mapping[str, Any]]) -> str:
         "deviation": "eval_return_std",
         "success rate": "eval_success_rate",
         "episodes": "eval_episodes",
-        "cut without an end": "eval_capped",
+        "truncated by the evaluation": "eval_capped",
     }
-    known = {says: name for says, name in columns.items() if name in best or name in events[-1]}
+    known = {title: name for title, name in columns.items() if name in best or name in events[-1]}
     rows = [
         (which, *(f"{event.get(name, math.nan):.10g}" for name in known.values()))
         for which, event in (("best", best), ("latest", events[-1]))
@@ -149,7 +149,7 @@ def _evaluations(events: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _how_it_went(record: Record) -> str:
-    # A run can be made longer when it goes on.
+    # A resume can make a run longer.
     total = [record.started, *record.resumed][-1]["total_updates"]
     done = f"{len(record.updates['update']):,} of {total:,} updates"
     steps = f"{int(record.updates['env_steps'][-1]):,} environment steps"

@@ -26,7 +26,7 @@ def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:
 
 
 def repeatable_events(run_dir: Path) -> list[dict[str, Any]]:
-    """The records that two runs with the same settings and seed have in common, without what the clock decides."""
+    """The records without times, which are equal for two runs with the same settings and seed."""
     return [
         {name: value for name, value in event.items() if name not in TIME_FIELDS}
         for event in read_events(run_dir)
@@ -40,17 +40,17 @@ def load_updates(run_dir: Path) -> Columns:
 
 
 def columns_of(events: Iterable[Mapping[str, Any]]) -> Columns:
-    """The same of records that were read already."""
+    """The same for records that were read already."""
     rows = [event for event in events if event["event"] == "update_completed"]
     names = dict.fromkeys(name for row in rows for name in row)
     if rows:
-        # A number that was finite in no update is in none of them.
+        # A number that was finite in no update is missing from all.
         names |= dict.fromkeys(always_numbers(UpdateCompleted))
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
 
 
 def ratio_quantiles(events: Iterable[Mapping[str, Any]], updates: NDArray[Any]) -> Columns:
-    """Those of the importance ratio for each of `updates`, the mean over minibatches; none unless for debugging."""
+    """The quantiles of the importance ratio by update, the mean over minibatches; empty without telemetry `debug`."""
     prefix = "minibatch/ratio_p"
     rows = {
         event["update"]: {name: values for name, values in event.items() if name.startswith(prefix)}

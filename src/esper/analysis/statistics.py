@@ -14,7 +14,7 @@ _FEWEST_TO_RESAMPLE = 5
 
 
 class Interval(NamedTuple):
-    """A 95 % interval around an estimate; NaN at both ends where there are too few values for one."""
+    """A 95 % interval around an estimate; NaN at both ends if there are too few values."""
 
     low: float
     high: float
@@ -26,11 +26,11 @@ def interquartile_mean(scores: Sequence[float]) -> float:
 
 
 def mean_interval(values: Sequence[float], rng: np.random.Generator) -> Interval:
-    """Of the mean, by the expanded percentile bootstrap (Hesterberg 2015, arXiv 1411.5279).
+    """The interval of the mean by the expanded percentile bootstrap (Hesterberg 2015, arXiv 1411.5279).
 
-    Quantiles of the resampled means alone would be too narrow for the five to twenty seeds that there are; the
-    studentized bootstrap goes astray where all values but one are nearly the same, as returns are that have reached
-    their maximum. Fewer than five values make too few different resamples, and get Student's interval.
+    The plain percentile interval is too narrow for the usual five to twenty seeds; the studentized bootstrap fails when
+    all values but one are nearly equal, as returns at their maximum are. Fewer than five values have too few distinct
+    resamples, and get Student's interval.
     """
     return _expanded([np.asarray(values, dtype=float)], rng)
 
@@ -38,7 +38,7 @@ def mean_interval(values: Sequence[float], rng: np.random.Generator) -> Interval
 def mean_band(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Means of the columns of `values` [N, P], and the ends of their 95 % intervals by Student's t.
 
-    NaN counts for nothing. A column of nothing else has no mean, and one of a single value no interval.
+    NaN is ignored. A column of NaN has no mean, and one with a single value no interval.
     """
     known = np.isfinite(values)
     count = known.sum(axis=0)
@@ -51,15 +51,15 @@ def mean_band(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray
 
 
 def difference_interval(a: Sequence[float], b: Sequence[float], rng: np.random.Generator) -> Interval:
-    """Of mean(a) - mean(b) for independent samples, the same with Welch's standard error."""
+    """The same for mean(a) - mean(b) of independent samples, with Welch's standard error."""
     return _expanded([np.asarray(a, dtype=float), -np.asarray(b, dtype=float)], rng)
 
 
 def _expanded(samples: list[NDArray[Any]], rng: np.random.Generator) -> Interval:
-    """For the sum of the means of independent `samples`: quantiles of the bootstrap, moved out to where they belong.
+    """For the sum of the means of independent `samples`: bootstrap quantiles at expanded levels.
 
-    How far is what makes the interval of normal samples Student's (Welch's) one: resamples vary too little by a
-    factor of (n - 1) / n, and their quantiles are normal ones (Hesterberg 2015).
+    The levels are those for which normal samples get Student's (Welch's) interval: the variance of resamples is too
+    small by a factor of (n - 1) / n, and their quantiles are normal (Hesterberg 2015).
     """
     if min(map(len, samples)) < 2:
         return Interval(np.nan, np.nan)
@@ -82,7 +82,7 @@ def _expanded(samples: list[NDArray[Any]], rng: np.random.Generator) -> Interval
 
 
 def interquartile_interval(values: Sequence[float], rng: np.random.Generator) -> Interval:
-    """Of the interquartile mean, by quantiles of the bootstrap (Agarwal et al. 2021)."""
+    """The interval of the interquartile mean by bootstrap quantiles (Agarwal et al. 2021)."""
     x = np.asarray(values, dtype=float)
     if len(x) < 2:
         return Interval(np.nan, np.nan)
@@ -92,12 +92,12 @@ def interquartile_interval(values: Sequence[float], rng: np.random.Generator) ->
 
 
 def probability_of_improvement(a: Sequence[float], b: Sequence[float]) -> float:
-    """That a value of `a` is greater than one of `b`, ties counted half (Mann and Whitney 1947)."""
+    """The probability that a value of `a` is greater than one of `b`, ties counted half (Mann and Whitney 1947)."""
     return float(stats.mannwhitneyu(a, b).statistic / (len(a) * len(b)))
 
 
 def hedges_g(a: Sequence[float], b: Sequence[float]) -> float:
-    """The difference of means in pooled standard deviations, without the bias of few values (Hedges 1981)."""
+    """The difference of means in pooled standard deviations, corrected for small samples (Hedges 1981)."""
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     freedom = len(x) + len(y) - 2
     if freedom < 1:

@@ -1,4 +1,4 @@
-"""Curves drawn with characters. The only home of plotext."""
+"""Curves drawn with characters. The only module that imports plotext."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import plotext
 
 
 def draw_curves(curves: Mapping[str, Sequence[float]], *, width: int, height: int = 16, colour: bool = True) -> str:
-    """`curves` by name over their index, as text."""
+    """A text plot of `curves`, by name, over their index."""
     plotext.clear_figure()
     plotext.plotsize(width, height)
     plotext.xlabel("update")

@@ -1,4 +1,4 @@
-"""Fewer points, for drawing alone: more than a picture has pixels only blur it."""
+"""Fewer points, only for plots: more points than pixels blur them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ POINTS = 400
 
 
 def thinned(values: NDArray[Any], by: Literal["mean", "min", "max"] = "mean") -> NDArray[np.float64]:
-    """`values` [..., N] in at most `POINTS` stretches along the last axis: [..., min(N, POINTS)].
+    """Reduce `values` [..., N] to at most `POINTS` stretches along the last axis: [..., min(N, POINTS)].
 
-    NaN counts for nothing; a stretch of nothing else is NaN.
+    NaN is ignored; a stretch of only NaN is NaN.
     """
     count = values.shape[-1]
     begins = np.linspace(0, count, min(count, POINTS), endpoint=False).astype(int)

@@ -1,1 +1,1 @@
-"""Environments as the learner wants them: batched, restarting by themselves, honest about how episodes ended."""
+"""Environments for the learner: batched, reset automatically, with terminated and truncated kept apart."""

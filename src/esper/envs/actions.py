@@ -1,4 +1,4 @@
-"""Actions of Gymnasium's spaces: what the learner sees of them, and from it back to what an environment takes."""
+"""Actions of Gymnasium's spaces: how the learner sees them, and how its actions become those of the space."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from esper.settings.options import ConfigError
 
 
 def actions_of(space: Space[Any], scale_actions: ScaleActions = "off") -> Actions:
-    """The actions in `space`, scaled where `scale_actions` says so.
+    """The actions in `space`, scaled if `scale_actions` requires it.
 
     Raises:
-        ConfigError: named "space", for one that is none of Discrete, MultiDiscrete, MultiBinary and Box of floats, or
-            whose elements have no numbers; named "scale_actions", for `on` without finite bounds.
+        ConfigError: named "space", for a space other than Discrete, MultiDiscrete, MultiBinary and Box of floats, or
+            one whose elements are empty; named "scale_actions", for `on` without finite bounds.
     """
     if scale_actions == "on" and not isinstance(space, Box):
         raise cannot_scale(str(space))
@@ -39,7 +39,7 @@ def actions_of(space: Space[Any], scale_actions: ScaleActions = "off") -> Action
         isinstance(space, Box) and np.issubdtype(space.dtype, np.floating)
     ):
         if not (size := math.prod(space.shape)):
-            raise ConfigError("space", space, f"has actions without numbers, of the space {space}")
+            raise ConfigError("space", space, f"has empty actions: its space is {space}")
         if isinstance(space, Box):
             return ContinuousActions(size=size, scaled_to=bounds_to_scale_to(scale_actions, space.low, space.high))
         return MultiDiscreteActions(nvec=(2,) * size if isinstance(space, MultiBinary) else _nvec(space))
@@ -52,9 +52,9 @@ def _nvec(space: MultiDiscrete) -> tuple[int, ...]:
 
 
 def to_space(space: Space[Any], actions: Actions) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
-    """The function that makes the learner's `actions` for N copies N elements of `space`, of its type.
+    """The function from the learner's `actions` for N environments to N elements of `space`, in its dtype.
 
-    The learner's are numbered from 0, or without bounds.
+    The learner counts discrete actions from 0; its continuous ones have no bounds.
     """
     in_units_of_space = functools.partial(_to_space, space)
     if (bounds := scaled_to(actions)) is None:
@@ -80,7 +80,7 @@ def _to_space(space: Space[Any], actions: NDArray[np.generic]) -> NDArray[np.gen
 
 
 def check_mask(mask: Any, actions: Actions) -> BoolArray:
-    """`mask`, booleans or 0 and 1 for each value of each choice, as booleans.
+    """`mask` as booleans; it has booleans, or 0 and 1, for each value of each choice.
 
     Raises:
         ValueError: for another shape, other values, or a choice without an allowed value.

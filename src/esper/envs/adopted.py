@@ -1,4 +1,4 @@
-"""Vector environments that others made: errors name the environment by number, last observations are kept."""
+"""Vector environments made elsewhere: errors name the environment by index, final observations are copied."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from esper.system.errors import describe, describe_with_place
 
 
 class Kept(SubEnv):
-    """An environment in a `SyncVectorEnv` of others, whose observations and infos stay what they are.
+    """An environment in a `SyncVectorEnv` made elsewhere; its observations and infos are not changed.
 
-    Gymnasium resets it before it hands its last observation on; the environment may write that into the same array.
+    Gymnasium resets it before it returns the final observation, and the reset may write into the same array.
     """
 
     def step(self, action: Any) -> Any:
@@ -42,7 +42,7 @@ class Kept(SubEnv):
 
 
 def adopt(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
-    """Let the environments within `env` be named by number, and its processes be closed, whatever they do."""
+    """Make errors name the environments in `env` by index, and make sure that its processes end."""
     base: Any = env.unwrapped
     if isinstance(base, SyncVectorEnv):
         subenvs = [each if isinstance(each, SubEnv) else Kept(checked(each)) for each in base.envs]
@@ -61,7 +61,7 @@ def _raise_named(env: AsyncVectorEnv, successes: Iterable[bool]) -> None:
 
 
 def why_it_failed(env: gymnasium.vector.VectorEnv[Any, Any, Any], error: BaseException, call: str) -> str:
-    """What an `EnvError` says where `env`, and none within it, raised `error` in a `call`."""
+    """The message of an `EnvError` when `env` itself, and not one environment in it, raised `error` in a `call`."""
     if isinstance(error, BrokenRule):
         return f"{env.num_envs} environments together break Gymnasium's rules: {error}"
     base = env.unwrapped

@@ -1,4 +1,4 @@
-"""What a learner sees of an environment: its sizes, and batched steps. Imports numpy alone."""
+"""The learner's interface to environments: sizes and batched steps. Imports only numpy."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 # Nested mappings with string keys; leaves are arrays or JSON values.
 StateTree: TypeAlias = Mapping[str, Any]
 
-# Of the bounds of actions: a larger one stands for none, as the largest number of a type does.
+# A larger bound of an action means unbounded: some environments give the largest number of a dtype.
 LARGEST_BOUND = 1e30
 _SHOWN = 8
 
 
 class EnvError(RuntimeError):
-    """An environment raised in a step or a reset: which of several, and what."""
+    """An environment raised in a step or a reset; the message says which one, and what it raised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class DiscreteActions:
 
     @property
     def outputs(self) -> int:
-        """How many numbers a policy gives for an action."""
+        """The number of outputs of the policy network."""
         return self.n
 
 
@@ -82,7 +82,7 @@ class ActionBounds:
     high: tuple[float, ...]
 
     def __str__(self) -> str:
-        """As [0, 1000], or the intervals of the first numbers where these differ."""
+        """One interval, as [0, 1000], or those of the first numbers if they differ."""
         intervals = [f"[{low:g}, {high:g}]" for low, high in zip(self.low, self.high, strict=True)]
         if len(set(intervals)) == 1:
             return intervals[0]
@@ -99,7 +99,7 @@ class ActionBounds:
 class ContinuousActions:
     """A vector of `size` numbers; the environment clips what lies outside its bounds.
 
-    Where they are `scaled_to` these bounds, -1 and 1 stand for the lowest and the highest value.
+    If they are `scaled_to` bounds, -1 and 1 stand for the lowest and the highest value.
     """
 
     size: int
@@ -114,7 +114,7 @@ Actions: TypeAlias = DiscreteActions | MultiDiscreteActions | ContinuousActions
 
 
 def scaled_to(actions: Actions) -> ActionBounds | None:
-    """The bounds that -1 and 1 stand for, of actions that are scaled."""
+    """The bounds that -1 and 1 stand for; None if actions are not scaled."""
     return actions.scaled_to if isinstance(actions, ContinuousActions) else None
 
 
@@ -122,9 +122,9 @@ def scaled_to(actions: Actions) -> ActionBounds | None:
 class EnvSpec:
     """Sizes of `num_envs` environments that are stepped together.
 
-    `masked`: `action_masks` gives which actions are allowed. `resets_in_a_step`: an environment spends a step on
-    resetting, which is `ignored`. After `max_episode_steps` an episode is truncated at the latest; None where there is
-    no time limit, or none that is known.
+    `masked`: `action_masks` marks the allowed actions. `resets_in_a_step`: an environment uses a step to reset, and
+    this step is `ignored`. Episodes are truncated after `max_episode_steps` at the latest; None if there is no known
+    time limit.
     """
 
     num_envs: int
@@ -138,10 +138,10 @@ class EnvSpec:
 class Step(NamedTuple):
     """One step of all N environments.
 
-    `obs` [N, ...] is what to act on next. One that is `terminated` or `truncated` has its episode's last observation
-    in `final_obs` [N, ...] (None when no episode ended). `ignored` [N] marks those that used the step to reset: their
-    action had no effect, and the transition says nothing about the task (None when there are none). `success` [N] is 1
-    or 0 where an episode ended that was a success or none, and NaN elsewhere (None when that is known of none).
+    `obs` [N, ...] is what to act on next. Where an episode is `terminated` or `truncated`, `final_obs` [N, ...] has its
+    last observation (None if no episode ended). `ignored` [N] marks environments that used the step to reset: their
+    action had no effect, and the transition must not be learned from (None if there are none). `success` [N] is 1 or 0
+    where an episode ended and its success is known, and NaN elsewhere (None if it is known nowhere).
     """
 
     obs: ObsArray
@@ -154,15 +154,15 @@ class Step(NamedTuple):
 
     @property
     def begins(self) -> BoolArray:
-        """[N], whether `obs` begins an episode. Where a step is spent on resetting, it does so after that step too."""
+        """[N], whether `obs` begins an episode. A step that was used to reset begins one, too."""
         ended = self.terminated | self.truncated
         return ended if self.ignored is None else ended | self.ignored
 
 
 class VectorEnv(Protocol):
-    """N environments stepped together on the host, in NumPy arrays; episodes restart by themselves.
+    """N environments stepped together on the host, in NumPy arrays; each resets by itself when its episode ends.
 
-    This is the seam between environments and the learner: any object with these methods can be learned from.
+    This is the interface between environments and the learner: any object with these methods can be trained on.
     """
 
     @property
@@ -170,14 +170,14 @@ class VectorEnv(Protocol):
 
     @property
     def action_masks(self) -> BoolArray | None:
-        """[N, M], true for what is allowed next, of M values of a choice or of all choices in turn; none unless masked.
+        """[N, M], true for the actions that are allowed next; M counts the values of all choices. None unless masked.
 
-        In every choice something is. They belong to the observations of the last `reset` or `step`.
+        Every choice has an allowed value. The masks belong to the observations of the last `reset` or `step`.
         """
         ...
 
     def reset(self, seed: int) -> ObsArray:
-        """Start every environment afresh from `seed`; returns observations [N, ...]."""
+        """Reset every environment with seeds derived from `seed`; returns observations [N, ...]."""
         ...
 
     def step(self, actions: NDArray[np.generic]) -> Step:
@@ -189,34 +189,34 @@ class VectorEnv(Protocol):
         ...
 
     def state_dict(self) -> StateTree | None:
-        """Where every environment stands, for `load_state_dict` to go on exactly from there; None if unknown."""
+        """The exact state of every environment, for `load_state_dict`; None if it is not available."""
         ...
 
     def load_state_dict(self, state: StateTree) -> None:
-        """Go on from `state`; call `reset` first.
+        """Restore `state`; call `reset` first.
 
         Raises:
-            ValueError: when `state` is not of such an environment.
+            ValueError: when `state` does not fit this environment.
         """
         ...
 
     def close(self) -> None: ...
 
 
-class Copies(NamedTuple):
-    """Where all copies of a `DeviceEnv` stand: states [N, S], and steps of their episodes so far [N], int32."""
+class EnvStates(NamedTuple):
+    """The state of all environments of a `DeviceEnv`: states [N, S], and steps of their episodes so far [N], int32."""
 
     state: Tensor
     steps: Tensor
 
 
 class DeviceStep(NamedTuple):
-    """One step of all copies of a `DeviceEnv`, each [N] but for the last.
+    """One step of all environments of a `DeviceEnv`; the tensors are [N].
 
-    `copies` have begun a new episode where one ended; `final_obs` [N, D] is what the step led to before that.
+    `states` are those after resets; `final_obs` [N, D] are the observations before them.
     """
 
-    copies: Copies
+    states: EnvStates
     reward: Tensor
     terminated: Tensor
     truncated: Tensor
@@ -227,28 +227,28 @@ class DeviceStep(NamedTuple):
 class DeviceEnv(VectorEnv, Protocol):
     """A `VectorEnv` whose steps are a function of tensors, for a learner that stays on the device.
 
-    `copies` are where it stands; who calls `advance` puts the outcome's there, and `state_dict` gives that. Episodes
-    are cut after `max_episode_steps`.
+    `states` is the current state; the caller of `advance` stores its outcome there, and `state_dict` returns it.
+    Episodes are truncated after `max_episode_steps`.
     """
 
-    copies: Copies
+    states: EnvStates
     name: str
 
     @property
     def max_episode_steps(self) -> int: ...
 
     def to(self, device: torch.device) -> None:
-        """Keep `copies` on `device`, and draw there; call `reset` or `load_state_dict` next."""
+        """Keep `states` on `device`, and draw there; call `reset` or `load_state_dict` next."""
         ...
 
     def draw(self, num_steps: int) -> Tensor:
-        """[num_steps, N, S] uniform in [0, 1): where episodes that end in the next steps begin anew."""
+        """[num_steps, N, S] uniform in [0, 1), for the initial states of episodes that begin in the next steps."""
         ...
 
-    def observe(self, copies: Copies) -> Tensor:
+    def observe(self, states: EnvStates) -> Tensor:
         """float32 [N, D]."""
         ...
 
-    def advance(self, copies: Copies, actions: Tensor, uniform: Tensor) -> DeviceStep:
-        """Step all copies; `uniform` [N, S]. Pure, without branches on values: it can be compiled and unrolled."""
+    def advance(self, states: EnvStates, actions: Tensor, uniform: Tensor) -> DeviceStep:
+        """Step all; `uniform` [N, S]. Pure, without branches on values: it can be compiled and unrolled."""
         ...

@@ -1,4 +1,4 @@
-"""What a family of environments is. Each file in `esper.envs.families` has one."""
+"""The base class of environment families. Each file in `esper.envs.families` has one."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _log = logging.getLogger(__name__)
 
 
 class Family:
-    """Environments whose ids begin alike: how they are registered, wrapped and made.
+    """Environments with a common id prefix: how they are registered, wrapped and made.
 
-    Here this is Gymnasium's way for all; a family overrides what it does otherwise.
+    The default is Gymnasium's way; a family overrides what differs.
     """
 
-    # How the ids begin, without the module of `module:ID`.
+    # Prefixes of the ids, without the module of `module:ID`.
     prefixes: ClassVar[tuple[str, ...]]
-    # The values of the setting `vector` that are this family's to accept or refuse.
+    # The values of the setting `vector` that this family handles.
     vectors: ClassVar[tuple[str, ...]] = ("auto", "native", "sync", "async")
-    # Importing it registers the ids; None where Gymnasium knows them, or `register` does that.
+    # Importing it registers the ids; None if Gymnasium has them, or `register` registers them.
     module: ClassVar[str | None] = None
-    # The extra that brings the packages.
+    # The extra that installs the packages.
     extra: ClassVar[str | None] = None
 
     def register(self, env: str) -> None:
-        """Let Gymnasium know the ids, of which `env` is asked for.
+        """Register the ids with Gymnasium; `env` is the one that is needed.
 
         Raises:
             ConfigError: when packages are missing.
@@ -49,30 +49,30 @@ class Family:
             raise ConfigError("env", env, f"{advice}{error}") from None
 
     def wrap(self, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-        """What is put around each environment, before its observations are flattened."""
+        """Wrap each environment, before its observations are flattened."""
         return env
 
     def make_for_training(self, config: EnvConfig, num_envs: int, seed: int | None) -> VectorEnv:
-        """`num_envs` environments to learn from; with a `seed`, constructors that draw from global generators use it.
+        """`num_envs` environments to train on; with a `seed`, constructors that draw from global generators use it.
 
         Raises:
-            ConfigError: when they cannot be made as `config` says.
+            ConfigError: when they cannot be made with `config`.
             EnvError: when one of several cannot be made.
         """
         env = make_gymnasium(config, num_envs, seed)
         if sync_instead(config, find_spec(config.env)):
-            _log.info("%s is stepped by --vector sync: its own vector version takes no max_episode_steps", config.env)
+            _log.info("%s is stepped with --vector sync: its vector version takes no max_episode_steps", config.env)
         return env
 
     def make_for_scores(self, config: EnvConfig, num_envs: int, seed: int | None) -> VectorEnv:
-        """The same with whole episodes and the environment's own rewards, where training has others."""
+        """The same, but with whole episodes and the original rewards, if training changes these."""
         return make_gymnasium(config, num_envs, seed)
 
     def make_rendered(self, config: EnvConfig) -> RenderedVectorEnv:
-        """One environment, as for scores, that `render` can draw.
+        """One environment, as for scores, that can be rendered.
 
         Raises:
-            ConfigError: as `make_for_scores`, and for one that cannot be drawn.
+            ConfigError: as `make_for_scores`, and if it cannot be rendered.
         """
         return make_gymnasium_rendered(config)
 
@@ -80,6 +80,6 @@ class Family:
         """One environment in a window, at most `fps` steps a second.
 
         Raises:
-            ConfigError: as `make_for_scores`, and where there can be no window.
+            ConfigError: as `make_for_scores`, and if no window can be opened.
         """
         return make_gymnasium_shown(config, fps)

@@ -1,4 +1,4 @@
-"""Generators that an environment may draw from, and that no reset of Gymnasium's seeds: its spaces', mostly."""
+"""Random generators that an environment may use and that Gymnasium's `reset` does not seed, mostly of its spaces."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ENVIRONMENTS = gymnasium.Env | gymnasium.vector.VectorEnv
 
 
 class Lent(np.random.Generator):
-    """The `np_random` of an environment that no reset has seeded; it would make itself one from the entropy of now."""
+    """The `np_random` of an environment before its first seeded reset; it would be seeded from the operating system."""
 
 
 class Generators:
-    """Those of `env`, an environment or a vector environment: of its spaces, and of those of environments within it.
+    """The generators of `env`, an environment or a vector environment: of its spaces, and of the environments in it.
 
-    With `alone` also the global ones, as those of a process that has no other environment.
+    With `alone` also the global generators, if the process has no other environment.
     """
 
     def __init__(self, env: Any) -> None:
@@ -33,7 +33,7 @@ class Generators:
         self.alone = False
 
     def seed(self, seed: int) -> None:
-        """Seed them, before a reset: what an environment then seeds by itself is as it wants it."""
+        """Seed them before a reset, so that the environment can still override what it seeds itself."""
         if self.alone:
             set_global_state(seeded_globals(seed))
         seeds = host_generator(seed, "generators of an environment")
@@ -52,10 +52,10 @@ class Generators:
         return {"own": own, **({"global": global_state()} if self.alone else {})}
 
     def load_state_dict(self, state: StateTree) -> None:
-        """Go on from `state`, after a reset that was seeded.
+        """Restore `state`, after a seeded reset.
 
         Raises:
-            ValueError: when it is not of such an environment.
+            ValueError: when it does not fit this environment.
         """
         generators, own = list(self._all()), state["own"]
         if set(own) != {str(index) for index in range(len(generators))}:
@@ -72,7 +72,7 @@ class Generators:
 
 
 def _within(whole: Any, kind: Any, seen: dict[int, Any]) -> Iterator[Any]:
-    """`whole`, and all of this `kind` among its attributes, and theirs."""
+    """`whole`, and all objects of this `kind` among its attributes, recursively."""
     if id(whole) in seen:
         return
     seen[id(whole)] = whole
@@ -85,7 +85,7 @@ def _within(whole: Any, kind: Any, seen: dict[int, Any]) -> Iterator[Any]:
 
 
 def _spaces_of(env: Any) -> list[Space[Any]]:
-    """The spaces among the attributes of `env`; those of its class, which others share, become its own."""
+    """The spaces among the attributes of `env`; those shared through its class are copied first."""
     shared = {name: value for cls in reversed(type(env).__mro__) for name, value in vars(cls).items()}
     for name, value in shared.items():
         if isinstance(value, Space) and name not in vars(env):

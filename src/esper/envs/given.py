@@ -1,4 +1,4 @@
-"""Environments that Python code gives: what makes them, one, several together, or a `VectorEnv` of its own."""
+"""Environments passed from Python: a callable, a `gymnasium.Env`, a vector environment, or a `VectorEnv`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Given: TypeAlias = (
 
 
 def name_of(env: str | Given) -> str:
-    """What `env` is called in messages: an id where there is one, else what Python calls it.
+    """The name of `env` in messages: its id if it has one, else its name in Python.
 
     Raises:
-        ConfigError: for what is no environment, and makes none.
+        ConfigError: if it is neither an environment nor a callable.
     """
     if isinstance(env, str):
         return env
@@ -38,37 +38,37 @@ def name_of(env: str | Given) -> str:
         return spec.id if spec else type(env.unwrapped).__qualname__
     if isinstance(spec, EnvSpec) or callable(env):
         return str(getattr(env, "__qualname__", type(env).__qualname__))
-    allowed = "must be an id, a callable that makes a gymnasium.Env, or an environment, of one copy or of several"
+    allowed = "must be an id, a callable that makes a gymnasium.Env, or an environment or vector environment"
     raise ConfigError("env", shown(env), allowed)
 
 
 def make_given(env: Given, config: EnvConfig, num_envs: int | None) -> VectorEnv:
-    """`env` as a `VectorEnv` of `num_envs` copies, by default as many as it has; 1 of what is made.
+    """`env` as a `VectorEnv` of `num_envs` environments; the default is its own number, or 1 for a callable.
 
     Raises:
-        ConfigError: when it cannot be made, or is made already, and otherwise than `config` and `num_envs` say.
+        ConfigError: when it cannot be made, or exists already and does not fit `config` and `num_envs`.
     """
     if isinstance(getattr(env, "spec", None), EnvSpec):
         _check_made(config, num_envs, env.spec.num_envs)  # type: ignore[union-attr]
         if config.scale_actions != "auto":
-            allowed = f"must be auto: {config.env} takes its actions as a policy gives them"
+            allowed = f"must be auto: {config.env} takes the actions of the policy unchanged"
             raise ConfigError("scale_actions", config.scale_actions, allowed)
         return env  # type: ignore[return-value]
     if isinstance(env, gymnasium.Env):
         _check_made(config, num_envs, 1, own_limit=False)
-        return _copies([lambda: env], config)
+        return _separate([lambda: env], config)
     if isinstance(env, gymnasium.vector.VectorEnv):
         _check_made(config, num_envs, env.num_envs)
         return _together(env, config)
     if config.vector not in ("auto", "sync", "async"):
-        raise ConfigError("vector", config.vector, f"must be auto, sync or async, as {config.env} makes one copy")
+        raise ConfigError("vector", config.vector, f"must be auto, sync or async, as {config.env} makes one at a time")
     maker = _Maker(env, config)  # type: ignore[arg-type]
-    return _copies([maker] * (1 if num_envs is None else num_envs), config)
+    return _separate([maker] * (1 if num_envs is None else num_envs), config)
 
 
 def _check_made(config: EnvConfig, num_envs: int | None, own: int, *, own_limit: bool = True) -> None:
-    """Refuse what cannot be decided about an environment that is made already; its `own_limit` of steps holds."""
-    why = f"as {config.env} is made already; to choose, give a callable that makes one copy"
+    """Refuse settings that cannot apply to an environment that exists already; with `own_limit` also a time limit."""
+    why = f"as {config.env} exists already; to choose, pass a callable that makes one environment"
     if num_envs not in (None, own):
         raise ConfigError("num_envs", num_envs, f"must be {own}, {why}")
     if config.env_kwargs:
@@ -80,10 +80,10 @@ def _check_made(config: EnvConfig, num_envs: int | None, own: int, *, own_limit:
 
 
 def _together(env: gymnasium.vector.VectorEnv[Any, Any, Any], config: EnvConfig) -> GymnasiumVectorEnv:
-    resets_in_a_step(env)  # or is refused
+    resets_in_a_step(env)  # raises if it is not supported
     if type(env) is SyncVectorEnv and env.observation_mode == "same":
-        # Its copies can do more one by one: tell where they stand, and where they have masks.
-        return _copies([functools.partial(_itself, copy) for copy in env.envs], config)
+        # Wrapped one by one, its environments can also be saved, and their masks found.
+        return _separate([functools.partial(_itself, each) for each in env.envs], config)
     try:
         return GymnasiumVectorEnv(env, config.scale_actions)
     except ConfigError as error:
@@ -95,30 +95,30 @@ def _itself(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
 
 
 class _Maker:
-    """Calls `make` for a copy, with the arguments of `config`."""
+    """Calls `make` with the arguments of `config`."""
 
     def __init__(self, make: Callable[..., gymnasium.Env[Any, Any]], config: EnvConfig) -> None:
         self._make, self._config = make, config
         self._last: Any = None
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
-        """A new copy.
+        """A new environment.
 
         Raises:
-            ConfigError: when something else was made, or the same environment once more.
+            ConfigError: when `make` returns something else, or the same environment again.
         """
         env = self._make(**self._config.env_kwargs)
         if not isinstance(env, gymnasium.Env):
             together = isinstance(env, gymnasium.vector.VectorEnv)
-            what = "an environment of several copies; give that itself" if together else shown(env)
-            raise ConfigError("env", self._config.env, f"must make a gymnasium.Env, and has made {what}")
+            what = "a vector environment; pass that itself" if together else shown(env)
+            raise ConfigError("env", self._config.env, f"must make a gymnasium.Env, and made {what}")
         if env.unwrapped is self._last:
-            raise ConfigError("env", self._config.env, "must make an environment for each copy, and has made one twice")
+            raise ConfigError("env", self._config.env, "must make a new environment at each call, not one twice")
         self._last = env.unwrapped
         return env
 
 
-def _copies(makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]], config: EnvConfig) -> GymnasiumVectorEnv:
+def _separate(makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]], config: EnvConfig) -> GymnasiumVectorEnv:
     def make_vec(
         *, num_envs: int, vectorization_mode: str, vector_kwargs: Any, wrappers: Any, **env_kwargs: Any
     ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:

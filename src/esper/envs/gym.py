@@ -28,15 +28,15 @@ _log = logging.getLogger(__name__)
 
 
 class GymnasiumVectorEnv:
-    """Any Gymnasium vector environment, whatever its autoreset mode, as `VectorEnv`.
+    """Any Gymnasium vector environment, in each autoreset mode, as `VectorEnv`.
 
-    A same-step environment reports final observations beside the reset ones. A next-step environment returns the
-    final observation itself and spends the next step on resetting: that step is marked `ignored`.
+    A same-step environment reports final observations beside those of the reset. A next-step environment returns the
+    final observation and uses the next step to reset: that step is marked `ignored`.
     """
 
     def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], scale_actions: ScaleActions = "auto") -> None:
         self._env = env
-        # Environments stepped one by one, each in a `SubEnv`; None where the environment steps all as arrays by itself.
+        # Environments stepped one by one, each in a `SubEnv`; None if a native vector environment steps them all.
         self._subenvs = env if is_of_subenvs(env) else None
         self._next_step = resets_in_a_step(env)
         space = env.single_observation_space
@@ -89,7 +89,7 @@ class GymnasiumVectorEnv:
         return Step(obs, reward, terminated, truncated, final_obs, ignored, success)
 
     def _info_of_ends(self, info: Any) -> Any:
-        """Where episodes are reset in the step that ends them, `info` is of the new ones."""
+        """If episodes are reset in the step that ends them, `info` is of the new ones."""
         return info if self._next_step or not isinstance(info, dict) else info.get("final_info")
 
     def _final_observations(self, obs: ObsArray, done: BoolArray, info: Any) -> ObsArray:
@@ -99,7 +99,7 @@ class GymnasiumVectorEnv:
         return final_obs
 
     def _find_masks(self) -> bool:
-        """Whether the environments come with action masks; from here on they must do what they did now."""
+        """Whether the environments have action masks; from here on all resets and steps must agree with the first."""
         with self._errors("on reset"):
             if self._native:
                 found, unused = self._native.find_masks(self._native.reset(self._env.reset(seed=0))[1])
@@ -109,12 +109,12 @@ class GymnasiumVectorEnv:
                 # A list is one value for each environment.
                 self._subenvs.set_attr("masked", [found] * self._subenvs.num_envs)
         if unused:
-            _log.warning("looks like action masks, and is not used as such: %s", ", ".join(unused))
+            _log.warning("looks like an action mask, and is not used as one: %s", ", ".join(unused))
         return bool(found)
 
     def _take_masks(self, info: Any, done: BoolArray) -> None:
         if self.spec.masked:
-            # Of one that has just been reset these are the new episode's: the old one's are in "final_info".
+            # After a reset these are of the new episode: those of the old one are in "final_info".
             if self._native:
                 self.action_masks = self._native.masks(info, done if self._next_step else np.zeros_like(done))
             else:
@@ -140,18 +140,18 @@ class GymnasiumVectorEnv:
                 with self._errors("in load_state_dict"):
                     restore_all(self._env, self._generators, state["copies"])
             except EnvError as error:
-                raise ValueError(f"{error}; --fresh-episodes begins new ones") from error
+                raise ValueError(f"{error}; --fresh-episodes begins new episodes") from error
         else:
             names = [str(index) for index in range(self.spec.num_envs)]
             if set(state["copies"]) != set(names):
-                raise ValueError(f"states of {len(state['copies'])} copies do not fit {len(names)}")
+                raise ValueError(f"states of {len(state['copies'])} environments do not fit {len(names)}")
             self._subenvs.set_attr("pending_state", [state["copies"][name] for name in names])
             self._subenvs.call("restore_pending_state")
         self._resetting = resetting
 
     @contextlib.contextmanager
     def _errors(self, call: str) -> Iterator[None]:
-        """Whatever the environment raises within, which is `call`, becomes an `EnvError`."""
+        """Turn whatever the environment raises in `call` into an `EnvError`."""
         try:
             yield
         except BaseException as error:
@@ -160,7 +160,7 @@ class GymnasiumVectorEnv:
     def _fail(self, error: BaseException, call: str) -> NoReturn:
         if isinstance(error, EnvError) or is_ctrl_c(error):
             raise error
-        # To a context manager, a RuntimeError from a StopIteration is that StopIteration.
+        # A context manager would take a RuntimeError from a StopIteration for that StopIteration.
         raise EnvError(why_it_failed(self._env, error, call)) from (None if isinstance(error, StopIteration) else error)
 
     def close(self) -> None:

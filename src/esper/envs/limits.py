@@ -1,4 +1,4 @@
-"""Time limits of episodes: what an environment has, and another one in their place."""
+"""Time limits of episodes: finding an environment's own, and replacing it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gymnasium.wrappers import TimeLimit
 
 
 def limited(steps: int) -> Callable[[gymnasium.Env[Any, Any]], Any]:
-    """What cuts the episodes of an environment after so many `steps`, in place of the limits that it has."""
+    """A wrapper that truncates episodes after `steps`, in place of the environment's own limits."""
 
     def limit(env: gymnasium.Env[Any, Any]) -> Any:
         found = _limits(env)
@@ -25,7 +25,7 @@ def limited(steps: int) -> Callable[[gymnasium.Env[Any, Any]], Any]:
 
 
 def time_limit(env: gymnasium.Env[Any, Any]) -> int | None:
-    """The steps after which an episode of `env` is cut; None where nothing tells."""
+    """The steps after which an episode of `env` is truncated; None if unknown."""
     return min((each._max_episode_steps for each in _limits(env)), default=None)
 
 
@@ -39,22 +39,22 @@ def _limits(env: Any) -> list[TimeLimit[Any, Any]]:
 
 
 def takes_time_limit(spec: EnvSpec) -> bool:
-    """Whether the environment's own vector version can be given `max_episode_steps`."""
+    """Whether the environment's vector version takes `max_episode_steps`."""
     if spec.max_episode_steps is not None:
-        # Gymnasium gives it the registered one.
+        # Gymnasium passes the registered limit to it.
         return True
     creator: Any = spec.vector_entry_point
-    with contextlib.suppress(Exception):  # what cannot be imported says so when it is made
+    with contextlib.suppress(Exception):  # an import error is reported when it is made
         creator = load_env_creator(creator) if isinstance(creator, str) else creator
         return "max_episode_steps" in inspect.signature(creator).parameters
     return True
 
 
 def vector_time_limit(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> int | None:
-    """The same of a vector version: what it was given, or has as an attribute."""
+    """The same for a vector version: from its arguments or an attribute."""
     given = env.spec.kwargs if env.spec is not None else {}
     if (frames := given.get("max_num_frames_per_episode")) is not None:
-        # ALE's, which counts frames.
+        # ALE counts frames.
         return int(frames) // int(given["frameskip"]) or None
     limit = given.get("max_episode_steps", getattr(env.unwrapped, "max_episode_steps", None))
     return limit if isinstance(limit, int) and limit > 0 else None

@@ -1,4 +1,4 @@
-"""The one place where an environment's name, or what Python code gives for one, becomes an environment."""
+"""The one place that makes environments, from an id or from a Python object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from esper.settings.options import ConfigError
 
 _log = logging.getLogger(__name__)
 
-families()  # from here on Gymnasium knows the ids that need no package, in what Python code gives too
+families()  # registers the ids that need no package, also for callables passed from Python
 
 
 def make_env(
@@ -26,16 +26,17 @@ def make_env(
     max_episode_steps: int | None = None,
     scale_actions: ScaleActions = "auto",
 ) -> VectorEnv:
-    """`num_envs` copies of an environment to learn from, each made with `env_kwargs`.
+    """`num_envs` environments to train on, each made with `env_kwargs`.
 
-    `env` is an id, or a callable, as a class, that makes a `gymnasium.Env`; by default it is made once. Or it is made
-    already, and has its own number of copies: a `gymnasium.Env` has one; a `gymnasium.vector.VectorEnv`, or an object
-    with the methods of `esper.envs.base.VectorEnv`, several. Who closes what is returned closes these too.
+    `env` is an id, a callable (as a class) that makes a `gymnasium.Env`, or an existing environment. For a callable
+    `num_envs` is 1 by default. An existing environment has its own number: a `gymnasium.Env` is one; a
+    `gymnasium.vector.VectorEnv`, or an object with the methods of `esper.envs.base.VectorEnv`, is several. Closing the
+    result closes it, too.
 
-    `max_episode_steps` is a time limit in place of the environment's own.
+    `max_episode_steps` replaces the environment's own time limit.
 
     Raises:
-        ConfigError: when it cannot be made; the message says what would help.
+        ConfigError: when it cannot be made; the message says how to fix it.
     """
     if num_envs is not None and num_envs < 1:
         raise ConfigError("num_envs", num_envs, "must be at least 1")
@@ -52,9 +53,9 @@ def make_env(
 
 
 def make_for_training(config: EnvConfig, num_envs: int, seed: int | None = None) -> VectorEnv:
-    """The same from an `EnvConfig`; with a `seed`, constructors that draw from global generators draw from that.
+    """The same from an `EnvConfig`; with a `seed`, constructors that draw from global generators use it.
 
-    Lines of the log say what is not as one might expect: actions that are scaled, another vector mode.
+    Logs what may be unexpected: actions that are scaled, another vector mode.
     """
     env = family_of(config).make_for_training(config, num_envs, seed)
     if bounds := scaled_to(env.spec.actions):
@@ -63,23 +64,23 @@ def make_for_training(config: EnvConfig, num_envs: int, seed: int | None = None)
 
 
 def make_from_config(config: EnvConfig, num_envs: int, seed: int | None = None) -> VectorEnv:
-    """The same for scores: whole episodes with the environment's own rewards, where training has others."""
+    """The same for scores: whole episodes with the original rewards, if training changes these."""
     return family_of(config).make_for_scores(config, num_envs, seed)
 
 
 def make_rendered(config: EnvConfig) -> RenderedVectorEnv:
-    """One environment that `render` can draw.
+    """One environment that can be rendered.
 
     Raises:
-        ConfigError: as `make_env`, and for an environment that cannot be drawn.
+        ConfigError: as `make_env`, and if it cannot be rendered.
     """
     return family_of(config).make_rendered(config)
 
 
 def make_shown(config: EnvConfig, fps: float | None) -> VectorEnv:
-    """One environment in a window, at most `fps` steps a second, by default as the environment says.
+    """One environment in a window, at most `fps` steps a second; the default is the environment's own rate.
 
     Raises:
-        ConfigError: as `make_env`, and where there can be no window.
+        ConfigError: as `make_env`, and if no window can be opened.
     """
     return family_of(config).make_shown(config, fps)

@@ -1,4 +1,4 @@
-"""Making vectors of Gymnasium environments, and what is said where one cannot be made."""
+"""Makes vector environments of Gymnasium environments; errors say why one cannot be made."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _E = TypeVar("_E", bound=GymnasiumVectorEnv)
 
 
 def make_gymnasium(config: EnvConfig, num_envs: int, seed: int | None = None) -> GymnasiumVectorEnv:
-    """The environment `config` asks for; constructors in processes of their own draw from `seed`.
+    """The environment of `config`; constructors in worker processes draw from `seed`.
 
     Raises:
-        ConfigError: for an unknown id, a missing package, arguments the environment refuses, unsupported spaces.
+        ConfigError: for an unknown id, a missing package, arguments that the environment refuses, unsupported spaces.
     """
     mode = vector_mode(config, find_spec(config.env))
     if mode == "native":
@@ -50,10 +50,10 @@ def make_gymnasium(config: EnvConfig, num_envs: int, seed: int | None = None) ->
 
 
 def flatten_observations(env: gymnasium.Env[Any, Any], scale_actions: ScaleActions = "auto") -> Any:
-    """Make observations vectors, unless they are images: dictionaries and tuples are joined, discrete ones one-hot.
+    """Flatten observations to vectors, unless they are images: dictionaries and tuples are joined, discrete is one-hot.
 
     Raises:
-        ConfigError: as `actions_of`, for spaces that are not supported, while there are no processes yet.
+        ConfigError: as `actions_of`, for spaces that are not supported; before any process starts.
     """
     space = env.observation_space
     observations_of(space)
@@ -65,7 +65,7 @@ def flatten_observations(env: gymnasium.Env[Any, Any], scale_actions: ScaleActio
 def make_from(
     config: EnvConfig, num_envs: int, make_vec: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
 ) -> GymnasiumVectorEnv:
-    """What `make_vec`, called as Gymnasium's but without an id, makes; `config` says what it is.
+    """The environment of `config`, made by `make_vec`, which takes the arguments of Gymnasium's except the id.
 
     Raises:
         ConfigError: as `make_gymnasium`.
@@ -83,13 +83,13 @@ def stepped_one_by_one(
     wrappers: Sequence[Callable[[gymnasium.Env[Any, Any]], Any]] = (),
     make_vec: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]] | None = None,
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    """`num_envs` environments, each with `wrappers` and the adapters of this package around it, stepped one by one.
+    """`num_envs` environments, each in `wrappers` and the adapters of this package, stepped one by one.
 
-    `mode` is "sync" or "async"; in the latter, constructors in processes of their own draw from `seed`.
+    `mode` is "sync" or "async"; with "async", constructors in worker processes draw from `seed`.
 
     Raises:
-        ConfigError: when the settings do not fit what is made.
-        EnvError: when one of several environments cannot be made; what the only one raises is not caught here.
+        ConfigError: when the settings do not fit the environment.
+        EnvError: when one of several environments cannot be made; an error of a single one is not caught here.
     """
     make_vec = make_vec or functools.partial(gymnasium.make_vec, config.env, disable_env_checker=True)
     made: list[SubEnv] = []
@@ -101,7 +101,7 @@ def stepped_one_by_one(
         return made[-1]
 
     async_ = mode == "async"
-    # `GymnasiumVectorEnv` copies what it is given, quicker than `deepcopy`.
+    # `GymnasiumVectorEnv` makes its own copies, faster than `deepcopy`.
     options = {"copy": False, **({"worker": functools.partial(worker, seed=seed)} if async_ else {})}
     limit = () if config.max_episode_steps is None else (limited(config.max_episode_steps),)
     flattened = functools.partial(flatten_observations, scale_actions=config.scale_actions)
@@ -109,7 +109,7 @@ def stepped_one_by_one(
     others = set(multiprocessing.active_children())
     try:
         with warnings.catch_warnings():
-            # It prints as warnings what it then raises.
+            # It also prints its errors as warnings.
             warnings.filterwarnings("ignore", message=r"\x1b\[31mERROR", category=UserWarning)
             env: Any = make_vec(
                 num_envs=num_envs,
@@ -131,26 +131,27 @@ def stepped_one_by_one(
 def native_vector(
     config: EnvConfig, num_envs: int, arguments: dict[str, Any]
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    """The environment's own vector version, made with `arguments`.
+    """The environment's vector version, made with `arguments`.
 
     Raises:
-        ConfigError: when it resets its environments in another way than is supported.
+        ConfigError: when its autoreset mode is not supported.
     """
     with warnings.catch_warnings():
-        # What it says of them is an error here.
+        # Its warnings are errors here.
         warnings.filterwarnings("ignore", message=r".*AutoresetMode", category=UserWarning)
         env = gymnasium.make_vec(config.env, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
     mode = env.metadata.get("autoreset_mode")
     if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
-        raise ConfigError("vector", config.vector, f"{config.env} resets by '{mode}' natively; use sync")
+        raise ConfigError("vector", config.vector, f"{config.env} resets by '{mode}', not supported; use sync")
     return env
 
 
 def adapted(adapter: type[_E], config: EnvConfig, make: Callable[[], Any], seed: int | None = None) -> _E:
-    """What `make` makes, in an `adapter`; with a `seed`, constructors that draw from global generators use it.
+    """The environment from `make`, in an `adapter`; with a `seed`, constructors that draw from global generators use
+    it.
 
     Raises:
-        ConfigError, EnvError: in place of whatever is raised meanwhile, but for Ctrl-C.
+        ConfigError, EnvError: in place of whatever the constructor raises, except Ctrl-C.
     """
     seeded = contextlib.nullcontext() if seed is None else GlobalGenerators(seed).in_place()
     try:

@@ -1,4 +1,4 @@
-"""Where environments tell which actions are allowed: in infos, by methods, in observations."""
+"""Where environments report which actions are allowed: in infos, by methods, in observations."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from esper.envs.actions import actions_of, check_mask
 from esper.envs.base import Actions, ContinuousActions
 
 NAME = "action_mask"
-# The first is Gymnasium's and the method sb3-contrib's: what is wrong with these is an error. The others are known
-# by other meanings too, and are masks where they can be.
+# The first is Gymnasium's name, the method sb3-contrib's: an unusable value there is an error. The other names have
+# other meanings, too, and are used as masks only if the value fits.
 INFOS = (NAME, "avail_actions")
 _METHODS = ("action_masks", "action_mask", "valid_action_mask")
 _CERTAIN = (f"info['{NAME}']", "action_masks()")
@@ -23,9 +23,9 @@ LOOKS_LIKE_ONE = re.compile(r"mask|(avail|legal|valid|allowed).*action", re.IGNO
 
 
 class MaskTaken(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Takes "action_mask" out of a dictionary of observations and puts it into the info, unless there is one.
+    """Moves "action_mask" from a dictionary of observations into the info, unless that has one.
 
-    A dictionary of one observation that is left becomes that.
+    If one observation is left in the dictionary, it replaces the dictionary.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -50,7 +50,7 @@ class MaskTaken(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def without_mask(env: gymnasium.Env[Any, Any]) -> Any:
-    """`env` in `MaskTaken`, where its observations have a mask for its actions, and something else."""
+    """`env` in `MaskTaken`, if its observations have a mask for its actions beside other entries."""
     space, actions = env.observation_space, actions_of(env.action_space)
     if not isinstance(space, Dict) or NAME not in space.spaces or len(space.spaces) == 1:
         return env
@@ -59,7 +59,7 @@ def without_mask(env: gymnasium.Env[Any, Any]) -> Any:
 
 
 def sources_of(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> tuple[str, ...]:
-    """Where `env` tells what is allowed, with `info` of a first reset; the first one counts."""
+    """Where `env` reports masks, given `info` of a first reset; the first source is used."""
     actions = actions_of(env.action_space)
     places = (*(f"info['{name}']" for name in INFOS), *(f"{name}()" for name in _METHODS if _can_ask(env, name)))
     return tuple(place for place in places if _is_mask(place, published(env, info, (place,)), actions))
@@ -76,7 +76,7 @@ def _is_mask(place: str, mask: Any, actions: Actions) -> bool:
 
 
 def published(env: gymnasium.Env[Any, Any], info: dict[str, Any], sources: tuple[str, ...]) -> Any:
-    """The mask that the first of `sources` gives; None if none does."""
+    """The mask from the first of `sources` that has one, or None."""
     for source in sources:
         name = source.removesuffix("()")
         mask = info.get(source[len("info['") : -len("']")]) if name == source else env.get_wrapper_attr(name)()
@@ -86,7 +86,7 @@ def published(env: gymnasium.Env[Any, Any], info: dict[str, Any], sources: tuple
 
 
 def _can_ask(env: gymnasium.Env[Any, Any], name: str) -> bool:
-    """Whether there is such a method, and it asks for nothing, as for a state."""
+    """Whether there is such a method, and it takes no arguments."""
     method = env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
     if not callable(method):
         return False
@@ -98,7 +98,7 @@ def _can_ask(env: gymnasium.Env[Any, Any], name: str) -> bool:
 
 
 def unused(env: gymnasium.Env[Any, Any], info: dict[str, Any], sources: tuple[str, ...]) -> list[str]:
-    """What looks like a mask by its name, in `info` and the observations of `env`, and is none of `sources`."""
+    """Names in `info` and the observations of `env` that look like masks and are not in `sources`."""
     infos = (f"info['{name}']" for name in info if isinstance(name, str) and LOOKS_LIKE_ONE.search(name))
     space = env.unwrapped.observation_space
     parts = space.spaces if isinstance(space, Dict) else ()

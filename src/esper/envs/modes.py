@@ -1,4 +1,4 @@
-"""Which way of stepping copies of a Gymnasium environment its settings ask for."""
+"""Which way of stepping Gymnasium environments the settings select."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from esper.settings.options import ConfigError
 
 
 def vector_mode(config: EnvConfig, spec: EnvSpec) -> Literal["native", "sync", "async"]:
-    """How copies of the registered environment `spec` are stepped.
+    """How environments of the registered `spec` are stepped.
 
     Raises:
-        ConfigError: for a way that it does not have, or not with such a time limit.
+        ConfigError: for a way that it does not have, or that cannot have the time limit.
     """
     if config.vector == "async":
         return "async"
     if config.vector == "native":
         if spec.vector_entry_point is None:
-            allowed = f"{config.env} has no vector version of its own; use auto, sync or async"
+            allowed = f"{config.env} has no vector version; use auto, sync or async"
             raise ConfigError("vector", "native", allowed)
         if _cannot_be_limited(config, spec):
             allowed = f"the vector version of {config.env} takes none; use vector auto, sync or async"
@@ -32,7 +32,7 @@ def vector_mode(config: EnvConfig, spec: EnvSpec) -> Literal["native", "sync", "
 
 
 def sync_instead(config: EnvConfig, spec: EnvSpec) -> bool:
-    """Whether copies are stepped by sync only as the environment's own vector version takes no time limit."""
+    """Whether sync is used only because the environment's vector version takes no time limit."""
     return config.vector == "auto" and spec.vector_entry_point is not None and _cannot_be_limited(config, spec)
 
 

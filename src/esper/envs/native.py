@@ -1,4 +1,4 @@
-"""What vector environments of others return: held to Gymnasium's rules, and flattened."""
+"""Checks what other vector environments return against Gymnasium's rules, and flattens it."""
 
 from __future__ import annotations
 
@@ -21,78 +21,79 @@ from esper.settings.options import ConfigError
 
 
 def resets_in_a_step(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> bool:
-    """Whether copies of `env` spend a step on resetting, or do so in the step that ends an episode.
+    """Whether `env` uses an extra step to reset, or resets in the step that ends an episode.
 
     Raises:
-        ConfigError: when they do neither, or `env` does not say.
+        ConfigError: for another autoreset mode, or none.
     """
     mode = env.metadata.get("autoreset_mode")
     if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
-        allowed = "must reset its copies by itself: metadata['autoreset_mode'] must be NEXT_STEP or SAME_STEP, and is"
+        allowed = "must reset by itself: metadata['autoreset_mode'] must be NEXT_STEP or SAME_STEP, not"
         raise ConfigError("env", env.spec.id if env.spec else type(env.unwrapped).__name__, f"{allowed} {mode}")
     return bool(mode is AutoresetMode.NEXT_STEP)
 
 
 class Native:
-    """Takes what `env`, which steps all its copies at once, returns.
+    """Converts what `env`, a native vector environment, returns.
 
-    Observations become arrays [N, ...]; infos are looked at for what is used of them. What cannot is a `BrokenRule`.
+    Observations become arrays [N, ...]; of infos only what is used is read. What does not fit is a `BrokenRule`.
     """
 
     def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
         self._space, self._num_envs = env.single_observation_space, env.num_envs
         self._actions = env.single_action_space
         self._all, self._rows = batch_space(self._space, self._num_envs), (self._num_envs,)
-        # Those of arrays that are right as they are; what else there is takes longer to check.
+        # The fast path: dtypes and shapes that need no conversion.
         plain = type(self._space) is Box
         self._shape: Any = self._all.shape if plain else None
         self._dtype: Any = self._all.dtype if plain else None
         self._masks: str | None = None
-        self._asked = False  # whether there are masks; not of actions that have none
+        self._asked = False  # whether masks were looked for; never if the actions cannot have any
 
     def reset(self, outcome: Any) -> tuple[NDArray[Any], Any]:
-        """Observations, and infos as they came."""
+        """Observations, and infos unchanged."""
         obs, info = parts(outcome, "reset", RESET)
         return self._flat(obs, "reset"), info
 
     def step(self, outcome: Any) -> tuple[NDArray[Any], NDArray[np.float64], BoolArray, BoolArray, Any]:
-        """The same of a step."""
+        """The same for a step."""
         if type(outcome) is not tuple or len(outcome) != 5:
             outcome = parts(outcome, "step", STEP)
         obs, reward, terminated, truncated, info = outcome
-        # NumPy has each type of numbers once: to ask for it itself is quicker.
+        # Each dtype exists once, and `is` is faster than `==`.
         if type(obs) is not np.ndarray or obs.dtype is not self._dtype or obs.shape != self._shape:
             obs = self._flat(obs, "step")
         reward = self._numbers(reward, "reward").astype(np.float64, copy=False)
         return obs, reward, self._flags(terminated, "terminated"), self._flags(truncated, "truncated"), info
 
     def finals(self, info: Any, done: BoolArray) -> NDArray[Any]:
-        """The last observations [K, ...] of the K copies that are `done`.
+        """The final observations [K, ...] of the K environments that are `done`.
 
-        Infos have them as Gymnasium does, in an array of objects, None where no episode ended; or as one batch.
+        Infos have them in Gymnasium's format, an array of objects that are None where no episode ended, or as one
+        batch.
         """
-        finals, there = self._of_copies(info, "final_obs")
+        finals, there = self._by_env(info, "final_obs")
         if finals is None:
-            # As it was called before Gymnasium 1.0.
-            finals, there = self._of_copies(info, "final_observation")
+            # Its name before Gymnasium 1.0.
+            finals, there = self._by_env(info, "final_observation")
         if finals is None:
-            raise BrokenRule("step returned no final_obs in info where an episode ended; Gymnasium asks for it")
+            raise BrokenRule("step returned no final_obs in info where an episode ended; Gymnasium requires it")
         if missing := np.flatnonzero(done & ~there).tolist():
             raise BrokenRule(f"step returned no final_obs of environment {missing[0]}, where an episode ended")
         if not isinstance(finals, np.ndarray) or finals.dtype != object:
             return self._flat(finals, "in final_obs, step")[done]
         if finals.shape != done.shape:
-            raise BrokenRule(f"step returned {shown(finals)} as final_obs; Gymnasium asks for [{self._num_envs}]")
-        return np.stack([self._final(finals[copy], copy) for copy in np.flatnonzero(done).tolist()])
+            raise BrokenRule(f"step returned {shown(finals)} as final_obs; Gymnasium requires [{self._num_envs}]")
+        return np.stack([self._final(finals[index], index) for index in np.flatnonzero(done).tolist()])
 
     def find_masks(self, info: Any) -> tuple[bool, list[str]]:
-        """Whether `info`, of a first reset, has action masks; and what looks like one there, and is none.
+        """Whether `info`, of a first reset, has action masks, and which names look like masks but are not.
 
-        From here on `masks` asks for what was found, or `refuse_masks` for nothing.
+        From here on `masks` requires what was found, or `refuse_masks` none.
         """
         self._asked = True
         for name in INFOS:
-            if self._masks is None and self._of_copies(info, name)[0] is not None:
+            if self._masks is None and self._by_env(info, name)[0] is not None:
                 self._masks = name
                 try:
                     self.masks(info, np.zeros(self._num_envs, dtype=np.bool_))
@@ -105,32 +106,32 @@ class Native:
         return self._masks is not None, [f"info[{name!r}]" for name in odd if name != self._masks]
 
     def masks(self, info: Any, over: BoolArray) -> BoolArray:
-        """What is allowed next [N, M], as booleans: anything where an episode is `over`, as the next step resets."""
+        """The masks [N, M], as booleans: all true where an episode is `over`, as the next step resets."""
         actions = actions_of(self._actions)
         found = np.ones((self._num_envs, actions.outputs), dtype=np.bool_)
-        masks, there = self._of_copies(info, self._masks or NAME)
-        for copy in np.flatnonzero(~over):
-            if masks is None or not there[copy] or masks[copy] is None:
-                raise BrokenRule(f"environment {copy} gave no action mask; the first reset came with one")
+        masks, there = self._by_env(info, self._masks or NAME)
+        for index in np.flatnonzero(~over):
+            if masks is None or not there[index] or masks[index] is None:
+                raise BrokenRule(f"environment {index} gave no action mask; the first reset came with one")
             try:
-                found[copy] = check_mask(masks[copy], actions)
+                found[index] = check_mask(masks[index], actions)
             except ValueError as error:
-                raise BrokenRule(f"the action mask of environment {copy} {error}") from None
+                raise BrokenRule(f"the action mask of environment {index} {error}") from None
         return found
 
     def refuse_masks(self, info: Any) -> None:
         """Refuse a mask that comes after a first reset without one."""
         if not self._asked:
             return
-        masks, there = self._of_copies(info, NAME)
+        masks, there = self._by_env(info, NAME)
         if masks is not None and there.any():
-            copy = int(np.argmax(there))
-            raise BrokenRule(f"environment {copy} gave an action mask; the first reset came without one")
+            index = int(np.argmax(there))
+            raise BrokenRule(f"environment {index} gave an action mask; the first reset came without one")
 
-    def _of_copies(self, info: Any, name: str) -> tuple[Any, BoolArray]:
-        """What `info` has by `name`, of all copies or None, and [N] for which.
+    def _by_env(self, info: Any, name: str) -> tuple[Any, BoolArray]:
+        """The values under `name` in `info`, for all environments, or None; and [N], which of them have one.
 
-        Gymnasium's `DictInfoToList` makes infos a list; else "_name" says for which copies there is something.
+        Gymnasium's `DictInfoToList` makes infos a list; else "_name" marks the environments that have a value.
         """
         everywhere = np.ones(self._num_envs, dtype=np.bool_)
         if isinstance(info, dict):
@@ -139,8 +140,8 @@ class Native:
         if not isinstance(info, list | tuple) or len(info) != self._num_envs:
             return None, everywhere
         values = np.full(self._num_envs, None, dtype=object)
-        for copy, each in enumerate(info):
-            values[copy] = each.get(name) if isinstance(each, dict) else None
+        for index, each in enumerate(info):
+            values[index] = each.get(name) if isinstance(each, dict) else None
         there = np.array([value is not None for value in values])
         return values if there.any() else None, there
 
@@ -148,14 +149,14 @@ class Native:
         obs = conformed(self._all, obs, f"{call} returned a batch of observations that")
         return obs if isinstance(self._space, Box) else flatten_batch(self._space, obs)
 
-    def _final(self, final: Any, copy: int) -> NDArray[Any]:
-        final = conformed(self._space, final, f"in final_obs, at {copy}, step returned what")
+    def _final(self, final: Any, index: int) -> NDArray[Any]:
+        final = conformed(self._space, final, f"in final_obs[{index}], step returned a value that")
         return np.asarray(final if isinstance(self._space, Box) else flatten(self._space, final))
 
     def _numbers(self, values: Any, name: str) -> NDArray[Any]:
         array = as_numbers(values)
         if array is None or array.shape != self._rows:
-            raise BrokenRule(f"step returned {shown(values)} as {name}; Gymnasium asks for [{self._num_envs}]")
+            raise BrokenRule(f"step returned {shown(values)} as {name}; Gymnasium requires [{self._num_envs}]")
         return array
 
     def _flags(self, values: Any, name: str) -> BoolArray:
@@ -163,5 +164,5 @@ class Native:
         if array.dtype == np.bool_:
             return array
         if not ((array == 0) | (array == 1)).all():
-            raise BrokenRule(f"step returned numbers other than 0 and 1 as {name}; Gymnasium asks for booleans")
+            raise BrokenRule(f"step returned numbers other than 0 and 1 as {name}; Gymnasium requires booleans")
         return array.astype(np.bool_)

@@ -1,4 +1,4 @@
-"""Observations of Gymnasium's spaces: what the learner sees of them."""
+"""Observations of Gymnasium's spaces, and how the learner sees them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _FLATTENABLE = (Box, Discrete, MultiBinary, MultiDiscrete, Dict, Tuple)
 
 
 def is_image(space: Space[Any]) -> bool:
-    """Whether elements are pixels: uint8 or booleans in three dimensions."""
+    """Whether elements are images: uint8 or booleans in three dimensions."""
     return isinstance(space, Box) and len(space.shape) == 3 and space.dtype in (np.uint8, np.bool_)
 
 
 def observations_of(space: Space[Any]) -> Observations:
-    """The observations in `space`: images as they are, all else as vectors.
+    """The observations in `space`: images unchanged, all else as vectors.
 
     Raises:
-        ConfigError: named "space", for a space that is neither, as of graphs, sequences and text.
+        ConfigError: named "space", for a space that can be neither, as graphs, sequences and text.
     """
     if is_image(space):
         assert isinstance(space, Box)
@@ -34,14 +34,14 @@ def observations_of(space: Space[Any]) -> Observations:
         return Images(shape=(channels, height, width), highest=max(1, int(space.high.max())))
     if odd := _no_vector(space):
         allowed = "Box, Discrete, MultiBinary, MultiDiscrete, and Dict and Tuple of these can"
-        raise ConfigError("space", space, f"has observations that cannot be made a vector: {odd}; {allowed}")
+        raise ConfigError("space", space, f"has observations that cannot become a vector: {odd}; {allowed}")
     if not (size := flatdim(space)):
-        raise ConfigError("space", space, f"has observations without numbers, of the space {space}")
+        raise ConfigError("space", space, f"has empty observations: its space is {space}")
     return Vectors(size=size)
 
 
 def _no_vector(space: Any, where: str = "") -> str:
-    """Where in `space` there is a part that has no fixed size, and which; empty if nowhere."""
+    """The place and type of a part of `space` that has no fixed size; empty if there is none."""
     if isinstance(space, Dict | Tuple):
         named = space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces)
         return next(filter(None, (_no_vector(part, f"{where}at {name!r}, ") for name, part in named)), "")
@@ -49,7 +49,7 @@ def _no_vector(space: Any, where: str = "") -> str:
 
 
 def channels_first(space: Space[Any]) -> bool:
-    """Whether an image's channels are its first dimension: it is square after it, or there are fewer than columns."""
+    """Whether channels are the first dimension: the other two are equal, or it is smaller than the last."""
     assert space.shape is not None
     first, middle, last = space.shape
     if (first == middle) != (middle == last):
@@ -58,7 +58,7 @@ def channels_first(space: Space[Any]) -> bool:
 
 
 def to_learner(space: Space[Any], *, copy: bool = False) -> Callable[[NDArray[Any]], ObsArray]:
-    """What makes observations of N copies, images or already flat, what the learner takes; with `copy` its own."""
+    """The function from observations of N environments, images or flat, to the learner's; with `copy` to new arrays."""
     if not is_image(space):
         flat = not isinstance(space, Box) or len(space.shape) == 1
         return lambda obs: (obs if flat else obs.reshape(len(obs), -1)).astype(np.float32, copy=copy)
@@ -68,7 +68,7 @@ def to_learner(space: Space[Any], *, copy: bool = False) -> Callable[[NDArray[An
 
 
 def flatten_batch(space: Space[Any], obs: Any) -> NDArray[Any]:
-    """Observations of N copies as [N, D], each as Gymnasium's `flatten` makes it."""
+    """Observations of N environments as [N, D], each flattened as by Gymnasium's `flatten`."""
     if isinstance(space, Dict):
         return np.concatenate([flatten_batch(part, obs[name]) for name, part in space.spaces.items()], axis=1)
     if isinstance(space, Tuple):
@@ -83,7 +83,7 @@ def flatten_batch(space: Space[Any], obs: Any) -> NDArray[Any]:
 
 def _one_hot(numbers: NDArray[Any], sizes: Any, space: Space[Any]) -> NDArray[Any]:
     if not ((numbers >= 0) & (numbers < sizes)).all():
-        raise BrokenRule(f"observations have numbers that are not in their space, {space}")
+        raise BrokenRule(f"observations have values that are not in their space, {space}")
     return np.concatenate(
         [column[:, None] == np.arange(size) for column, size in zip(numbers.T, sizes, strict=True)], axis=1
     ).astype(space.dtype)

@@ -1,4 +1,4 @@
-"""The processes of an `AsyncVectorEnv`: how they begin, what is said of one that dies or hangs, how they end."""
+"""The worker processes of an `AsyncVectorEnv`: start, errors of one that dies or hangs, end."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _SECONDS_TO_CLOSE = 5.0
 
 
 def is_of_subenvs(env: Any) -> TypeGuard[SyncVectorEnv | AsyncVectorEnv]:
-    """Whether `env` is of ours: of `SubEnv`s that it steps one by one, and not as arrays by itself."""
+    """Whether `env` steps `SubEnv`s one by one; False for a native vector environment."""
     if isinstance(env, SyncVectorEnv):
         return all(type(each) is SubEnv for each in env.envs)
     return isinstance(env, AsyncVectorEnv) and getattr(env.worker, "func", None) is worker
 
 
 def worker(index: int, make: Callable[[], SubEnv], *rest: Any, seed: int | None) -> None:
-    """Gymnasium's worker of an `AsyncVectorEnv`, for a process of a run. `seed` is that of constructors.
+    """Gymnasium's worker of an `AsyncVectorEnv`, adapted to runs. `seed` is for constructors.
 
-    Ctrl-C reaches every process of a terminal, and other signals all of a job. The run then wants to finish its update,
-    so the workers must live on; but not longer than the run, should that be killed.
+    Ctrl-C reaches every process of a terminal, and other signals every process of a job. The run then finishes its
+    update, so workers must outlive the signal; but they must end when the run is killed.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -50,7 +50,7 @@ def worker(index: int, make: Callable[[], SubEnv], *rest: Any, seed: int | None)
         set_global_state(seeded_globals(integer_seed(seed, f"process {index}")))
     pipe, _, _, errors = rest[:4]
     try:
-        # What is asked first is whether its spaces are those of environment 0.
+        # The first command checks that its spaces are those of environment 0.
         _, (_, *spaces) = pipe.recv()
         env = make()
         env.generators.alone = True
@@ -59,7 +59,7 @@ def worker(index: int, make: Callable[[], SubEnv], *rest: Any, seed: int | None)
         errors.put((index, EnvError, in_constructor(index, error), ""))
         pipe.send((None, False))
         return
-    # Of the pipe: whoever made it is gone, and cannot be told.
+    # The pipe is broken: the parent is gone, and no error can be reported.
     with contextlib.suppress(OSError):
         pipe.send(((True, True), True))
         _async_worker(index, lambda: env, *rest)
@@ -72,7 +72,7 @@ def raise_one(env: AsyncVectorEnv, successes: Iterable[bool]) -> None:
 
 
 def first_failure(env: AsyncVectorEnv, successes: Iterable[bool]) -> tuple[int, BaseException] | None:
-    """What went wrong in the process of the lowest number, with that number; None where all were successes."""
+    """The error of the failed process with the lowest index, and that index; None if all succeeded."""
     failures = [env.error_queue.get() for success in successes if not success]
     if not failures:
         return None
@@ -81,7 +81,7 @@ def first_failure(env: AsyncVectorEnv, successes: Iterable[bool]) -> tuple[int, 
 
 
 def what_is_wrong(env: AsyncVectorEnv, error: BaseException) -> str:
-    """Which process has died, and how, or has not answered; what came of it here is `error`."""
+    """Which process died, and how, or did not answer; `error` is what that raised here."""
     if isinstance(error, EOFError | OSError):
         _wait_for_deaths(env.processes)
     deaths = [
@@ -96,7 +96,7 @@ def what_is_wrong(env: AsyncVectorEnv, error: BaseException) -> str:
 
 
 def _wait_for_deaths(processes: Collection[BaseProcess]) -> None:
-    """The end of its pipe, and then that of its sentinel, come a moment before that of a process."""
+    """A process ends a moment after its pipe and its sentinel."""
     ended = wait([process.sentinel for process in processes], timeout=2.0)
     for process in processes:
         if process.sentinel in ended:
@@ -112,9 +112,9 @@ def _has_answered(pipe: Connection | None) -> bool:
 
 
 def not_made(error: BaseException, made: int, num_envs: int, others: set[BaseProcess]) -> EnvError | None:
-    """What to raise in place of `error`, after which `made` environments are there; None for that itself.
+    """What to raise in place of `error`, when `made` environments exist; None means `error` itself.
 
-    Processes, but for `others`, end: they would wait for whoever made them, and he for them.
+    Ends all processes except `others`: they and the parent would wait for each other.
     """
     processes = set(multiprocessing.active_children()) - others
     one_died = bool(processes) and isinstance(error, EOFError | ConnectionError)
@@ -129,13 +129,13 @@ def not_made(error: BaseException, made: int, num_envs: int, others: set[BasePro
         return EnvError(f"the process of environment {died} has died in its constructor")
     settings = isinstance(error, ConfigError) and error.name != "space"
     if 0 < made < num_envs and not (settings or is_ctrl_c(error)):
-        # Not the settings, with which others could be made.
+        # The settings are not at fault: other environments were made with them.
         return EnvError(in_constructor(made, error))
     return None
 
 
 def close(env: Any) -> None:
-    """Close a vector environment, with its processes if it has some."""
+    """Close a vector environment, and its processes if it has any."""
     if isinstance(env, AsyncVectorEnv):
         close_processes(env)
     else:
@@ -143,9 +143,9 @@ def close(env: Any) -> None:
 
 
 def close_processes(env: AsyncVectorEnv) -> None:
-    """Let every process close its environment, for a few seconds; then kill what is left.
+    """Give every process a few seconds to close its environment, then kill those that remain.
 
-    `AsyncVectorEnv.close` raises where one has died, and waits for ever for one that hangs.
+    `AsyncVectorEnv.close` raises if a process has died, and waits forever for one that hangs.
     """
     env.closed = True
     pipes: list[Any] = [pipe for pipe in env.parent_pipes if pipe is not None and not pipe.closed]
@@ -164,7 +164,7 @@ def close_processes(env: AsyncVectorEnv) -> None:
     finally:
         for index, process in enumerate(env.processes):
             if process.sentinel not in alive:
-                # It ends a moment after its sentinel says so.
+                # It ends a moment after its sentinel.
                 process.join(1.0)
             if process.is_alive():
                 _log.warning(
@@ -175,7 +175,7 @@ def close_processes(env: AsyncVectorEnv) -> None:
 
 
 def _drained(pipe: Any) -> bool:
-    """Take an answer that nobody waits for any more from `pipe`; whether others may come."""
+    """Discard one answer from `pipe`; returns whether more may come."""
     try:
         pipe.recv_bytes()
     except (EOFError, OSError):

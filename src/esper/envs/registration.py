@@ -1,4 +1,4 @@
-"""Ids in Gymnasium's registry: what registers them, and what to do where a package is missing."""
+"""Ids in Gymnasium's registry: registering them, and messages for missing packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from esper.envs.families import family_of_id
 from esper.settings.options import ConfigError, nearest
 from esper.system.errors import describe_with_place, is_ctrl_c
 
-# Extras for environments that Gymnasium itself registers, by the module prefix of these.
+# Extras for environments that Gymnasium itself registers, by module prefix.
 _EXTRAS = {
     "gymnasium.envs.box2d": "box2d",
     "gymnasium.envs.mujoco": "mujoco",
@@ -40,7 +40,7 @@ def register_module(module: str, env: str) -> None:
     """Import `module`, which registers `env`.
 
     Raises:
-        ConfigError: when it raises, whatever that is, or is not found; then with what helps.
+        ConfigError: when it raises anything, or is not found; the message says how to fix it.
     """
     try:
         importlib.import_module(module)
@@ -52,16 +52,16 @@ def register_module(module: str, env: str) -> None:
 
 
 def _where_it_is(module: str, error: BaseException) -> str:
-    """What to do where `module` is in the current folder, and Python does not look there."""
+    """A hint if `module` is in the current folder and that is not on Python's path."""
     top = module.partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or error.name != top:
         return ""
     here = any(Path(name).exists() for name in (f"{top}.py", top))
-    return "; it is in the current folder, where Python looks with PYTHONPATH=. before the command" if here else ""
+    return "; it is in the current folder: put PYTHONPATH=. before the command" if here else ""
 
 
 def missing_package(env: str, error: Exception) -> str:
-    """What a `ConfigError` says where `error`, raised while `env` was made, is about a package that is not there."""
+    """The message of a `ConfigError` for `error`, raised while `env` was made, about a missing package."""
     spec = gymnasium.registry.get(env.rpartition(":")[2])
     for module, extra in _EXTRAS.items():
         if spec and str(spec.entry_point).startswith(module):
@@ -70,5 +70,5 @@ def missing_package(env: str, error: Exception) -> str:
 
 
 def how_to_install(extra: str) -> str:
-    """What a `ConfigError` says where the packages of an extra are missing."""
+    """The message of a `ConfigError` if the packages of an extra are missing."""
     return f"needs the extra '{extra}': run  make setup EXTRAS={extra}  (or pip install '.[{extra}]')"

@@ -1,4 +1,4 @@
-"""Environments that are drawn: as images, or in a window."""
+"""Rendering environments: as images, or in a window."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from esper.system.errors import describe, is_ctrl_c
 
 
 class RenderedVectorEnv(GymnasiumVectorEnv):
-    """A `VectorEnv` whose first environment can be drawn."""
+    """A `VectorEnv` whose first environment can be rendered."""
 
     @property
     def render_fps(self) -> int:
@@ -31,12 +31,12 @@ class RenderedVectorEnv(GymnasiumVectorEnv):
         """The first environment as an image [height, width, 3].
 
         Raises:
-            ConfigError: when it cannot be drawn on this machine.
+            ConfigError: when it cannot be rendered on this machine.
         """
         try:
             frames: Any = self._env.render()
             return as_frame(frames[0])
-        except BaseException as error:  # Renderers raise types of their own: mujoco.FatalError, pygame.error, ...
+        except BaseException as error:  # Renderers raise their own types: mujoco.FatalError, pygame.error, ...
             if is_ctrl_c(error):
                 raise
             name = self._env.spec.id if self._env.spec else str(self._env)
@@ -45,10 +45,10 @@ class RenderedVectorEnv(GymnasiumVectorEnv):
 
 
 def make_gymnasium_rendered(config: EnvConfig) -> RenderedVectorEnv:
-    """One environment that `render` can draw.
+    """One environment that can be rendered.
 
     Raises:
-        ConfigError: as `make_gymnasium`, and for one that cannot be drawn.
+        ConfigError: as `make_gymnasium`, and if it cannot be rendered.
     """
     spec = find_spec(config.env)
     return _make(config, "rgb_array", lambda: check_can_be_drawn(spec))
@@ -58,7 +58,7 @@ def make_gymnasium_shown(config: EnvConfig, fps: float | None) -> RenderedVector
     """One environment in a window, `fps` steps a second.
 
     Raises:
-        ConfigError: as `make_gymnasium`, and where there can be no window.
+        ConfigError: as `make_gymnasium`, and if no window can be opened.
     """
     spec = find_spec(config.env)
     return _make(config, "human", lambda: check_can_be_shown(spec), paced(fps))
@@ -76,5 +76,5 @@ def _make(config: EnvConfig, mode: str, check: Callable[[], None], *wrappers: An
                 raise
             raise ConfigError("env", config.env, "cannot be drawn: its constructor takes no render_mode") from error
 
-    # Not `rendering`: the mode is no argument that the user gave.
+    # Not `rendering`: the user did not give the mode.
     return adapted(RenderedVectorEnv, config, make)

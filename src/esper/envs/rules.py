@@ -1,4 +1,4 @@
-"""Gymnasium's rules for what `reset` and `step` return: what keeps them, and what is refused by name."""
+"""Checks what `reset` and `step` return against Gymnasium's rules."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ _FLAGS = frozenset({bool, np.bool_})
 
 
 class BrokenRule(ValueError):
-    """What an environment returned, and what Gymnasium asks for."""
+    """The message says what an environment returned, and what Gymnasium requires."""
 
 
 class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Holds an environment to Gymnasium's rules. What is unambiguous is let through, as what the rules ask for.
+    """Checks an environment against Gymnasium's rules. What is unambiguous is converted instead of refused.
 
-    That is: an array of one number as reward, or of one boolean (0 and 1 too) as an end of an episode, and
-    observations of another type that become the space's without loss. Bounds of a Box, NaN and infinities are not
-    looked at.
+    That is: an array of one number as reward, of one boolean (or 0 or 1) as terminated or truncated, and observations
+    of another dtype that convert without loss. Bounds of a Box, NaN and infinities are not checked.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
-        # Asked for once: they may be made anew each time, and what is outside has to see the same ones throughout.
+        # Read once: properties may make new spaces at each access, and wrappers outside must see the same ones.
         self._space = self.observation_space = env.observation_space
         self.action_space = env.action_space
-        # Those of arrays that are right as they are; what else there is takes longer to check.
+        # The fast path: dtypes and shapes that need no conversion.
         plain = type(self._space) is Box
         self._shape: Any = self._space.shape if plain else None
         self._dtype: Any = self._space.dtype if plain else None
@@ -46,7 +45,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         except TypeError as error:
             if _takes(self.env.reset, {"seed": seed, "options": options}):
                 raise
-            raise BrokenRule("reset takes no seed and options; Gymnasium asks for both, by name") from error
+            raise BrokenRule("reset takes no seed and options; Gymnasium requires both, by name") from error
         obs, info = parts(outcome, "reset", RESET)
         info = _information(info, "reset")
         return self._observation(obs, "reset"), info
@@ -56,7 +55,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         if type(outcome) is not tuple or len(outcome) != 5:
             outcome = parts(outcome, "step", STEP)
         obs, reward, terminated, truncated, info = outcome
-        # NumPy has each type of numbers once: to ask for it itself is quicker.
+        # Each dtype exists once, and `is` is faster than `==`.
         if type(obs) is not np.ndarray or obs.dtype is not self._dtype or obs.shape != self._shape:
             obs = self._observation(obs, "step")
         if type(reward) not in _NUMBERS:
@@ -74,7 +73,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def checked(env: gymnasium.Env[Any, Any]) -> Any:
-    """`env` with `Checked` around all but Gymnasium's own wrappers, which would fail at what is to be named."""
+    """`env` with `Checked` inside Gymnasium's own wrappers, which would fail first, with a less clear error."""
     outer = None
     inner: Any = env
     while isinstance(inner, OrderEnforcing | TimeLimit | PassiveEnvChecker):
@@ -88,18 +87,18 @@ def checked(env: gymnasium.Env[Any, Any]) -> Any:
 
 
 def parts(outcome: Any, call: str, names: str) -> Any:
-    """The values that `call` returned, as many as there are `names`.
+    """The values that `call` returned, one for each of `names`.
 
     Raises:
         BrokenRule: for another number of values.
     """
     if isinstance(outcome, tuple | list) and len(outcome) == names.count(",") + 1:
         return outcome
-    raise BrokenRule(f"{call} returned {shown(outcome)}; Gymnasium asks for a tuple of {names}")
+    raise BrokenRule(f"{call} returned {shown(outcome)}; Gymnasium requires a tuple of {names}")
 
 
 def shown(value: Any) -> str:
-    """What `value` is, in a few words."""
+    """A short description of `value`."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} {list(value.shape)}"
     if isinstance(value, tuple | list):
@@ -115,10 +114,10 @@ def shown(value: Any) -> str:
 def conformed(space: Space[Any], obs: Any, name: str) -> Any:
     """`obs` as an element of `space`: arrays, integers, and dictionaries and tuples of these.
 
-    `name` is how a sentence about it begins.
+    `name` is the subject of the error message.
 
     Raises:
-        BrokenRule: when it is none, and cannot be made one without loss.
+        BrokenRule: when it is not an element of `space`, and does not convert without loss.
     """
     if isinstance(space, Dict):
         if not isinstance(obs, Mapping):
@@ -134,7 +133,7 @@ def conformed(space: Space[Any], obs: Any, name: str) -> Any:
     if isinstance(space, Discrete):
         return _choice(space, obs, name)
     if not isinstance(space, Box | MultiBinary | MultiDiscrete):
-        # A wrapper may go on to leave it out, as the text of a mission; what comes to the learner is checked apart.
+        # A wrapper outside may drop it, as the text of a mission; what reaches the learner is checked separately.
         return obs
     array = as_numbers(obs)
     if array is None or array.shape != space.shape:
@@ -146,14 +145,14 @@ def conformed(space: Space[Any], obs: Any, name: str) -> Any:
 
 
 def lossless(array: NDArray[Any], dtype: Any, name: str) -> NDArray[Any]:
-    """`array` as `dtype`; numbers may be rounded to floats, beyond all floats to infinity, and nothing else.
+    """`array` as `dtype`; only rounding to floats, or overflow to infinity, may change values.
 
     Raises:
-        BrokenRule: where integers or booleans would be other numbers than `array` has.
+        BrokenRule: when integers or booleans would change.
     """
     if array.dtype == dtype:
         return array
-    # What has become infinite is found where it is learned from.
+    # Infinities are found by the learner.
     with np.errstate(invalid="ignore", over="ignore"):
         converted = array.astype(dtype)
     if not np.issubdtype(dtype, np.floating) and not (converted == array).all():
@@ -171,7 +170,7 @@ def _choice(space: Discrete, obs: Any, name: str) -> int:
 
 
 def as_numbers(value: Any) -> NDArray[Any] | None:
-    """`value` as an array of numbers or booleans, or None when it is none."""
+    """`value` as an array of numbers or booleans, or None if it is not one."""
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError):
@@ -184,37 +183,37 @@ def _number(reward: Any) -> float:
         return float(reward)
     array = as_numbers(reward)
     if array is None or array.size != 1:
-        raise BrokenRule(f"step returned {shown(reward)} as reward; Gymnasium asks for a number")
+        raise BrokenRule(f"step returned {shown(reward)} as reward; Gymnasium requires a number")
     return float(array.item())
 
 
 def _flag(value: Any, name: str) -> bool:
     array = as_numbers(value)
     if array is None or array.size != 1 or array.item() not in (0, 1):
-        raise BrokenRule(f"step returned {shown(value)} as {name}; Gymnasium asks for True or False")
+        raise BrokenRule(f"step returned {shown(value)} as {name}; Gymnasium requires True or False")
     return bool(array.item())
 
 
 def as_frame(frame: Any) -> NDArray[np.uint8]:
-    """What `render` returned, in colour or grey, as an image [height, width, 3].
+    """The frame that `render` returned, in colour or grey, as an image [height, width, 3].
 
     Raises:
-        BrokenRule: when it is none.
+        BrokenRule: when it is not an image.
     """
     array = as_numbers(frame)
     if array is not None and array.ndim == 2:  # grey
         array = np.stack([array] * 3, axis=-1)
     if array is None or array.ndim != 3 or array.shape[2] not in (3, 4) or not array.size:
-        raise BrokenRule(f"render returned {shown(frame)}; Gymnasium asks for an image [height, width, 3] of uint8")
+        raise BrokenRule(f"render returned {shown(frame)}; Gymnasium requires an image [height, width, 3] of uint8")
     try:
         return lossless(array[..., :3], np.dtype(np.uint8), "an image")
     except BrokenRule:
-        raise BrokenRule(f"render returned an image of {array.dtype}; Gymnasium asks for uint8") from None
+        raise BrokenRule(f"render returned an image of {array.dtype}; Gymnasium requires uint8") from None
 
 
 def _information(info: Any, call: str) -> dict[str, Any]:
     if not isinstance(info, dict):
-        raise BrokenRule(f"{call} returned {shown(info)} as info; Gymnasium asks for a dictionary")
+        raise BrokenRule(f"{call} returned {shown(info)} as info; Gymnasium requires a dictionary")
     return info
 
 
@@ -223,6 +222,6 @@ def _takes(function: Any, arguments: dict[str, Any]) -> bool:
         inspect.signature(function).bind(**arguments)
     except TypeError:
         return False
-    except ValueError:  # a function that does not tell
+    except ValueError:  # a function without a signature
         return True
     return True

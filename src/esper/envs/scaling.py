@@ -10,18 +10,18 @@ from esper.envs.base import LARGEST_BOUND, ActionBounds
 from esper.envs.config import ScaleActions
 from esper.settings.options import ConfigError
 
-# A policy begins with actions near 0, with a standard deviation near 1: bounds between these fit it as they are.
+# A new policy acts near 0, with a standard deviation near 1: bounds in this range need no scaling.
 _NEAR, _FAR = 0.25, 4.0
 
 
 def bounds_to_scale_to(scale_actions: ScaleActions, low: Any, high: Any) -> ActionBounds | None:
-    """The bounds `low` and `high` of A numbers, of any shape, where the actions are scaled to them.
+    """The bounds `low` and `high` of A numbers, of any shape, if actions are scaled to them; else None.
 
-    `auto` does where all bounds are finite, and one is farther from 0 than 4, or nearer than 0.25 (0 itself is), or
-    both are on the same side of it.
+    `auto` scales if all bounds are finite, and one is farther from 0 than 4, or nearer than 0.25 (0 itself is), or both
+    are on the same side of 0.
 
     Raises:
-        ConfigError: for `on` where a bound is not finite.
+        ConfigError: for `on` if a bound is not finite.
     """
     low, high = (np.asarray(bounds, dtype=np.float64).ravel() for bounds in (low, high))
     distances = np.abs(np.stack([low, high]))
@@ -35,5 +35,5 @@ def bounds_to_scale_to(scale_actions: ScaleActions, low: Any, high: Any) -> Acti
 
 
 def cannot_scale(what: str) -> ConfigError:
-    """The error for `what` is given in place of actions with finite bounds."""
+    """The error when `what` was found in place of actions with finite bounds."""
     return ConfigError("scale_actions", "on", f"needs actions with finite bounds, not {what}; use auto")

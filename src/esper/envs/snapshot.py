@@ -1,8 +1,8 @@
 """Exact states of environments, as trees of arrays and JSON values.
 
-Gymnasium has no way to ask an environment where it stands. This knows the families whose whole state is in plain
-attributes (classic control) or in those and MuJoCo's `mjData`; any other environment can offer `state_dict()` and
-`load_state_dict(state)` of its own. What none of this covers has no snapshot.
+Gymnasium has no interface for the state of an environment. This module knows the families whose whole state is in plain
+attributes (classic control), or in those and MuJoCo's `mjData`; any other environment can define `state_dict()` and
+`load_state_dict(state)`. All others have no snapshot.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from esper.envs.rules import Checked
 from esper.system.seeding import checked_twister
 
 _KNOWN_FAMILIES = ("gymnasium.envs.classic_control.", "gymnasium.envs.mujoco.")
-# What `_encode` answers for a value that is no state of a known family: spaces, models, names, pictures.
+# `_encode` returns it for a value that is not state: spaces, models, names, images.
 _CONSTANT: Any = object()
 
 
 class StateInAttributes:
-    """A wrapper that is one of these too has its whole state in plain attributes."""
+    """A wrapper of one of these types has its whole state in plain attributes."""
 
 
 _KNOWN_WRAPPERS = (FlattenObservation, MaskTaken, OrderEnforcing, StateInAttributes, TimeLimit)
 
 
 def capture(env: Any) -> StateTree | None:
-    """Where `env`, an environment or a vector environment, stands; None when that cannot be had."""
+    """The state of `env`, an environment or a vector environment; None if it is not available."""
     layers = _layers(env)
     if layers is None:
         return None
@@ -44,10 +44,10 @@ def capture(env: Any) -> StateTree | None:
 
 
 def restore(env: Any, state: Mapping[str, Any]) -> None:
-    """Put `env`, made and reset as the captured one was, where that one stood.
+    """Restore `state` into `env`, which was made and reset as the captured one was.
 
     Raises:
-        ValueError: when `state` is not of such an environment.
+        ValueError: when `state` does not fit this environment.
     """
     layers = _layers(env)
     if layers is None or set(state) != {str(depth) for depth in range(len(layers))}:
@@ -57,15 +57,15 @@ def restore(env: Any, state: Mapping[str, Any]) -> None:
 
 
 def capture_all(env: Any, generators: Generators) -> StateTree | None:
-    """The same with the generators that `env` may draw from besides its own."""
+    """The same, with the `generators` that `env` may draw from besides its own."""
     state = capture(env)
     return None if state is None else {"env": state, "generators": generators.state_dict()}
 
 
 def restore_all(env: Any, generators: Generators, state: Mapping[str, Any]) -> None:
-    """Put both where they stood.
+    """Restore both.
 
-    States of older versions are of the environment alone: its generators stay as the reset has seeded them.
+    States of older versions have no generators: these stay as the reset seeded them.
 
     Raises:
         ValueError: as `restore`.
@@ -78,11 +78,11 @@ def restore_all(env: Any, generators: Generators, state: Mapping[str, Any]) -> N
 
 
 def _layers(env: Any) -> list[Any] | None:
-    """The wrappers of `env` and what they wrap, or None when one of them is unknown."""
+    """The wrappers of `env` and the environment itself, or None if one of them is unknown."""
     layers = [env]
     while isinstance(layers[-1], gymnasium.Wrapper):
         layers.append(layers[-1].env)
-    # What only checks has no state, and is no layer: states of before it was there fit.
+    # `Checked` has no state and is not a layer: states from before it existed still fit.
     layers = [layer for layer in layers if not isinstance(layer, Checked | PassiveEnvChecker)]
     *wrappers, core = layers
     known = _speaks_for_itself(core) or f"{type(core).__module__}.".startswith(_KNOWN_FAMILIES)
@@ -94,7 +94,7 @@ def _speaks_for_itself(env: Any) -> bool:
 
 
 def _state(layer: Any) -> Any:
-    # What it gives may be what it goes on to change.
+    # The environment may go on changing what it returned.
     return copy.deepcopy(layer.state_dict()) if _speaks_for_itself(layer) else attributes_of(layer)
 
 
@@ -106,16 +106,16 @@ def _restore(layer: Any, state: Any) -> None:
 
 
 def attributes_of(owner: Any) -> dict[str, Any]:
-    """The attributes of `owner` that can change: numbers, arrays, generators, and sequences of those."""
+    """The attributes of `owner` that can change: numbers, arrays, generators, and sequences of these."""
     encoded = {name: _encode(value) for name, value in vars(owner).items()}
     return {name: value for name, value in encoded.items() if value is not _CONSTANT}
 
 
 def set_attributes(owner: Any, state: Any) -> None:
-    """Give `owner` the attributes that `attributes_of` found.
+    """Set the attributes of `owner` that `attributes_of` returned.
 
     Raises:
-        ValueError: when `state` is not of such an object.
+        ValueError: when `state` does not fit this object.
     """
     now = attributes_of(owner)
     if not isinstance(state, Mapping) or set(state) != set(now):
@@ -131,7 +131,7 @@ def set_attributes(owner: Any, state: Any) -> None:
         setattr(owner, name, decoded)
 
 
-# Python's numbers, NumPy's scalars, tuples and arrays compute differently, so each comes back as what it was: a plain
+# Python's numbers, NumPy's scalars, tuples and arrays compute differently, so each is restored as its own type: a plain
 # JSON value stands for itself, anything else is tagged by its kind.
 def _encode(value: Any) -> Any:
     if isinstance(value, np.generic):  # before float, which np.float64 is too
@@ -173,11 +173,11 @@ def _decode(value: Any) -> Any:
         case {"items": items, "tuple": is_tuple}:
             decoded = [_decode(items[str(index)]) for index in range(len(items))]
             return tuple(decoded) if is_tuple else decoded
-    raise ValueError(f"{value!r:.60} is no state")
+    raise ValueError(f"{value!r:.60} is not a state")
 
 
 def _size(value: Any) -> int:
-    """How many numbers an encoded value holds, whatever they are held in; lists, which can grow, count as one."""
+    """The number of numbers in an encoded value; lists, which can grow, count as one."""
     match value:
         case {"array": array}:
             return int(np.asarray(array).size)
@@ -191,11 +191,11 @@ def _is_mujoco_data(value: Any) -> bool:
 
 
 def _mujoco_fields(data: Any) -> list[Any]:
-    """The float64 arrays of `data` whose size the model decides, as views to read and write.
+    """The float64 arrays of `data` whose size depends on the model, as views to read and write.
 
-    The integration state that MuJoCo itself names would not do: environments read derived quantities (positions of
-    bodies, forces) that are of the moment before the last integration, and they must be the same ones. Index arrays
-    are left out: a step computes them anew, and a wrong one in a file would reach outside of memory.
+    MuJoCo's own integration state is not enough: environments read derived quantities (positions of bodies, forces)
+    from before the last integration, and these must be the same. Index arrays are left out: a step computes them again,
+    and a wrong one from a file would cause access out of bounds.
     """
     blank = type(data)(data.model)
     names = (name for name in dir(data) if not name.startswith("_"))

@@ -1,4 +1,4 @@
-"""What is put around each environment of several: its number in errors, its state, its action masks."""
+"""The wrapper of each environment that is stepped one by one: its index in errors, its state, its action masks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _log = logging.getLogger(__name__)
 class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     """One of several environments. `env_index`, `pending_state` and `masked` are set by `VectorEnv.set_attr`.
 
-    Observations, arrays, are the caller's to keep where an episode ends; others last until the next step of any of the
-    environments. Infos are empty: what nobody uses need not fit that of other environments, nor travel between
-    processes. Only where `masked`, "action_mask" in every info, but for that of an episode's end, is what is allowed
-    next, as booleans; and that of an end has what `success_of` gives.
+    The caller may keep the final observation of an episode; others are valid until the next step of any environment.
+    Unused infos are dropped: they need not fit those of other environments, nor travel between processes. If `masked`,
+    every info but that of an episode's end has "action_mask", as booleans; that of an end has what `success_of`
+    returns.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -36,9 +36,9 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.env_index = 0
         self.pending_state: StateTree = {}
         self.generators = Generators(env)
-        # Where masks are found; None as long as nobody has asked, or of actions that have none.
+        # Where masks are found; None before `find_masks`, or if the actions cannot have masks.
         self.masked: tuple[str, ...] | None = None
-        self._last: Any = None  # the observation that the environment returned last, itself
+        self._last: Any = None  # the observation object that the environment returned last
 
     def step(self, action: Any) -> Any:
         try:
@@ -46,7 +46,7 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             ended = terminated or truncated
             last, self._last = self._last, obs
             if ended or obs is last or obs.base is not None:
-                # It is to be kept, or the environment may go on to write into it.
+                # The caller keeps it, or the environment may write into it again.
                 obs = obs.copy()
             used = success_of(info) if ended else {}
             if self.masked or (self.masked is not None and "action_mask" in info):
@@ -70,9 +70,9 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise self._failed("on reset", error) from error
 
     def find_masks(self) -> tuple[tuple[str, ...], list[str]]:
-        """Where a reset comes with action masks, and what looks like one and is none.
+        """Where a reset reports action masks, and which names look like masks but are not.
 
-        The first environment answers for all; the others are not reset.
+        Only the first environment is reset and checked, for all.
         """
         if self.env_index:
             return (), []
@@ -89,13 +89,13 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return limits.time_limit(self.env)
 
     def _mask_of(self, info: dict[str, Any], *, ended: bool) -> dict[str, Any]:
-        """What is used of `info` for actions."""
+        """The part of `info` that is used for actions."""
         if not self.masked:
             if self.masked is not None and info.get("action_mask") is not None:
                 raise EnvError(f"environment {self.env_index} gave an action mask; the first reset came without one")
             return {}
         if ended:
-            # Nobody acts on it, and often nothing is allowed there.
+            # No action follows, and often none is allowed there.
             return {}
         mask = masks.published(self.env, info, self.masked)
         if mask is None:
@@ -117,7 +117,7 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         except BaseException as error:
             why = str(self._failed("in load_state_dict", error)).partition(": ")[2]
             raise ValueError(
-                f"environment {self.env_index} does not go on from its state: {why}; --fresh-episodes begins new ones"
+                f"environment {self.env_index} cannot be restored: {why}; --fresh-episodes begins new episodes"
             ) from error
 
     def render(self) -> Any:
@@ -127,7 +127,7 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise self._failed("in render", error) from error
 
     def close(self) -> None:
-        """Whatever it raises is said, and no more: the other environments are to be closed too."""
+        """Errors are only logged, so that the other environments are closed, too."""
         try:
             self.env.close()
         except Overdue:
@@ -136,7 +136,7 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             _log.warning("%s", self._failed("on close", error))
 
     def _failed(self, call: str, error: BaseException) -> EnvError:
-        """What to raise in place of `error`, whatever that is, but for Ctrl-C."""
+        """What to raise in place of `error`; Ctrl-C is raised again."""
         if is_ctrl_c(error):
             raise error
         if isinstance(error, BrokenRule):
@@ -145,10 +145,10 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def check_same_spaces(env: gymnasium.Env[Any, Any], *spaces: Space[Any]) -> None:
-    """Hold the observation and the action space of an environment to those of the first one.
+    """Check that the observation and the action space of an environment equal those of the first one.
 
     Raises:
-        BrokenRule: when they are others.
+        BrokenRule: when they differ.
     """
     for name, space, first in zip(
         ("observation", "action"), (env.observation_space, env.action_space), spaces, strict=True
@@ -158,7 +158,7 @@ def check_same_spaces(env: gymnasium.Env[Any, Any], *spaces: Space[Any]) -> None
 
 
 def in_constructor(index: int, error: BaseException) -> str:
-    """What to say of `error`, which came of making environment `index`."""
+    """The message for `error`, raised while environment `index` was made."""
     if isinstance(error, BrokenRule):
         return f"environment {index} breaks Gymnasium's rules: {error}"
     if isinstance(error, ConfigError):

@@ -1,4 +1,4 @@
-"""Environments that cannot keep a run from ending, however they hang, and whatever they do when they are closed."""
+"""Keeps environments that hang, or fail to close, from blocking the end of a run."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _T = TypeVar("_T")
 
 
 class GivenUp(Exception):
-    """A call into an environment was given up after a stop was requested: which."""
+    """A call of an environment was abandoned after a stop request; the message says which."""
 
 
 def watched(env: VectorEnv, stop: StopRequest) -> VectorEnv:
-    """`env`, whose calls are given up if they hang when `stop` is requested, and whose `close` never raises.
+    """`env`, whose calls are abandoned if they hang when `stop` is requested, and whose `close` never raises.
 
-    What steps as tensors does so too quickly to hang, and has nothing to close.
+    A `DeviceEnv` cannot hang and has nothing to close.
     """
     return env if isinstance(env, DeviceEnv) else _Watched(env, stop)
 
 
 class _Watched:
-    """After a call was given up nobody knows where the copies stand: `state_dict` is None."""
+    """After an abandoned call the state of the environments is unknown: `state_dict` returns None."""
 
     def __init__(self, env: VectorEnv, stop: StopRequest) -> None:
         self._env, self._stop, self.spec = env, stop, env.spec
@@ -57,7 +57,7 @@ class _Watched:
         self._call(self._env.load_state_dict, state)
 
     def close(self) -> None:
-        """For a few seconds at most; whatever it does is said in a line, and no more."""
+        """Wait a few seconds at most; errors are only logged."""
         try:
             with exits_raise():
                 self._stop.call(SECONDS_TO_CLOSE, self._env.close)
@@ -73,7 +73,7 @@ class _Watched:
             return self._stop.call(None, function, *args, **kwargs)
         except (EnvError, ValueError, Overdue) as error:
             if self._stop.at_once:
-                # Ctrl-C, once more, while the environment was in a call.
+                # A second Ctrl-C during a call.
                 raise KeyboardInterrupt from None
             if not self._stop.gave_up:
                 raise

@@ -1,4 +1,4 @@
-"""Environments in a window: whether there can be one, and how fast it goes."""
+"""Environments in a window: whether one can be opened, and its speed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from esper.settings.options import ConfigError
 
-_FPS = 30  # of an environment that does not say
+_FPS = 30  # if the environment specifies none
 
 
 class Paced(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Lets at most `fps` steps a second go by, by default as many as the environment says."""
+    """Limits steps to `fps` a second, by default to the environment's own rate."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], fps: float | None) -> None:
         super().__init__(env)
         if fps is not None:
-            # Those that draw with pygame wait by themselves, for as long as this says; MuJoCo's window does not wait.
+            # Environments that render with pygame wait by themselves, according to this; MuJoCo's window does not wait.
             env.unwrapped.metadata = {**env.unwrapped.metadata, "render_fps": fps}
         self._seconds = 1 / (fps or env.metadata.get("render_fps") or _FPS)
         self._due = time.monotonic()
@@ -35,12 +35,12 @@ class Paced(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def paced(fps: float | None) -> Callable[[gymnasium.Env[Any, Any]], Paced]:
-    """What puts an environment into `Paced`."""
+    """The wrapper that puts an environment into `Paced`."""
     return lambda env: Paced(env, fps)
 
 
 def check_can_be_shown(spec: EnvSpec) -> None:
-    """Refuse an environment that cannot be drawn, and a machine without a display.
+    """Refuse an environment that cannot be rendered, and a machine without a display.
 
     Raises:
         ConfigError: naming what is missing.
@@ -56,7 +56,7 @@ def check_can_be_shown(spec: EnvSpec) -> None:
 
 
 def check_can_be_drawn(spec: EnvSpec) -> None:
-    """Refuse an environment that names render modes, and not that of pictures. Many that can draw name none.
+    """Refuse an environment that names render modes without rgb_array. Many that can render name none.
 
     Raises:
         ConfigError: naming those it has.
@@ -69,14 +69,14 @@ def check_can_be_drawn(spec: EnvSpec) -> None:
 
 
 def _render_modes(spec: EnvSpec) -> Sequence[str] | None:
-    """Those that the environment's class names; None where it is made by a function."""
+    """The modes that the environment's class names; None if a function makes it."""
     creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     modes: Sequence[str] | None = getattr(creator, "metadata", {}).get("render_modes")
     return modes
 
 
 def _has_display() -> bool:
-    """Asked beforehand: without one SDL draws where nobody sees it, and MuJoCo's window aborts the process."""
+    """Checked beforehand: without a display SDL draws invisibly, and MuJoCo's window aborts the process."""
     import pygame
 
     with contextlib.suppress(pygame.error):

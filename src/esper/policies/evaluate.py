@@ -1,4 +1,4 @@
-"""How good a policy is: whole episodes, with the environment's own rewards."""
+"""Evaluates a policy: whole episodes, with the environment's original rewards."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from esper.system.stopping import StopRequest
 _log = logging.getLogger(__name__)
 
 _MAX_ENVS = 8
-# More would wait for each other, with a few observations at a time.
+# More environments would mostly wait for each other.
 THREADS = 1
 
 
 class EvaluationStopped(Exception):
-    """An evaluation was asked to stop before it had all its episodes."""
+    """An evaluation was stopped before it had all its episodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """One return and length per episode, and whether it was truncated here: `capped`.
+    """One return and length per episode; `capped` counts those that the evaluation truncated.
 
-    `successes` are of those for which the environment reports it: 1 for a success, 0 for none.
+    `successes` has 1 (success) or 0 for the episodes for which the environment reports it.
     """
 
     returns: list[float] = field(default_factory=list)
@@ -55,12 +55,12 @@ def evaluate(
     stop: StopRequest | None = None,
     on_step: Callable[[int, int], None] = lambda episodes, steps: None,
 ) -> Scores:
-    """Run `episodes` whole episodes in environments of their own, as `run_episodes`, until `stop` is requested.
+    """Run `episodes` whole episodes in new environments, as `run_episodes`, unless `stop` is requested.
 
-    `max_episode_steps` is a time limit in place of the environment's own.
+    `max_episode_steps` replaces the environment's own time limit.
 
     Raises:
-        EvaluationStopped: when `stop` is requested before it has all of them.
+        EvaluationStopped: when `stop` is requested before all are done.
     """
     stop = StopRequest(quiet=True) if stop is None else stop
     env = make_evaluation_env(policy.environment.limited(max_episode_steps), episodes, seed, stop)
@@ -92,16 +92,16 @@ def until(
 
 
 def make_evaluation_env(config: EnvConfig, episodes: int, seed: int, stop: StopRequest) -> VectorEnv:
-    """As many environments as are worth having for so many `episodes`, begun with `seed`."""
+    """A number of environments that fits the number of `episodes`, reset with `seed`."""
     env = make_from_config(config, min(episodes, _MAX_ENVS), integer_seed(seed, "evaluation"))
     return log_time_limit(watched(env, stop), config)
 
 
 def log_time_limit(env: VectorEnv, config: EnvConfig) -> VectorEnv:
-    """`env`; one that has no time limit is logged, with where its episodes are truncated."""
+    """`env`; if it has no time limit, logs where its episodes will be truncated."""
     if env.spec.max_episode_steps is None:
-        says = "no time limit of %s is known: an evaluation cuts episodes after %s steps; --max-episode-steps sets one"
-        _log.info(says, config.env, f"{MAX_EPISODE_STEPS:,}")
+        message = "%s has no known time limit: episodes are truncated after %s steps; --max-episode-steps sets one"
+        _log.info(message, config.env, f"{MAX_EPISODE_STEPS:,}")
     return env
 
 
@@ -119,14 +119,14 @@ def run_episodes(
 ) -> Scores:
     """Run `episodes` whole episodes from a reset with `seed`, with the most likely actions unless `stochastic`.
 
-    `on_episode` gets return and length of each as it ends, `on_step` the numbers of episodes and steps so far, before
-    each step; what it raises ends the evaluation. Each environment has a fixed share of the episodes, so that short
-    ones are not counted more often. Until they are over, the global generators of `random`, `numpy.random` and torch
-    (on the CPU) are seeded by `seed`; afterwards they are as before.
+    `on_episode` gets the return and length of each episode as it ends, `on_step` the numbers of episodes and steps so
+    far, before each step; an exception of `on_step` ends the evaluation. Each environment has a fixed share of the
+    episodes, so that short ones are not counted more often. During the evaluation the global generators of `random`,
+    `numpy.random` and torch (on the CPU) are seeded by `seed`; afterwards they are restored.
 
     An episode that has not ended after `max_episode_steps`, by default the environment's own time limit or else
-    `MAX_EPISODE_STEPS`, counts as it is, as `capped`. Nothing can reset its environment alone: that waits until the
-    others are done with theirs, and all begin anew.
+    `MAX_EPISODE_STEPS`, counts with its return so far, as `capped`. A single environment cannot be reset: it waits
+    until the others have finished, and all are reset together.
     """
     with evaluation_generators(seed).in_place():
         return _run_episodes(network, env, episodes, seed, stochastic, max_episode_steps, on_episode, on_step)
@@ -157,7 +157,7 @@ def _run_episodes(
         lengths += 1 if step.ignored is None else ~step.ignored
         steps += num_envs
         ended, over = step.terminated | step.truncated, lengths >= most
-        # A time limit that was given here truncates episodes too.
+        # The environment also truncates at this time limit.
         capped = over & ~step.terminated if max_episode_steps else over & ~ended
         for index in np.flatnonzero((ended | over) & ~waiting & (left > 0)):
             left[index] -= 1

@@ -24,20 +24,20 @@ _ONNX_PACKAGES = ("onnx", "onnxscript")
 
 
 class ExportError(Exception):
-    """A policy that cannot be exported as asked, and why."""
+    """A policy cannot be exported; the message says why."""
 
 
 def export_policy(policy: Policy, path: Path) -> None:
-    """Write `policy` to `path`, by its ending for `torch.export.load` or for ONNX; normalization is part of it.
+    """Write `policy` to `path`, for `torch.export.load` or ONNX according to its suffix, with its normalization.
 
-    Where the environment has action masks, the policy also takes `masks`, bool [N, M]. One with memory also takes
-    `memory`, what it remembers, [N, S], zeros where an episode begins, and also gives what it remembers then.
+    With action masks the policy also takes `masks`, bool [N, M]. A recurrent policy also takes its state `memory` [N,
+    S], zeros where an episode begins, and also returns the next state.
 
-    Discrete actions are int64 [N], counted from 0, continuous ones float32 [N, A]. Those that were scaled in training
-    are in the environment's units and within its bounds; others are not clipped to these.
+    Discrete actions are int64 [N], counted from 0, continuous ones float32 [N, A]. If actions were scaled in training,
+    they are in the environment's units and within its bounds; otherwise they are not clipped.
 
     Raises:
-        ExportError: for another ending, or where packages are missing.
+        ExportError: for another suffix, or if packages are missing.
         OSError: when the file cannot be written.
     """
     if path.suffix not in SUFFIXES:
@@ -57,7 +57,7 @@ class _Player(nn.Module):
     def __init__(self, network: ActorCritic) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).requires_grad_(False)
-        if not network.memory_size:
+        if not network.state_size:
             del self.network.critic
         self.scaled = _Scaled(bounds) if (bounds := scaled_to(network.actions)) else nn.Identity()
 
@@ -65,12 +65,12 @@ class _Player(nn.Module):
         self, observations: Tensor, masks: Tensor | None = None, memory: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         memory = None if memory is None else memory.clone()
-        actions: Tensor = self.scaled(self.network.act(observations, masks=masks, memory=memory))
+        actions: Tensor = self.scaled(self.network.act(observations, masks=masks, recurrent_state=memory))
         return actions if memory is None else (actions, memory)
 
 
 class _Scaled(nn.Module):
-    """Actions [N, A] from [-1, 1] to `bounds`, as an environment scales them."""
+    """Actions [N, A] scaled from [-1, 1] to `bounds`, as in training."""
 
     def __init__(self, bounds: ActionBounds) -> None:
         super().__init__()
@@ -84,14 +84,14 @@ class _Scaled(nn.Module):
 
 
 def _inputs(policy: Policy) -> dict[str, Tensor]:
-    """An example of each; two rows, as torch takes a size of 1 for one that never changes."""
+    """Example inputs, with two rows, as torch would treat a size of 1 as constant."""
     network = policy.network
     dtype = torch.uint8 if isinstance(network.observations, Images) else torch.float32
     inputs = {"observations": torch.zeros((2, *network.observations.shape), dtype=dtype)}
     if policy.masked:
         inputs["masks"] = torch.ones((2, network.actions.outputs), dtype=torch.bool)
-    if network.memory_size:
-        inputs["memory"] = torch.zeros(2, network.memory_size)
+    if network.state_size:
+        inputs["memory"] = torch.zeros(2, network.state_size)
     return inputs
 
 
@@ -103,7 +103,7 @@ def _program(policy: Policy) -> ExportedProgram:
 
 
 def _onnx(policy: Policy) -> bytes:
-    # It would warn that torchvision, which nothing here uses, is missing, and of what it uses itself.
+    # It would warn that torchvision, which is not needed, is missing, and about its own deprecated calls.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
@@ -112,7 +112,7 @@ def _onnx(policy: Policy) -> bytes:
             _program(policy),
             f=path,
             input_names=list(_inputs(policy)),
-            output_names=["actions", *(["memory_after"] if policy.network.memory_size else [])],
+            output_names=["actions", *(["memory_after"] if policy.network.state_size else [])],
             dynamo=True,
             external_data=False,
             verbose=False,

@@ -12,7 +12,7 @@ from esper.system.seeding import GlobalGenerators, integer_seed
 
 
 def evaluation_generators(seed: int) -> GlobalGenerators:
-    """The global generators that environments are evaluated with; `in_place` seeds those of the process."""
+    """The state of the global generators in evaluations; `in_place` seeds those of the process with it."""
     return GlobalGenerators(integer_seed(seed, "evaluation"))
 
 
@@ -20,7 +20,7 @@ class Player:
     """`network` in `env`, from a reset on, with its recurrent state.
 
     Raises:
-        ConfigError: where the environment takes other actions than the policy gives.
+        ConfigError: when the environment takes other actions than those of the policy.
     """
 
     def __init__(self, network: ActorCritic, env: VectorEnv, seed: int, start: str = "evaluation") -> None:
@@ -29,11 +29,11 @@ class Player:
         self._network, self._env = network, env
         self._obs = env.reset(integer_seed(seed, start))
         self._device = next(network.parameters()).device
-        size = network.memory_size
+        size = network.state_size
         self._state = torch.zeros((env.spec.num_envs, size), device=self._device) if size else None
 
     def step(self, noise: torch.Tensor | None = None) -> Step:
-        """Act, sampling by `noise` if there is some, and see what happens."""
+        """Act and step; actions are sampled if there is `noise`."""
         masks = None if self._env.action_masks is None else torch.from_numpy(self._env.action_masks).to(self._device)
         noise = None if noise is None else noise.to(self._device)
         actions = self._network.act(torch.from_numpy(self._obs).to(self._device), noise, masks, self._state)
@@ -45,7 +45,7 @@ class Player:
 
 
 def _same_actions(ours: Actions, theirs: Actions) -> bool:
-    """Whether actions are the same, but for the type of bounds: EnvPool has some in float64, Gymnasium in float32."""
+    """Whether actions are equal up to the dtype of bounds: EnvPool has some in float64, Gymnasium in float32."""
     bounds, others = scaled_to(ours), scaled_to(theirs)
     if bounds is None or others is None or len(bounds.low) != len(others.low):
         return ours == theirs

@@ -1,4 +1,4 @@
-"""A trained policy on disk: what `esper evaluate` needs to act again, and nothing more."""
+"""A trained policy on disk: only what is needed to act."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _ACTIONS: dict[str, type[Actions]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A network in evaluation: its normalization statistics do not change. `masked`: it was told what is allowed."""
+    """A network for evaluation: its normalization statistics are fixed. `masked`: it was trained with action masks."""
 
     network: ActorCritic
     environment: EnvConfig
@@ -56,7 +56,7 @@ class Policy:
 
 
 def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
-    """Write `policy.safetensors` and `policy.json` into `folder`, that of a run or its `best`."""
+    """Write `policy.safetensors` and `policy.json` into `folder`, a run's or its `best`."""
     metadata = {
         "format": _FORMAT,
         "esper": __version__,
@@ -76,10 +76,10 @@ def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
 def load_policy(
     folder: str | Path, *, env: str | None = None, encoder: str | None = None, trust: bool = False
 ) -> Policy:
-    """The policy in `folder`, that of a run or its `best`, on the CPU.
+    """The policy in `folder`, a run's or its `best`, on the CPU.
 
-    An environment or encoder called `module:name` imports that module, and the files may be a stranger's: give the same
-    name as `env` or `encoder`, or `trust` all that they name.
+    An environment or encoder `module:name` imports that module, and the files may come from someone else: pass the same
+    name as `env` or `encoder`, or `trust` every name in the files.
 
     Raises:
         StoreError: naming the file and what is wrong with it.
@@ -95,7 +95,7 @@ def load_policy(
     if reason := refused_name(metadata, {"env": env, "encoder": encoder}, trust=trust):
         raise StoreError(f"{path}: {reason}")
     try:
-        # On the meta device nothing is allocated: sizes in a broken file cannot fill the memory.
+        # The meta device allocates nothing: sizes in a broken file cannot fill the memory.
         with torch.device("meta"):
             actions = read_actions(metadata.get("actions"))
             network = ActorCritic(
@@ -125,6 +125,6 @@ def _stored(sizes: Any, kinds: dict[str, type[Any]]) -> dict[str, Any]:
 
 
 def _root(folder: Path) -> Path:
-    """The folder of the run that `folder` is the best of, else itself."""
+    """The run's folder if `folder` is its `best`, else `folder`."""
     in_run = folder.name == "best" and files.is_there(folder.parent / "events.jsonl")
     return folder.parent if in_run else folder

@@ -1,4 +1,4 @@
-"""How far an evaluation is, said now and then while it lasts."""
+"""Reports the progress of an evaluation at intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Progress:
-    """Says how many of so many `episodes` there are, and steps: `first` after so many seconds, then `every` so many."""
+    """Reports how many of `episodes` are done, and steps: after `first` seconds, then every `every` seconds."""
 
     def __init__(self, say: Callable[[str], None], episodes: int, *, first: float, every: float) -> None:
         self._say, self._episodes, self._every = say, episodes, every

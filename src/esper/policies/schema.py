@@ -1,4 +1,4 @@
-"""What `policy.json` may say: types and bounds of every field, as the file may be a stranger's."""
+"""Checks `policy.json`: types and bounds of every field, as the file may come from someone else."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from esper.settings.options import ConfigError
 from esper.simic.config import NetworkConfig
 from esper.storage import files
 
-# Beyond what any policy has: a larger size, or more layers, would only cost time before the tensors do not fit it.
+# Above any real policy: larger sizes, or more layers, would only cost time before the tensors do not fit.
 MAX_SIZE = 2**24
 MAX_COUNT = 1000
 _HIGHEST = 255  # of images, which are uint8
 
 
 def read_observations(stored: Any) -> Observations:
-    """Those that the policy takes.
+    """The observations that the policy takes.
 
     Raises:
         ConfigError: naming the field.
@@ -45,7 +45,7 @@ def read_observations(stored: Any) -> Observations:
 
 
 def read_actions(stored: Any) -> Actions:
-    """Those that the policy gives.
+    """The actions that the policy returns.
 
     Raises:
         ConfigError: naming the field.
@@ -81,7 +81,7 @@ def read_network(stored: Any) -> NetworkConfig:
 
 
 def read_environment(metadata: Mapping[str, Any]) -> EnvConfig:
-    """The environment that the policy is for.
+    """The environment of the policy.
 
     Raises:
         ConfigError: naming the field.
@@ -95,7 +95,7 @@ def read_environment(metadata: Mapping[str, Any]) -> EnvConfig:
 
 
 def read_flag(metadata: Mapping[str, Any], name: str) -> bool:
-    """True or false, which is what it is where it is not there.
+    """True or false; false if it is missing.
 
     Raises:
         ConfigError: for anything else.
@@ -107,7 +107,7 @@ def read_flag(metadata: Mapping[str, Any], name: str) -> bool:
 
 
 def refused_name(metadata: Mapping[str, Any], given: Mapping[str, str | None], *, trust: bool) -> str | None:
-    """Why a policy is not loaded: it is of something else than was `given`, or would import what was not given."""
+    """Why a policy is not loaded: it does not fit what was `given`, or would import what was not given."""
     network = metadata.get("network")
     found = {**metadata, "encoder": network.get("encoder") if isinstance(network, dict) else None}
     for name, value in given.items():
@@ -117,7 +117,7 @@ def refused_name(metadata: Mapping[str, Any], given: Mapping[str, str | None], *
 
 
 def _fields(what: str, stored: Any, names: Mapping[str, set[str]]) -> dict[str, Any]:
-    """The fields in `stored`, which must be those of its kind, by `names` of each kind."""
+    """The fields in `stored`, which must be the `names` of its kind."""
     fields = _known(what, stored, set().union({"kind"}, *names.values()))
     kind = fields.get("kind")
     if not isinstance(kind, str) or kind not in names:
@@ -141,7 +141,7 @@ def _read_bounds(name: str, stored: Any, size: int) -> ActionBounds | None:
     known = _known(name, stored, {"low", "high"})
     low, high = (_bounds(f"{name}.{side}", known.get(side), size) for side in ("low", "high"))
     if any(lowest > highest for lowest, highest in zip(low, high, strict=True)):
-        raise ConfigError(name, _short(stored), "has a low above its high")
+        raise ConfigError(name, _short(stored), "has a lower bound above its upper bound")
     return ActionBounds(low=low, high=high)
 
 

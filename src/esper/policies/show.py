@@ -1,4 +1,4 @@
-"""What a policy looks like: in a window, or drawn as a GIF."""
+"""Shows a policy: in a window, or as a GIF."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def show(
     """Run `episodes` whole episodes in a window, one after the other, as `run_episodes`.
 
     Raises:
-        ConfigError: where there can be no window.
+        ConfigError: when no window can be opened.
         EnvError: when the environment raises.
     """
     config = policy.environment.limited(max_episode_steps)
@@ -63,12 +63,12 @@ def record_gif(
     max_episode_steps: int | None = None,
     stop: StopRequest | None = None,
 ) -> int:
-    """Draw one episode as an animated GIF; returns its number of frames. One that is longer is drawn so far.
+    """Record one episode as an animated GIF, up to a maximum of frames; returns their number.
 
-    `max_episode_steps` is a time limit in place of the environment's own.
+    `max_episode_steps` replaces the environment's own time limit.
 
     Raises:
-        EvaluationStopped: when `stop` is requested before that; nothing is written.
+        EvaluationStopped: when `stop` is requested; nothing is written.
     """
     stop = StopRequest(quiet=True) if stop is None else stop
     with evaluation_generators(seed).in_place():
@@ -87,7 +87,7 @@ def record_gif(
 
 
 def _draw(env: RenderedVectorEnv, player: Player, max_frames: int, stop: StopRequest) -> tuple[list[Image.Image], bool]:
-    """The frames of one episode of `player` in `env`, and whether it ended with them."""
+    """The frames of one episode of `player` in `env`, and whether the episode ended."""
     from PIL import Image
 
     frames: list[Image.Image] = []

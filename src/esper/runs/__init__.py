@@ -1,1 +1,1 @@
-"""One run in a folder: its settings, its session, its checkpoints, its resumption."""
+"""One run in a folder: its settings, its session, its checkpoints, its resume."""

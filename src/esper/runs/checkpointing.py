@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when its state is taken, and the events that say which are on the disk."""
+"""The checkpoints of a run: when its state is captured, and the events for those on the disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpointing:
-    """Saves the state of `training` whenever it is due. `saved_after` is how many updates the newest has, if any."""
+    """Saves the state of `training` when it is due. `saved_after` is the number of updates in the newest checkpoint."""
 
     def __init__(self, config: RunConfig, training: Training, folder: RunFolder, record: Record) -> None:
         self._config, self._training, self._record = config, training, record
@@ -27,7 +27,7 @@ class Checkpointing:
         self.saved_after: int | None = None
 
     def after_update(self) -> None:
-        """Report the checkpoint that was completed, and begin the one that is due.
+        """Report a checkpoint that was completed, and begin one that is due.
 
         Raises:
             StoreError: when one could not be written.
@@ -37,15 +37,15 @@ class Checkpointing:
             self.write()
 
     def write(self) -> None:
-        """Begin to write a checkpoint, when the one before is written.
+        """Begin to write a checkpoint, after the previous one is written.
 
         Raises:
-            StoreError: when that could not be.
+            StoreError: when the previous one could not be written.
         """
         try:
             state = capture_run(self._config, self._training, self._record.position)
         except GivenUp as error:
-            # Without the environment's part, which is lost.
+            # Without the environment's state, which is lost.
             _log.warning("%s", error)
             state = capture_run(self._config, self._training, self._record.position)
         self._exact_resume = state["exact_resume"]
@@ -53,17 +53,17 @@ class Checkpointing:
         self._report(self._keeper.save(self.saved_after, state, before=self._record.flush))
 
     def finish(self) -> None:
-        """Save what is not saved yet, and wait until it is written.
+        """Save the state if it is not saved yet, and wait until it is written.
 
         Raises:
-            StoreError: when it could not be.
+            StoreError: when it could not be written.
         """
         if self.saved_after != self._training.agent.train_steps:
             self.write()
         self._report(self._keeper.wait())
 
     def fail(self) -> None:
-        """Wait for what is being written, and report it if that is still possible."""
+        """Wait for a checkpoint that is being written, and report it if that is still possible."""
         with contextlib.suppress(StoreError, SinkError, OSError):
             self._report(self._keeper.wait())
 

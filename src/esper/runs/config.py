@@ -27,7 +27,7 @@ class RunConfig:
     seed: int = option(1, "seed of initialisation, actions, minibatches and environments", bounds=Bounds(minimum=0))
     eval_every: int | None = option(
         None,
-        "updates between evaluations: whole episodes, most likely actions, a seed of their own",
+        "updates between evaluations: whole episodes, most likely actions, a separate seed",
         bounds=_COUNT,
         may_change="always",
     )

@@ -1,4 +1,4 @@
-"""Evaluation while a run trains, and its best policy."""
+"""Evaluations during a run, and its best policy."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Best:
-    """The best evaluation of a run so far: `mean` is its return, `update` what it came after."""
+    """The best evaluation of a run so far: its `mean` return, and the `update` it followed."""
 
     def __init__(self) -> None:
         self.mean, self.update = -math.inf, -1
         self.latest_update = -1
 
     def recall(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-        """Find the best evaluation again in `records` of the run, which are passed on."""
+        """Find the best evaluation in `records` of the run, which are passed through."""
         for record in records:
             if record["event"] == "evaluation_completed":
                 self.latest_update = record["update"]
@@ -42,7 +42,7 @@ class Best:
             yield record
 
     def improves(self, mean: float, update: int) -> bool:
-        """Whether this is the best so far, which it is from now on. A return that is not finite never is."""
+        """Whether this is the best so far; if so, it is stored. A return that is not finite never is."""
         better = math.isfinite(mean) and mean > self.mean
         if better:
             self.mean, self.update = mean, update
@@ -50,9 +50,9 @@ class Best:
 
 
 class Evaluation:
-    """Whole episodes every `eval_every` updates, always from the same starts, in environments of their own.
+    """Whole episodes every `eval_every` updates, always from the same initial states, in separate environments.
 
-    What is learned does not change with it. The best policy is saved in `folder`, whole.
+    Evaluations do not change what is learned. The best policy is saved in `folder`, atomically.
     """
 
     def __init__(self, config: RunConfig, training: Training, folder: Path, best: Best, stop: StopRequest) -> None:
@@ -62,7 +62,7 @@ class Evaluation:
 
     @property
     def reached(self) -> str | None:
-        """That an evaluation has reached `stop_at_return`, in words; None while none has."""
+        """The reason to stop once an evaluation has reached `stop_at_return`; None before."""
         goal = self._config.stop_at_return
         if goal is None or self._best.mean < goal:
             return None
@@ -78,12 +78,12 @@ class Evaluation:
         return updates > 0 and self._is_due() and self._best.latest_update < updates - 1
 
     def after_update(self, emit: Callable[[Event], None]) -> None:
-        """As `run`, when it is due."""
+        """Call `run` if an evaluation is due."""
         if self._is_due():
             self.run(emit)
 
     def run(self, emit: Callable[[Event], None]) -> None:
-        """Evaluate the policy as it is, and save it if it is the best so far; dropped when a stop is requested.
+        """Evaluate the policy, and save it if it is the best so far; dropped when a stop is requested.
 
         Raises:
             EnvError: when the environment raises.

@@ -1,4 +1,4 @@
-"""The events of a run that are not of an update: made of everything the run knows about itself."""
+"""The events of a run that do not belong to an update."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from esper.telemetry.events import RunFinished, RunResumed, RunStarted
 
 
 def run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
-    """A record begins."""
+    """The event at the start of a record."""
     bounds = scaled_to(agent.spec.actions)
     return RunStarted(
         config=recorded(config),
@@ -41,7 +41,7 @@ def run_resumed(
     rates_before: Rates,
     changed: Mapping[str, tuple[Any, Any]],
 ) -> RunResumed:
-    """A record goes on; `rates_before` are the rates that the checkpoint had for the next update."""
+    """The event of a resume; `rates_before` are the checkpoint's rates for the next update."""
     agent = training.agent
     exact = resume.keeps_episodes or not agent.train_steps
     return RunResumed(
@@ -72,7 +72,7 @@ def run_finished(
     cause: str | None,
     seconds: float,
 ) -> RunFinished:
-    """A record ends."""
+    """The event at the end of a record."""
     return RunFinished(
         status=status,
         cause=cause,

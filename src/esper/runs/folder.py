@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 BEST = "best"
 CHECKPOINTS = "checkpoints"
 _POLICY: Mapping[str, Any] = {"policy.json": None, "policy.safetensors": None}
-# What a run writes in its folder: None for a file, for a folder what is in it.
+# What a run writes in its folder: None for a file, the contents for a folder.
 _WRITTEN = {
     **dict.fromkeys((".lock", "config.json", "events.jsonl", "training.png")),
     **_POLICY,
@@ -70,10 +70,10 @@ class RunFolder:
 
 
 def create_run_folder(config: RunConfig) -> RunFolder:
-    """The new or empty folder that `config` asks for, with `config` in it.
+    """The new or empty folder of `config`, with `config` in it.
 
     Raises:
-        ConfigError: when it has something in it, cannot be written, or is in use.
+        ConfigError: when it is not empty, cannot be written, or is in use.
     """
     name = config.environment.env.replace("/", "-")
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -82,14 +82,14 @@ def create_run_folder(config: RunConfig) -> RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         folder = open_run_folder(path)
         try:
-            # Hidden files are the lock, and what a run leaves that was killed before it began.
+            # Hidden files are the lock, and leftovers of a run that was killed before it began.
             if any(not name.startswith(".") for name in files.names_in(path)):
                 raise ConfigError(
                     "run_dir",
                     str(path),
-                    "has files in it; name a new or an empty folder, or go on with  esper ppo --resume",
+                    "has files in it; name a new or an empty folder, or resume with  esper ppo --resume",
                 )
-            # The first file that is seen: a run that is killed from here on can be gone on with.
+            # The first file: a run that is killed from here on can be resumed.
             write_config(folder, config)
         except BaseException:
             folder.close()
@@ -100,7 +100,7 @@ def create_run_folder(config: RunConfig) -> RunFolder:
 
 
 def write_config(folder: RunFolder, config: RunConfig) -> None:
-    """What a resume without flags goes on with.
+    """Store the settings for a resume without flags.
 
     Raises:
         OSError: when it cannot be written.
@@ -109,12 +109,12 @@ def write_config(folder: RunFolder, config: RunConfig) -> None:
 
 
 def open_run_folder(path: Path) -> RunFolder:
-    """The folder `path`, which is there.
+    """The folder `path`, which must exist.
 
     Raises:
-        ConfigError: when another process uses it, or it cannot be written, or has a link where a run writes.
+        ConfigError: when another process uses it, it cannot be written, or it has a link where a run writes.
     """
-    # The file stays: to remove it would let one process lock the old and another a new one.
+    # The file is kept: if it were removed, one process could lock the old file and another a new one.
     try:
         files.check_files(path, _WRITTEN)
         lock = files.open_in_place(path / ".lock", create=True)
@@ -135,7 +135,7 @@ def open_run_folder(path: Path) -> RunFolder:
 
 
 def named_again(config: RunConfig) -> str:
-    """The flags without which a command refuses to import what the files of this run name, after a space."""
+    """The flags, after a space, that permit a command to import the modules that this run's files name."""
     names = {"env": config.environment.env, "encoder": config.ppo.network.encoder}
     flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value]
     trust = files.unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
@@ -143,5 +143,5 @@ def named_again(config: RunConfig) -> str:
 
 
 def resume_command(path: Path, config: RunConfig) -> str:
-    """What goes on with a run of `config` from `path`, its folder or a checkpoint."""
+    """The command that resumes a run of `config` from `path`, its folder or a checkpoint."""
     return f"esper ppo --resume {shlex.quote(str(path))}{named_again(config)}"

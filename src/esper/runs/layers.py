@@ -1,4 +1,4 @@
-"""The settings of a run from several places, and as it records them."""
+"""Merges the settings of a run from several sources, and reads and writes those it records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def resolve(layers: Sequence[Layer]) -> Settings:
 
 
 def placed(origins: Mapping[str, Origin]) -> AbstractContextManager[None]:
-    """A `ConfigError` within becomes a `SettingsError`, with the place in `origins`."""
+    """Turn a `ConfigError` into a `SettingsError`, with the place in `origins`."""
     return of_any_config.placed(origins, settings_of(RunConfig))
 
 
@@ -41,7 +41,7 @@ def file_layer(path: Path) -> Layer:
     """The settings in a TOML or JSON file.
 
     Raises:
-        SettingsError: for a file that cannot be read or is neither.
+        SettingsError: for a file that cannot be read, or is neither TOML nor JSON.
     """
     try:
         data = files.read_named(path, MAX_FILE_BYTES)
@@ -56,26 +56,26 @@ def file_layer(path: Path) -> Layer:
 
 
 def as_recorded(config: RunConfig) -> dict[str, Any]:
-    """The settings of `config` as they will stand in config.json, where tuples are lists."""
+    """The settings of `config` as in config.json, where tuples are lists."""
     return json.loads(json.dumps(recorded(config)))  # type: ignore[no-any-return]
 
 
 def recorded_layer(values: Mapping[str, Any], source: str) -> Layer:
-    """The settings that a run has recorded, which say nothing of how it is shown, or where.
+    """The settings that a run has recorded: all but those for display and output folders.
 
     Raises:
-        SettingsError: for one that no run records; a file must not choose the folder that is written to.
+        SettingsError: for one that runs do not record; a file must not choose the folder that is written to.
     """
     settings = settings_of(RunConfig)
     for name, value in values.items():
         if name in settings and not settings[name].recorded:
             raise SettingsError(
-                ConfigError(name, value, "is no setting that a run records"), Origin(source=source, name=name)
+                ConfigError(name, value, "is not a setting that a run records"), Origin(source=source, name=name)
             )
     return Layer(source=source, values=complete(values, settings))
 
 
 def recorded(config: RunConfig) -> dict[str, Any]:
-    """The settings that `config.json` holds, which can be fed back as a config file."""
+    """The settings in `config.json`, which also works as a config file."""
     settings = settings_of(RunConfig)
     return {name: value for name, value in flatten(config).items() if settings[name].recorded}

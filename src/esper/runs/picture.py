@@ -12,8 +12,8 @@ _log = logging.getLogger(__name__)
 
 
 def draw_picture(config: RunConfig, folder: RunFolder) -> None:
-    """Draw the record in `folder`; what goes wrong is logged, as the run is done without a picture."""
-    # matplotlib takes as long to import as a short run takes to train; only the end needs it.
+    """Plot the record in `folder`; errors are only logged, as the run itself is complete."""
+    # Imported late: importing matplotlib takes as long as a short run.
     from esper.analysis.plots import plot_run
 
     title = f"{config.environment.env}, seed {config.seed}"

@@ -1,4 +1,4 @@
-"""The tuned settings that come with the package: by name, or by the environment."""
+"""The tuned settings that come with the package, by name or by environment."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def load_presets() -> dict[str, dict[str, Any]]:
 
 
 def preset_layer(preset: str, env: str) -> Layer | None:
-    """The layer for `--preset preset`: `auto` picks by environment if there is one, `none` picks nothing.
+    """The layer for `--preset preset`: `auto` selects by environment if there is one, `none` selects nothing.
 
     Raises:
-        SettingsError: for a name that neither is a preset nor fits one.
+        SettingsError: for a name that is not a preset and matches none.
     """
     if preset == "none":
         return None
@@ -39,7 +39,7 @@ def preset_layer(preset: str, env: str) -> Layer | None:
 
 
 def find_preset(name: str) -> str | None:
-    """The preset called `name`, or the first one whose pattern fits it."""
+    """The preset called `name`, or the first one whose pattern matches it."""
     presets = load_presets()
     return name if name in presets else next((key for key in presets if fnmatch.fnmatchcase(name, key)), None)
 

@@ -1,4 +1,4 @@
-"""A run's record, and the sinks that its events go to beside it."""
+"""A run's record, and the other sinks of its events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from esper.telemetry.jsonl import JsonlRecord
 from esper.telemetry.stream import Telemetry
 from esper.telemetry.writers import make_writers
 
-# Long enough for Weights & Biases to send what it has; a signal more ends the process.
+# Long enough for Weights & Biases to upload its data; a second signal ends the process.
 SECONDS_TO_CLOSE_A_SINK = 60.0
 
 _Records: TypeAlias = Iterable[Mapping[str, Any]]
@@ -32,7 +32,7 @@ class Record:
 
     @property
     def position(self) -> int:
-        """Bytes so far."""
+        """Bytes written so far."""
         return self._jsonl.position
 
 
@@ -47,10 +47,10 @@ def open_record(
     sinks: Sequence[Sink],
     stop: StopRequest,
 ) -> Iterator[Record]:
-    """The record in `folder` after its first `position` bytes, and `env_steps`; `recall` passes on the events in these.
+    """The record in `folder`, continued after its first `position` bytes and `env_steps`; `recall` reads these bytes.
 
     Raises:
-        ResumeError: when they are not a record that ends there.
+        ResumeError: when these bytes are not a record.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -65,6 +65,6 @@ def open_record(
                 limit=partial(stop.limited, SECONDS_TO_CLOSE_A_SINK),
             )
         except SinkError as error:
-            raise ResumeError(f"{error}; go on in another folder with --run-dir") from None
+            raise ResumeError(f"{error}; resume in another folder with --run-dir") from None
         stack.callback(telemetry.close)
         yield Record(jsonl, telemetry)

@@ -1,4 +1,4 @@
-"""One training run in a folder: environment, agent, record and session, wired here alone."""
+"""One training run in a folder: connects environment, agent, record and session."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """Where a run is, and how it ended; `cause` is why, if before its last update."""
+    """The folder of a run, and how it ended; `cause` is why, if before its last update."""
 
     run_dir: Path
     train: TrainResult
@@ -48,19 +48,19 @@ class RunResult:
 
 
 class RunError(Exception):
-    """A run that could not go on: why, and what is left of it."""
+    """A run failed; the message says why, and what is left of it."""
 
 
 def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = None) -> RunResult:
-    """Train as `config` says, going on from `resume` if given; events go to the run folder and to `sinks`.
+    """Train with `config`, from `resume` if given; events go to the run's folder and to `sinks`.
 
-    Nothing is written before environment, agent and state are made. A signal, or the end of `max_minutes`, ends the
-    run after the update it is in.
+    Nothing is written before environment, agent and state are made. A signal, or the end of `max_minutes`, ends the run
+    after the current update.
 
     Raises:
         ConfigError: for settings that cannot be used, an environment that cannot be made, an unusable folder.
-        StoreError, ResumeError: for a state, or a record, that cannot be gone on from.
-        RunError: when the environment raised, or something cannot be written any more.
+        StoreError, ResumeError: for a state, or a record, that cannot be resumed.
+        RunError: when the environment raises, or writing fails during the run.
     """
     _check_recordable(config)
     check_writers(config.telemetry)
@@ -110,17 +110,16 @@ def resume_run(
     trust: bool = False,
     sinks: Callable[[RunConfig], Sequence[Sink]] = lambda config: (),
 ) -> tuple[RunConfig, RunResult]:
-    """Go on with the run, or from the checkpoint, in `path`; `layers` are settings that are to change.
+    """Resume the run, or the checkpoint, in `path`; `layers` are settings to change.
 
-    In a run, a corrupt checkpoint gives way to the one before it. With `trust`, modules are imported that only its
-    files name.
+    In a run, the one before a corrupt checkpoint is taken. With `trust`, modules that only its files name are imported.
 
     Raises:
         SettingsError: for settings that cannot be used; otherwise as `run`.
     """
     point = find_resume_point(path)
     if point.state is None:
-        _log.warning("%s was stopped before its first checkpoint: it begins anew", path)
+        _log.warning("%s was stopped before its first checkpoint: it restarts", path)
     settings = settings_to_resume(point, layers, mode, trust=trust)
     with placed(settings.origins):
         resume = Resume(point=point, mode=mode, fresh_episodes=fresh_episodes)
@@ -141,7 +140,7 @@ def _open_folder(config: RunConfig, resume: Resume | None) -> RunFolder:
     assert resume.point.run_dir is not None
     folder = open_run_folder(resume.point.run_dir)
     try:
-        # Checked under the lock: another process may have gone on in the meantime.
+        # Checked under the lock: another process may have resumed the run in the meantime.
         check_newest(resume.point)
     except ResumeError:
         folder.close()
@@ -150,7 +149,7 @@ def _open_folder(config: RunConfig, resume: Resume | None) -> RunFolder:
 
 
 def _record_position(config: RunConfig, resume: Resume | None) -> int:
-    """The bytes of the record that stay."""
+    """The bytes of the record that are kept."""
     if resume is None or resume.point.state is None or not resume.point.is_in_folder_of(config):
         return 0
     position: int = resume.point.state["events_bytes"]
@@ -159,7 +158,7 @@ def _record_position(config: RunConfig, resume: Resume | None) -> int:
 
 @contextlib.contextmanager
 def _failed_starts_reported(stop: StopRequest) -> Iterator[None]:
-    """An environment that raises when it is made, or reset, and memory that is not there, become a `RunError`."""
+    """Turn errors of making or resetting an environment, and a lack of memory, into a `RunError`."""
     try:
         yield
     except EnvError as error:
@@ -175,7 +174,7 @@ def _failed_starts_reported(stop: StopRequest) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _failures_reported(folder: RunFolder, config: RunConfig) -> Iterator[None]:
-    """What ends the run within becomes a `RunError`; what nobody foresaw stays what it is: its traceback is of use."""
+    """Turn expected failures into a `RunError`; unexpected errors pass, as their traceback is useful."""
     try:
         yield
     except FAILURES as error:
@@ -183,8 +182,8 @@ def _failures_reported(folder: RunFolder, config: RunConfig) -> Iterator[None]:
 
 
 def _what_is_left(folder: RunFolder, config: RunConfig) -> str:
-    """The last checkpoint, in a sentence."""
+    """A sentence about the last checkpoint."""
     if not (kept := checkpoints_in(folder.checkpoints)):
         return "there is no checkpoint yet"
     command = resume_command(folder.path, config)
-    return f"the last checkpoint is {kept[0]}; go on from it with  {command}"
+    return f"the last checkpoint is {kept[0]}; resume from it with  {command}"

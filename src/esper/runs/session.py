@@ -1,4 +1,4 @@
-"""A run from one start to its end: what happens before, between and after its updates."""
+"""One session of a run: what happens before, between and after its updates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from esper.telemetry.events import RunFinished, SinkError
 
 _log = logging.getLogger(__name__)
 
-# What a run can end with though nothing is wrong with Esper.
+# Failures of a run that are not bugs of Esper.
 FAILURES = (EnvError, StoreError, SinkError, OSError, ConfigError, MemoryError)
 
 
@@ -53,10 +53,10 @@ class Session:
         self._started = time.perf_counter()
 
     def run(self, resume: Resume | None, rates_before: Rates | None) -> tuple[TrainResult, RunFinished]:
-        """Train, from `resume` on if given; `rates_before` are the rates that its checkpoint had for the next update.
+        """Train, from `resume` if given; `rates_before` are its checkpoint's rates for the next update.
 
         Raises:
-            FAILURES: when the run could not go on; the record ends with it if it can.
+            FAILURES: when the run failed; the failure is the last event of the record, if it can be written.
         """
         with self._failure_recorded():
             if resume is not None and resume.point.is_in_folder_of(self._config):
@@ -64,21 +64,21 @@ class Session:
             if resume is None or rates_before is None:
                 self._begin()
             else:
-                self._go_on(resume, rates_before)
+                self._resume(resume, rates_before)
             return self._train()
 
     def _begin(self) -> None:
-        """Begin the record of a new run, and leave a checkpoint of its beginning."""
+        """Begin the record of a new run, and write its first checkpoint."""
         self._emit(run_started(self._config, self._training.agent))
         self._checkpoints.write()
 
-    def _go_on(self, resume: Resume, rates_before: Rates) -> None:
-        """Go on with the record, in place or in another folder, and leave a checkpoint of what is new here."""
+    def _resume(self, resume: Resume, rates_before: Rates) -> None:
+        """Continue the record, in place or in another folder; write a checkpoint unless nothing changed."""
         in_place = resume.point.is_in_folder_of(self._config)
         changed = changes(resume.point.config, self._config)
         agent = self._training.agent
         if warning := agent.schedules.past_end(agent.config.total_updates):
-            _log.warning("%s; --resume-schedule extend lets the schedules span the new total_timesteps", warning)
+            _log.warning("%s; --resume-schedule extend extends the schedules to the new total_timesteps", warning)
         if in_place:
             for checkpoint, _ in resume.point.broken:
                 set_aside(checkpoint)
@@ -107,7 +107,7 @@ class Session:
         self._checkpoints.finish()
         cause = {"completed": None, "interrupted": stop.cause, "diverged": result.fault}[result.status]
         if result.status == "interrupted" and (reached := self._evaluation.reached):
-            # It did what it was asked to, so that a sweep does not go on with it.
+            # It counts as completed, so a sweep does not resume it.
             result, cause = dataclasses.replace(result, status="completed"), reached
         finished = self._finish(result.status, cause)
         save_policy(self._folder.path, training.agent, self._config.environment)
@@ -126,7 +126,7 @@ class Session:
 
     @contextlib.contextmanager
     def _failure_recorded(self) -> Iterator[None]:
-        """What ends the run within is the last line of its record, if that can still be written; it is raised again."""
+        """Record a failure as the last line of the record, if that can still be written, and raise it again."""
         try:
             yield
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The whole state of a run as one tree: what a checkpoint holds."""
+"""The whole state of a run as one tree: the content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from esper.system.seeding import integer_seed
 
 
 def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dict[str, Any]:
-    """The state of a run between two updates, as copies; `events_bytes` is the length of its record.
+    """A copy of a run's state between two updates; `events_bytes` is the length of its record.
 
     Raises:
         EnvError: when the environment's part of it cannot be stored.
@@ -25,21 +25,21 @@ def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dic
     captured = {
         "config": recorded(config),
         "lr_schedule_switch": schedule_switch(training.agent),
-        # Before the first rollout the seed says all that a state would.
+        # Before the first rollout the seed determines the state.
         "exact_resume": state["environment"] is not None or not updates,
         "schedule": training.agent.schedules.state(updates),
         "events_bytes": events_bytes,
         "versions": versions(),
         "training": state,
     }
-    # Here, and not when someone resumes: a checkpoint that this version would refuse is never written.
+    # Checked here, and not on resume: a checkpoint that this version would refuse is never written.
     check_form(captured, run_form(training))
     _check_environment(config, state["environment"])
     return captured
 
 
 def run_form(training: Training) -> dict[str, Any]:
-    """What `capture_run` holds; settings and schedules are held to their own declarations."""
+    """The form of `capture_run`'s state; settings and schedules are checked by their own declarations."""
     return {
         "config": dict,
         "lr_schedule_switch": str,
@@ -52,7 +52,7 @@ def run_form(training: Training) -> dict[str, Any]:
 
 
 def _check_environment(config: RunConfig, state: Any) -> None:
-    """Hold the state that an environment gave to what a checkpoint can give back."""
+    """Check that a checkpoint can store and restore the state of an environment."""
     try:
         if state is not None:
             split(state)
@@ -67,5 +67,5 @@ def env_seed(config: RunConfig, updates: int) -> int:
 
 
 def schedule_switch(agent: PPOAgent) -> Literal["on", "off"]:
-    """Whether learning rates follow their schedules, as checkpoints have it."""
+    """Whether learning rates follow their schedules, as stored in checkpoints."""
     return "on" if agent.lr_schedules_on else "off"

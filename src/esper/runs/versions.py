@@ -15,7 +15,7 @@ from esper import __version__
 
 @cache
 def versions() -> dict[str, str]:
-    """Of Esper, torch, Gymnasium and Python, by name; the commit too, where Esper runs from a checkout."""
+    """Versions of Esper, torch, Gymnasium and Python, by name; also the commit if Esper runs from a checkout."""
     commit = _commit()
     return {
         "esper": __version__,
@@ -27,11 +27,11 @@ def versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """Of the checkout that this file is tracked in, if it is in any."""
+    """The commit of the checkout in which this file is tracked, if any."""
     here = Path(__file__)
     git = ["git", "-C", str(here.parent)]
     try:
-        # An environment inside of another project's checkout would give that project's commit.
+        # A virtual environment inside another project's checkout would yield that project's commit.
         subprocess.run([*git, "ls-files", "--error-unmatch", here.name], check=True, capture_output=True, timeout=10)
         describe = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         return subprocess.run(describe, check=True, capture_output=True, text=True, timeout=10).stdout.strip()

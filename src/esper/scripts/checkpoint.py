@@ -1,4 +1,4 @@
-"""Look into checkpoints: what is in them, and whether they are whole."""
+"""Inspect checkpoints: their content, and whether they are complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USAGE = "esper checkpoint inspect PATH [--json]"
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
-    parser.add_argument("action", choices=["inspect"], metavar="inspect", help="the one thing to do with a checkpoint")
+    parser.add_argument("action", choices=["inspect"], metavar="inspect", help="print what is in the checkpoint")
     parser.add_argument("path", type=Path, metavar="PATH", help="folder of a run, or one checkpoint")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
@@ -45,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(point: ResumePoint, state: Mapping[str, Any]) -> dict[str, Any]:
-    """What is in a checkpoint, by names that the record of a run has too."""
+    """The content of a checkpoint, with the field names of the record."""
     training, schedule, config = state["training"], state["schedule"], point.config
     agent = training["agent"]
-    # In schema 1 updates that were undone did not tick.
+    # In schema 1 undone updates did not advance the clock.
     updates = training.get("rollouts", agent["train_steps"])
     return {
         "checkpoint": str(point.checkpoint),
@@ -81,7 +81,7 @@ def describe(point: ResumePoint, state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _table(facts: Mapping[str, Any]) -> str:
     rows = [
-        ("", f"{facts['checkpoint']}: whole"),
+        ("", f"{facts['checkpoint']}: complete"),
         *(("broken", reason) for reason in facts["broken"]),
         ("run", f"{facts['env']}, seed {facts['seed']}"),
         (
@@ -89,7 +89,7 @@ def _table(facts: Mapping[str, Any]) -> str:
             f"{facts['update']:,} of {facts['total_updates']:,} updates ({facts['undone']:,} undone), "
             f"{facts['env_steps']:,} env steps, {facts['episodes']:,} episodes",
         ),
-        ("resume", "exact" if facts["exact_resume"] else "with fresh episodes: the environment cannot tell its state"),
+        ("resume", "exact" if facts["exact_resume"] else "with fresh episodes: the environment cannot save its state"),
         (
             "schedules",
             f"update {facts['update']:,}, counted from {facts['horizon']['start']:,}, of "

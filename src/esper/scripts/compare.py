@@ -26,9 +26,9 @@ USAGE = "esper compare A B [C ...] [--threshold X] [--html FILE] [--json]"
 
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument(
-        "arms", type=Path, nargs="+", metavar="ARM", help="a run, or a folder of runs that differ in their seed alone"
+        "arms", type=Path, nargs="+", metavar="ARM", help="a run, or a folder of runs that differ only in their seed"
     )
-    parser.add_argument("--threshold", metavar="X", help="also the environment steps to a mean return of X")
+    parser.add_argument("--threshold", metavar="X", help="also compare the environment steps until a mean return of X")
     parser.add_argument("--seed", default="0", metavar="S", help="seed of the resampling (default: 0)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with curves and intervals")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -85,7 +85,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: no numbers that are none."""
+    """As JSON: numbers that are not finite become null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Show a trained policy in a window, and say the return of each episode."""
+"""Show a trained policy in a window, and print the return of each episode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument("--episodes", default="5", metavar="N", help="episodes to show (default: 5)")
     parser.add_argument("--seed", default="0", metavar="S", help="seed of the environment (default: 0)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
-    parser.add_argument("--fps", metavar="X", help="steps a second (default: what the environment says)")
+    parser.add_argument("--fps", metavar="X", help="steps a second (default: the environment's rate)")
     add_time_limit(parser)
     add_trust(parser)
 

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     add_time_limit(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("--record", type=Path, metavar="FILE.gif", help="draw an episode")
+    parser.add_argument("--record", type=Path, metavar="FILE.gif", help="also record an episode as an animated GIF")
     add_trust(parser)
 
 
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _progress(episodes: int, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """What says how far an evaluation within is: in one line of a terminal, else in a line now and then."""
+    """Report the progress of an evaluation: in one line of a terminal, or in lines at intervals."""
     if quiet:
         yield lambda done, steps: None
     elif sys.stderr.isatty():
@@ -107,7 +107,7 @@ def _redraw(text: str) -> None:
 
 
 def _result(scores: Scores) -> dict[str, float]:
-    """What is printed; the share of successes where it is known, and the number of episodes cut where there are any."""
+    """The text of the result; with the success rate if it is known, and the number of truncated episodes if any."""
     from esper.analysis.statistics import interquartile_mean
 
     capped, told = sum(scores.capped), scores.successes
@@ -129,6 +129,7 @@ def _sentences(env: str, result: dict[str, float], scores: Scores, seed: int) ->
     )
     if not any(scores.capped):
         return score
-    cut = f"{result['capped']} of {result['episodes']} episodes were cut"
+    truncated = f"{result['capped']} of {result['episodes']} episodes were truncated"
     steps = scores.lengths[scores.capped.index(True)]
-    return f"{score}\n{cut} at {steps:,} steps; their returns count as far as they went"
+    return f"{score}\
+{truncated} at {steps:,} steps; their returns so far count"

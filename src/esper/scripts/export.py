@@ -13,7 +13,7 @@ USAGE = "esper export RUN [--output FILE.pt2 or FILE.onnx]"
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its best")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="for torch.export (.pt2) or ONNX (.onnx) (default: RUN/policy.pt2)"
+        "--output", type=Path, metavar="FILE", help=".pt2 (torch.export) or .onnx file (default: RUN/policy.pt2)"
     )
     add_trust(parser)
 

@@ -21,7 +21,7 @@ from esper.settings.values import coerce, format_value, nearest, parse
 from esper.simic.config import PPOConfig
 from esper.storage import files
 
-# Learning rates come early: they are what this trainer is for.
+# Learning rates come early: they are this trainer's main feature.
 _FIRST_GROUPS = ("environment", "learning rates")
 _NOTES = {
     "learning rates": "--lr and --lr-* set both components; --policy-lr-* and --value-lr-* set one of them, with the "
@@ -30,7 +30,7 @@ _NOTES = {
 }
 
 
-# What a shell reports for a program ended by a signal.
+# The exit status that a shell reports for a program ended by a signal.
 STOPPED_BY = {"SIGHUP": 129, "SIGINT": 130, "SIGPIPE": 141, "SIGTERM": 143}
 
 
@@ -42,14 +42,14 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Printable(logging.Formatter):
-    """The message, as `say` has it."""
+    """Formats messages as `say` does."""
 
     def format(self, record: logging.LogRecord) -> str:
         return files.printable(record.getMessage())
 
 
 def log_to_stderr(*, quiet: bool) -> None:
-    """Show what is logged; `quiet`, only what is wrong."""
+    """Show log messages; `quiet`, only warnings and errors."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable())
     logging.basicConfig(handlers=[handler])
@@ -57,18 +57,18 @@ def log_to_stderr(*, quiet: bool) -> None:
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print `text`, which may have names from a stranger's file: they must not steer the terminal."""
+    """Print `text` without control characters: it may have names from files of someone else."""
     print(files.printable(text), file=file)
 
 
 def fail(message: str, prog: str, *, status: int = 2) -> NoReturn:
-    """One clear message, and the exit status."""
+    """Print an error, and end the program with `status`."""
     say(f"{prog}: error: {message}", file=sys.stderr)
     raise SystemExit(status)
 
 
 def number(name: str, text: str, kind: type, bounds: Bounds, prog: str) -> Any:
-    """What flag `name` was given as, an `int` or a `float` within `bounds`; otherwise a message and exit status 2."""
+    """The value of flag `name`, an `int` or a `float` within `bounds`; otherwise a message and exit status 2."""
     try:
         value = coerce(name, text, kind)
     except ConfigError as error:
@@ -86,29 +86,29 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say which modules may be imported although a policy's files name them."""
+    """Add the flags that permit to import modules that a policy's files name."""
     trust = parser.add_argument_group(
-        "modules", "A policy may be a stranger's: what it would import is named here again."
+        "modules", "A policy may come from someone else: name again here what it would import."
     )
-    trust.add_argument("--env", metavar="module:ID", help="its environment, where that is one that a module registers")
-    trust.add_argument("--encoder", metavar="module:callable", help="its encoder, where that is of a module")
-    trust.add_argument("--trust", action="store_true", help="import whatever its files name")
+    trust.add_argument("--env", metavar="module:ID", help="its environment, if a module registers it")
+    trust.add_argument("--encoder", metavar="module:callable", help="its encoder, if it is from a module")
+    trust.add_argument("--trust", action="store_true", help="import every module that its files name")
 
 
 def add_time_limit(parser: argparse.ArgumentParser) -> None:
     """Add the flag that sets a time limit."""
-    says = f"steps after which an episode is cut (default: as in training; {MAX_EPISODE_STEPS:,} where it has no limit)"
-    parser.add_argument("--max-episode-steps", metavar="N", help=says)
+    text = f"steps after which an episode is truncated (default: as in training, or else {MAX_EPISODE_STEPS:,})"
+    parser.add_argument("--max-episode-steps", metavar="N", help=text)
 
 
 def time_limit(args: argparse.Namespace, prog: str) -> int | None:
-    """What it says."""
+    """The value of the flag."""
     given = args.max_episode_steps
     return None if given is None else int(number("--max-episode-steps", given, int, TIME_LIMIT, prog))
 
 
 def trusted(args: argparse.Namespace) -> dict[str, Any]:
-    """What they say, as `load_policy` takes it."""
+    """The values of these flags, as arguments of `load_policy`."""
     return {"env": args.env, "encoder": args.encoder, "trust": args.trust}
 
 
@@ -125,7 +125,7 @@ def flag(name: str) -> str:
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
-    """The settings that flags, file and preset give together; ends the program when they cannot be used."""
+    """The settings from flags, file and preset; ends the program when they cannot be used."""
     try:
         layers = given_layers(args)
         given = [layer.values["env"] for layer in layers if layer.values.get("env")]
@@ -150,7 +150,7 @@ def flag_layer(args: argparse.Namespace) -> Layer:
 
 
 def explain(error: SettingsError) -> str:
-    """The error as the user would look for it: by the flag, or by the name in the file or preset."""
+    """The error under the name that the user gave: the flag, or the name in the file or preset."""
     cause, origin = error.error, error.origin
     if cause.name == SWITCH:
         return f"{cause.name}={cause.value}: {cause.allowed}"
@@ -161,7 +161,7 @@ def explain(error: SettingsError) -> str:
 
 
 def in_force(ppo: PPOConfig) -> PPOConfig:
-    """`ppo` as it trains under the environment variable that switches learning-rate schedules off.
+    """`ppo`, with constant rates if the environment variable switches schedules off.
 
     Raises:
         ConfigError: for a value of the variable other than `on` and `off`.
@@ -170,23 +170,23 @@ def in_force(ppo: PPOConfig) -> PPOConfig:
 
 
 def beyond_end(ppo: PPOConfig, origins: Mapping[str, Origin]) -> list[str]:
-    """A line for each setting, by the flag or the name in a file, with what the run ends too early to see of it."""
+    """A line for each part of a schedule that the run ends too early to reach, by flag or name in a file."""
     lines = []
     for prefix, schedule in ppo.make_schedules(ppo.total_updates).items():
         for beyond in schedule.beyond_end():
             notice = ConfigError(f"{prefix}_{beyond.name}", beyond.value, beyond.says)
             lines.append(explain(SettingsError(notice, origin_of(notice, origins, settings_of(RunConfig)))))
-    # A common flag is said once for both components.
+    # A common flag is named once for both components.
     return list(dict.fromkeys(lines))
 
 
 def _flags() -> Iterator[tuple[str, Setting, bool]]:
-    """Name, setting and whether the short help leaves it out, in the order of the help."""
+    """Name, setting and whether the short help omits it, in the order of the help."""
     settings = settings_of(RunConfig)
     for name, stands_for in common_names(settings).items():
         yield name, settings[stands_for[0]], False
     for name, setting in settings.items():
-        # The delay of the policy stands for those of all, which have no common name.
+        # The delay of the policy stands for all delays, which have no common name.
         shown = name in (setting.prefix, "policy_lr_delay")
         detail = (issubclass(setting.section, ScheduleConfig) or setting.common is not None) and not shown
         yield name, setting, detail
@@ -235,7 +235,7 @@ def _flag_values(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def unknown_flags(unknown: list[str], parser: argparse.ArgumentParser) -> NoReturn:
-    """End the program because of arguments that `parser` does not know."""
+    """End the program because of unknown arguments."""
     first = unknown[0].split("=")[0]
     known = [name for action in parser._actions for name in action.option_strings]
     parser.error(f"unknown argument {first}{nearest(first, known)}")

@@ -1,4 +1,4 @@
-"""Standard output and error that may go away at any time: closed pipes, closed terminals, full disks."""
+"""Standard output and error that may fail at any time: closed pipes, closed terminals, full disks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BY_NAME = {"stdout": 1, "stderr": 2}
 
 
 class OutputError(BaseException):
-    """Standard output cannot be written. No `Exception`: to what is being written it is no error."""
+    """Standard output cannot be written. Not an `Exception`, so that no handler takes it for an error of its code."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(cause.strerror)
@@ -22,7 +22,7 @@ class OutputError(BaseException):
 
 
 class _Descriptor(io.FileIO):
-    """After its first failure it goes to /dev/null, for whoever else writes to it too; `failure` is what that was."""
+    """After its first failure it writes to /dev/null, as do all other writers to it; `failure` is the error."""
 
     def __init__(self, descriptor: int, *, raises: bool) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -31,7 +31,7 @@ class _Descriptor(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            # None where a terminal or pipe is set not to block, and has no room.
+            # None if a terminal or pipe is non-blocking and full.
             while (written := super().write(data)) is None:
                 select.select([], [self.fileno()], [])
         except OSError as error:
@@ -45,9 +45,9 @@ class _Descriptor(io.FileIO):
 
 @contextlib.contextmanager
 def lasting_output(*, ends: bool) -> Iterator[None]:
-    """Standard output and error within never raise an error of what is behind them, and take any text.
+    """Within the block, standard output and error never raise errors of the device, and take any text.
 
-    Where the program `ends` with its output, standard output raises OutputError.
+    If the program `ends` with its output, standard output raises OutputError.
     """
     _open_closed_descriptors()
     before = {name: getattr(sys, name) for name in _BY_NAME}
@@ -70,12 +70,12 @@ def lasting_output(*, ends: bool) -> Iterator[None]:
 
 
 def lost_output() -> OSError | None:
-    """Why standard output is no longer written, if it is not."""
+    """Why standard output has failed; None if it has not."""
     return getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "failure", None)
 
 
 def _lasting(stream: TextIO | None, descriptor: int, *, raises: bool) -> TextIO | None:
-    """In place of `stream`; None for a stream that someone has put there instead of the descriptor."""
+    """The replacement of `stream`; None if `stream` does not write to the descriptor."""
     if stream is None:
         encoding, line_buffering = "utf-8", False
     else:
@@ -95,7 +95,7 @@ def _lasting(stream: TextIO | None, descriptor: int, *, raises: bool) -> TextIO 
 
 
 def _open_closed_descriptors() -> None:
-    """A file that is opened next would take the number of one that is closed, and get what is meant for that."""
+    """Open closed standard descriptors: the next file would take such a number, and get this output."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""The runs of a sweep while they train: a live table, or plain lines where the output is no terminal."""
+"""The runs of a sweep while they train: a live table, or plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from esper.sweep.plan import Job
 from esper.sweep.progress import progress_of
 
 if TYPE_CHECKING:
-    from esper.sweep.launch import Board
+    from esper.sweep.launch import JobQueue
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LINES = 30.0
 
 
 class Overview:
-    """Shows all runs by environment and arm; a context, within which the terminal is its own."""
+    """Shows all runs by environment and arm; a context manager that owns the terminal."""
 
     def __init__(self, jobs: Sequence[Job], slots: int, *, quiet: bool) -> None:
         self._jobs, self._slots = jobs, slots
@@ -37,7 +37,7 @@ class Overview:
 
     def __enter__(self) -> Overview:
         done = sum(progress.status == "completed" for progress in self._progress.values())
-        self._say(f"{len(self._jobs)} runs, {done} of them complete before, {self._slots} at a time")
+        self._say(f"{len(self._jobs)} runs, {done} of them completed before, {self._slots} at a time")
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
@@ -47,12 +47,12 @@ class Overview:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, board: Board, ended: Job | None) -> None:
-        """Look where the runs are; a run that has `ended` is said if it did not complete."""
+    def show(self, queue: JobQueue, ended: Job | None) -> None:
+        """Read the progress of the runs; report a run that has `ended` without completing."""
         now = time.monotonic()
         if ended is not None:
             self._progress[ended.name] = progress_of(ended)
-            outcome = board.outcomes[ended.name]
+            outcome = queue.outcomes[ended.name]
             if self._live is None or outcome.status not in ("completed", "interrupted"):
                 self._say(
                     f"{self._done()}  {ended.name} {outcome.status}{f': {outcome.cause}' if outcome.cause else ''}"
@@ -60,17 +60,17 @@ class Overview:
                 self._last_line = now
         if now - self._looked < _SECONDS_BETWEEN_LOOKS:
             return
-        for job in board.running:
+        for job in queue.running:
             self._progress[job.name] = progress = progress_of(job)
-            # A run that was killed goes on from its checkpoint, before where its record had come to.
+            # A killed run resumes from its checkpoint, which is before the end of its record.
             self._before[job.name] = min(self._before[job.name], progress.fraction)
-        for job in self._active(board):
+        for job in self._active(queue):
             self._seconds[job.name] += now - self._looked
         self._looked = now
         if self._live is not None:
-            self._live.update(self._table(board), refresh=True)
+            self._live.update(self._table(queue), refresh=True)
         elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._say(f"{self._done()}  {len(self._active(board))} running, {self._time_left(board)} left")
+            self._say(f"{self._done()}  {len(self._active(queue))} running, {self._time_left(queue)} left")
             self._last_line = now
 
     def _say(self, text: str) -> None:
@@ -80,11 +80,11 @@ class Overview:
         done = sum(progress.status == "completed" for progress in self._progress.values())
         return f"{done}/{len(self._jobs)}"
 
-    def _table(self, board: Board) -> Table:
-        table, active = Table.grid(padding=(0, 2)), self._active(board)
+    def _table(self, queue: JobQueue) -> Table:
+        table, active = Table.grid(padding=(0, 2)), self._active(queue)
         for (environment, arm), jobs in self._groups().items():
             progress = [self._progress[job.name] for job in jobs]
-            ended = [board.outcomes[job.name] for job in jobs if job.name in board.outcomes]
+            ended = [queue.outcomes[job.name] for job in jobs if job.name in queue.outcomes]
             failed = sum(outcome.status in ("failed", "refused") for outcome in ended)
             failed += sum(each.status == "diverged" for each in progress)
             running = sum(job in active for job in jobs)
@@ -96,8 +96,8 @@ class Overview:
                 f"[red]{failed} failed[/]" if failed else "",
             )
         whole = Table.grid()
-        # Above, where it is seen even if the arms are more than the terminal's lines.
-        whole.add_row(f"{self._done()} complete, {self._time_left(board)} left")
+        # Above the table, where it is visible even if the arms exceed the terminal's lines.
+        whole.add_row(f"{self._done()} complete, {self._time_left(queue)} left")
         whole.add_row(table)
         return whole
 
@@ -107,22 +107,22 @@ class Overview:
             groups.setdefault((job.environment, job.arm), []).append(job)
         return groups
 
-    def _time_left(self, board: Board) -> str:
-        """By the speed of each environment so far; one that nothing is known of counts as the slowest."""
+    def _time_left(self, queue: JobQueue) -> str:
+        """From the speed of each environment so far; an environment without one counts as the slowest."""
         done, spent, left = (defaultdict[str, float](float) for _ in range(3))
         for job in self._jobs:
             env, steps, progress = job.environment, job.config.ppo.total_timesteps, self._progress[job.name]
             done[env] += steps * (progress.fraction - self._before[job.name])
             spent[env] += self._seconds[job.name]
-            if job.name not in board.outcomes and progress.status in ("new", "begun"):
+            if job.name not in queue.outcomes and progress.status in ("new", "begun"):
                 left[env] += steps * (1 - progress.fraction)
         speeds = {env: done[env] / spent[env] for env in done if done[env] and spent[env]}
         if not speeds:
             return "-"
         seconds = sum(steps / speeds.get(env, min(speeds.values())) for env, steps in left.items())
-        minutes, rest = divmod(round(seconds / max(1, len(self._active(board)))), 60)
+        minutes, rest = divmod(round(seconds / max(1, len(self._active(queue)))), 60)
         return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
-    def _active(self, board: Board) -> list[Job]:
-        """What trains: of what was started on Ray, much only waits for its turn."""
-        return [job for job in board.running if self._progress[job.name].status == "begun"]
+    def _active(self, queue: JobQueue) -> list[Job]:
+        """The runs that train: jobs submitted to Ray may still wait."""
+        return [job for job in queue.running if self._progress[job.name].status == "begun"]

@@ -45,25 +45,21 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     add_settings(parser, help_all=help_all)
     resume = parser.add_argument_group(
         "resume",
-        "The settings are those of the checkpoint; what decides how the run learns cannot change. docs/resume.md has "
-        "what can.",
+        "The settings are those of the checkpoint; those that affect learning cannot change. docs/resume.md lists "
+        "what can change.",
     )
-    resume.add_argument(
-        "--resume", type=Path, metavar="PATH", help="go on with a run (its folder) or from one checkpoint"
-    )
+    resume.add_argument("--resume", type=Path, metavar="PATH", help="resume a run (its folder) or from one checkpoint")
     resume.add_argument(
         "--resume-schedule",
         default="continue",
         metavar="|".join(MODES),
-        help="what schedules do: keep their horizon (default), span the new --total-timesteps, or begin again",
+        help="schedules: keep their horizon (default), extend it to the new --total-timesteps, or restart",
     )
     resume.add_argument("--fresh-episodes", action="store_true", help="begin new episodes on resume")
     resume.add_argument(
-        "--trust", action="store_true", help="import the modules that a run's files name; without, name them again"
+        "--trust", action="store_true", help="import all modules that a run's files name; without it, name them again"
     )
-    parser.add_argument(
-        "--print-config", action="store_true", help="print all settings, and where each is from, as TOML"
-    )
+    parser.add_argument("--print-config", action="store_true", help="print all settings, with their origins, as TOML")
     parser.add_argument("--help-all", action="help", help="show every flag, those of each component too")
 
 
@@ -72,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         fail(f"--resume-schedule {args.resume_schedule}: must be one of {', '.join(MODES)}", "esper ppo")
     if args.resume is None and (args.resume_schedule != "continue" or args.fresh_episodes):
         given = "--fresh-episodes" if args.fresh_episodes else f"--resume-schedule {args.resume_schedule}"
-        fail(f"{given}: goes with --resume", "esper ppo")
+        fail(f"{given}: needs --resume", "esper ppo")
     _check_named(args)
     if args.resume is not None:
         return resume(args)
@@ -84,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_named(args: argparse.Namespace) -> None:
-    """Refuse modules that only a run's config.json names, which may be a stranger's; other files are the user's own."""
+    """Refuse modules that only a run's config.json names: it may come from someone else, unlike other files."""
     if args.config is None or args.config.name != "config.json" or args.trust:
         return
     try:
@@ -106,11 +102,11 @@ def train(settings: Settings) -> int:
 
 
 def resume(args: argparse.Namespace) -> int:
-    """Go on with a run; only flags and the file count beside its own settings."""
+    """Resume a run; only flags and the file may change its settings."""
     from esper.runs.run import resume_run
 
     if args.preset != "auto" or args.print_config:
-        fail("--resume: has the settings of its run; --preset and --print-config do not go with it", "esper ppo")
+        fail("--resume takes the settings of its run; it does not go with --preset and --print-config", "esper ppo")
     with _failures():
         config, result = resume_run(
             args.resume,
@@ -125,7 +121,7 @@ def resume(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _failures() -> Iterator[None]:
-    """Errors of a run as messages and exit status: 2 for what was asked for, 1 for what happened on the way."""
+    """Turn errors of a run into messages and exit status: 2 for bad input, 1 for failures during the run."""
     from esper.runs.resume.point import ResumeError
     from esper.runs.run import RunError
     from esper.storage.store import StoreError
@@ -142,7 +138,7 @@ def _failures() -> Iterator[None]:
 
 
 def _sinks(config: RunConfig, notices: Sequence[str] = ()) -> list[Sink]:
-    """What shows the run, beginning with what is made before it starts."""
+    """The sinks that show the run, with the notices from before its start."""
     log_to_stderr(quiet=config.quiet)
     from rich.console import Console
 
@@ -152,13 +148,13 @@ def _sinks(config: RunConfig, notices: Sequence[str] = ()) -> list[Sink]:
 
 
 def _conclude(config: RunConfig, result: RunResult) -> int:
-    """Say how the run ended; the exit status."""
+    """Print how the run ended; returns the exit status."""
     if not config.quiet:
         _summarize(config, result)
     if result.train.status == "diverged":
         say(
             f"esper ppo: error: {config.ppo.max_skipped_updates} updates in a row were undone, the last one for: "
-            f"{result.cause}\nlook at the environment's observations and rewards, --lr, --max-grad-norm and "
+            f"{result.cause}\ncheck the environment's observations and rewards, --lr, --max-grad-norm and "
             "--normalize-rewards; parameters are those before these updates",
             file=sys.stderr,
         )
@@ -167,7 +163,7 @@ def _conclude(config: RunConfig, result: RunResult) -> int:
 
 
 def render_config(settings: Settings) -> str:
-    """All settings as TOML, which can be fed back; a comment names where each value is from."""
+    """All settings as TOML for --config; a comment names the origin of each value."""
     lines = []
     for name, value in flatten(settings.config).items():
         origin = settings.origins.get(name)
@@ -181,7 +177,7 @@ def render_config(settings: Settings) -> str:
 
 
 def as_toml(value: Any) -> str:
-    """`value` as a settings file has it."""
+    """`value` as in a settings file."""
     if value is None:
         return '"none"'
     if isinstance(value, dict):

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(presets: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    rows = [("environment", "steps", "rate", "what else is not the default")]
+    rows = [("environment", "steps", "rate", "other settings")]
     for env, values in presets.items():
         config = resolve([Layer(source=env, values=values)]).config
         rows.append((env, f"{config.ppo.total_timesteps:,}", as_toml(values["lr"]), _special(values)))

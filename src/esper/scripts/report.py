@@ -13,7 +13,7 @@ USAGE = "esper report RUN [--output FOLDER]"
 
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, which may still be training")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to (default: RUN/report)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder of the page (default: RUN/report)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Draw the learning rates that flags resolve to, without training."""
+"""Plot the learning rates of these flags, without training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USAGE = "esper schedule [the flags of esper ppo] [--output FILE.png]"
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     add_sources(parser)
     add_settings(parser, help_all=help_all)
-    parser.add_argument("--output", type=Path, metavar="FILE.png", help="also draw the curves into a picture")
+    parser.add_argument("--output", type=Path, metavar="FILE.png", help="also write the curves as an image")
     parser.add_argument("--help-all", action="help", help="show every flag, those of each component too")
 
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(schedule: Schedule) -> str:
-    """The parts of a resolved schedule, a line."""
+    """The parts of a resolved schedule in a line."""
     config = schedule.config
     parts = [f"{phase} from update {update} at {rate:.4g}" for update, rate, phase in _starts(schedule)]
     last = schedule.total_updates - 1

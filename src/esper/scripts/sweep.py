@@ -29,7 +29,7 @@ from esper.sweep.progress import check_same, progress_of
 from esper.system.machine import usable_cores
 
 if TYPE_CHECKING:
-    from esper.sweep.launch import Board, Launcher
+    from esper.sweep.launch import JobQueue, Launcher
 
 _PROG = "esper sweep"
 USAGE = 'esper sweep [--config FILE.toml] [--arm "NAME: flags"]... [--seeds LIST] [--envs IDS] [flags of esper ppo]'
@@ -37,7 +37,7 @@ USAGE = 'esper sweep [--config FILE.toml] [--arm "NAME: flags"]... [--seeds LIST
 
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     what = parser.add_argument_group(
-        "what is run", "Arms x environments x seeds. A flag of esper ppo holds for every run, and beats the file."
+        "what to run", "Arms x environments x seeds. A flag of esper ppo applies to every run, and overrides the file."
     )
     what.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML file of the sweep; docs/sweep.md has its tables"
@@ -47,18 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     )
     what.add_argument("--seeds", metavar="LIST", help="10 (seeds 1 to 10), 11-20 or 1,5,7")
     what.add_argument("--envs", metavar="IDS", help="several environments, as CartPole-v1,Acrobot-v1")
-    what.add_argument("--only", metavar="NAMES", help="environments of the file to run, of all that it has")
+    what.add_argument("--only", metavar="NAMES", help="run only these environments of the file")
     what.add_argument("--preset", metavar="NAME", help="auto (by environment), none, or a name")
-    what.add_argument("--output", metavar="FOLDER", help="folder of the runs; a sweep that is there goes on")
-    what.add_argument("--dry-run", action="store_true", help="list the runs and how far each is, and end")
+    what.add_argument("--output", metavar="FOLDER", help="folder of the runs; a sweep in it is resumed")
+    what.add_argument("--dry-run", action="store_true", help="list the runs and their progress, and end")
     where = parser.add_argument_group("where it runs")
     where.add_argument("--workers", metavar="N", help="runs at a time on this machine (default: its cores)")
-    where.add_argument("--retries", default="2", metavar="N", help="tries more for a run that fails (default: 2)")
-    where.add_argument("--ray", action="store_true", help="run on Ray: the cluster of RAY_ADDRESS, or one made here")
+    where.add_argument("--retries", default="2", metavar="N", help="further tries for a run that fails (default: 2)")
+    where.add_argument("--ray", action="store_true", help="run on Ray: the cluster of RAY_ADDRESS, or one started here")
     where.add_argument(
-        "--ray-address", metavar="ADDRESS", help="run on the Ray cluster there, as auto or ray://host:10001"
+        "--ray-address", metavar="ADDRESS", help="run on the Ray cluster at this address, as auto or ray://host:10001"
     )
-    where.add_argument("--gpus-per-run", default="0", metavar="X", help="of Ray, for each run, as 0.25 (default: 0)")
+    where.add_argument("--gpus-per-run", default="0", metavar="X", help="with --ray: GPUs of a run (default: 0)")
     add_settings(parser, help_all=help_all)
     parser.add_argument("--help-all", action="help", help="show every flag, those of each component too")
 
@@ -69,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
     gpus = number("--gpus-per-run", args.gpus_per_run, float, Bounds(minimum=0), _PROG)
     on_ray = args.ray or args.ray_address is not None
     if on_ray and args.workers is not None:
-        fail("--workers: is of this machine; how many run on Ray is for its resources to say", _PROG)
+        fail("--workers: is for this machine; on Ray, its resources limit the number of runs", _PROG)
     if gpus and not on_ray:
-        fail(f"--gpus-per-run {args.gpus_per_run}: goes with --ray", _PROG)
+        fail(f"--gpus-per-run {args.gpus_per_run}: needs --ray", _PROG)
     jobs = _jobs(args, workers)
     if args.dry_run:
         for job in jobs:
@@ -91,25 +91,25 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(jobs: Sequence[Job], launcher: Launcher, retries: int, *, quiet: bool) -> int:
     from esper.scripts.overview import Overview
-    from esper.sweep.launch import Board, run_all
+    from esper.sweep.launch import JobQueue, run_all
     from esper.system.stopping import stop_request
 
-    board = Board([job for job in jobs if progress_of(job).status in ("new", "begun")])
+    queue = JobQueue([job for job in jobs if progress_of(job).status in ("new", "begun")])
     try:
         with stop_request(quiet=quiet) as stop, Overview(jobs, launcher.slots, quiet=quiet) as overview:
             stop.begin()
-            run_all(board, launcher, retries=retries, should_stop=lambda: bool(stop), on_change=overview.show)
+            run_all(queue, launcher, retries=retries, should_stop=lambda: bool(stop), on_change=overview.show)
     finally:
         launcher.close()
-    return _conclude(jobs, board, stop.cause)
+    return _conclude(jobs, queue, stop.cause)
 
 
 def _jobs(args: argparse.Namespace, workers: int) -> list[Job]:
-    """All runs of the sweep, each with settings that can be used, none in the way of another run."""
+    """All runs of the sweep, with checked settings; none conflicts with an existing run."""
     try:
         sweep = make_sweep(_tables(args), str(args.config or "flags"))
         if "env" in (flags := flag_layer(args)).values and (args.envs or len(sweep.environments) > 1):
-            raise SweepError("--env: the sweep has several environments; --envs gives others")
+            raise SweepError("--env: the sweep has several environments; use --envs")
         defaults = {"threads": max(1, usable_cores() // workers), "tensorboard": False, "picture": False, "quiet": True}
         jobs = make_jobs(_selected(sweep, args.only), defaults, flags)
         for job in jobs:
@@ -122,13 +122,13 @@ def _jobs(args: argparse.Namespace, workers: int) -> list[Job]:
 
 
 def _tables(args: argparse.Namespace) -> dict[str, Any]:
-    """The sweep file's tables, under what the flags say."""
+    """The sweep file's tables, overridden by flags."""
     tables = read_sweep(args.config) if args.config else {}
     if args.arm:
         arms = [_arm(text) for text in args.arm]
         check_apart("arm", [name for name, _ in arms])
         tables["arms"] = dict(arms)
-        # What the file gives its own arms in an environment means nothing to others.
+        # Settings for the file's arms in an environment do not apply to other arms.
         for environment in tables.get("environments", {}).values():
             environment.pop("arms", None)
     if args.envs:
@@ -147,7 +147,7 @@ def _tables(args: argparse.Namespace) -> dict[str, Any]:
         tables["folder"] = args.output
     tables.setdefault("folder", f"runs/{args.config.stem}" if args.config else None)
     if tables["folder"] is None:
-        raise SweepError("--output: name the folder of the sweep's runs; the same one goes on with it later")
+        raise SweepError("--output: give the folder of the sweep's runs; the same folder resumes the sweep")
     return tables
 
 
@@ -163,7 +163,7 @@ def _selected(sweep: Sweep, only: str | None) -> Sweep:
 
 
 def _arm(text: str) -> tuple[str, Mapping[str, Any]]:
-    """Name and settings of an arm as typed, `cosine: --lr-decay cosine`."""
+    """Name and settings of an arm from the command line, as `cosine: --lr-decay cosine`."""
     name, _, flags = text.partition(":")
     parser = Parser(prog=f"{_PROG}: --arm {name}", allow_abbrev=False)
     add_settings(parser, help_all=False)
@@ -190,17 +190,17 @@ def _ray(address: str | None, jobs: Sequence[Job], gpus: float) -> Launcher:
         fail(f"--ray-address {address}: {str(error).splitlines()[0]}", _PROG)
 
 
-def _conclude(jobs: Sequence[Job], board: Board, stopped_by: str | None) -> int:
-    """Say what is missing and what all that is there shows; the exit status."""
+def _conclude(jobs: Sequence[Job], queue: JobQueue, stopped_by: str | None) -> int:
+    """Print unfinished runs and the comparison of the others; returns the exit status."""
     done = [job for job in jobs if progress_of(job).status == "completed"]
     print(f"\n{len(done)} of {len(jobs)} runs are complete, in {jobs[0].run_dir.parents[2]}")
     missing = [job for job in jobs if job not in done]
     for job in missing:
-        outcome = board.outcomes.get(job.name)
+        outcome = queue.outcomes.get(job.name)
         if outcome is not None and outcome.status != "interrupted":
             say(f"{job.name}: {outcome.status}{f', {outcome.cause}' if outcome.cause else ''}", file=sys.stderr)
     if stopped_by is not None:
-        print("go on with the same command")
+        print("the same command resumes the sweep")
         return STOPPED_BY[stopped_by]
     for environment in dict.fromkeys(job.environment for job in jobs):
         arms = dict.fromkeys(job.run_dir.parent for job in done if job.environment == environment)

@@ -24,7 +24,7 @@ _COMMANDS = {
     "compare": compare,
     "checkpoint": checkpoint,
 }
-# Whoever no longer looks at these wants them to go on; of the others, output is all there is.
+# These go on without a reader of their output; the others have no other purpose.
 _TRAIN = ("ppo", "sweep")
 
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(args)
     except OutputError as error:
         if error.cause.errno == errno.EPIPE:
-            # Whoever reads the output has enough.
+            # The reader of the output has closed it.
             return STOPPED_BY["SIGPIPE"]
         fail(f"standard output: {error}", name, status=1)
 
@@ -58,7 +58,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         status: int = _COMMANDS[args.command].run(args)
     except KeyboardInterrupt:
-        print(f"esper {args.command}: stopped at once; what was written before is whole", file=sys.stderr)
+        print(f"esper {args.command}: stopped at once; everything written before is complete", file=sys.stderr)
         return STOPPED_BY["SIGINT"]
     return status
 
@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
 def make_parsers(
     named: Collection[str] = _COMMANDS.keys(), *, help_all: bool = False
 ) -> tuple[Parser, dict[str, Parser]]:
-    """The whole command line's parser, and that of each command; only those that are `named` have arguments."""
+    """The parser of the command line, and that of each command; only `named` commands have arguments."""
     parser = Parser(prog="esper", description="PPO under learning-rate schedules.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"esper {__version__}")
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)

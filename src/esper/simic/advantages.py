@@ -19,11 +19,11 @@ def compute_gae(
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns, each [T, N] (Schulman et al. 2016, arXiv 1506.02438, eq. 16).
 
-    All inputs are [T, N], floats but for the two bool masks. `next_values[t]` is the value of the state that step t led
-    to: the final observation where an episode was cut by `truncated`, not the reset one. Termination has no value
-    after it; both masks stop the recursion.
+    All inputs are [T, N], floats but for the two bool masks. `next_values[t]` is the value of the next state of step t:
+    of the final observation where `truncated`, not of the reset one. After termination the value is 0; both masks stop
+    the recursion.
     """
-    # Not times 0: a final observation that is not finite must not matter, nor one that no value fits.
+    # Masked, not multiplied by 0: the value of a final observation after termination may be NaN or infinite.
     deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
     decays = gamma * gae_lambda * (~(terminated | truncated)).to(values.dtype)
     advantages = decayed_sums(deltas, decays)

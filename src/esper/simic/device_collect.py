@@ -1,4 +1,4 @@
-"""Filling a rollout without leaving the device: policy, environment and storage in one function of several steps."""
+"""Collects rollouts without leaving the device: one function of several steps of policy and environment."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from esper.envs.base import Copies, DeviceEnv, StateTree
+from esper.envs.base import DeviceEnv, EnvStates, StateTree
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm
 
-# On two cores compiling took 10 s and 1.5 s for each step more; 8 steps a call instead of 4 save 25 us a step of 8
-# environments, which only millions of them would make good.
+# On two cores compiling took 10 s, and 1.5 s for each further step; 8 steps a call instead of 4 save 25 us a step of 8
+# environments, which pays off only after millions of steps.
 MAX_STEPS_PER_CALL = 4
 
 
 class Fill(Protocol):
-    """Acts and steps for a whole rollout, and returns where the environment's copies stand after it."""
+    """Collects a whole rollout, and returns the environments' states after it."""
 
     def __call__(
-        self, network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout
-    ) -> Copies:
-        """Write all of `rollout` but `obs[T]`, beginning from `copies`.
+        self, network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout
+    ) -> EnvStates:
+        """Write all of `rollout` but `obs[T]`, beginning from `states`.
 
         Step t acts on raw observations with `noise[t]` [N, A], as `ActorCritic.act` does, and episodes that end in it
-        begin anew from `uniform[t]` [N, S]. Nothing may make the host wait for the device.
+        restart from `uniform[t]` [N, S]. The host must not wait for the device.
         """
         ...
 
 
 class DeviceCollector:
-    """Steps `env` with a policy, rollout after rollout, on `device`, where `fill` does the steps."""
+    """Collects rollouts from `env` on `device`; `fill` does the steps."""
 
-    step = 0  # No environment raises in the middle of a rollout.
+    step = 0  # no environment raises within a rollout
 
     def __init__(self, env: DeviceEnv, seed: int, device: torch.device, fill: Fill) -> None:
         self._env = env
@@ -44,7 +44,7 @@ class DeviceCollector:
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
-        """Begin every episode anew."""
+        """Reset every environment."""
         self._env.reset(seed)
 
     @torch.no_grad()
@@ -52,11 +52,11 @@ class DeviceCollector:
         """Fill `rollout`."""
         noise = network.noise(rollout.rewards.shape, generator)
         uniform = self._env.draw(len(noise))
-        self._env.copies = self._fill(network, self._env.copies, noise, uniform, rollout)
-        rollout.obs[-1] = self._env.observe(self._env.copies)
+        self._env.states = self._fill(network, self._env.states, noise, uniform, rollout)
+        rollout.obs[-1] = self._env.observe(self._env.states)
 
     def state_dict(self) -> StateTree:
-        """Nothing: all is in the environment's."""
+        """Empty: the environment has all state."""
         return {}
 
     def state_form(self) -> StateForm:
@@ -66,7 +66,7 @@ class DeviceCollector:
 
 
 class Unrolled:
-    """A `Fill` in torch for every `DeviceEnv`: a few steps per call, one graph when `compiled`."""
+    """A `Fill` in torch for any `DeviceEnv`: a few steps per call, one graph if `compiled`."""
 
     def __init__(self, env: DeviceEnv, *, compiled: bool) -> None:
         self._steps = unrolled_steps(env)
@@ -74,40 +74,40 @@ class Unrolled:
             self._steps = torch.compile(self._steps, fullgraph=True, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
 
     def __call__(
-        self, network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout
-    ) -> Copies:
+        self, network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout
+    ) -> EnvStates:
         size = steps_per_call(len(noise))
         pieces = (torch.split(tensor[: len(noise)], size) for tensor in (*rollout.tensors(), noise, uniform))
         for *targets, piece_noise, piece_uniform in zip(*pieces, strict=True):
-            copies, columns = self._steps(network, copies, piece_noise, piece_uniform)
+            states, columns = self._steps(network, states, piece_noise, piece_uniform)
             for target, column in zip(targets, columns, strict=True):
                 target.copy_(column)
-        return copies
+        return states
 
 
-Steps = Callable[[ActorCritic, Copies, Tensor, Tensor], tuple[Copies, tuple[Tensor, ...]]]
+Steps = Callable[[ActorCritic, EnvStates, Tensor, Tensor], tuple[EnvStates, tuple[Tensor, ...]]]
 
 
 def unrolled_steps(env: DeviceEnv) -> Steps:
-    """The function that is compiled: as many steps as it is given noise [K, N, A] and uniform numbers [K, N, S] for.
+    """The function that is compiled: K steps, from noise [K, N, A] and uniform numbers [K, N, S].
 
-    Returns where the copies stand then, and what happened as `Rollout.tensors` orders it, each [K, N, ...]. Pure.
+    Returns the next states, and the transitions in the order of `Rollout.tensors`, each [K, N, ...]. Pure.
     """
 
     def steps(
-        network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor
-    ) -> tuple[Copies, tuple[Tensor, ...]]:
+        network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor
+    ) -> tuple[EnvStates, tuple[Tensor, ...]]:
         rows = []
         for step_noise, step_uniform in zip(noise, uniform, strict=True):
-            obs = env.observe(copies)
+            obs = env.observe(states)
             actions = network.act(obs, step_noise)
-            copies, *outcome = env.advance(copies, actions, step_uniform)
+            states, *outcome = env.advance(states, actions, step_uniform)
             rows.append((obs, actions, *outcome))
-        return copies, tuple(torch.stack(column) for column in zip(*rows, strict=True))
+        return states, tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
     return steps
 
 
 def steps_per_call(num_steps: int) -> int:
-    """The largest divisor of `num_steps` up to `MAX_STEPS_PER_CALL`, so that every call is of the same size."""
+    """The largest divisor of `num_steps` up to `MAX_STEPS_PER_CALL`, so that every call has the same size."""
     return max(size for size in range(1, MAX_STEPS_PER_CALL + 1) if num_steps % size == 0)

@@ -1,4 +1,4 @@
-"""Episodes as they end, which may be rollouts after they began."""
+"""Finished episodes, which may span several rollouts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from esper.simic.state import StateForm, array
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """A finished episode as the environment gave it: rewards neither scaled nor clipped."""
+    """A finished episode, with the environment's rewards, neither scaled nor clipped."""
 
     episode_return: float
     length: int
 
 
 class EpisodeLog:
-    """Finds the episodes that ended in each rollout; remembers the returns and lengths so far of those that did not."""
+    """Finds the episodes that ended in each rollout; stores the returns and lengths so far of the others."""
 
     def __init__(self, num_envs: int) -> None:
         self._returns = np.zeros(num_envs)
@@ -39,11 +39,11 @@ class EpisodeLog:
         return [Episode(episode_return=total, length=length) for total, length in pairs]
 
     def state_dict(self) -> StateTree:
-        """The episodes in flight."""
+        """The returns and lengths so far of unfinished episodes."""
         return {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
 
     def state_form(self) -> StateForm:
-        """What `state_dict` holds."""
+        """The form of `state_dict`."""
         num_envs = len(self._returns)
         return {"returns": array(num_envs, dtype=torch.float64), "lengths": array(num_envs, dtype=torch.int64)}
 
@@ -52,10 +52,10 @@ class EpisodeLog:
 
 
 def _sums(so_far: NDArray[Any], values: NDArray[Any], ended: BoolArray) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sums of `values` [T, N] over each episode that ended, and over what each environment [N] is in, from `so_far`.
+    """Sums of `values` [T, N] over each finished episode, and over each environment's current one [N], from `so_far`.
 
-    Each is one segment of a table with a row per environment: `so_far`, its values, and a 0 for the episode that begins
-    after the last step.
+    Each episode is a segment of a row per environment: `so_far`, the values, and a 0 for an episode that begins after
+    the last step.
     """
     num_steps, num_envs = values.shape
     table, begins = (np.zeros((num_envs, num_steps + 2), dtype=dtype) for dtype in (so_far.dtype, np.bool_))

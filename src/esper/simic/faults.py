@@ -1,4 +1,4 @@
-"""What an update learns from must be finite: the check on the device, and the name of what was not on the host."""
+"""Checks on the device that the data of an update is finite, and names on the host what was not."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from esper.simic.rollout import Rollout
 
 
 def inputs_are_finite(rollout: Rollout) -> Tensor:
-    """Whether everything that an update on `rollout` learns from is finite (0-d bool, on its device).
+    """Whether all data that an update on `rollout` uses is finite (0-d bool, on its device).
 
-    What comes of it cannot tell: infinity is clipped to something finite, and spoils running statistics for good.
+    Results of the update do not show it: infinity is clipped, and corrupts running statistics permanently.
     """
     if rollout.recurrent_resets.any():
         return torch.zeros((), dtype=torch.bool, device=rollout.rewards.device)
     fields = (
-        # Not by indices of rows: for their number the host would have to wait.
+        # Not by row indices: the host would wait for their number.
         values if learned is None else torch.where(_aligned(learned, values), values, 0.0)
         for _, values, learned in _inputs(rollout)
     )
-    # A range needs no memory of the field's size, and NaN and infinity show in it.
+    # Minimum and maximum need no tensor of the field's size, and show NaN and infinity.
     ranges = [bound for field in fields for bound in torch.aminmax(field)]
     return torch.stack(ranges).isfinite().all()
 
 
 def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...], *, reward_scale: float = 1.0) -> str:
-    """What was not finite first in an update on `rollout` with metrics `rows` [minibatches, names].
+    """What was first not finite in an update on `rollout` with metrics `rows` [minibatches, names].
 
-    `reward_scale` is what its rewards were divided by.
+    Its rewards were divided by `reward_scale`.
     """
     fault = _find_input(rollout)
     if fault is None and not math.isfinite(reward_scale):
@@ -43,7 +43,7 @@ def find_fault(rollout: Rollout, rows: np.ndarray, names: tuple[str, ...], *, re
 
 
 def count_recurrent_resets(rollout: Rollout) -> int:
-    """In how many environments the recurrent state was not finite after a step, and reset."""
+    """In how many environments the recurrent state was not finite after a step, and was reset."""
     return int(rollout.recurrent_resets.any(axis=0).sum())
 
 
@@ -72,9 +72,9 @@ def _find_metric(rows: np.ndarray, names: tuple[str, ...]) -> str | None:
 
 
 def _inputs(rollout: Rollout) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-    """Names, values [T, N, ...] (of the last steps, if fewer), and which rows are learned from if not all.
+    """Names, values [T, N, ...] (of the last steps, if fewer), and which rows are used if not all.
 
-    A state that a step led to counts by its value: not after a termination. Ignored rows are zeros by
+    The next state counts only if its value is used: not after termination. Ignored rows are zeros by
     `Rollout.without_ignored`.
     """
     terminated, truncated = rollout.terminated, rollout.truncated

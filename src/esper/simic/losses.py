@@ -15,9 +15,9 @@ from esper.simic.nets.actor_critic import Evaluation
 class Minibatch(NamedTuple):
     """Transitions [B, ...]: what was seen and done, what the old network said of it, and what was allowed.
 
-    For a policy with memory they are sequences [B, T, ...], `memory` [B, S] is from before them, and `begins` [B, T]
-    says where it is empty. There may be `picked` [B, T], the steps of its own sequence that a row is about, but for
-    what is seen, done and allowed.
+    For a recurrent policy they are sequences [B, T, ...], `recurrent_state` [B, S] is from before them, and `begins`
+    [B, T] says where it is empty. There may be `selected` [B, T], the steps of its own sequence that a row is about,
+    but for what is seen, done and allowed.
     """
 
     obs: Tensor
@@ -27,9 +27,9 @@ class Minibatch(NamedTuple):
     advantages: Tensor
     returns: Tensor
     masks: Tensor | None = None
-    memory: Tensor | None = None
+    recurrent_state: Tensor | None = None
     begins: Tensor | None = None
-    picked: Tensor | None = None
+    selected: Tensor | None = None
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The fields that there are."""

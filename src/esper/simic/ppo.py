@@ -38,9 +38,9 @@ class PPOAgent:
     @torch_threads(1)
     def __init__(self, config: PPOConfig, spec: EnvSpec, *, seed: int = 1, debug: bool = False) -> None:
         if config.num_envs != spec.num_envs:
-            raise ConfigError("num_envs", config.num_envs, f"must equal the environment's {spec.num_envs} copies")
+            raise ConfigError("num_envs", config.num_envs, f"must be {spec.num_envs}, as many as the environment has")
         if spec.resets_in_a_step and config.num_steps < 2:
-            allowed = "must be at least 2 where environments spend a step on resetting, as --vector sync does not"
+            allowed = "must be at least 2 where environments use a step to reset, which they do not with --vector sync"
             raise ConfigError("num_steps", config.num_steps, allowed)
         self.lr_schedules_on = schedules_enabled()
         self.config = config if self.lr_schedules_on else config.without_lr_schedules()
@@ -74,7 +74,7 @@ class PPOAgent:
         self.schedules = RateSchedules(self.config, self.optimizer.group_names, horizon)
 
     def allocate_rollout(self) -> Rollout:
-        return Rollout.allocate(self.spec, self.config.num_steps, self.device, memory_size=self.network.memory_size)
+        return Rollout.allocate(self.spec, self.config.num_steps, self.device, state_size=self.network.state_size)
 
     def update(self, rollout: Rollout) -> UpdateResult:
         """One PPO update on `rollout`. The host waits for the device once, at the end, to read the metrics."""
@@ -142,7 +142,7 @@ def resolve_device(name: str) -> torch.device:
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError("device", name, f"is not to be had here, use cpu ({reason})") from None
+        raise ConfigError("device", name, f"is not available here, use cpu ({reason})") from None
     return device
 
 

@@ -18,17 +18,17 @@ class Rollout:
     """Tensors on one device: `obs` [T+1, N, D], `actions` [T, N] or [T, N, A], `rewards` [T, N], all float32 but for
     int64 choices, [T, N] or [T, N, K], and uint8 images [T+1, N, C, H, W]; `terminated` and `truncated` [T, N], bool.
 
-    `final_obs` [T, N, ...] holds the last observation of an episode where it was truncated and not terminated, and
-    anything elsewhere. `ignored` [T, N] marks steps that an environment used to reset: no transition to learn from. It
-    is on the host, where `sample_indices` must know of such steps without waiting for the device.
+    `final_obs` [T, N, ...] has the last observation of an episode where it was truncated and not terminated; other rows
+    are arbitrary. `ignored` [T, N] marks steps that an environment used to reset: no transition to learn from. It is on
+    the host, so that `sample_indices` does not wait for the device.
 
-    `masks` [T, N, M], bool, are the actions that were allowed, where the environment tells.
+    `masks` [T, N, M], bool, are the actions that were allowed, if the environment reports them.
 
-    `memory` [N, S] is what a policy that has one remembered before the first step, and `begins` [T+1, N], on the host,
-    says which observations begin an episode, at which it forgets. `recurrent_resets` [T, N], on the host, are the steps
-    in an episode after which it was not finite any more: it forgets, and nothing can be learned from the rollout.
+    `recurrent_state` [N, S], of a recurrent policy, is that before the first step. `begins` [T+1, N], on the host,
+    marks observations that begin an episode, where it is reset. `recurrent_resets` [T, N], on the host, marks steps
+    within an episode after which it was not finite: it is reset, and nothing can be learned from the rollout.
 
-    `successes` are of the episodes that ended in it, where the environment tells: 1 for a success, 0 for none.
+    `successes` has 1 (success) or 0 for the episodes that ended in it, if the environment reports it.
     """
 
     obs: Tensor
@@ -38,7 +38,7 @@ class Rollout:
     truncated: Tensor
     final_obs: Tensor
     masks: Tensor | None
-    memory: Tensor | None
+    recurrent_state: Tensor | None
     begins: BoolArray
     recurrent_resets: BoolArray
     ignored: BoolArray
@@ -46,9 +46,9 @@ class Rollout:
 
     @staticmethod
     def allocate(
-        spec: EnvSpec, num_steps: int, device: torch.device, *, memory_size: int = 0, pinned: bool = False
+        spec: EnvSpec, num_steps: int, device: torch.device, *, state_size: int = 0, pinned: bool = False
     ) -> Rollout:
-        """Zeros; `pinned` in host memory that a GPU can copy from by itself."""
+        """A rollout of zeros; `pinned` in page-locked host memory."""
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device, pin_memory=pinned)
@@ -70,7 +70,7 @@ class Rollout:
             truncated=zeros(*shape, dtype=torch.bool),
             final_obs=zeros(*shape, *one, dtype=pixels),
             masks=zeros(*shape, spec.actions.outputs, dtype=torch.bool) if spec.masked else None,
-            memory=zeros(spec.num_envs, memory_size) if memory_size else None,
+            recurrent_state=zeros(spec.num_envs, state_size) if state_size else None,
             begins=np.zeros((num_steps + 1, spec.num_envs), dtype=np.bool_),
             recurrent_resets=np.zeros(shape, dtype=np.bool_),
             ignored=np.zeros(shape, dtype=np.bool_),
@@ -78,16 +78,16 @@ class Rollout:
         )
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What steps write on the device, in the order of the fields; masks only where there are any."""
+        """The fields that steps write on the device, in order; masks only if there are any."""
         masks = () if self.masks is None else (self.masks,)
         return (self.obs, self.actions, self.rewards, self.terminated, self.truncated, self.final_obs, *masks)
 
     def without_ignored(self) -> Rollout:
-        """The same with zeros in ignored rows, each the end of an episode: nothing that was there reaches a result."""
+        """The same with zeros in ignored rows, each terminated, so that they affect no result."""
         if not self.ignored.any():
             return self
         ignored = torch.from_numpy(self.ignored).to(self.rewards.device, non_blocking=True)
-        # Other dtypes have no number that could do harm.
+        # Other dtypes have no NaN or infinity.
         obs = self.obs
         if obs.is_floating_point():
             obs = torch.cat((_blank(obs[:-1], ignored), obs[-1:]))
@@ -100,22 +100,22 @@ class Rollout:
         return replace(self, obs=normalize(self.obs), final_obs=normalize(self.final_obs))
 
     def live_indices(self) -> Tensor | None:
-        """Rows of the flattened rollout that are not ignored, on its device; None when all are live."""
+        """Rows of the flattened rollout that are not ignored, on its device; None if none is ignored."""
         if not self.ignored.any():
             return None
         return torch.from_numpy(np.flatnonzero(~self.ignored)).to(self.rewards.device, non_blocking=True)
 
     def sample_indices(self, generator: np.random.Generator) -> Tensor | None:
-        """Rows of the flattened rollout to learn from, as many as it has; None when they are just all rows.
+        """Rows of the flattened rollout to learn from, as many as it has; None if no row is ignored.
 
-        An ignored row is replaced by a random other one, so that minibatches keep their size and nothing recompiles.
+        A random other row replaces an ignored one, so that minibatches keep their size and nothing is recompiled.
         """
         if not self.ignored.any():
             return None
         ignored = self.ignored.ravel()
         if ignored.all():
-            # Only a rollout of one step can be all resets: no copy resets twice in a row.
-            raise ConfigError("num_steps", 1, "must be at least 2 where environments spend a step on resetting")
+            # Only a rollout of one step can be all resets: no environment resets twice in a row.
+            raise ConfigError("num_steps", 1, "must be at least 2 where environments use a step to reset")
         indices = np.arange(ignored.size)
         indices[ignored] = generator.choice(indices[~ignored], size=int(ignored.sum()))
         return torch.from_numpy(indices)

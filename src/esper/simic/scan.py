@@ -9,8 +9,8 @@ from torch import Tensor
 def decayed_sums(terms: Tensor, decays: Tensor) -> Tensor:
     """sums[t] = terms[t] + decays[t] * sums[t + 1] along the first of the dimensions [T, ...].
 
-    In log2(T) rounds of operations on everything at once, each of which doubles how many terms a sum has taken in
-    (Hillis and Steele 1986, "Data parallel algorithms").
+    In log2(T) rounds of batched operations, each of which doubles the number of terms in a sum (Hillis and Steele 1986,
+    "Data parallel algorithms").
     """
     sums, reach = terms, 1
     while reach < len(terms):

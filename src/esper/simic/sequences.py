@@ -1,4 +1,4 @@
-"""Rollouts of a policy with memory: evaluated and learned from as one sequence for each environment."""
+"""Rollouts of a recurrent policy, as one sequence for each environment."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from esper.simic.rollout import Rollout
 
 
 def evaluate_sequences(network: ActorCritic, rollout: Rollout, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Log probabilities, values, and values of the states that steps led to, each [T, N], `size` environments at once.
+    """Log probabilities, values, and values of the next states, each [T, N], `size` environments at once.
 
-    Observations are normalized ones. After a truncation the state is the final one, looked at with the recurrent state
-    after the step before.
+    Observations are normalized ones. After truncation the next state is that of the final observation, with the
+    recurrent state of the step before.
     """
-    assert rollout.memory is not None
+    assert rollout.recurrent_state is not None
     obs, finals = rollout.obs, rollout.final_obs
     begins = torch.from_numpy(rollout.begins).to(obs.device)
     cut = rollout.truncated & ~rollout.terminated
     pieces = []
     for rows in torch.split(torch.arange(obs.shape[1], device=obs.device), size):
-        sequences = Sequences(rollout.memory[rows], begins[:, rows].T)
+        sequences = Sequences(rollout.recurrent_state[rows], begins[:, rows].T)
         masks = None if rollout.masks is None else rollout.masks[:, rows].transpose(0, 1)
-        outputs, values, memories = network.unroll(obs[:, rows].transpose(0, 1), sequences)
+        outputs, values, states = network.unroll(obs[:, rows].transpose(0, 1), sequences)
         policy = network.distribution(outputs[:, :-1], masks)
         log_probs = policy.log_prob(rollout.actions[:, rows].transpose(0, 1))
-        values, steps = values.squeeze(-1), memories[:, :-1].flatten(0, 1)
+        values, steps = values.squeeze(-1), states[:, :-1].flatten(0, 1)
         alone = Sequences(steps, torch.zeros((len(steps), 1), dtype=torch.bool, device=obs.device))
         final_values = network.unroll(finals[:, rows].transpose(0, 1).flatten(0, 1).unsqueeze(1), alone)[1]
         next_values = torch.where(cut[:, rows].T, final_values.view(log_probs.shape), values[:, 1:])
@@ -41,22 +41,22 @@ def evaluate_sequences(network: ActorCritic, rollout: Rollout, size: int) -> tup
 def to_sequences(batch: Minibatch, rollout: Rollout, generator: np.random.Generator) -> Minibatch:
     """`batch`, with fields [T, N, ...], as a row for each environment.
 
-    A step that an environment used to reset is there to be seen, as it was when the policy acted, but what is learned
-    at its place is another step of the same environment.
+    A step that an environment used to reset stays in the sequence, as it did when the policy acted, but its targets are
+    those of another step of the same environment.
     """
     rows = batch.map(lambda field: field.transpose(0, 1).contiguous())
     begins = torch.from_numpy(rollout.begins[:-1].T.copy()).to(rows.returns.device)
-    rows = rows._replace(memory=rollout.memory, begins=begins)
+    rows = rows._replace(recurrent_state=rollout.recurrent_state, begins=begins)
     if not rollout.ignored.any():
         return rows
-    picked = torch.from_numpy(_pick(rollout.ignored.T, generator)).to(rows.returns.device)
-    told = ("log_probs", "values", "advantages", "returns")
-    return rows._replace(picked=picked, **{name: getattr(rows, name).gather(1, picked) for name in told})
+    selected = torch.from_numpy(_select(rollout.ignored.T, generator)).to(rows.returns.device)
+    learned = ("log_probs", "values", "advantages", "returns")
+    return rows._replace(selected=selected, **{name: getattr(rows, name).gather(1, selected) for name in learned})
 
 
-def _pick(ignored: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """For each row of `ignored` [N, T] its own steps, with a random other one for those that are ignored."""
-    picked = np.tile(np.arange(ignored.shape[1]), (len(ignored), 1))
-    for row, skipped in zip(picked, ignored, strict=True):
+def _select(ignored: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """For each row of `ignored` [N, T] its step indices, with a random other one for ignored steps."""
+    selected = np.tile(np.arange(ignored.shape[1]), (len(ignored), 1))
+    for row, skipped in zip(selected, ignored, strict=True):
         row[skipped] = generator.choice(np.flatnonzero(~skipped), size=int(skipped.sum()))
-    return picked
+    return selected

@@ -1,7 +1,7 @@
-"""Forms of states: what a component declares that its `state_dict` holds, so that a stored one can be held to it.
+"""Forms of states: a component declares the form of its `state_dict`, so that stored ones can be checked.
 
 A form is a tree like the state, with a meta tensor (dtype and shape, no numbers) in place of each tensor or array, a
-type in place of each other value, and `object` in place of what the component itself judges when it takes it.
+type in place of each other value, and `object` in place of values that the component checks itself.
 """
 
 from __future__ import annotations

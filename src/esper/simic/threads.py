@@ -1,4 +1,4 @@
-"""How many CPU threads torch computes with, for as long as something computes."""
+"""Sets the number of CPU threads of torch for a block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Torch computes with `count` CPU threads within, and with as many as before afterwards."""
+    """Use `count` CPU threads of torch within the block, then restore the previous number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

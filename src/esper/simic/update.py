@@ -150,7 +150,7 @@ class Updater:
             rewards = self._reward_scaler(rewards, terminated | truncated, rollout.live_indices())
         advantages, returns = self.engine.advantages(rewards, values, next_values, terminated, truncated)
         batch = Minibatch(rollout.obs[:-1], rollout.actions, log_probs, values, advantages, returns, rollout.masks)
-        if self._network.memory_size:
+        if self._network.state_size:
             return to_sequences(batch, rollout, self._draws.ignored_rows)
         rows = batch.map(lambda field: field.flatten(0, 1))
         indices = rollout.sample_indices(self._draws.ignored_rows)
@@ -158,7 +158,7 @@ class Updater:
 
     def _evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
         """Log probabilities, values, and values of the states that steps led to, each [T, N]."""
-        if self._network.memory_size:
+        if self._network.state_size:
             return evaluate_sequences(self._network, rollout, self._config.num_envs // self._config.num_minibatches)
         shape = rollout.rewards.shape
         masks = None if rollout.masks is None else rollout.masks.flatten(0, 1)

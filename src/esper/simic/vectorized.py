@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """How training ended: after its last update, because it was asked to, or because too many updates were undone.
+    """How training ended: after its last update, on request, or because too many updates were undone.
 
-    `undone` of the `updates` were undone; `fault` says why the latest was, if it was.
+    `undone` of the `updates` were undone; `fault` is the reason if the latest was.
     """
 
     env_steps: int
@@ -52,19 +52,18 @@ def train_ppo_vectorized(
 ) -> TrainResult:
     """Train `agent` in `env` for its configured number of updates.
 
-    An agent that was trained before goes on for as many updates again, past the end of its schedules unless
-    `PPOAgent.set_horizon` gave them a new one; that is logged as a warning. `on_event` gets every event, `on_update`
-    those of updates that were completed; `should_stop` is asked between updates. While it runs, the global generators
-    of `random`, `numpy.random` and torch (on the CPU) are seeded by `env_seed`; afterwards they are as before. Torch
-    has the agent's number of CPU threads while it collects and updates, and the caller's in these callbacks and
-    afterwards.
+    An agent that was trained before trains for as many updates again, past the end of its schedules unless
+    `PPOAgent.set_horizon` sets a new horizon; a warning is logged. `on_event` gets every event, `on_update` those of
+    completed updates; `should_stop` is called between updates. During training the global generators of `random`,
+    `numpy.random` and torch (on the CPU) are seeded by `env_seed`; afterwards they are restored. Torch uses the agent's
+    number of CPU threads while it collects and updates, and the caller's in these callbacks and afterwards.
 
     Raises:
         EnvError: when the environment raises.
     """
 
     if warning := agent.schedules.past_end(agent.train_steps + agent.config.total_updates):
-        _log.warning("%s; agent.set_horizon gives them a new span", warning)
+        _log.warning("%s; agent.set_horizon sets a new horizon", warning)
 
     def tell(event: Event) -> None:
         on_event(event)
@@ -75,21 +74,21 @@ def train_ppo_vectorized(
 
 
 def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | DeviceCollector:
-    """What collects the rollouts of `agent` in `env`, from the reset with `seed`."""
+    """The collector of rollouts of `agent` in `env`, from the reset with `seed`."""
     engine = agent.updater.engine
-    if isinstance(env, DeviceEnv) and not agent.network.memory_size:
+    if isinstance(env, DeviceEnv) and not agent.network.state_size:
         return DeviceCollector(env, seed, agent.device, engine.fill(env))
-    size = agent.network.memory_size
-    memory = torch.zeros((env.spec.num_envs, size), device=agent.device) if size else None
-    return Collector(env, seed, engine.actor, memory=memory)
+    size = agent.network.state_size
+    recurrent_state = torch.zeros((env.spec.num_envs, size), device=agent.device) if size else None
+    return Collector(env, seed, engine.actor, recurrent_state=recurrent_state)
 
 
 class Training:
     """A run of `agent` in `env`, from the reset with `env_seed` to the last of its updates.
 
-    Between updates its whole state can be taken and given to another one, which goes on exactly there. `undone` counts
-    the updates that were undone because something was not finite, `skipped` the latest of them that came in a row.
-    It has global generators of its own, seeded by `env_seed`, for environments that draw from these.
+    Between updates its whole state can be saved and restored into another one, which continues exactly there. `undone`
+    counts the updates that were undone because something was not finite, `skipped` the latest of them in a row. It has
+    its own state of the global generators, seeded by `env_seed`, for environments that use these.
     """
 
     def __init__(self, agent: PPOAgent, env: VectorEnv, *, env_seed: int) -> None:
@@ -110,8 +109,8 @@ class Training:
         should_stop: Callable[[], bool],
         after_update: Callable[[], None] = lambda: None,
     ) -> TrainResult:
-        """Update until the end, or until stopped; `after_update` follows each update's event."""
-        # Around all updates: to change the generators takes 0.1 ms, much where an update takes one.
+        """Update until the end, or until stopped; `after_update` is called after each update's event."""
+        # Around all updates: changing the generators takes 0.1 ms, much if an update takes 1 ms.
         with self._generators.in_place():
             while (status := self._status()) == "training" and not should_stop():
                 on_event(self.update())
@@ -121,7 +120,7 @@ class Training:
         return self.result("interrupted" if status == "training" else status)
 
     def result(self, status: Literal["completed", "interrupted", "diverged"]) -> TrainResult:
-        """What came of it so far."""
+        """The result so far."""
         return TrainResult(
             env_steps=self.env_steps,
             updates=self.agent.train_steps,
@@ -133,7 +132,7 @@ class Training:
 
     @property
     def updates(self) -> int:
-        """Those of this run: the agent may have had others before."""
+        """The updates of this training: the agent may have had others before."""
         return self.agent.train_steps - self._first_update
 
     @property
@@ -146,12 +145,12 @@ class Training:
         return "completed" if self.updates >= self.agent.config.total_updates else "training"
 
     def update(self) -> Event:
-        """Collect a rollout and learn from it, with as many CPU threads as the agent computes with."""
+        """Collect a rollout and learn from it, with the agent's number of CPU threads."""
         started = time.perf_counter()
         with self._generators.in_place(), self.agent.updater.torch_threads():
             self._collect()
             self._result = result = self.agent.update(self._rollout)
-        # Only now, as it waits for the device, which then has nothing more to do.
+        # Last, as it waits for the device.
         finished = self._log.finished(self._rollout)
         self.episodes += len(finished)
         self.skipped = 0 if result.fault is None else self.skipped + 1
@@ -171,7 +170,7 @@ class Training:
             raise EnvError(f"{error} ({where})") from error
 
     def state_dict(self) -> StateTree:
-        """Everything that decides what comes next, as copies; `environment` is None where it cannot tell."""
+        """A copy of the whole state; `environment` is None if the environment has no saved state."""
         return {
             "agent": self.agent.state_dict(),
             "collector": {**self._collector.state_dict(), **self._log.state_dict()},
@@ -184,12 +183,12 @@ class Training:
         }
 
     def state_form(self) -> StateForm:
-        """What `state_dict` holds; the environment and the generators judge their own parts."""
+        """The form of `state_dict`; the environment and the generators check their own parts."""
         return {
             "agent": self.agent.state_form(),
             "collector": {**self._collector.state_form(), **self._log.state_form()},
             "environment": object,
-            # Of another version of torch they have another form.
+            # Another version of torch has another form.
             "generators": object,
             "first_update": int,
             "episodes": int,
@@ -198,10 +197,10 @@ class Training:
         }
 
     def load_state_dict(self, state: StateTree, *, env_seed: int) -> None:
-        """Go on from `state`; without the environment's state in it, from fresh episodes begun with `env_seed`.
+        """Restore `state`; without the environment's state in it, begin fresh episodes with `env_seed`.
 
         Raises:
-            ValueError: for a state that is not of such a run.
+            ValueError: for a state that does not fit this training.
         """
         first, updates = state["first_update"], state["agent"]["train_steps"]
         if not 0 <= state["skipped"] <= state["undone"] <= updates - first <= updates or state["episodes"] < 0:
@@ -209,9 +208,9 @@ class Training:
         self.agent.load_state_dict(state["agent"])
         self._first_update = first
         self.episodes, self.undone = state["episodes"], state["undone"]
-        # Whoever goes on with a run that was stopped for its skipped updates wants to see the next ones.
+        # A resume of a run that was stopped for its skipped updates may skip as many again.
         self.skipped = state["skipped"] % self.agent.config.max_skipped_updates
-        # States of older versions have none; then they begin anew.
+        # States of older versions have none; then new ones are seeded.
         self._generators = GlobalGenerators(env_seed)
         if state["environment"] is None:
             self.agent.reward_scaler.forget_episodes()
@@ -234,7 +233,7 @@ class Training:
                 env_steps=self.env_steps,
                 cause=cause,
                 non_finite=result.fault is not None,
-                recurrent_resets=count_recurrent_resets(self._rollout) if self.agent.network.memory_size else None,
+                recurrent_resets=count_recurrent_resets(self._rollout) if self.agent.network.state_size else None,
             )
         coefficients: dict[str, Any] = dict(result.rates.coefficients)
         return UpdateCompleted(
@@ -250,7 +249,7 @@ class Training:
         )
 
     def _place(self, result: UpdateResult) -> dict[str, Any]:
-        """Which update `result` is of, and its rates."""
+        """The index of the update of `result`, and its rates."""
         horizon = self.agent.schedules.horizon
         return {
             "update": result.update,
@@ -263,7 +262,7 @@ class Training:
         }
 
     def _debug_snapshot(self, minibatches: Mapping[str, Sequence[float]]) -> DebugSnapshot:
-        # A sum is finite where all its numbers are, but for one too large; then looking at each says so, too.
+        # A finite sum means that all are finite; a sum can also overflow, so then each is checked.
         finite = {
             name: column if math.isfinite(sum(column)) else [x if math.isfinite(x) else None for x in column]
             for name, column in minibatches.items()

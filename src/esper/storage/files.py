@@ -1,10 +1,10 @@
-"""The files of a run's folder, which may be a stranger's: the one way to open, write, rename and remove them.
+"""The files of a run's folder, which may come from someone else: the one way to open, write, rename and remove them.
 
-`root` is the folder as the user named it, and links in its own path are the user's. Below it nothing is followed and
-nothing but regular files is opened: every name is looked up in a folder that is open already, so that it cannot be
-exchanged between a look and the use. Without a `root` it is the folder that the file is in.
+`root` is the folder that the user named; links in its own path are followed. Below it no link is followed and only
+regular files are opened: every name is looked up in an open folder, so that it cannot be exchanged between check and
+use. Without a `root` it is the folder of the file.
 
-What is refused is an `OSError` like those that the system reports; `why` says it with the name of what it is about.
+Refusals are `OSError`s like those of the system; `why` turns them into text with the file's name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)
 
 
 def read(path: Path, limit: int, *, root: Path | None = None) -> bytes:
-    """The regular file at `path`, of `limit` bytes at most."""
+    """The content of the regular file at `path`, at most `limit` bytes."""
     with open_to_read(path, root=root) as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(limit + 1) if size <= limit else b""
@@ -46,32 +46,32 @@ def read(path: Path, limit: int, *, root: Path | None = None) -> bytes:
 
 
 def open_to_read(path: Path, *, root: Path | None = None) -> BinaryIO:
-    """The regular file at `path`, to be read in parts."""
+    """The regular file at `path`, open for reading."""
     return open(_open(path, os.O_RDONLY, root), "rb")
 
 
 def read_named(path: Path, limit: int) -> bytes:
-    """The same of a file that the user named: it may be a link, which is the user's, but in the folder of a run."""
+    """The same for a file that the user named: it may be a link, except in the folder of a run."""
     return read(path if path.name == "config.json" else Path(os.path.realpath(path)), limit)
 
 
 def open_in_place(path: Path, *, create: bool = False, root: Path | None = None) -> int:
-    """A descriptor to read and write the regular file at `path`, which has no other name (a hard link) elsewhere."""
+    """A descriptor to read and write the regular file at `path`, which must have no hard links."""
     descriptor = _open(path, os.O_RDWR | (os.O_CREAT if create else 0), root)
     if os.fstat(descriptor).st_nlink > 1:
         os.close(descriptor)
-        raise OSError(errno.EMLINK, "has another name, a hard link, and writing would change that too", str(path))
+        raise OSError(errno.EMLINK, "has a hard link, and writing would change that, too", str(path))
     return descriptor
 
 
 def open_new(path: Path, *, root: Path | None = None) -> BinaryIO:
-    """A new file at `path`, where nothing may be."""
+    """A new file at `path`, which must not exist."""
     with _folder(path.parent, root) as folder:
         return open(_create(path.name, folder), "wb")
 
 
 def write_new(path: Path, data: bytes, *, root: Path | None = None) -> None:
-    """Write `data` to a new file at `path`, where nothing may be, and flush it to the disk."""
+    """Write `data` to a new file at `path`, which must not exist, and flush it to the disk."""
     with open_new(path, root=root) as file:
         _write_flushed(file, data)
 
@@ -94,17 +94,17 @@ def write(path: Path, data: bytes, *, root: Path | None = None) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """A name that nobody can guess, for what becomes `name` when it is whole."""
+    """A random name, for a file that is renamed to `name` when it is complete."""
     return f".{name[:100]}.{secrets.token_hex(8)}.tmp"
 
 
 def is_temporary(name: str) -> bool:
-    """Whether `temporary_name` gave it."""
+    """Whether `temporary_name` made it."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def make_folder(path: Path, *, new: bool = False, root: Path | None = None) -> None:
-    """A folder at `path`; one that is there already will do unless it must be `new`."""
+    """Make a folder at `path`; it may exist unless `new`."""
     with _folder(path.parent, root) as folder:
         try:
             os.mkdir(path.name, dir_fd=folder)
@@ -115,19 +115,19 @@ def make_folder(path: Path, *, new: bool = False, root: Path | None = None) -> N
 
 
 def flush_folder(path: Path, *, root: Path | None = None) -> None:
-    """Make what was renamed in `path` survive a loss of power."""
+    """Make renames in `path` survive a loss of power."""
     with _folder(path, root) as folder:
         os.fsync(folder)
 
 
 def names_in(path: Path, *, root: Path | None = None) -> list[str]:
-    """What is in folder `path`, in no order."""
+    """The names in folder `path`, in no order."""
     with _folder(path, root) as folder:
         return os.listdir(folder)
 
 
 def is_there(path: Path, *, root: Path | None = None) -> bool:
-    """Whether anything is at `path`, be it a link that leads nowhere."""
+    """Whether anything is at `path`, also a broken link."""
     with contextlib.suppress(OSError), _folder(path.parent, root) as folder:
         os.stat(path.name, dir_fd=folder, follow_symlinks=False)
         return True
@@ -135,20 +135,20 @@ def is_there(path: Path, *, root: Path | None = None) -> bool:
 
 
 def size_of(path: Path, *, root: Path | None = None) -> int:
-    """Bytes of the regular file at `path`."""
+    """The size of the regular file at `path` in bytes."""
     with open_to_read(path, root=root) as file:
         return os.fstat(file.fileno()).st_size
 
 
 def rename(path: Path, name: str, *, root: Path | None = None) -> Path:
-    """Let what is at `path` be called `name`, in the same folder; returns its new path."""
+    """Rename `path` to `name` in the same folder; returns the new path."""
     with _folder(path.parent, root) as folder:
         os.rename(path.name, name, src_dir_fd=folder, dst_dir_fd=folder)
     return path.with_name(name)
 
 
 def remove(path: Path, *, root: Path | None = None) -> None:
-    """Remove what is at `path`, a folder with all that is in it, if there is anything; of a link the link alone."""
+    """Remove what is at `path`, if anything: a folder with its content, a link without its target."""
     with contextlib.suppress(FileNotFoundError), _folder(path.parent, root) as folder:
         if stat.S_ISDIR(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
             shutil.rmtree(path.name, dir_fd=folder)
@@ -157,9 +157,9 @@ def remove(path: Path, *, root: Path | None = None) -> None:
 
 
 def check_files(folder: Path, names: Mapping[str, Any]) -> None:
-    """Refuse `folder` if one of `names` in it, as far as they are there, is not what it must be.
+    """Refuse `folder` if one of `names` exists in it and is of the wrong kind.
 
-    A value is None for a file, and for a folder the names in that.
+    A value is None for a file, or the names in it for a folder.
 
     Raises:
         OSError: naming the first.
@@ -180,7 +180,7 @@ def check_files(folder: Path, names: Mapping[str, Any]) -> None:
 
 
 def find(folder: Path, name: str) -> Iterator[Path]:
-    """The folders from `folder` down, through no link, in which something is called `name`."""
+    """The folders from `folder` down, without following links, that have an entry `name`."""
     left = [folder]
     while left:
         path = left.pop()
@@ -192,7 +192,7 @@ def find(folder: Path, name: str) -> Iterator[Path]:
 
 
 def why(error: Exception) -> str:
-    """`error` in words, with the file's name where it has one."""
+    """`error` as text, with the file's name if it has one."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
@@ -204,7 +204,7 @@ def dump_json(value: Mapping[str, Any]) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """What strict JSON `data` says: finite numbers, text that can be encoded, at most `MAX_DEPTH` deep.
+    """The value of strict JSON `data`: finite numbers, text that can be encoded, at most `MAX_DEPTH` deep.
 
     Raises:
         ValueError: for anything else.
@@ -233,7 +233,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def printable(text: object) -> str:
-    """`text` for a terminal: what would move its cursor or colour it is written out, all but line ends and tabs."""
+    """`text` for a terminal: control characters are escaped, except line ends and tabs."""
     text = str(text)
     return (
         text
@@ -245,21 +245,21 @@ def printable(text: object) -> str:
 
 
 def unnamed_import(found: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
-    """Why what a file says of `env`, `encoder` and `env_kwargs` must not be used; None where it may.
+    """Why a file's `env`, `encoder` or `env_kwargs` must not be used; None if they may.
 
-    A name with a colon imports a module, and an argument of an environment may open a file. Whoever has the file from
-    someone else would run what that one likes, so the user gives the same again, in `given`.
+    A name with a colon imports a module, and an argument of an environment may open a file. A file from someone else
+    could run any code, so the user must repeat the values in `given`.
     """
     for name in ("env", "encoder"):
         value = found.get(name)
         if isinstance(value, str) and ":" in value and given.get(name) != value:
             module, what = value.partition(":")[0], {"env": "environment"}.get(name, name)
             say = f"--{name} {shlex.quote(printable(value))} or --trust"
-            return f"its {what} imports {module!r}; if that is right, say {say}"
+            return f"its {what} imports {module!r}; if that is right, add {say}"
     arguments = found.get("env_kwargs")
     names = sorted(_named_in(arguments))
     if names and given.get("env_kwargs") != arguments:
-        return f"its env_kwargs have {names[0]!r:.100}, maybe a file or a module; if that is right, say --trust"
+        return f"its env_kwargs have {names[0]!r:.100}, maybe a file or a module; if that is right, add --trust"
     return None
 
 
@@ -272,12 +272,12 @@ def _named_in(value: Any) -> Iterator[str]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 @contextlib.contextmanager
 def _folder(path: Path, root: Path | None) -> Iterator[int]:
-    """A descriptor of folder `path`, entered from `root` name by name."""
+    """A descriptor of folder `path`, opened from `root` name by name."""
     descriptor = os.open(root or path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         here = root or path
@@ -288,7 +288,7 @@ def _folder(path: Path, root: Path | None) -> Iterator[int]:
             descriptor = below
         yield descriptor
     except OSError as error:
-        # What the system reports of a name in a folder says the name alone.
+        # Errors about a name in a folder have only the name.
         if isinstance(error.filename, str) and os.sep not in error.filename:
             error.filename = str(path / error.filename)
         raise
@@ -304,12 +304,12 @@ def _enter(descriptor: int, name: str, path: Path) -> int:
         mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
         if stat.S_ISREG(mode):
             raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(path)) from None
-        raise OSError(errno.ELOOP, "is a link" if stat.S_ISLNK(mode) else "is no folder", str(path)) from None
+        raise OSError(errno.ELOOP, "is a link" if stat.S_ISLNK(mode) else "is not a folder", str(path)) from None
 
 
 def _open(path: Path, flags: int, root: Path | None) -> int:
     with _folder(path.parent, root) as folder:
-        # To open a device can do something by itself, so that is looked at before, too.
+        # Opening a device can have effects, so the kind is checked before, too.
         with contextlib.suppress(FileNotFoundError):
             _check_file(os.stat(path.name, dir_fd=folder, follow_symlinks=False), path)
         descriptor = os.open(path.name, flags | _FLAGS, 0o666, dir_fd=folder)

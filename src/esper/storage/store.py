@@ -13,23 +13,22 @@ from torch import Tensor
 
 from esper.storage import files
 
-# What is larger is refused, so that a file can fill neither the memory nor the day: parsed JSON takes up to 25 times
-# its size and 0.2 s a MiB, tensors twice their size for a moment. The states of 4,000 copies of an environment fit,
-# and 700 million parameters with their moments.
+# Larger files are refused, to bound memory and time: parsed JSON takes up to 25 times its size and 0.2 s a MiB, tensors
+# twice their size for a moment. The states of 4,000 environments fit, and 700 million parameters with their moments.
 MAX_JSON_BYTES = 8 * 2**20
 MAX_TENSOR_BYTES = 8 * 2**30
 
 
 class StoreError(Exception):
-    """State that cannot be read or written: the file and what is wrong with it."""
+    """State cannot be read or written; the message names the file and what is wrong with it."""
 
 
 class CorruptError(StoreError):
-    """State that is not as it was written: cut short, missing, changed on the disk."""
+    """State is not as it was written: truncated, missing, changed on the disk."""
 
 
 def save_pair(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, root: Path) -> None:
-    """Write `PATH.safetensors` and `PATH.json`; a reader sees each as it was or as it is, never half of one."""
+    """Write `PATH.safetensors` and `PATH.json`, each atomically."""
     files.write(path.with_suffix(".safetensors"), dump_tensors(tensors), root=root)
     files.write(path.with_suffix(".json"), files.dump_json(metadata), root=root)
 
@@ -46,7 +45,7 @@ def load_pair(path: Path, *, root: Path) -> tuple[dict[str, Tensor], dict[str, A
 
 
 def dump_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file. It has tensors that share memory once for each name."""
+    """A safetensors file. Tensors that share memory are stored once for each name."""
     data: dict[str, Tensor] = {}
     taken = set()
     for name, tensor in tensors.items():
@@ -61,7 +60,7 @@ def parse_json(data: bytes, path: Path) -> dict[str, Any]:
     """The one object in `data`, which was read from `path`.
 
     Raises:
-        StoreError: when it is something else, or no strict JSON.
+        StoreError: when it is something else, or not strict JSON.
     """
     try:
         value = files.parse_json(data)
@@ -76,22 +75,21 @@ def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
     """The tensors in `data`, which was read from `path`.
 
     Raises:
-        StoreError: when it is no whole safetensors file.
+        StoreError: when it is not a complete safetensors file.
     """
     try:
         return load(data)
-    # Of names that torch lacks, the library makes KeyError; of sizes that do not fit, ValueError or RuntimeError.
+    # The library raises KeyError for dtypes that torch lacks, ValueError or RuntimeError for sizes that do not fit.
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError, OverflowError) as error:
-        raise StoreError(f"{path}: not a whole safetensors file: {error!s:.200}") from None
+        raise StoreError(f"{path}: not a complete safetensors file: {error!s:.200}") from None
 
 
 def read_bytes(path: Path, limit: int, *, root: Path | None = None) -> bytes:
     """`files.read`.
 
     Raises:
-        CorruptError: when there is none, it is larger than `limit` bytes, which nothing is that was written here, or
-            the disk cannot give it back.
-        StoreError: when it is a link or no regular file, or may not be read.
+        CorruptError: when it is missing, larger than `limit` bytes, the maximum that Esper writes, or unreadable.
+        StoreError: when it is a link, not a regular file, or not permitted to be read.
     """
     try:
         return files.read(path, limit, root=root)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 _SEPARATOR = "/"
 _LARGEST_INTEGER = 2**63
-# Behind the path of a tensor that stands for one number: a NumPy scalar, or a Python float that JSON does not have. No
-# name is empty, so no path has two separators in a row.
+# Suffix of the path of a tensor that stands for one number: a NumPy scalar, or a float that is not finite. No name is
+# empty, so no other path has two separators in a row.
 _NUMPY, _PYTHON = "//numpy", "//python"
-# What both NumPy and a safetensors file have.
+# The dtypes that NumPy and safetensors both have.
 _DTYPES = frozenset(
     {
         *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
@@ -25,11 +25,11 @@ _DTYPES = frozenset(
 
 
 class TreeError(ValueError):
-    """A tree that is not what it should be: where, and how."""
+    """A tree has a wrong form; the message says where, and how."""
 
 
 def split(tree: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of `tree` by path, and the rest of it, which is JSON.
+    """The tensors of `tree` by path, and the rest, which is JSON.
 
     Raises:
         TreeError: for a name or a value that cannot be stored.
@@ -46,7 +46,7 @@ def split(tree: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 rest[name] = rest_of(value, here + _SEPARATOR)
             elif isinstance(value, Tensor | np.ndarray):
                 tensors[here] = _as_tensor(value, here)
-            elif isinstance(value, np.generic):  # before float, which np.float64 is too
+            elif isinstance(value, np.generic):  # before float, as np.float64 is one, too
                 tensors[here + _NUMPY] = _as_tensor(np.asarray(value), here)
             elif isinstance(value, float) and not math.isfinite(value):
                 tensors[here + _PYTHON] = torch.tensor(value, dtype=torch.float64)
@@ -65,7 +65,7 @@ def _as_tensor(value: Tensor | np.ndarray, here: str) -> Tensor:
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
             raise TreeError(f"{here} is an array of {value.dtype}; it must be of numbers or booleans")
-        # torch has no other order of bytes, no steps backwards, and nothing that must not be written.
+        # torch has no other byte order, no negative strides, and no read-only arrays.
         native = value.dtype.newbyteorder("=")
         plain = value.dtype == native and value.flags.writeable and all(step >= 0 for step in value.strides)
         return torch.as_tensor(value if plain else np.array(value, dtype=native, order="C"))
@@ -75,7 +75,7 @@ def _as_tensor(value: Tensor | np.ndarray, here: str) -> Tensor:
 
 
 def _check_json(value: Any, here: str) -> None:
-    """Refuse what would not be the same again after JSON; tuples become lists."""
+    """Refuse what JSON would change; tuples become lists."""
     if isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _check_json(item, f"{here}[{index}]")
@@ -90,10 +90,10 @@ def _check_json(value: Any, here: str) -> None:
 
 
 def merge(tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]:
-    """The tree that `split` took apart; takes `rest` over.
+    """The inverse of `split`; changes `rest`.
 
     Raises:
-        TreeError: for a tensor without a place.
+        TreeError: for a tensor without a place in `rest`.
     """
     for path, tensor in tensors.items():
         path, value = _stored_as(path, tensor)
@@ -108,13 +108,13 @@ def merge(tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]
 
 
 def _stored_as(path: str, tensor: Tensor) -> tuple[str, Any]:
-    """Where the value of `tensor` belongs, and what it was."""
+    """The path of `tensor`, and its value in the original type."""
     for ending in (_NUMPY, _PYTHON):
         if path.endswith(ending):
             path = path.removesuffix(ending)
             try:
                 number = tensor.numpy()
-            except TypeError as error:  # of dtypes that NumPy lacks
+            except TypeError as error:  # for dtypes that NumPy lacks
                 raise TreeError(f"{path}: {error}") from None
             if number.ndim:
                 raise TreeError(f"{path} has shape {list(number.shape)}; it must be one number")
@@ -123,16 +123,16 @@ def _stored_as(path: str, tensor: Tensor) -> tuple[str, Any]:
 
 
 def with_arrays(tree: Any) -> Any:
-    """`tree` with NumPy arrays in place of tensors, for who does not know torch."""
+    """`tree` with NumPy arrays in place of tensors."""
     if isinstance(tree, Mapping):
         return {name: with_arrays(value) for name, value in tree.items()}
     return tree.numpy() if isinstance(tree, Tensor) else tree
 
 
 def check_form(tree: Any, form: Any, *, finite: bool = False, path: str = "") -> None:
-    """Hold `tree` to `form`: its names, the dtype and shape of its tensors (finite ones where `finite`), its types.
+    """Check `tree` against `form`: names, dtype and shape of tensors (and finite values if `finite`), types.
 
-    A form is a tree of tensors, of which the numbers do not count, and types; `object` is anything.
+    A form is a tree of types and tensors, whose values are ignored; `object` matches anything.
 
     Raises:
         TreeError: naming the first difference.
@@ -157,7 +157,7 @@ def check_form(tree: Any, form: Any, *, finite: bool = False, path: str = "") ->
 
 
 def differences(stored: Any, now: Any, path: str = "") -> Iterator[str]:
-    """`path: stored, now ...` for every leaf in which two trees without tensors differ."""
+    """`path: stored, now ...` for every leaf that differs between two trees without tensors."""
     if isinstance(stored, Mapping) and isinstance(now, Mapping):
         for name in sorted({*map(str, stored), *map(str, now)}):
             yield from differences(stored.get(name), now.get(name), f"{path}{_SEPARATOR}{name}".strip(_SEPARATOR))
@@ -180,7 +180,7 @@ def _kind(value: Any) -> str:
         return "a tensor"
     try:
         return f"{value!r:.60} ({type(value).__name__})"
-    except Exception:  # of somebody's environment: it need not have a text
+    except Exception:  # a custom object may have no text
         return f"a value of type {type(value).__name__}"
 
 

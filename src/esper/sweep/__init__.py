@@ -1,1 +1,1 @@
-"""Many runs at once: arms x seeds x environments, in processes of this machine or on a Ray cluster."""
+"""Many runs: arms x seeds x environments, in processes of this machine or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Runs as tasks of a Ray cluster, or of one that Ray makes on this machine. The only home of ray."""
+"""Runs as tasks of a Ray cluster, or of one that Ray starts on this machine. The only module that imports ray."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from esper.sweep.plan import Job
 
 
 class RayLauncher:
-    """Gives all runs to Ray, which starts each where its resources are free. All machines must see the sweep's folder.
+    """Submits all runs to Ray, which starts each when its resources are free. All machines must see the sweep's folder.
 
-    Without an `address` Ray takes the cluster of RAY_ADDRESS, or makes one here with as many cores as there are.
+    Without an `address` Ray uses the cluster of RAY_ADDRESS, or starts one here with all cores.
 
     Raises:
         ConnectionError: when there is no cluster at `address`.
     """
 
     def __init__(self, address: str | None, *, cpus: int, gpus: float, jobs: int) -> None:
-        # Ray is the queue: whoever holds runs back would hide from an autoscaler what it should make room for.
+        # All runs are submitted at once, so that an autoscaler sees the whole demand.
         self.slots = jobs
         ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        # A lost worker or node is a failed try like any other, and counted with them.
+        # A lost worker or node counts as a failed try.
         options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
         switch = os.environ.get(SWITCH)
         if switch is not None:

@@ -1,4 +1,4 @@
-"""One run of a sweep, in the process that calls it: begun, or gone on with from its last checkpoint."""
+"""One run of a sweep, in the calling process: started, or resumed from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from esper.sweep.progress import progress_of
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a try at a run ended, and why if not completed. A `failed` one may succeed at another try."""
+    """How a try at a run ended, and why if not completed. A `failed` run may succeed when tried again."""
 
     status: Literal["completed", "diverged", "interrupted", "failed", "refused"]
     cause: str | None = None
 
 
 def do(job: Job) -> Outcome:
-    """Bring the run of `job` to its end; nothing is done where it is there already."""
+    """Start or resume the run of `job`; nothing is done if it is completed."""
     progress = progress_of(job)
     if progress.status in ("completed", "diverged"):
         return Outcome(status=progress.status)

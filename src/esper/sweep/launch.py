@@ -1,4 +1,4 @@
-"""Bringing all runs of a sweep to their end, whatever starts them."""
+"""Runs all jobs of a sweep with any launcher."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Launcher(Protocol):
-    """Runs jobs elsewhere, `slots` at most at a time."""
+    """Runs jobs in other processes, at most `slots` at a time."""
 
     slots: int
 
     def start(self, job: Job) -> None:
-        """Let the run of `job` begin, or go on."""
+        """Start or resume the run of `job`."""
         ...
 
     def ended(self, seconds: float) -> list[tuple[Job, Outcome]]:
-        """The jobs that have ended since the last call; waits for one, at most so many `seconds`."""
+        """The jobs that have ended since the last call; waits for one, at most `seconds`."""
         ...
 
     def stop(self) -> None:
-        """Ask all that run to stop after the update they are in."""
+        """Request all running jobs to stop after their current update."""
         ...
 
     def close(self) -> None:
-        """End what still runs, at once."""
+        """Kill all jobs that still run."""
         ...
 
 
-class Board:
-    """Which jobs wait, run, and have ended, and how often each was tried again."""
+class JobQueue:
+    """The jobs that wait, run, and have ended, and the number of retries of each."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.waiting = deque(jobs)
@@ -47,32 +47,32 @@ class Board:
 
 
 def run_all(
-    board: Board,
+    queue: JobQueue,
     launcher: Launcher,
     *,
     retries: int,
     should_stop: Callable[[], bool],
-    on_change: Callable[[Board, Job | None], None],
+    on_change: Callable[[JobQueue, Job | None], None],
 ) -> None:
-    """Run what waits on `board`; a job that fails goes on from its last checkpoint, up to `retries` times.
+    """Run the waiting jobs of `queue`; a failed job resumes from its last checkpoint, up to `retries` times.
 
-    `on_change` is called about twice a second, and with each job that has ended for good.
+    `on_change` is called about twice a second, and with each job that has ended without another retry.
     """
     stopping = False
-    while board.running or (board.waiting and not stopping):
-        while board.waiting and not stopping and len(board.running) < launcher.slots:
-            job = board.waiting.popleft()
+    while queue.running or (queue.waiting and not stopping):
+        while queue.waiting and not stopping and len(queue.running) < launcher.slots:
+            job = queue.waiting.popleft()
             launcher.start(job)
-            board.running.append(job)
+            queue.running.append(job)
         for job, outcome in launcher.ended(_SECONDS_BETWEEN_LOOKS):
-            board.running.remove(job)
-            if outcome.status == "failed" and board.retries[job.name] < retries and not stopping:
-                board.retries[job.name] += 1
-                board.waiting.appendleft(job)
+            queue.running.remove(job)
+            if outcome.status == "failed" and queue.retries[job.name] < retries and not stopping:
+                queue.retries[job.name] += 1
+                queue.waiting.appendleft(job)
             else:
-                board.outcomes[job.name] = outcome
-                on_change(board, job)
-        on_change(board, None)
+                queue.outcomes[job.name] = outcome
+                on_change(queue, job)
+        on_change(queue, None)
         if should_stop() and not stopping:
             stopping = True
             launcher.stop()

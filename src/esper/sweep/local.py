@@ -1,4 +1,4 @@
-"""Runs as processes of this machine, a process each."""
+"""Runs as processes on this machine, one each."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class _Child(NamedTuple):
 
 
 class LocalLauncher:
-    """Starts a process for every run. What a run prints goes to a `.log` file beside its folder."""
+    """Starts a process for every run. Its output goes to a `.log` file beside its folder."""
 
     def __init__(self, workers: int) -> None:
         self.slots = workers
-        # Forked from a process that has imported torch and done nothing else: quick, and no state is shared.
+        # Forked from a process that has only imported torch: fast, and no state is shared.
         self._context: Any = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
         self._children: list[_Child] = []
@@ -58,7 +58,7 @@ class LocalLauncher:
 
 
 def log_of(job: Job) -> Path:
-    """What the process of `job` printed, if it printed anything."""
+    """The log of `job`, if it is not empty."""
     return job.run_dir.with_name(f"{job.run_dir.name}.log")
 
 
@@ -75,7 +75,7 @@ def _outcome(child: _Child) -> Outcome:
 
 
 def _child(job: Job, connection: Connection) -> None:
-    # Ctrl-C is for the sweep, which then asks its runs to stop.
+    # The sweep handles Ctrl-C, and then requests its runs to stop.
     os.setpgrp()
     log = log_of(job)
     try:

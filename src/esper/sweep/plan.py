@@ -1,4 +1,4 @@
-"""What a sweep consists of: every run with its settings, checked before the first one starts."""
+"""The plan of a sweep: every run with its settings, checked before the first one starts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _KEYS = ("folder", "seeds", "preset", "settings", "environments", "arms")
 
 
 class SweepError(ValueError):
-    """A sweep that cannot be run: what is wrong, and what is allowed."""
+    """A sweep cannot be run; the message says what is wrong, and what is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """`settings` are for all its runs, `arms` what an arm has beside its own settings here."""
+    """`settings` are for all runs of this environment, `arms` are further settings of an arm in it."""
 
     name: str
     seeds: tuple[int, ...]
@@ -37,7 +37,7 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Arms x environments x seeds; `settings` are for all runs. `source` is the file it is from."""
+    """Arms x environments x seeds; `settings` are for all runs. `source` is its file."""
 
     source: str
     folder: Path
@@ -69,7 +69,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
     """The tables in the TOML file `path`.
 
     Raises:
-        SweepError: for a file that cannot be read, or a table that no sweep has.
+        SweepError: for a file that cannot be read, or an unknown table.
     """
     try:
         tables = tomllib.loads(files.read_named(path, _MAX_FILE_BYTES).decode())
@@ -79,7 +79,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
     for key in tables:
         if key not in _KEYS:
             hint = nearest(key, _KEYS)
-            raise SweepError(f"{path}: {key} is nothing that a sweep has ({', '.join(_KEYS)}){hint}")
+            raise SweepError(f"{path}: {key} is unknown; a sweep has {', '.join(_KEYS)}{hint}")
     try:
         for key in ("environments", "arms"):
             for name in _table(tables, key):
@@ -90,7 +90,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
 
 
 def make_sweep(tables: Mapping[str, Any], source: str) -> Sweep:
-    """The sweep that `tables`, as in a sweep file, describe.
+    """The sweep of `tables`, as in a sweep file.
 
     Raises:
         SweepError: naming what is wrong.
@@ -99,12 +99,12 @@ def make_sweep(tables: Mapping[str, Any], source: str) -> Sweep:
         seeds, settings = parse_seeds(tables.get("seeds", 1)), _table(tables, "settings")
         arms = {_name(name): _table(_table(tables, "arms"), name) for name in _table(tables, "arms")}
         given = _table(tables, "environments")
-        # Without a table of environments there is one, that of the settings.
+        # Without a table of environments, the settings name the only one.
         names = list(given) or [str(settings.get("env", RunConfig().environment.env))]
         environments = [_environment(name, _table(given, name), seeds) for name in names]
         folder, preset = tables.get("folder"), tables.get("preset", "auto")
         if not isinstance(folder, str) or not folder:
-            raise SweepError("folder: needed, the folder of the sweep's runs, as text")
+            raise SweepError("folder: must be given, as text: the folder of the sweep's runs")
         if not isinstance(preset, str):
             raise SweepError(f"preset = {preset}: must be auto, none or the name of one")
         check_apart("environment", [environment.name for environment in environments])
@@ -126,7 +126,7 @@ def make_sweep(tables: Mapping[str, Any], source: str) -> Sweep:
 
 
 def environment_folder(env: str) -> str:
-    """What the folder of an environment is called."""
+    """The name of an environment's folder."""
     return env.replace("/", "-").replace(":", "-")
 
 
@@ -141,13 +141,13 @@ def _environment(name: str, table: Mapping[str, Any], seeds: tuple[int, ...]) ->
 
 
 def make_jobs(sweep: Sweep, defaults: Mapping[str, Any], flags: Layer) -> list[Job]:
-    """All runs, by environment, then seed, then arm: whatever is done of a sweep, its arms have the same seeds.
+    """All runs, by environment, then seed, then arm, so that the arms of an unfinished sweep have the same seeds.
 
-    Settings come, the weaker first, from the preset of the environment, `defaults`, the sweep, the environment, the
-    arm, the arm in this environment, and `flags`.
+    Later settings override earlier ones: preset of the environment, `defaults`, sweep, environment, arm, arm in this
+    environment, `flags`.
 
     Raises:
-        SettingsError: for settings that cannot be used, with the table they stand in.
+        SettingsError: for settings that cannot be used, with their table.
     """
     jobs = []
     for environment in sweep.environments:
@@ -178,7 +178,7 @@ def parse_seeds(given: object) -> tuple[int, ...]:
     """Seeds as a count (`10`: 1 to 10), a range (`"11-20"`), a list (`[1, 5]`, `"1,5"`), or ranges in a list.
 
     Raises:
-        SweepError: for anything else, and for a seed that is there twice.
+        SweepError: for anything else, and for a duplicate seed.
     """
     wrong = SweepError(f"seeds = {given}: must be a count (10: seeds 1 to 10), a range (11-20) or a list (1,5,11-13)")
     if isinstance(given, list) and all(type(seed) is int and seed >= 0 for seed in given):
@@ -208,18 +208,18 @@ def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _name(name: str) -> str:
-    """`name`, which becomes that of a folder."""
+    """`name`, if it can be the name of a folder."""
     if not re.fullmatch(r"[\w+=.-]{1,100}", name) or name.startswith("."):
         raise SweepError(f"{name!r}: a name has letters, digits and any of -_+=. and does not begin with a dot")
     return name
 
 
 def check_apart(what: str, names: Sequence[object]) -> None:
-    """Refuse `names` of which two are the same.
+    """Refuse duplicate `names`.
 
     Raises:
         SweepError: naming it.
     """
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise SweepError(f"{what} {twice[0]} is there twice")
+        raise SweepError(f"{what} {twice[0]} is given twice")

@@ -1,4 +1,4 @@
-"""How far each run of a sweep is, read from its folder: a sweep has no state of its own."""
+"""The progress of each run of a sweep, read from its folder: a sweep has no other state."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _TAIL_BYTES = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """`fraction` of the steps are done. Only what is `new` or `begun` is still to be run."""
+    """`fraction` of the steps are done. Only runs that are `new` or `begun` are still to be run."""
 
     status: Literal["new", "begun", "completed", "diverged"]
     fraction: float
 
 
 def progress_of(job: Job) -> Progress:
-    """Where the run of `job` is, by the last line of its record."""
+    """The progress of `job`, from the last line of its record."""
     try:
         last = _last_event(job.run_dir / "events.jsonl")
     except OSError:
@@ -41,7 +41,7 @@ def progress_of(job: Job) -> Progress:
 
 
 def check_same(job: Job) -> None:
-    """Refuse to take for `job` a run that was made with other settings, or that a link leads to.
+    """Refuse an existing run in the folder of `job` that has other settings, or is behind a link.
 
     Raises:
         SweepError: naming the run and every difference.
@@ -56,14 +56,14 @@ def check_same(job: Job) -> None:
     if not isinstance(there, dict):
         raise SweepError(f"{path}: must hold the settings of a run")
     settings = settings_of(RunConfig)
-    # What came with a later version was at its default, where that did not change what is learned.
+    # Settings of later versions had their defaults, unless these changed what is learned.
     there = {**as_recorded(RunConfig()), **complete(there, settings)}
     mine = as_recorded(job.config)
     names = [name for name in mine if not settings[name].decides_nothing]
     wrong = [f"{name} {there.get(name)}, now {mine[name]}" for name in names if there.get(name) != mine[name]]
     if wrong:
         raise SweepError(
-            f"{job.run_dir} is there already, with other settings: {'; '.join(wrong)}. Give the sweep another folder "
+            f"{job.run_dir} exists already, with other settings: {'; '.join(wrong)}. Give the sweep another folder "
             "with --output"
         )
 
@@ -76,7 +76,7 @@ def _last_event(path: Path) -> dict[str, Any]:
             try:
                 event = files.parse_json(line)
             except ValueError:
-                # A line that is being written, or that was cut off when the run was killed.
+                # A line that is being written, or is incomplete as the run was killed.
                 continue
             if isinstance(event, dict):
                 return event

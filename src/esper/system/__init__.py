@@ -1,1 +1,1 @@
-"""What every room stands on: errors in one line, cores, signals."""
+"""What every package uses: errors in one line, cores, seeds, signals."""

@@ -1,4 +1,4 @@
-"""What other people's code raises, in one line."""
+"""Errors of other code, in one line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LONGEST = 500
 
 
 def describe(error: BaseException, *, first_line: bool = False) -> str:
-    """Type and text of `error` in one line, however long its text is, and whether or not it can be shown.
+    """Type and text of `error` in one line, even if its text is long or cannot be shown.
 
-    With `first_line` no more of the text than its first line.
+    With `first_line` only the first line of the text.
     """
     try:
         text = str(error).strip()
@@ -24,16 +24,16 @@ def describe(error: BaseException, *, first_line: bool = False) -> str:
     except BaseException as another:
         text = f"its text cannot be shown, {type(another).__name__}"
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-    # JSON has no halves of characters, as names of files can have them; a record with one could not be read.
+    # File names may have lone surrogates; a JSON record with one could not be read.
     text = text.encode(errors="backslashreplace").decode()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def describe_with_place(error: BaseException, *, first_line: bool = False) -> str:
-    """The same with file and line of what raised it."""
+    """The same with the file and line that raised it."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     file = frame.f_code.co_filename
-    # An assertion without a text says what it asserts.
+    # An assertion without a message shows its statement.
     silent = isinstance(error, AssertionError) and not error.args
     statement = linecache.getline(file, line, frame.f_globals).strip() if silent else ""
     what = f"AssertionError: {statement}" if statement else describe(error, first_line=first_line)
@@ -41,12 +41,12 @@ def describe_with_place(error: BaseException, *, first_line: bool = False) -> st
 
 
 def is_ctrl_c(error: BaseException) -> bool:
-    """Whether `error` can be Ctrl-C in a program that leaves it to Python, and not something that was raised."""
+    """Whether `error` can be Ctrl-C, and not a KeyboardInterrupt that code raised."""
     return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that there is less memory than was asked for. torch has a type for this on GPUs alone."""
+    """Whether `error` means out of memory. torch has a type for this only on GPUs."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return any(said in describe(error) for said in ("allocate memory", "Storage size calculation overflowed"))
@@ -54,7 +54,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def exits_raise() -> Iterator[None]:
-    """Within, os._exit raises SystemExit in this process, so that what calls it cannot hide how a run ended."""
+    """Within the block, os._exit raises SystemExit in this process, so that it cannot hide how a run ended."""
     process, exit_at_once = os.getpid(), os._exit
 
     def refuse(status: int) -> Any:

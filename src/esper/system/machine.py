@@ -1,4 +1,4 @@
-"""What the machine has."""
+"""The resources of the machine."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import sys
 
 
 def usable_cores() -> int:
-    """The cores that this process may use, which can be fewer than there are."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,6 +1,6 @@
 """One seeded generator per use, so that a change in one place does not shift the random numbers of another.
 
-And the global generators, for environments that draw from these: nothing of the project does.
+Also the global generators, for environments that use them; the project itself does not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-_WORDS = 624  # of a Mersenne Twister
+_WORDS = 624  # of the state of a Mersenne Twister
 
 
 def host_generator(seed: int, use: str) -> np.random.Generator:
@@ -33,9 +33,9 @@ def device_generator(seed: int, use: str, device: torch.device) -> torch.Generat
 
 
 class GlobalGenerators:
-    """A state of the global generators of `random`, `numpy.random` and torch (on the CPU), begun from `seed`.
+    """A state of the global generators of `random`, `numpy.random` and torch (on the CPU), seeded by `seed`.
 
-    They have it within `in_place`, and afterwards what they had before.
+    Within `in_place` the generators have this state; afterwards their previous one.
     """
 
     def __init__(self, seed: int) -> None:
@@ -44,7 +44,7 @@ class GlobalGenerators:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Draw from this state within; it may be nested."""
+        """Use this state within the block; it may be nested."""
         if self._in_place:
             yield
             return
@@ -62,10 +62,10 @@ class GlobalGenerators:
         return global_state() if self._in_place else self._state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`, not within `in_place`.
+        """Restore `state`; not within `in_place`.
 
         Raises:
-            ArithmeticError, LookupError, RuntimeError, TypeError, ValueError: when it is none.
+            ArithmeticError, LookupError, RuntimeError, TypeError, ValueError: when it is not valid.
         """
         outside = global_state()
         try:
@@ -76,7 +76,7 @@ class GlobalGenerators:
 
 
 def seeded_globals(seed: int) -> dict[str, Any]:
-    """What the global generators begin with where they are seeded by `seed`."""
+    """The state of the global generators seeded by `seed`."""
     return _state_of(
         random.Random(integer_seed(seed, "random")),
         np.random.RandomState(integer_seed(seed, "numpy.random")),
@@ -85,15 +85,15 @@ def seeded_globals(seed: int) -> dict[str, Any]:
 
 
 def global_state() -> dict[str, Any]:
-    """Where the global generators of this process stand, as arrays and JSON values."""
+    """The state of this process's global generators, as arrays and JSON values."""
     return _state_of(random, np.random, torch.default_generator)
 
 
 def set_global_state(state: Mapping[str, Any]) -> None:
-    """Put the global generators of this process there.
+    """Restore the global generators of this process.
 
     Raises:
-        ArithmeticError, LookupError, RuntimeError, TypeError, ValueError: when `state` is none.
+        ArithmeticError, LookupError, RuntimeError, TypeError, ValueError: when `state` is not valid.
     """
     gauss = state["random"]["gauss"]
     words = tuple(np.asarray(state["random"]["words"]).tolist())
@@ -103,13 +103,13 @@ def set_global_state(state: Mapping[str, Any]) -> None:
 
 
 def checked_twister(state: Mapping[str, Any]) -> dict[str, Any]:
-    """`state` of a `numpy.random.RandomState`, which would read outside of memory where its position is none.
+    """`state` of a `numpy.random.RandomState`, which would read out of bounds at an invalid position.
 
     Raises:
-        ValueError: for such a position.
+        ValueError: for an invalid position.
     """
     if not 0 <= state["state"]["pos"] <= _WORDS:
-        raise ValueError(f"pos {state['state']['pos']!r:.40} is none of a Mersenne Twister's")
+        raise ValueError(f"pos {state['state']['pos']!r:.40} is not a position in a Mersenne Twister")
     return dict(state)
 
 

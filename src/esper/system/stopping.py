@@ -1,4 +1,4 @@
-"""Asking a run to end after the update it is in: by a signal, or by the clock; and calls that must not last."""
+"""Requests to end a run after its current update, by a signal or a deadline; and calls with a time limit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import ParamSpec, TypeVar
 
-# A call into an environment that is still running so long after a stop was requested is given up. Only then: before,
-# nobody can tell a slow environment from one that hangs.
+# A call of an environment that still runs this long after a stop request is abandoned. Not without a request: a slow
+# environment looks like one that hangs.
 SECONDS_AFTER_STOP = 20.0
 
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -21,15 +21,15 @@ _T = TypeVar("_T")
 
 
 class Overdue(BaseException):
-    """Raised within a call that is given up; no `Exception`, as retry loops catch these."""
+    """Raised within a call that is abandoned; not an `Exception`, as retry loops catch these."""
 
 
 class StopRequest:
-    """`signal` is the signal that came, `deadline` the time.monotonic() from which to stop.
+    """`signal` is the signal that was received, `deadline` the time.monotonic() from which to stop.
 
     The first SIGINT, SIGTERM or SIGHUP makes it true, and so does the deadline. After a signal, another SIGINT raises
     KeyboardInterrupt (then `at_once`), and another SIGTERM ends the process; SIGHUP is ignored, as a terminal that
-    closes sends it several times. Outside the main thread signals cannot be handled, and no call is given up.
+    closes sends it several times. Outside the main thread signals cannot be handled, and no call is abandoned.
 
     Before `begin` there is nothing to save, and signals end the program at once.
     """
@@ -49,7 +49,7 @@ class StopRequest:
 
     @property
     def cause(self) -> str | None:
-        """Why to stop; None while there is no reason."""
+        """The reason to stop, or None."""
         if self.signal is not None:
             return self.signal.name
         if self.deadline is not None and time.monotonic() >= self.deadline:
@@ -57,12 +57,12 @@ class StopRequest:
         return None
 
     def call(self, seconds: float | None, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """`function(*args, **kwargs)`, given up after so many `seconds`; None: SECONDS_AFTER_STOP after a stop request.
+        """`function(*args, **kwargs)`, abandoned after `seconds`; None: SECONDS_AFTER_STOP after a stop request.
 
-        What is not Python, and never comes back to it, cannot be given up.
+        Native code that never returns to Python cannot be abandoned.
 
         Raises:
-            Overdue: from within `function`, when it is given up; `gave_up` says so from then on.
+            Overdue: from within `function`, when it is abandoned; `gave_up` is true from then on.
         """
         self._call = (time.monotonic(), seconds)
         try:
@@ -71,10 +71,10 @@ class StopRequest:
             self._call = None
 
     def limited(self, seconds: float, function: Callable[[], None]) -> None:
-        """The same for what need not tell `Overdue` from other errors.
+        """The same with an ordinary exception.
 
         Raises:
-            TimeoutError: when it is given up.
+            TimeoutError: when it is abandoned.
         """
         try:
             self.call(seconds, function)
@@ -82,12 +82,12 @@ class StopRequest:
             raise TimeoutError(f"did not return within {seconds:g} s") from None
 
     def listen(self) -> None:
-        """Tell Ctrl-C from a KeyboardInterrupt that an environment raises, from here on, until `close`."""
+        """Distinguish Ctrl-C from a KeyboardInterrupt that an environment raises, until `close`."""
         if threading.current_thread() is threading.main_thread():
             self._handlers = {signal.SIGINT: signal.signal(signal.SIGINT, self._handle)}
 
     def set_deadline(self, minutes: float | None) -> None:
-        """Stop in so many minutes from now."""
+        """Stop after `minutes` from now."""
         self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
     def begin(self) -> None:
@@ -96,13 +96,13 @@ class StopRequest:
         if not self._handlers:
             return
         self._handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._handle)
-        # Under nohup it is ignored, and stays so.
+        # Under nohup it stays ignored.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             self._handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._handle)
         threading.Thread(target=self._watch, args=(threading.get_ident(),), name="stopping", daemon=True).start()
 
     def close(self) -> None:
-        """Leave signals to whom they were before."""
+        """Restore the previous signal handlers."""
         self._ended.set()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ class StopRequest:
         if self._overdue and number == signal.SIGINT:
             self._overdue = False
             if self._call is not None:
-                # Once for a call, whatever becomes of it.
+                # Only once for each call.
                 self._call, self.gave_up = None, True
                 raise Overdue("did not return in time")
         elif self.signal is None and self._begun:
@@ -119,7 +119,7 @@ class StopRequest:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             if signal.SIGHUP in self._handlers:
                 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            # print and rich may be in the middle of a write of their own.
+            # print and rich may be in the middle of a write.
             with contextlib.suppress(OSError):
                 os.write(2, self._message)
         elif number == signal.SIGINT:
@@ -127,7 +127,7 @@ class StopRequest:
             raise KeyboardInterrupt
 
     def _watch(self, main_thread: int) -> None:
-        """Interrupt calls that take too long. A signal, as nothing else gets the main thread out of a wait."""
+        """Interrupt calls that take too long, by a signal, as nothing else interrupts a wait of the main thread."""
         stopping_since = None
         while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
             now, call = time.monotonic(), self._call
@@ -145,7 +145,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request(*, quiet: bool, what: str = "this update and a checkpoint") -> Iterator[StopRequest]:
-    """A request within, which has not begun. If not `quiet`, the first signal says what is stopped after."""
+    """A request that has not begun. If not `quiet`, the first signal prints what is still finished."""
     request = StopRequest(quiet=quiet, what=what)
     request.listen()
     try:

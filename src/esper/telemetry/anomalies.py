@@ -1,4 +1,4 @@
-"""Updates at which something went wrong, found as they are recorded, or later in the record."""
+"""Detects updates at which something went wrong, during the run or later from the record."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-# A ratio beyond this, or below its inverse, has left what clipping at 0.2 is made for.
+# A ratio beyond this, or below its inverse, is far outside of clipping at 0.2.
 RATIO_LIMIT = 10.0
-# Entropy below this share of what the run began with: the policy has stopped exploring.
+# Entropy below this share of the initial one: the policy has stopped exploring.
 ENTROPY_SHARE = 0.01
-# Worse than predicting the mean by this much: the value function knows nothing any more.
+# This much worse than predicting the mean: the value function has collapsed.
 EXPLAINED_VARIANCE_LIMIT = -1.0
-# A value function begins knowing nothing: it is not judged in this share of the updates.
+# A new value function predicts nothing: it is not judged in this first share of the updates.
 LEARNING_SHARE = 0.1
-# A loss so many times the median of the updates before it.
+# The factor by which a loss exceeds the median of the updates before it.
 VALUE_LOSS_FACTOR = 100.0
 _WINDOW = 50
 
@@ -30,7 +30,7 @@ KINDS = {
 
 
 class Anomaly(NamedTuple):
-    """What is wrong at an update: its kind, the value that shows it, and in words."""
+    """What is wrong at an update: its kind, the value, and a description."""
 
     kind: str
     value: float | None
@@ -38,7 +38,7 @@ class Anomaly(NamedTuple):
 
 
 class AnomalyDetector:
-    """Looks at the records of a run in their order."""
+    """Reads the records of a run in order."""
 
     def __init__(self) -> None:
         self._total_updates = 0
@@ -46,7 +46,7 @@ class AnomalyDetector:
         self._value_losses: deque[float] = deque(maxlen=_WINDOW)
 
     def see(self, record: Mapping[str, Any]) -> list[Anomaly]:
-        """What is wrong with the update in `record`; other records tell what an update is judged by."""
+        """The anomalies of the update in `record`; other records only set the reference."""
         match record["event"]:
             case "run_started" | "run_resumed":
                 self._total_updates = record["total_updates"]
@@ -63,7 +63,7 @@ class AnomalyDetector:
         entropy = update.get("entropy")
         if self._first_entropy is None:
             self._first_entropy = entropy
-        # That of a continuous policy can be negative, and has no share.
+        # Entropy of a continuous policy can be negative, so a share has no meaning.
         if entropy is not None and self._first_entropy and 0 <= entropy < ENTROPY_SHARE * self._first_entropy:
             yield _anomaly("entropy_collapse", entropy)
         explained = update.get("explained_variance", 1.0)

@@ -1,4 +1,4 @@
-"""The settings of telemetry, free of torch so that the command line answers at once."""
+"""The settings of telemetry. Does not import torch, so the command line starts quickly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Level: TypeAlias = Literal["off", "minimal", "normal", "debug"]
 
 @dataclass(frozen=True, kw_only=True)
 class TelemetryConfig:
-    """What is written down of a run, and where to. None of it changes what the run learns."""
+    """What is recorded of a run, and where. None of it changes what the run learns."""
 
     group: ClassVar[str] = "output"
 

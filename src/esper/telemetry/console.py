@@ -1,4 +1,4 @@
-"""A run on the terminal: a live table, or plain lines where the output is no terminal."""
+"""A run on the terminal: a live table, or plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from esper.telemetry.events import (
     UpdateSkipped,
 )
 
-_RECENT_EPISODES = 100  # at least, where so many have ended
+_RECENT_EPISODES = 100  # at least, if so many have ended
 _SECONDS_BETWEEN_LINES = 5.0
 
 
 class ConsoleSink:
-    """Shows where the run is; a notice of anything unusual stays on the screen.
+    """Shows the progress of the run; notices of anything unusual stay on the screen.
 
-    `notices` are lines about its settings, shown when it begins. `lost` says why what is written can no longer be seen,
-    where that raises no error by itself.
+    `notices` are lines about its settings, shown at the start. `lost` returns why output is lost, if writing raises no
+    error by itself.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ConsoleSink:
     def _go_on(self, event: RunResumed) -> None:
         for reason in event.broken:
             self._say(f"broken, and set aside: {reason}")
-        self._say(f"going on from {event.checkpoint}, after {event.env_steps:,} env steps")
+        self._say(f"resuming from {event.checkpoint}, after {event.env_steps:,} env steps")
         if not event.exact_resume:
             self._say(f"the environments begin fresh episodes (seed {event.env_seed}): the resume is not exact")
         for name, (old, new) in event.changed.items():
@@ -130,7 +130,7 @@ class ConsoleSink:
         return True
 
     def _facts(self, event: UpdateCompleted) -> Iterator[tuple[str, str]]:
-        """Label and value of everything shown."""
+        """Label and value of every row."""
         yield "update", f"{event.update + 1}/{self._total_updates}"
         yield "env steps", f"{event.env_steps:,}"
         yield "steps/s", f"{event.steps_per_second:,.0f}"
@@ -176,7 +176,7 @@ class ConsoleSink:
 
 def _evaluation(event: EvaluationCompleted) -> str:
     success = "" if event.eval_success_rate is None else f", success rate {event.eval_success_rate:.2f}"
-    capped = "" if event.eval_capped is None else f", {event.eval_capped} of them cut without an end"
+    capped = "" if event.eval_capped is None else f", {event.eval_capped} of them truncated by the evaluation"
     return (
         f"evaluation after update {event.update}: return {event.eval_return_mean:.2f} ± {event.eval_return_std:.2f}"
         f"{success} over {event.eval_episodes} episodes{capped}"

@@ -1,4 +1,4 @@
-"""Holds what is read of a record to the declaration of the events."""
+"""Checks records against the declaration of the events."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _Check: TypeAlias = Callable[[Any], bool]
 _LARGEST_INTEGER = 2**63
 # A seed has no bound; it is not computed with.
 _UNBOUNDED = ("seed", "env_seed")
-# What records of schema 2, which can be read, do not have.
+# Fields that records of schema 2, which are still readable, lack.
 _ADDED = ("updates_undone",)
 
 
 class _Declared(NamedTuple):
-    """Of an event: what its names must be, those of its mappings by how they begin; and what must be there.
+    """The checks of an event: by field, for mappings by prefix, and the required fields.
 
-    `simple` are the types that are right for a name whatever the value: a record has millions of them.
+    `simple` are the types that are right whatever the value: a fast path, as a record has millions of values.
     """
 
     names: Mapping[str, tuple[_Check, str]]
@@ -35,9 +35,9 @@ class _Declared(NamedTuple):
 
 
 def wrong_field(record: Mapping[str, Any]) -> str | None:
-    """What in `record` is of another type than its event declares; None where nothing is.
+    """The first field of `record` whose type is not the declared one, as a message; None if all fit.
 
-    Events and names that are not declared pass: a newer version may have them.
+    Unknown events and fields pass: a newer version may have them.
     """
     kinds = _declarations()
     if record["event"] not in kinds:
@@ -53,13 +53,13 @@ def wrong_field(record: Mapping[str, Any]) -> str | None:
 
 
 def missing_field(record: Mapping[str, Any]) -> str | None:
-    """What `record` lacks although its event always has it; None where nothing is."""
+    """A required field that `record` lacks; None if it lacks none."""
     declared = _declarations().get(record["event"])
     return next((name for name in declared.required if name not in record), None) if declared else None
 
 
 def always_numbers(event: type) -> list[str]:
-    """The names of `event` that are numbers wherever they are, and left out only where they are not finite."""
+    """The numeric fields of `event`, which are left out only if they are not finite."""
     hints = typing.get_type_hints(event, vars(events))
     return [field.name for field in dataclasses.fields(event) if hints[field.name] in (int, float)]
 
@@ -69,7 +69,7 @@ def _declared(event: type) -> _Declared:
     names, beginnings, required = {"event": _check_of(str), "time": _check_of(float)}, {}, []
     simple: dict[str, type] = {"event": str, "time": float}
     for field in dataclasses.fields(event):
-        # What is None is left out.
+        # None is left out.
         kind = _without_none(hints[field.name])
         if is_flat(event) and typing.get_origin(kind) is Mapping:
             value = typing.get_args(kind)[1]
@@ -79,7 +79,7 @@ def _declared(event: type) -> _Declared:
         if kind in (float, str, bool):
             simple[field.name] = kind
         names[field.name] = (_is_seed, "a whole number") if field.name in _UNBOUNDED else _check_of(kind)
-        # As in the schema: a number that is not finite is left out.
+        # As in the schema: numbers that are not finite are left out.
         kind = hints[field.name]
         always = kind in (int, str, bool) or typing.get_origin(kind) in (Literal, Mapping, Sequence)
         if always and field.name not in (*_ADDED, "schema"):
@@ -88,7 +88,7 @@ def _declared(event: type) -> _Declared:
 
 
 def _check_of(kind: Any) -> tuple[_Check, str]:
-    """Whether a value is of type `kind`, and what that is called."""
+    """A check that a value is of type `kind`, and the name of the type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is int:
         return _is_integer, "a whole number"

@@ -15,11 +15,10 @@ from esper.storage import files
 from esper.telemetry.declared import missing_field, wrong_field
 from esper.telemetry.events import SinkError
 
-# What there is one of for every update. Only these are for orjson, which is quick, but has no whole numbers beyond 64
-# bits, as a seed may be.
+# The events of every update. Only these use orjson, which is fast, but has no integers beyond 64 bits, as seeds may be.
 _OFTEN = ("update_completed", "debug_snapshot")
 _OFTEN_IN_LINES = tuple(f'"{name}"'.encode() for name in _OFTEN)
-# A line with ten thousand minibatches, for debugging, is a quarter of it.
+# A line with ten thousand minibatches, with telemetry `debug`, is a quarter of it.
 _MAX_LINE_BYTES = 2**25
 
 
@@ -31,29 +30,29 @@ def encode(record: Mapping[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> Any:
-    """What `encode` made `line` of.
+    """The inverse of `encode`.
 
     Raises:
-        ValueError: for what is no JSON.
+        ValueError: when it is not JSON.
     """
-    # It goes ten times as deep.
+    # orjson allows ten times the depth.
     flat = line.count(b"[") + line.count(b"{") < files.MAX_DEPTH
     often = flat and any(name in line for name in _OFTEN_IN_LINES)
     return orjson.loads(line) if often else files.parse_json(line)
 
 
 def decode_event(line: bytes, number: int) -> dict[str, Any]:
-    """The event in `line`, which is the `number`-th of a record.
+    """The event in `line`, the `number`-th of a record.
 
     Raises:
-        ValueError: naming the line, when it holds none.
+        ValueError: naming the line, when it is not an event.
     """
     try:
         event = decode(line)
     except ValueError as error:
         raise ValueError(f"line {number} is not JSON ({error})") from None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        raise ValueError(f"line {number} is no event")
+        raise ValueError(f"line {number} is not an event")
     if wrong := wrong_field(event):
         raise ValueError(f"line {number}: {wrong}")
     return event
@@ -63,7 +62,7 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
     """The lines of a record.
 
     Raises:
-        ValueError: for one that is longer than any that is written.
+        ValueError: for a line that is longer than any that Esper writes.
     """
     number = 0
     while line := file.readline(_MAX_LINE_BYTES + 1):
@@ -74,11 +73,11 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def read_record(path: Path) -> Iterator[dict[str, Any]]:
-    """The events in `path`, in order; a last line that was cut off, as that of a run that was killed, is left out.
+    """The events in `path`, in order; an incomplete last line, as of a killed run, is left out.
 
     Raises:
         OSError: when there is no such file, or it cannot be read.
-        ValueError: for any other line that is no event.
+        ValueError: for any other line that is not an event.
     """
     with files.open_to_read(path) as file:
         for number, line in enumerate(read_lines(file), start=1):
@@ -94,8 +93,8 @@ def read_record(path: Path) -> Iterator[dict[str, Any]]:
 class JsonlRecord:
     """Writes records to `path`, after its first `position` bytes.
 
-    What comes behind them is dropped with the first `write`, so that a record that cannot be gone on with stays as it
-    is. A line is one write: a run that is killed leaves whole lines, but for the last on a disk that is full.
+    The first `write` drops what follows them, so that a record that cannot be resumed stays unchanged. A line is one
+    write: a killed run leaves complete lines, except for the last one on a full disk.
 
     Raises:
         SinkError: when `path` cannot be written, or does not have a line that ends at `position`.
@@ -103,7 +102,7 @@ class JsonlRecord:
 
     def __init__(self, path: Path, position: int = 0) -> None:
         self._path, self.position = path, position
-        self._dropped = False  # what is behind `position`
+        self._dropped = False  # whether the bytes after `position` are dropped
         try:
             self._descriptor = files.open_in_place(path, create=not position)
             self._check_line_ends(position)
@@ -123,7 +122,7 @@ class JsonlRecord:
         """The records before `position`, in order.
 
         Raises:
-            SinkError: for a line that is no event.
+            SinkError: for a line that is not an event.
         """
         with open(self._descriptor, "rb", closefd=False) as file:
             file.seek(0)
@@ -149,7 +148,7 @@ class JsonlRecord:
         """Add a line with `record` and the time.
 
         Raises:
-            SinkError: when it cannot be written, whole.
+            SinkError: when it cannot be written completely.
         """
         line = encode({**record, "time": time.time()}) + b"\n"
         try:
@@ -168,7 +167,7 @@ class JsonlRecord:
         """Wait until everything emitted is on the disk.
 
         Raises:
-            OSError: when it cannot be.
+            OSError: when that fails.
         """
         os.fsync(self._descriptor)
 

@@ -15,7 +15,7 @@ _SIMPLE = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
 
 def json_schema() -> dict[str, Any]:
-    """One of the events, whole: a name that is not declared is an error."""
+    """One of the events, without further fields."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"A line of events.jsonl, schema version {SCHEMA_VERSION}",
@@ -34,7 +34,7 @@ def _schema_of(event: type) -> dict[str, Any]:
             patterns[f"^{field.name}/"] = _type(typing.get_args(kind)[1]) | described
             continue
         properties[field.name] = _type(kind) | described
-        # A number that is not finite is left out as well, and JSON has no other.
+        # Numbers that are not finite are left out, too, and JSON has only finite ones.
         if kind in (int, str, bool) or typing.get_origin(kind) in (Literal, Mapping, Sequence):
             required.append(field.name)
     return {

@@ -1,4 +1,4 @@
-"""The way of an event: into the record first, then to whoever else listens, with what follows from it."""
+"""Distributes events: to the record first, then to the other sinks, with the events derived from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from esper.telemetry.jsonl import JsonlRecord
 
 _log = logging.getLogger(__name__)
 
-# What each level leaves out.
+# The events that each level leaves out.
 _LEFT_OUT: dict[Level, tuple[type, ...]] = {
     "off": (UpdateCompleted, AnalyticsSnapshot, AnomalyDetected, DebugSnapshot),
     "minimal": (AnalyticsSnapshot, AnomalyDetected, DebugSnapshot),
@@ -35,12 +35,11 @@ _LEFT_OUT: dict[Level, tuple[type, ...]] = {
 
 
 class Telemetry:
-    """Gives events to the record, to `writers` as far as the level of `config` goes, and to `watchers` all of them.
+    """Passes events to the record and to `writers`, filtered by the level of `config`, and all events to `watchers`.
 
-    The record is what everything else can be made of again, so an error of its own is the caller's. A writer or
-    watcher that raises, anything but Ctrl-C, is reported, in the record too, and switched off. `before` are the records
-    that are there; the record is the caller's to close. `limit(close)` calls the `close` of a sink, and raises when
-    that takes too long.
+    All else can be rebuilt from the record, so its errors are raised. A writer or watcher that raises anything but
+    Ctrl-C is reported, also in the record, and switched off. `before` are the existing records; the caller closes the
+    record. `limit(close)` calls the `close` of a sink, and raises when that takes too long.
     """
 
     def __init__(
@@ -57,20 +56,20 @@ class Telemetry:
         self._analytics = Analytics(config.snapshot_every) if config.telemetry in ("normal", "debug") else None
         for each in before:
             if self._analytics is not None:
-                # What follows from them was written then.
+                # Their derived events were written then.
                 list(self._analytics.see(each))
-        # Only now: they begin to write when they are made, and what was before may be damaged.
+        # Made after reading: writers write when they are made, and the existing record may be damaged.
         self._writers, self._watchers, self._limit = list(writers), list(watchers), limit
 
     def emit(self, event: Event) -> None:
-        """Let everyone know of `event`, and of what follows from it.
+        """Pass `event`, and the events derived from it, to all sinks.
 
         Raises:
             SinkError: when it cannot be recorded.
         """
         record = to_record(event)
         if isinstance(event, RunFinished):
-            # Its line is the last one, so what fails on closing has to be recorded before.
+            # Its line is the last one, so sinks are closed, and their failures recorded, before it.
             self._tell([*self._writers, *self._watchers], event)
             self.close()
         self._pass_on(event, record)
@@ -79,7 +78,7 @@ class Telemetry:
                 self._pass_on(derived, to_record(derived))
 
     def close(self) -> None:
-        """End the writing; what was emitted stays."""
+        """Close all sinks."""
         for sinks in (self._writers, self._watchers):
             while sinks:
                 sink = sinks.pop(0)
@@ -108,9 +107,9 @@ class Telemetry:
         for sinks in (self._writers, self._watchers):
             if sink in sinks:
                 sinks.remove(sink)
-                # It may hold files, or the terminal. That it fails again says nothing new.
+                # It may hold files, or the terminal. A second failure is not reported.
                 with contextlib.suppress(Exception, SystemExit):
                     self._limit(sink.close)
         failed = SinkFailed(sink=type(sink).__name__, cause=describe(error))
-        _log.warning("%s failed and is switched off; training and the record go on: %s", failed.sink, failed.cause)
+        _log.warning("%s failed and is switched off; training and the record continue: %s", failed.sink, failed.cause)
         self._pass_on(failed, to_record(failed))

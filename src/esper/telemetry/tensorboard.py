@@ -1,4 +1,4 @@
-"""TensorBoard files, by way of tensorboardX (its messages alone, without TensorBoard's server)."""
+"""TensorBoard files, with the protobuf messages of tensorboardX."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SECONDS_BETWEEN_FLUSHES = 10.0
 
 
 class TensorBoardSink:
-    """Every number of an update or an evaluation, by its name in the record, over `env_steps`.
+    """Writes every number of an update or an evaluation, under its name in the record, over `env_steps`.
 
-    A run that goes on after `env_steps` hides what is there of later ones. Written by the caller: the queue and thread
-    of a SummaryWriter would cost a fast run more than the writing does, and keep a full disk to themselves.
+    A run that resumes after `env_steps` hides existing points of later steps. Written without SummaryWriter: its queue
+    and thread cost a fast run more than the writing, and it hides errors of a full disk.
     """
 
     def __init__(self, folder: Path, env_steps: int = 0) -> None:
@@ -33,11 +33,11 @@ class TensorBoardSink:
         self._flushed = time.monotonic()
 
     def emit(self, event: Event) -> None:
-        # Not before: nothing but the record may keep a run from beginning.
+        # Opened late: only the record may keep a run from starting.
         file = self._file = self._file or self._open()
         if not isinstance(event, UpdateCompleted | EvaluationCompleted):
             return
-        # One summary for all numbers: one for each would cost as much again.
+        # One summary for all numbers: one for each would double the cost.
         file_event = FileEvent(wall_time=time.time(), step=event.env_steps)
         add = file_event.summary.value.add
         for name, value in to_record(event).items():
@@ -54,9 +54,9 @@ class TensorBoardSink:
 
     def _open(self) -> BinaryIO:
         files.make_folder(self._folder)
-        # In the order of their names files are read; one of a run that goes on within a second is not the same.
+        # Files are read in the order of their names; a run that resumes within the same second needs another name.
         place = f"{socket.gethostname()}.{self._env_steps}.{secrets.token_hex(4)}"
-        # tensorboardX would open it by its name, through a link too.
+        # tensorboardX would open it by name and follow links.
         name = f"events.out.tfevents.{int(time.time())}.{place}"
         file = files.open_new(self._folder / name, root=self._folder.parent)
         self._write(file, FileEvent(wall_time=time.time(), file_version="brain.Event:2"))
@@ -67,7 +67,7 @@ class TensorBoardSink:
 
     @staticmethod
     def _write(file: BinaryIO, event: FileEvent) -> None:
-        """Add a record as TensorFlow frames it: length and its checksum, data and their checksum."""
+        """Add a record in TensorFlow's format: length and its checksum, data and its checksum."""
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
         checksums = (struct.pack("<I", masked_crc32c(each)) for each in (length, data))

@@ -1,4 +1,4 @@
-"""Weights & Biases. The only home of wandb, which is an extra."""
+"""Weights & Biases. The only module that imports wandb, an extra."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from esper.telemetry.events import (
 
 
 class WandbSink:
-    """A run of `project`, named as the run's folder; numbers go by their names in the record, over `env_steps`.
+    """A run of `project`, named as the run's folder; numbers have their names in the record, over `env_steps`.
 
-    Whether anything is sent is decided by wandb's own settings, as WANDB_MODE=offline. A run that goes on in its folder
-    goes on here too.
+    wandb's own settings, as WANDB_MODE=offline, decide whether anything is sent. A run that resumes in its folder
+    resumes here, too.
     """
 
     def __init__(self, project: str, run_dir: Path) -> None:
@@ -44,7 +44,7 @@ class WandbSink:
                 self._run.summary[f"anomaly/{event.kind}"] = event.update
             case RunFinished():
                 self._run.summary["status"] = event.status
-            # Not of checkpoints, which are whole some updates after their env_steps: an axis here only grows.
+            # Without checkpoints, which are complete some updates after their env_steps: wandb needs increasing steps.
             case UpdateCompleted() | AnalyticsSnapshot() | EvaluationCompleted():
                 numbers = {name: value for name, value in to_record(event).items() if isinstance(value, int | float)}
                 self._run.log(numbers, step=numbers.pop("env_steps"))

@@ -1,4 +1,4 @@
-"""What writes events down beside the record. Each library is imported by the runs that use it alone."""
+"""The sinks beside the record. Each library is imported only by runs that use it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from esper.telemetry.events import Sink
 
 
 def check_writers(config: TelemetryConfig) -> None:
-    """Refuse a writer whose library is not there, or broken.
+    """Refuse a writer whose library is missing or broken.
 
     Raises:
         ConfigError: with what to install.
@@ -30,7 +30,7 @@ def check_writers(config: TelemetryConfig) -> None:
 
 
 def make_writers(config: TelemetryConfig, run_dir: Path, env_steps: int) -> Iterator[Sink]:
-    """The writers that `config` asks for, each made when it is taken, for a run that has done `env_steps`."""
+    """The writers of `config`, made one at a time, for a run that has done `env_steps`."""
     if config.tensorboard:
         from esper.telemetry.tensorboard import TensorBoardSink
 

@@ -107,7 +107,7 @@ class TestModules:
         ((name, value),) = setting.items()
         assert status(*(word.replace("RUN", str(run)) for word in command)) == 2
         assert not imported.exists()
-        assert f"imports 'canary'; if that is right, say --{name} {value} or --trust" in capsys.readouterr().err
+        assert f"imports 'canary'; if that is right, add --{name} {value} or --trust" in capsys.readouterr().err
 
     @pytest.mark.parametrize("setting", [{"env": "canary:CartPole-v1"}, {"encoder": "canary:net"}])
     @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ class TestModules:
         assert f"esper evaluate {run} --encoder canary:net\n" in capsys.readouterr().out
         for command in (("evaluate", run, "--episodes", "1"), ("ppo", "--resume", run, "--quiet")):
             assert status(*command) == 2
-            assert "say --encoder canary:net or --trust" in capsys.readouterr().err
+            assert "add --encoder canary:net or --trust" in capsys.readouterr().err
             assert status(*command, "--encoder", "canary:net") == 0
             assert status(*command, "--trust") == 0
 
@@ -190,7 +190,7 @@ class TestFolders:
             shutil.rmtree(run / "checkpoints")
         assert status("ppo", "--resume", run) == 2
         assert "run_dir" in (error := capsys.readouterr().err)
-        assert "is no setting that a run records" in error
+        assert "is not a setting that a run records" in error
         assert not (tmp_path / "elsewhere").exists()
 
 

@@ -79,7 +79,7 @@ class TestBroken:
             changed = data.copy()
             changed[position] ^= 1 << (position % 8)
             (checkpoint / name).write_bytes(changed)
-            with pytest.raises(CorruptError, match=f"{name}: does not have the size and checksum"):
+            with pytest.raises(CorruptError, match=f"{name}: does not have its original size and checksum"):
                 load_checkpoint(checkpoint)
 
     @pytest.mark.parametrize("name", ["manifest.json", "state.json", "state.safetensors"])
@@ -97,15 +97,15 @@ class TestBroken:
     @pytest.mark.parametrize(
         ("manifest", "message"),
         [
-            ("{}", "schema None is no version"),
-            ('{"schema": "1"}', "schema '1' is no version"),
-            ('{"schema": true}', "schema True is no version"),
-            ('{"schema": 0}', "schema 0 is no version"),
+            ("{}", "schema None is not a version"),
+            ('{"schema": "1"}', "schema '1' is not a version"),
+            ('{"schema": true}', "schema True is not a version"),
+            ('{"schema": 0}', "schema 0 is not a version"),
             ('{"schema": 1}', "must name the files"),
             ('{"schema": 1, "files": {"../../config.json": {}, "state.json": {}}}', "and no others"),
             ("[]", "must hold one object"),
             ("[" * 4000, "not JSON"),
-            ('{"schema": NaN}', "NaN is no number in JSON"),
+            ('{"schema": NaN}', "NaN is not a number in JSON"),
             ("{" + " " * 5000 + "}", "at most 4,096 are read"),
         ],
     )
@@ -130,7 +130,7 @@ class TestBroken:
         [
             (b"[" * 2_000_000, "not JSON: maximum recursion depth"),
             (b'{"step": ' + b"9" * 5000 + b"}", "not JSON: Exceeds the limit"),
-            (b'{"step": Infinity}', "Infinity is no number"),
+            (b'{"step": Infinity}', "Infinity is not a number"),
             (b"\xff\xfe", "not JSON"),
             (b"{}", "tensor 'net/.' has no place in the state"),
         ],
@@ -156,7 +156,7 @@ class TestBroken:
     def test_tensors_that_are_signed_but_hostile(self, checkpoint: Path, content: bytes) -> None:
         (checkpoint / "state.safetensors").write_bytes(content)
         sign(checkpoint)
-        with pytest.raises(StoreError, match=r"state\.safetensors: (not a whole safetensors file|tensor)"):
+        with pytest.raises(StoreError, match=r"state\.safetensors: (not a complete safetensors file|tensor)"):
             load_checkpoint(checkpoint)
 
     def test_a_link_is_not_followed(self, checkpoint: Path, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ class TestMessages:
         os.mkfifo(tmp_path / "00000001")
         with pytest.raises(StoreError) as error:
             load_checkpoint(tmp_path / "00000001")
-        assert str(error.value) == f"{tmp_path / '00000001'}: is no folder"
+        assert str(error.value) == f"{tmp_path / '00000001'}: is not a folder"
         assert not isinstance(error.value, CorruptError)
 
     def test_the_manifest_names_other_files(self, checkpoint: Path) -> None:

@@ -302,7 +302,7 @@ def _judge(case: Case, status: int, run_dir: Path, err: str) -> list[str]:
         found.append(f"the record ends with {events[-1]}")
     if "Traceback" in err or "Exception ignored" in err:
         found.append(err)
-    if how == "failed" and (err.count("esper ppo: error:"), err.count("go on from it with")) != (1, 1):
+    if how == "failed" and (err.count("esper ppo: error:"), err.count("resume from it with")) != (1, 1):
         found.append(f"not one message: {err}")
     if len(err.splitlines()) > 6:
         found.append(f"many lines: {err}")

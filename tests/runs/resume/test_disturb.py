@@ -47,7 +47,7 @@ class TestOutput:
         os.close(write)
         assert process.returncode == 0
         assert process.stderr == (
-            "ConsoleSink failed and is switched off; training and the record go on: "
+            "ConsoleSink failed and is switched off; training and the record continue: "
             "BrokenPipeError: [Errno 32] Broken pipe\n"
         )
         events = list(read_events(run))

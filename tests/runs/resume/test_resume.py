@@ -94,7 +94,7 @@ class TestContinue:
         shutil.copy(run / "config.json", killed)
         (killed / "events.jsonl").write_text('{"event": "run_sta')
         assert resume(killed) == 0
-        assert "was stopped before its first checkpoint: it begins anew" in caplog.text
+        assert "was stopped before its first checkpoint: it restarts" in caplog.text
         assert differences(killed, run) == []
 
     def test_a_finished_run_is_left_as_it_is(self, run: Path, tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ class TestWhereFrom:
         assert main(["ppo", "--resume", str(killed)]) == 0
         out = capsys.readouterr().out
         assert "broken, and set aside: " in out
-        assert "00000005/state.json: does not have the size and checksum it was written with" in out
+        assert "00000005/state.json: does not have its original size and checksum" in out
         assert "00000004, after 256 env steps" in out
         assert (killed / "checkpoints" / "00000005.broken").is_dir()
         assert differences(killed, run) == []
@@ -425,7 +425,7 @@ class TestWhereFrom:
             (path / "state.json").unlink()
         assert resume(killed) == 2
         err = capsys.readouterr().err
-        assert "none of its checkpoints is whole" in err
+        assert "none of its checkpoints is complete" in err
         assert "00000001/state.json" in err
         assert "00000000/state.json" in err
 
@@ -436,7 +436,7 @@ class TestWhereFrom:
         (killed / "checkpoints" / "00000005" / "state.json").write_text("{}")
         before = (killed / "events.jsonl").read_bytes()
         assert resume(killed / "checkpoints" / "00000005") == 2
-        assert "00000005/state.json: does not have the size and checksum" in capsys.readouterr().err
+        assert "00000005/state.json: does not have its original size and checksum" in capsys.readouterr().err
         assert (killed / "events.jsonl").read_bytes() == before
 
     def test_the_newest_checkpoint_by_its_name(self, run: Path, tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ class TestWhereFrom:
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
         older = run / "checkpoints" / "00000003"
         assert resume(older) == 2
-        assert "00000008 is newer, and would be overwritten; go on in another folder with --run-dir" in (
+        assert "00000008 is newer, and would be overwritten; resume in another folder with --run-dir" in (
             capsys.readouterr().err
         )
         assert resume(older, "--run-dir", str(tmp_path / "fork")) == 0
@@ -485,7 +485,7 @@ class TestWhereFrom:
         assert (killed / "config.json").read_text() == (run / "config.json").read_text()
         err = capsys.readouterr().err
         assert "events.jsonl: has 3 bytes, and no line that ends at byte" in err
-        assert err.endswith("go on in another folder with --run-dir\n")
+        assert err.endswith("resume in another folder with --run-dir\n")
         assert (killed / "events.jsonl").read_text() == "{}\n"
 
     def test_a_link_out_of_the_run(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -600,7 +600,7 @@ class TestRecord:
         assert resume(killed, "--tensorboard") == 2
         err = capsys.readouterr().err
         assert re.search(r"events\.jsonl: line 4( is n|: )", err)
-        assert err.endswith("go on in another folder with --run-dir\n")
+        assert err.endswith("resume in another folder with --run-dir\n")
         assert err.count("\n") == 1
         assert files_in(killed) == before
         assert resume(killed, "--run-dir", str(tmp_path / "new")) == 0
@@ -611,7 +611,7 @@ class TestRecord:
         (killed / "events.jsonl").unlink()
         before = files_in(killed)
         assert resume(killed) == 2
-        assert "events.jsonl: No such file or directory; go on in another folder" in capsys.readouterr().err
+        assert "events.jsonl: No such file or directory; resume in another folder" in capsys.readouterr().err
         assert files_in(killed) == before
 
 
@@ -769,8 +769,8 @@ class TestStatesOfEnvironments:
         before = files_in(killed)
         assert resume(killed) == 2
         err = capsys.readouterr().err
-        assert re.search(r"00000002: environment \d does not go on from its state: KeyError: 'not mine'", err)
-        assert "--fresh-episodes begins new ones" in err
+        assert re.search(r"00000002: environment \d cannot be restored: KeyError: 'not mine'", err)
+        assert "--fresh-episodes begins new episodes" in err
         assert files_in(killed) == before
         assert resume(killed, "--fresh-episodes") == 0
 
@@ -781,7 +781,7 @@ def test_a_rollout_of_one_step_where_resetting_takes_one(tmp_path: Path, capsys:
         train(tmp_path / "run", *flags)
     assert exit.value.code == 2
     err = capsys.readouterr().err
-    assert "--num-steps 1: must be at least 2 where environments spend a step on resetting" in err
+    assert "--num-steps 1: must be at least 2 where environments use a step to reset" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -869,7 +869,7 @@ class TestModules:
         for path in checkpoints_in(killed / "checkpoints"):
             tamper(path, lambda state: state["config"].update(env="some_module:CartPole-v1"))
         assert resume(killed) == 2
-        assert "imports 'some_module'; if that is right, say --env some_module:CartPole-v1" in capsys.readouterr().err
+        assert "imports 'some_module'; if that is right, add --env some_module:CartPole-v1" in capsys.readouterr().err
         assert resume(killed, "--env", "some_module:CartPole-v1") == 2
         assert "some_module cannot be imported: No module named 'some_module'" in capsys.readouterr().err
 
@@ -885,10 +885,10 @@ class TestFlags:
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            (["--resume-schedule", "extend"], "--resume-schedule extend: goes with --resume"),
-            (["--fresh-episodes"], "--fresh-episodes: goes with --resume"),
+            (["--resume-schedule", "extend"], "--resume-schedule extend: needs --resume"),
+            (["--fresh-episodes"], "--fresh-episodes: needs --resume"),
             (["--resume", "x", "--resume-schedule", "extnd"], "must be one of continue, extend, restart"),
-            (["--resume", "x", "--preset", "none"], "--preset and --print-config do not go with it"),
+            (["--resume", "x", "--preset", "none"], "it does not go with --preset and --print-config"),
             (["--checkpoint-every", "5s"], "--checkpoint-every 5s: must be updates, at least 1, or minutes"),
             (["--keep-checkpoints", "0"], "--keep-checkpoints 0: must be at least 1"),
             (["--max-minutes", "0"], "--max-minutes 0: must be greater than 0"),
@@ -920,7 +920,7 @@ class TestInspect:
         (killed / "checkpoints" / "00000005" / "manifest.json").unlink()
         assert main(["checkpoint", "inspect", str(killed)]) == 0
         out = capsys.readouterr().out
-        assert "00000004: whole\n" in out
+        assert "00000004: complete\n" in out
         assert "broken       " in out
 
     def test_of_a_broken_one_is_an_error(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

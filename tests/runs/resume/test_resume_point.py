@@ -68,7 +68,7 @@ class TestFinding:
         assert point.run_dir == run
         assert [path.name for path, _ in point.broken] == ["00000003", "00000002"]
         for path, reason in point.broken:
-            assert reason.startswith(f"{path / 'state.json'}: does not have the size and checksum")
+            assert reason.startswith(f"{path / 'state.json'}: does not have its original size and checksum")
 
     @pytest.mark.parametrize("manifest", ["", "{}", "[]", '{"schema": 2}', "{" + " " * 5000 + "}", "\0" * 300])
     def test_the_one_before_a_damaged_manifest(self, run: Path, manifest: str) -> None:
@@ -90,7 +90,7 @@ class TestFinding:
     def test_no_other_where_something_else_is_in_place_of_the_newest(self, run: Path, kind: str) -> None:
         stray = run / "checkpoints" / "00000004"
         os.mkfifo(stray) if kind == "pipe" else stray.symlink_to(run / "checkpoints" / "00000003")
-        with pytest.raises(StoreError, match=rf"{stray}: is (a link|no folder)$"):
+        with pytest.raises(StoreError, match=rf"{stray}: is (a link|not a folder)$"):
             find_resume_point(run)
 
     def test_no_other_where_the_newest_is_of_a_newer_version(self, run: Path) -> None:
@@ -103,8 +103,8 @@ class TestFinding:
         with pytest.raises(StoreError) as error:
             find_resume_point(run)
         first, *reasons = str(error.value).split("\n")
-        assert first == f"{run}: none of its checkpoints is whole:"
-        fault = "does not have the size and checksum it was written with"
+        assert first == f"{run}: none of its checkpoints is complete:"
+        fault = "does not have its original size and checksum"
         folder = run / "checkpoints"
         names = ("00000003", "00000002", "00000001")
         assert reasons == [f"  {folder / name / 'state.json'}: {fault}" for name in names]
@@ -124,7 +124,7 @@ class TestFinding:
 
     def test_a_broken_one_that_was_named(self, run: Path) -> None:
         spoil(run, 2)
-        with pytest.raises(StoreError, match=r"00000002/state\.json: does not have the size and checksum"):
+        with pytest.raises(StoreError, match=r"00000002/state\.json: does not have its original size and checksum"):
             find_resume_point(run / "checkpoints" / "00000002")
 
     def test_a_link_is_for_outside_of_runs(self, run: Path, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ class TestNewest:
         with pytest.raises(ResumeError) as error:
             check_newest(find_resume_point(older))
         assert str(error.value) == (
-            f"{older}: 00000003 is newer, and would be overwritten; go on in another folder with --run-dir, "
+            f"{older}: 00000003 is newer, and would be overwritten; resume in another folder with --run-dir, "
             f"or from the newest with  --resume {run}"
         )
 
@@ -257,7 +257,7 @@ class TestSettings:
 
     def test_a_module_must_be_asked_for_by_someone_else(self, tmp_path: Path) -> None:
         checkpoint(tmp_path / "checkpoints" / "00000001", settings(env="strange:Env-v0"))
-        with pytest.raises(ResumeError, match=r"imports 'strange'; .* say --env strange:Env-v0 or --trust$"):
+        with pytest.raises(ResumeError, match=r"imports 'strange'; .* add --env strange:Env-v0 or --trust$"):
             self.now(tmp_path)
         with pytest.raises(ResumeError, match="imports 'strange'"):
             self.now(tmp_path, total_timesteps=1000)

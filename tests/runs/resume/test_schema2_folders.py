@@ -96,7 +96,7 @@ class TestRun:
         if (memory := more.get("memory")) is None:
             assert actions.equal(policy.network.act(observations, masks=masks))
         else:
-            assert actions[0].equal(policy.network.act(observations, masks=masks, memory=memory))
+            assert actions[0].equal(policy.network.act(observations, masks=masks, recurrent_state=memory))
             assert actions[1].equal(memory)
 
     def test_goes_on_from_the_state_that_is_stored(self, name: str, old: Path, tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ class TestFaults:
         assert esper(*faulty_flags(run, what, after), "--checkpoint-every", "1") == 1
         err = capsys.readouterr().err
         assert "3 updates in a row were undone" in err
-        assert "look at the environment's observations and rewards, --lr, --max-grad-norm" in err
+        assert "check the environment's observations and rewards, --lr, --max-grad-norm" in err
         events = [event for event in read_events(run) if event["event"] != "checkpoint_saved"]
         # 16 steps a rollout: two updates are good, the third sees step 35.
         names = [event["event"] for event in events]
@@ -261,7 +261,7 @@ class TestFaults:
         assert "environment 0 raised in a step: ZeroDivisionError: off the track (" in err
         assert "test_stops.py, line " in err
         assert " (update 2, step 4 of 16, env step 72)\n" in err
-        assert f"the last checkpoint is {run}/checkpoints/00000002; go on from it with  " in err
+        assert f"the last checkpoint is {run}/checkpoints/00000002; resume from it with  " in err
         # Without --env it would be refused.
         assert f"esper ppo --resume {run} --env {env}\n" in err
         finished = list(read_events(run))[-1]
@@ -286,7 +286,7 @@ class TestFaults:
         message, left = capsys.readouterr().err.splitlines()
         # In processes of their own, any copy may be the first.
         assert re.match(rf"esper ppo: error: environment [01] raised {says}: {re.escape(RAISED[what][1])}", message)
-        assert left.startswith(f"the last checkpoint is {run}/checkpoints/00000002; go on from it with")
+        assert left.startswith(f"the last checkpoint is {run}/checkpoints/00000002; resume from it with")
         finished = list(read_events(run))[-1]
         assert (finished["event"], finished["status"]) == ("run_finished", "failed")
         assert f"esper ppo: error: {finished['cause']}" == message
@@ -351,7 +351,7 @@ class TestFullDisk:
         result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=DEADLINE)
         assert Path(f"{saved}.status").read_text() == "1\n", result.stderr
         assert "No space left on device" in result.stderr
-        assert f"go on from it with  esper ppo --resume {run}" in result.stderr
+        assert f"resume from it with  esper ppo --resume {run}" in result.stderr
         assert "Traceback" not in result.stderr
         newest = load_checkpoint(checkpoints_in(saved / "checkpoints")[0])
         more = str(32 * (newest["training"]["agent"]["train_steps"] + 5))

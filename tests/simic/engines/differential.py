@@ -141,8 +141,8 @@ def _random_rollout(agent: PPOAgent, rng: np.random.Generator) -> Rollout:
             rollout.begins[step + 1, env] = ended or rollout.ignored[step, env]
     if rollout.ignored.all(axis=0).any() or num_steps == 1:
         rollout.ignored[:] = False
-    if rollout.memory is not None:
-        rollout.memory.normal_(generator=generator)
+    if rollout.recurrent_state is not None:
+        rollout.recurrent_state.normal_(generator=generator)
     masks = None
     if rollout.masks is not None:
         rollout.masks.bernoulli_(0.5, generator=generator)
@@ -151,17 +151,19 @@ def _random_rollout(agent: PPOAgent, rng: np.random.Generator) -> Rollout:
         rollout.masks[..., np.cumsum([0, *nvec[:-1]])] = True
         masks = rollout.masks.flatten(0, 1)
     noise = agent.network.noise((num_steps * num_envs,), generator)
-    memory = None if rollout.memory is None else torch.zeros(num_steps * num_envs, rollout.memory.shape[1])
+    memory = (
+        None if rollout.recurrent_state is None else torch.zeros(num_steps * num_envs, rollout.recurrent_state.shape[1])
+    )
     actions = agent.network.act(rollout.obs[:-1].flatten(0, 1), noise, masks, memory)
     rollout.actions.copy_(actions.view_as(rollout.actions))
     return rollout
 
 
 def learned_from(rollout: Rollout) -> dict[str, np.ndarray]:
-    """For each field which rows [T, N] (observations [T + 1, N], memory [N]) say something that is learned."""
+    """For each field which rows [T, N] (observations [T + 1, N], recurrent_state [N]) say something that is learned."""
     num_steps, num_envs = rollout.rewards.shape
     learned = {name: np.zeros((num_steps, num_envs), dtype=bool) for name in ("final_obs", "rewards", "actions")}
-    learned |= {"obs": np.zeros((num_steps + 1, num_envs), dtype=bool), "memory": ~rollout.begins[0]}
+    learned |= {"obs": np.zeros((num_steps + 1, num_envs), dtype=bool), "recurrent_state": ~rollout.begins[0]}
     for step in range(num_steps):
         for env in range(num_envs):
             if rollout.ignored[step, env]:
@@ -180,7 +182,9 @@ def _random_faults(rollout: Rollout, rng: np.random.Generator) -> tuple[Fault, .
     if not rollout.actions.is_floating_point():
         del learned["actions"]
     # One that is not finite is reset by the collector.
-    learned["memory"] = learned["memory"] if rollout.memory is not None else np.zeros(0, dtype=bool)
+    learned["recurrent_state"] = (
+        learned["recurrent_state"] if rollout.recurrent_state is not None else np.zeros(0, dtype=bool)
+    )
     wanted, faults = rng.choice(["learned", "other", "any"]), {}
     for _ in range(rng.integers(1, 4)):
         name, uses = (
@@ -188,7 +192,7 @@ def _random_faults(rollout: Rollout, rng: np.random.Generator) -> tuple[Fault, .
             bool(rng.random() < 0.5) if wanted == "any" else wanted == "learned",
         )
         rows = np.argwhere(learned[name] == uses)
-        if not len(rows) or (name == "memory" and uses):
+        if not len(rows) or (name == "recurrent_state" and uses):
             continue
         row = rng.choice(rows).tolist()
         index = (*row, *(int(rng.integers(size)) for size in getattr(rollout, name).shape[len(row) :]))

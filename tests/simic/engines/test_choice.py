@@ -42,19 +42,19 @@ def test_the_kernels_wherever_they_can(mode: str) -> None:
 def test_what_the_kernels_cannot_do_is_compiled_by_torch_when_it_pays() -> None:
     assert chosen("auto", network=SHARED) == "torch"
     assert chosen("auto", network=SHARED, timesteps=1024) == "eager"
-    with pytest.raises(ConfigError, match=r"compile = native: is not to be had: shared_trunk; use auto, torch or off"):
+    with pytest.raises(ConfigError, match=r"compile = native: is not available: shared_trunk; use auto, torch or off"):
         chosen("native", network=SHARED)
 
 
 def test_the_kernels_know_one_choice_at_a_time() -> None:
     assert chosen("auto", timesteps=1024, probe=probes.RewardByEachChoice) == "eager"
-    with pytest.raises(ConfigError, match="is not to be had: actions of several choices"):
+    with pytest.raises(ConfigError, match="is not available: actions of several choices"):
         chosen("native", probe=probes.RewardByEachChoice)
 
 
 def test_the_kernels_know_no_masks() -> None:
     assert chosen("auto", timesteps=1024, probe=probes.Trapdoors) == "eager"
-    with pytest.raises(ConfigError, match="is not to be had: action masks; use auto, torch or off"):
+    with pytest.raises(ConfigError, match="is not available: action masks; use auto, torch or off"):
         chosen("native", probe=probes.Trapdoors)
 
 
@@ -94,7 +94,7 @@ class TestWhatTheKernelsDoNotDeclare:
     @staticmethod
     def steps_aside(what: str, network: NetworkConfig | None = None, probe: type[probes.Probe] = probes.Probe) -> None:
         assert chosen("auto", timesteps=1024, network=network, probe=probe) == "eager"
-        with pytest.raises(ConfigError, match=f"is not to be had: {what}; use auto, torch or off"):
+        with pytest.raises(ConfigError, match=f"is not available: {what}; use auto, torch or off"):
             chosen("native", network=network, probe=probe)
 
 

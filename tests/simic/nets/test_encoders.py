@@ -101,7 +101,7 @@ def test_actor_and_critic_share_nothing_unless_asked() -> None:
     ("observations", "settings", "message"),
     [
         (SMALL, {"encoder": "nature"}, "encoder = nature: needs images of at least 36 pixels, not 10x10; use small"),
-        (SMALL, {"encoder": "none"}, "encoder = none: is for vectors; images as they are need flatten"),
+        (SMALL, {"encoder": "none"}, "encoder = none: is for vectors; images without an encoder need flatten"),
         (Vectors(size=3), {"encoder": "impala"}, "encoder = impala: is for images"),
         (
             ATARI,

@@ -124,8 +124,8 @@ class TestRollout:
         assert rollout.ignored.any() == resets_in_a_step
         batch = agent.updater.prepare(rollout)
         expected = logits.log_softmax(-1).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1).T
-        if batch.picked is not None:
-            expected = expected.gather(1, batch.picked)
+        if batch.selected is not None:
+            expected = expected.gather(1, batch.selected)
         torch.testing.assert_close(batch.log_probs, expected)
         metrics = agent.update(rollout).metrics
         assert metrics["ratio_min"] == pytest.approx(1.0, abs=1e-5)
@@ -137,11 +137,11 @@ class TestRollout:
         collector, rollout = collected(env, agent)
         # Episodes of 4 steps in rollouts of 12: each begins with one.
         assert rollout.begins[:, 0].tolist() == ([True] + [False] * 3) * 3 + [True]
-        assert rollout.memory is not None
-        assert rollout.memory.abs().sum() > 0  # from the rollout before, for what had gone on
-        forgetful, other = rollout.memory, torch.randn_like(rollout.memory)
+        assert rollout.recurrent_state is not None
+        assert rollout.recurrent_state.abs().sum() > 0  # from the rollout before, for what had gone on
+        forgetful, other = rollout.recurrent_state, torch.randn_like(rollout.recurrent_state)
         before = agent.updater.prepare(rollout).values
-        rollout.memory = other
+        rollout.recurrent_state = other
         torch.testing.assert_close(agent.updater.prepare(rollout).values, before)
         # Where it goes on, it matters.
         rollout.begins[0] = False
@@ -152,7 +152,7 @@ class TestRollout:
         env = probes.Cue(resets_in_a_step=True)
         agent = agent_for(env.spec)
         _, rollout = collected(env, agent)
-        rows = agent.updater.prepare(rollout).picked
+        rows = agent.updater.prepare(rollout).selected
         assert rows is not None
         ignored = torch.from_numpy(rollout.ignored.T)
         assert not ignored.gather(1, rows).any()
@@ -168,11 +168,11 @@ class TestRollout:
         with torch.no_grad():
             _, _, next_values = evaluate_sequences(agent.network, rollout.normalized(agent.network.normalize), 4)
             env_index = 0
-            memory = rollout.memory[env_index][None].clone()  # type: ignore[index]
+            memory = rollout.recurrent_state[env_index][None].clone()  # type: ignore[index]
             for step in range(12):
                 if rollout.begins[step, env_index]:
                     memory.zero_()
-                agent.network.act(rollout.obs[step, env_index][None], memory=memory)
+                agent.network.act(rollout.obs[step, env_index][None], recurrent_state=memory)
                 cut = rollout.truncated[step, env_index]
                 after = rollout.final_obs[step, env_index] if cut else rollout.obs[step + 1, env_index]
                 alone = Sequences(memory, torch.zeros(1, 1, dtype=torch.bool))
@@ -200,7 +200,7 @@ class TestState:
             rollouts.append(rollout)
         for left, right in zip(rollouts[0].tensors(), rollouts[1].tensors(), strict=True):
             assert left.equal(right)
-        memory, again = (rollout.memory for rollout in rollouts)
+        memory, again = (rollout.recurrent_state for rollout in rollouts)
         assert memory is not None
         assert again is not None
         assert memory.equal(again)
@@ -212,8 +212,8 @@ class TestState:
         collector, rollout = collected(env, agent)
         collector.reset(seed=3)
         collector.collect(agent.network, rollout, agent.generators["actions"])
-        assert rollout.memory is not None
-        assert not rollout.memory.any()
+        assert rollout.recurrent_state is not None
+        assert not rollout.recurrent_state.any()
 
 
 class TestSettings:
@@ -228,7 +228,7 @@ class TestSettings:
         with pytest.raises(ConfigError, match=message):
             agent_for(probes.Cue().spec, **changes)
 
-    @pytest.mark.parametrize(("compile", "message"), [("torch", "LSTM"), ("native", "memory")])
+    @pytest.mark.parametrize(("compile", "message"), [("torch", "LSTM"), ("native", "an LSTM")])
     def test_what_cannot_compute_it_is_refused(self, compile: Any, message: str) -> None:
         network = NetworkConfig(lstm_size=4)
         config = PPOConfig(num_envs=8, network=network, runtime=RuntimeConfig(compile=compile))
@@ -237,6 +237,6 @@ class TestSettings:
 
     def test_a_shared_trunk_has_one_memory_and_its_own_rate(self) -> None:
         apart, shared = (agent_for(probes.Cue().spec, network={"shared_trunk": flag}) for flag in (False, True))
-        assert (apart.network.memory_size, shared.network.memory_size) == (2 * 2 * 6, 2 * 6)
+        assert (apart.network.state_size, shared.network.state_size) == (2 * 2 * 6, 2 * 6)
         assert shared.optimizer.group_names == ("policy", "value", "shared")
         assert any("weight_hh" in name for name in shared.network.shared_parameters())

@@ -1,1 +1,1 @@
-"""Environments as pure batched functions in torch: all copies in one tensor, on any device, under any compiler."""
+"""Environments as pure batched functions in torch: all in one tensor, on any device, under any compiler."""

@@ -1,8 +1,8 @@
-"""The physics of Gymnasium's classic control, for N copies at once.
+"""The physics of Gymnasium's classic control, for N environments at once.
 
 Each class is one environment: where an episode begins, what a step does, what is observed. Constants and formulas are
-those of Gymnasium 1.4 (`gymnasium.envs.classic_control`), which the tests hold them to, step by step. Actions are
-int64 [N] or float32 [N, A], already within their bounds; states are [N, S] of any floating dtype.
+those of Gymnasium 1.4 (`gymnasium.envs.classic_control`); the tests compare them step by step. Actions are int64 [N] or
+float32 [N, A], already within their bounds; states are [N, S] of any floating dtype.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from esper.envs.base import Actions, ContinuousActions, DiscreteActions
 
 
 class Outcome(NamedTuple):
-    """Of one step: the next states [N, S], rewards [N], and which episodes have come to an end [N]."""
+    """One step: the next states [N, S], rewards [N], and which episodes terminated [N]."""
 
     state: Tensor
     reward: Tensor
@@ -27,9 +27,9 @@ class Outcome(NamedTuple):
 
 
 class Dynamics(ABC):
-    """An environment without memory: everything is in the state that is passed.
+    """A stateless environment: the state is an argument.
 
-    `max_episode_steps` is where Gymnasium cuts an episode; continuous actions lie within plus and minus `action_bound`.
+    `max_episode_steps` is Gymnasium's time limit; continuous actions lie within plus and minus `action_bound`.
     """
 
     observation_size: ClassVar[int]
@@ -40,7 +40,7 @@ class Dynamics(ABC):
 
     @abstractmethod
     def begin(self, uniform: Tensor) -> Tensor:
-        """First states [N, S] from `uniform` [N, S] in [0, 1)."""
+        """Initial states [N, S] from `uniform` [N, S] in [0, 1)."""
 
     @abstractmethod
     def step(self, state: Tensor, action: Tensor) -> Outcome: ...
@@ -51,7 +51,7 @@ class Dynamics(ABC):
 
 
 class CartPole(Dynamics):
-    """x, its speed, the pole's angle, its speed (Barto, Sutton and Anderson 1983), by explicit Euler."""
+    """x, its velocity, the pole's angle, its velocity (Barto, Sutton and Anderson 1983), by explicit Euler."""
 
     observation_size, state_size, max_episode_steps = 4, 4, 500
     actions = DiscreteActions(n=2)
@@ -83,7 +83,7 @@ class CartPole(Dynamics):
 
 
 class Acrobot(Dynamics):
-    """Two angles and their speeds, the second measured from the first link (Sutton 1996), by Runge-Kutta of order 4."""
+    """Two angles and their velocities, the second from the first link (Sutton 1996), by Runge-Kutta of order 4."""
 
     observation_size, state_size, max_episode_steps = 6, 4, 500
     actions = DiscreteActions(n=3)
@@ -133,7 +133,7 @@ class Acrobot(Dynamics):
 
 
 class Pendulum(Dynamics):
-    """Angle from the top, and its speed; never terminates."""
+    """Angle from the top, and its velocity; never terminates."""
 
     observation_size, state_size, max_episode_steps = 3, 2, 200
     actions = ContinuousActions(size=1)
@@ -161,7 +161,7 @@ class Pendulum(Dynamics):
 
 
 class _Mountain(Dynamics):
-    """Position and speed of a car in a valley that is steeper than its engine is strong (Moore 1990)."""
+    """Position and velocity of a car whose engine is too weak for the hill (Moore 1990)."""
 
     observation_size, state_size = 2, 2
     action_bound = 1.0
@@ -176,7 +176,7 @@ class _Mountain(Dynamics):
         return state
 
     def drive(self, state: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
-        """The next states, and which cars have arrived."""
+        """The next states, and which cars reached the goal."""
         position, speed = state.unbind(-1)
         speed = (speed + push - self.gravity * (3 * position).cos()).clamp(-self.max_speed, self.max_speed)
         position = (position + speed).clamp(*self.bounds)
@@ -186,7 +186,7 @@ class _Mountain(Dynamics):
 
 
 class MountainCar(_Mountain):
-    """The engine pulls left, not at all, or right; every step costs 1."""
+    """The engine pushes left, not at all, or right; every step costs 1."""
 
     max_episode_steps = 200
     actions = DiscreteActions(n=3)
@@ -198,7 +198,7 @@ class MountainCar(_Mountain):
 
 
 class MountainCarContinuous(_Mountain):
-    """The engine pulls as strongly as asked; 100 for arriving, less the energy."""
+    """The action is the force of the engine; 100 for reaching the goal, less the energy."""
 
     max_episode_steps = 999
     actions = ContinuousActions(size=1)

@@ -1,7 +1,7 @@
 """The families of environments: one file each, found here by scanning this package.
 
-A file has a `FAMILY`, an `esper.envs.family.Family`. It is imported whether or not the packages that it is about are
-there, so it imports these only where it uses them.
+A file has a `FAMILY`, an `esper.envs.family.Family`. It is imported even if the packages of the family are missing, so
+it imports these only where it uses them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @functools.cache
 def families() -> tuple[Family, ...]:
-    """All families; of two whose ids begin alike, the one with the longer beginning comes first."""
+    """All families; longer prefixes come first."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     found: list[Family] = [importlib.import_module(f"{__name__}.{name}").FAMILY for name in names]
     return tuple(sorted(found, key=lambda family: -max(map(len, family.prefixes))))
 
 
 def family_of(config: EnvConfig) -> Family:
-    """The family that makes what `config` asks for."""
+    """The family that makes the environment of `config`."""
     return _find(config.env, config.vector)
 
 
@@ -37,7 +37,7 @@ def family_of_id(env: str) -> Family:
 
 
 def wrapped(env: gymnasium.Env[Any, Any]) -> Any:
-    """`env` in what its family puts around each environment."""
+    """`env` in the wrappers of its family."""
     spec = env.unwrapped.spec
     return family_of_id(spec.id).wrap(env) if spec else env
 

@@ -1,4 +1,4 @@
-"""Atari games by ALE's vector environment: made easier to learn from, and as they are to be scored."""
+"""Atari games by ALE's vector environment: preprocessed for training, and with original episodes for scores."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _PIXELS = 4
 
 
 def _arguments(config: EnvConfig) -> dict[str, Any]:
-    """What ALE's vector environment is made with.
+    """The arguments of ALE's vector environment.
 
-    Episodes restart in the same step: in the next one ALE would not tell a lost life, after which the game goes on,
-    from an end, after which the step does nothing. The final observation of a lost life is then an older one; as the
-    episode is terminated, nothing looks at it.
+    Episodes reset in the same step: with next-step resets ALE does not distinguish a lost life, after which the game
+    goes on, from its end, after which the step does nothing. The final observation of a lost life is then an older one;
+    as the episode is terminated, it is not used.
 
     Raises:
-        ConfigError: for arguments that are the run's to decide.
+        ConfigError: for arguments that the run's own settings decide.
     """
     if taken := sorted(_DECIDED_BY_THE_RUN & config.env_kwargs.keys()):
         raise ConfigError("env_kwargs", config.env_kwargs, f"{', '.join(taken)}: decided by the run's own settings")
     arguments = {"num_threads": usable_cores(), **config.env_kwargs, "autoreset_mode": AutoresetMode.SAME_STEP}
     if config.max_episode_steps is None:
         return arguments
-    # A step is an action, done for so many frames.
+    # A step repeats its action for this many frames.
     own = gymnasium.spec(config.env.rpartition(":")[2]).kwargs["frameskip"]
     if not isinstance(frameskip := config.env_kwargs.get("frameskip", own), int):
         raise ConfigError("env_kwargs", config.env_kwargs, "frameskip must be a whole number")
@@ -51,7 +51,7 @@ def _arguments(config: EnvConfig) -> dict[str, Any]:
 
 
 class Drawn(gymnasium.vector.VectorWrapper[Any, Any, Any]):
-    """Draws what the player was last shown, as ALE's vector environment draws nothing."""
+    """Renders the newest observation, as ALE's vector environment cannot render."""
 
     def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
         super().__init__(env)
@@ -68,32 +68,32 @@ class Drawn(gymnasium.vector.VectorWrapper[Any, Any, Any]):
         return outcome
 
     def render(self) -> tuple[Any, ...]:
-        """One image [height, width, 3] per copy: the newest frame."""
+        """The newest frame of each environment, an image [height, width, 3]."""
         assert self._obs is not None
         frames = self._obs[:, -1].repeat(_PIXELS, axis=1).repeat(_PIXELS, axis=2)
         return tuple(np.stack([frame] * 3, axis=-1) for frame in frames)
 
 
 class Atari(Family):
-    """ALE's games, always by its own vector environment, which preprocesses what they show."""
+    """ALE's games, always by its vector environment, which preprocesses the frames."""
 
     prefixes = ("ALE/",)
     module = "ale_py"
     extra = "atari"
 
     def make_for_training(self, config: EnvConfig, num_envs: int, seed: int | None) -> GymnasiumVectorEnv:
-        """Games that are easier to learn, unless the arguments of `config` say otherwise."""
+        """The usual simplifications for training, unless the arguments of `config` change them."""
         easier = dataclasses.replace(config, env_kwargs={**_EASIER, **config.env_kwargs})
         return self._make(easier, num_envs, seed)
 
     def make_for_scores(self, config: EnvConfig, num_envs: int, seed: int | None) -> GymnasiumVectorEnv:
-        """Whole games with their own rewards."""
+        """Whole games with the original rewards."""
         return self._make(_the_game(config), num_envs, seed)
 
     def _make(self, config: EnvConfig, num_envs: int, seed: int | None) -> GymnasiumVectorEnv:
         find_spec(config.env)
         if config.vector not in ("auto", "native"):
-            allowed = f"{config.env} is preprocessed only in its own vector version; use auto or native"
+            allowed = f"{config.env} is preprocessed only by its vector version; use auto or native"
             raise ConfigError("vector", config.vector, allowed)
         return adapted(GymnasiumVectorEnv, config, lambda: native_vector(config, num_envs, _arguments(config)), seed)
 

@@ -15,10 +15,10 @@ from esper.settings.options import ConfigError, nearest
 
 
 class Device(Family):
-    """Each is drawn and shown by the environment of Gymnasium that it computes."""
+    """Rendered by Gymnasium's environment of the same name."""
 
     prefixes = (PREFIX,)
-    # All, though it steps its environments by none of them but auto: it says so.
+    # All values, so that its own error refuses those other than auto.
     vectors = (*Family.vectors, "envpool")
 
     def make_for_training(self, config: EnvConfig, num_envs: int, seed: int | None) -> DeviceVectorEnv:
@@ -27,7 +27,7 @@ class Device(Family):
             allowed = ", ".join(PREFIX + known for known in DYNAMICS)
             raise ConfigError("env", config.env, f"must be one of {allowed}{nearest(name, DYNAMICS)}")
         if config.vector != "auto":
-            raise ConfigError("vector", config.vector, f"{config.env} steps all its copies in one tensor; use auto")
+            raise ConfigError("vector", config.vector, f"{config.env} steps all environments in one tensor; use auto")
         if config.env_kwargs:
             raise ConfigError("env_kwargs", config.env_kwargs, f"{config.env} takes none")
         return DeviceVectorEnv(name, num_envs, config.max_episode_steps, config.scale_actions)

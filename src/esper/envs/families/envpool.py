@@ -26,17 +26,17 @@ _DECIDED_BY_THE_RUN = {"num_envs", "batch_size", "max_num_players", "seed", "env
 
 
 class EnvPoolVectorEnv:
-    """A pool in EnvPool's synchronous mode, which returns the copies in their order.
+    """A pool in EnvPool's synchronous mode, which returns environments in order.
 
-    The step after an episode's last one only resets: it is step 0 of the next episode, and marked `ignored`. An
-    episode that ends by itself just where the time limit would end it counts as truncated, as EnvPool does not tell
-    the two apart. Nor does it tell where its copies stand, and an error within one of them ends the process.
+    The step after an episode's last one only resets: it is step 0 of the next episode, and marked `ignored`. An episode
+    that terminates exactly at the time limit counts as truncated, as EnvPool does not distinguish the two. EnvPool does
+    not report the state of environments, and an error in one of them ends the process.
     """
 
     action_masks = None
 
     def __init__(self, make: Callable[[int], Any], scale_actions: ScaleActions = "auto") -> None:
-        """`make` gives the pool for a seed."""
+        """`make` makes the pool for a seed."""
         self._make = make
         self._pool = make(0)
         self._space = self._pool.observation_space
@@ -52,7 +52,7 @@ class EnvPoolVectorEnv:
         self._successes = Successes()
 
     def reset(self, seed: int) -> ObsArray:
-        # A pool takes its seed when it is made, and no other one later.
+        # A pool takes its seed only when it is made.
         self._pool.close()
         self._pool = self._make(seed)
         obs, _ = self._pool.reset()
@@ -76,7 +76,7 @@ class EnvPoolVectorEnv:
         return None
 
     def load_state_dict(self, state: StateTree) -> None:
-        raise ValueError("EnvPool cannot go on from a state")
+        raise ValueError("EnvPool cannot restore a state")
 
     def close(self) -> None:
         self._pool.close()
@@ -89,7 +89,7 @@ def _to_learner(space: Space[Any], obs: Any) -> ObsArray:
 def _make(config: EnvConfig, num_envs: int) -> EnvPoolVectorEnv:
     envpool = _import_envpool()
     if config.env not in (known := envpool.list_all_envs()):
-        raise ConfigError("env", config.env, f"is no EnvPool environment{nearest(config.env, known)}")
+        raise ConfigError("env", config.env, f"is not an EnvPool environment{nearest(config.env, known)}")
     if taken := sorted(_DECIDED_BY_THE_RUN & config.env_kwargs.keys()):
         raise ConfigError("env_kwargs", config.env_kwargs, f"{', '.join(taken)}: decided by the run's own settings")
     # Too few threads, or more than the system has, would end the process.
@@ -100,7 +100,7 @@ def _make(config: EnvConfig, num_envs: int) -> EnvPoolVectorEnv:
     arguments = {**config.env_kwargs, **limit, "num_threads": min(threads, num_envs)}
 
     def make(seed: int) -> Any:
-        # Seeds of their own, as consecutive ones, which EnvPool would use, are also those of a neighbouring seed.
+        # Independent seeds: EnvPool's consecutive ones would overlap with those of a neighbouring seed.
         seeds = np.random.default_rng(seed).integers(2**31, size=num_envs)
         return _make_pool(envpool, config.env, num_envs=num_envs, batch_size=num_envs, seed=seeds, **arguments)
 
@@ -129,14 +129,14 @@ def _make_pool(envpool: Any, env: str, **arguments: Any) -> Any:
         # Gymnasium warns about bounds that EnvPool gives in float64 for a space of float32.
         warnings.simplefilter("ignore")
         pool = envpool.make_gymnasium(env, **arguments)
-        _ = pool.observation_space, pool.action_space  # made when they are first asked for
+        _ = pool.observation_space, pool.action_space  # made at the first access
     if pool.config["max_num_players"] != 1:
         raise ConfigError("env", env, "has several players; only one is supported")
     return pool
 
 
 class EnvPool(Family):
-    """EnvPool's ids, where the setting `vector` asks for it; drawn and shown by what Gymnasium has by that id."""
+    """EnvPool's ids, if the setting `vector` selects it; rendered by Gymnasium's environment with that id."""
 
     prefixes = ("",)
     vectors = ("envpool",)

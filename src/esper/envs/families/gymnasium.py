@@ -1,4 +1,4 @@
-"""What Gymnasium knows by itself, or by the module of `module:ID`."""
+"""Environments that Gymnasium registers itself, or the module of `module:ID` does."""
 
 from __future__ import annotations
 

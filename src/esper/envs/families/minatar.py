@@ -1,6 +1,6 @@
 """MinAtar's games (Young and Tian 2019, arXiv 1903.03176) as Gymnasium environments.
 
-The package has such environments too; those can neither tell where they stand nor be drawn without a window.
+The package's own environments can neither save their state nor be rendered without a window.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from esper.envs.family import Family
 from esper.envs.snapshot import attributes_of, set_attributes
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
-# A game has no end but the player's; this ends those of a player who never loses.
+# A game ends only when the player loses; this limit ends the others.
 MAX_EPISODE_STEPS = 10_000
 _PIXELS_PER_CELL = 16
 

@@ -1,4 +1,4 @@
-"""MiniGrid (Chevalier-Boisvert et al. 2023): its observations as the learner can use them."""
+"""MiniGrid (Chevalier-Boisvert et al. 2023), with observations that the learner can use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from esper.envs.family import Family
 
 
 class OneHotView(gymnasium.ObservationWrapper[NDArray[np.uint8], Any, Any]):
-    """The cells that the agent sees, each by its object, colour and state, one-hot: uint8 [rows, columns, 20].
+    """The cells that the agent sees, with object, colour and state one-hot: uint8 [rows, columns, 20].
 
-    The text of the mission is left out, and the direction, which the view turns with.
+    Without the text of the mission, and without the direction, as the view turns with the agent.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -42,7 +42,7 @@ class MiniGrid(Family):
     extra = "minigrid"
 
     def wrap(self, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-        """`env` in `OneHotView`, unless others have changed what is observed."""
+        """`env` in `OneHotView`, unless another wrapper has changed the observations."""
         return OneHotView(env) if env.observation_space == env.unwrapped.observation_space else env
 
 

@@ -1,4 +1,4 @@
-"""POPGym's environments (Morad et al. 2023), in which what was seen must be remembered."""
+"""POPGym's environments (Morad et al. 2023), which are partially observable and need a recurrent policy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from esper.envs.family import Family
 
 
 class Popgym(Family):
-    """POPGym's environments as they are."""
+    """POPGym's environments, unchanged."""
 
     prefixes = ("popgym-",)
     module = "popgym"

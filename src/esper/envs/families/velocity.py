@@ -1,4 +1,4 @@
-"""Classic control and LunarLander without velocities: what moves must be remembered to be known.
+"""Classic control and LunarLander without velocities: partially observable, for recurrent policies.
 
 Their ids are those of the original with NoVel before the version, as in Stable-Baselines3's zoo: CartPoleNoVel-v1.
 """
@@ -15,7 +15,7 @@ from esper.envs.base import FloatArray
 from esper.envs.family import Family
 from esper.envs.snapshot import StateInAttributes
 
-# Which numbers of an observation are velocities.
+# The indices of velocities in an observation.
 _VELOCITIES = {
     "CartPole-v1": (1, 3),
     "MountainCar-v0": (1,),
@@ -27,7 +27,7 @@ _VELOCITIES = {
 
 
 class HideVelocities(StateInAttributes, gymnasium.ObservationWrapper[FloatArray, Any, FloatArray]):
-    """Observations without the numbers at `hidden`."""
+    """Observations without the indices `hidden`."""
 
     def __init__(self, env: gymnasium.Env[FloatArray, Any], hidden: tuple[int, ...]) -> None:
         super().__init__(env)
@@ -41,7 +41,7 @@ class HideVelocities(StateInAttributes, gymnasium.ObservationWrapper[FloatArray,
 
 
 def make_without_velocities(original: str, **kwargs: Any) -> HideVelocities:
-    """The environment `original` behind `HideVelocities`."""
+    """The environment `original` in `HideVelocities`."""
     return HideVelocities(gymnasium.make(original, disable_env_checker=True, **kwargs), _VELOCITIES[original])
 
 
@@ -56,7 +56,7 @@ class NoVelocity(Family):
     prefixes = tuple(map(_without_velocities, _VELOCITIES))
 
 
-# At once: they need no package, and are to be found where an id that is near is asked for.
+# Registered at import: they need no package, and similar ids are suggested in errors.
 for _original in _VELOCITIES:
     gymnasium.register(
         _without_velocities(_original),

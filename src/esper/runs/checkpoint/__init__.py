@@ -1,1 +1,1 @@
-"""State on disk: safetensors and JSON, never pickle; atomic, checksummed, kept in number. Knows nothing of PPO."""
+"""State on disk: safetensors and JSON, never pickle; atomic, checksummed, the newest kept. Knows nothing of PPO."""

@@ -1,4 +1,4 @@
-"""The settings of checkpoints, free of torch so that the command line answers at once."""
+"""The settings of checkpoints. Does not import torch, so the command line starts quickly."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from esper.settings.options import Bounds, ConfigError, check_options, option
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When checkpoints are written and how many stay. One is always written when a run begins and when it stops."""
+    """When checkpoints are written and how many are kept. One is always written when a run begins and when it stops."""
 
     group: ClassVar[str] = "checkpoints"
 
     checkpoint_every: int | str = option("5m", "updates, or minutes as 5m, between checkpoints", may_change="always")
-    keep_checkpoints: int = option(3, "newest checkpoints that stay", bounds=Bounds(minimum=1), may_change="always")
+    keep_checkpoints: int = option(3, "newest checkpoints that are kept", bounds=Bounds(minimum=1), may_change="always")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -27,7 +27,7 @@ class CheckpointConfig:
 
     @property
     def interval(self) -> tuple[int, float]:
-        """Updates and seconds between checkpoints; the one that does not count is 0."""
+        """Updates and seconds between checkpoints; the unused one is 0."""
         if isinstance(self.checkpoint_every, int):
             return max(self.checkpoint_every, 0), 0.0
         minutes = re.fullmatch(r"(\d{1,9}(\.\d{1,9})?)m", self.checkpoint_every)

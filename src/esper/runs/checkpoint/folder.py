@@ -1,7 +1,7 @@
 """A checkpoint: a folder with `state.safetensors`, `state.json`, and their checksums in `manifest.json`.
 
-It comes into being by one rename, so a folder with its final name is whole, unless the disk failed or someone changed
-it; the checksums tell. Neither it nor the folder it is in may be a link.
+It is created by one rename, so a folder with its final name is complete, unless the disk failed or someone changed it;
+the checksums detect that. Neither it nor its parent may be a link.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from esper.storage.store import (
 )
 from esper.storage.tree import TreeError, merge, split
 
-# Of the state: counted up whenever something in it goes, or comes to mean something else. In 1 the clock of schedules
-# did not count updates that were undone.
+# Version of the state: raised when something in it is removed, or changes its meaning. In 1 the clock of schedules did
+# not count undone updates.
 SCHEMA = 2
 MANIFEST, JSON, TENSORS = "manifest.json", "state.json", "state.safetensors"
 _LIMITS = {JSON: MAX_JSON_BYTES, TENSORS: MAX_TENSOR_BYTES}
 _MAX_MANIFEST_BYTES = 4096
-# The number of updates before it, and how often that number was there already.
+# The number of updates before it, and how many checkpoints had that number already.
 _NAME = re.compile(r"(\d{8,18})(?:\.(\d{1,9}))?")
 _OLD_TEMPORARY = re.compile(rf"\.{_NAME.pattern}\.tmp")
 
 
 class Stored(NamedTuple):
-    """A checkpoint as it was written: the tree, and the schema that says what is in it."""
+    """A checkpoint as it was written: the tree, and its schema version."""
 
     tree: dict[str, Any]
     schema: int
@@ -48,7 +48,7 @@ def save_checkpoint(path: Path, tree: Mapping[str, Any], *, schema: int = SCHEMA
     """Write `tree` as the new folder `path`, all or nothing.
 
     Raises:
-        StoreError: when it cannot be written, naming the reason.
+        StoreError: when it cannot be written, with the reason.
     """
     temporary, run = path.with_name(files.temporary_name(path.name)), path.parent.parent
     try:
@@ -82,11 +82,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def read_checkpoint(path: Path, *, root: Path | None = None) -> Stored:
     """What is in folder `path`; tensors on the CPU. `root` is the folder of the run, by default two above.
 
-    Memory is bounded by `MAX_JSON_BYTES` and `MAX_TENSOR_BYTES`, and by the sizes of the files.
+    Memory use is bounded by `MAX_JSON_BYTES` and `MAX_TENSOR_BYTES`, and by the sizes of the files.
 
     Raises:
-        CorruptError: when a file is missing, or not as it was written; when the checkpoint is a file itself.
-        StoreError: when it is whole, but nothing that this version reads. Both name the file and what is wrong with it.
+        CorruptError: when a file is missing, or not as it was written; when the checkpoint itself is a file.
+        StoreError: when it is complete, but not readable by this version. Both name the file and what is wrong with it.
     """
     run = root or path.parent.parent
     try:
@@ -100,7 +100,7 @@ def read_checkpoint(path: Path, *, root: Path | None = None) -> Stored:
     for name, fingerprint in prints.items():
         contents[name] = read_bytes(path / name, _LIMITS[name], root=run)
         if _fingerprint(contents[name]) != fingerprint:
-            raise CorruptError(f"{path / name}: does not have the size and checksum it was written with")
+            raise CorruptError(f"{path / name}: does not have its original size and checksum")
     rest = parse_json(contents.pop(JSON), path / JSON)
     try:
         return Stored(merge(parse_tensors(contents.pop(TENSORS), path / TENSORS), rest), schema)
@@ -109,10 +109,10 @@ def read_checkpoint(path: Path, *, root: Path | None = None) -> Stored:
 
 
 def checkpoints_in(parent: Path) -> list[Path]:
-    """The checkpoints below folder `parent`, the newest first, whole or not.
+    """The checkpoints in folder `parent`, the newest first, complete or not.
 
     Raises:
-        StoreError: when it is something else than a folder.
+        StoreError: when it is not a folder.
     """
     try:
         names = files.names_in(parent, root=parent.parent)
@@ -125,30 +125,30 @@ def checkpoints_in(parent: Path) -> list[Path]:
 
 
 def new_checkpoint_path(parent: Path, number: int) -> Path:
-    """A name for the checkpoint after `number` updates: newer than, and never one of, those that are there."""
+    """A new name for the checkpoint after `number` updates, newer than all existing ones with that number."""
     taken = [_order(_NAME.fullmatch(path.name)) for path in checkpoints_in(parent)]
     same = [repeat for updates, repeat in taken if updates == number]
     return parent / (f"{number:08}.{max(same) + 1}" if same else f"{number:08}")
 
 
 def set_aside(path: Path) -> Path:
-    """Rename the broken checkpoint `path`, so that it does not stand before whole ones any more."""
+    """Rename the broken checkpoint `path`, so that it is no longer the newest."""
     name, run = f"{path.name}.broken", path.parent.parent
     files.remove(path.with_name(name), root=run)
     return files.rename(path, name, root=run)
 
 
 def prune(parent: Path, keep: int, newest: Path) -> None:
-    """Remove all but the `keep` newest checkpoints below `parent`; `newest` stays in any case."""
+    """Remove all but the `keep` newest checkpoints in `parent`; `newest` is always kept."""
     for path in checkpoints_in(parent)[keep:]:
         if path != newest:
-            # Renamed first: half of a removed checkpoint must not look like one.
+            # Renamed first: a half removed checkpoint must not look like one.
             run = parent.parent
             files.remove(files.rename(path, files.temporary_name(path.name), root=run), root=run)
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Remove what a killed writer left below `parent`."""
+    """Remove what a killed writer left in `parent`."""
     for name in files.names_in(parent, root=parent.parent):
         if files.is_temporary(name) or _OLD_TEMPORARY.fullmatch(name):
             files.remove(parent / name, root=parent.parent)
@@ -157,7 +157,7 @@ def remove_leftovers(parent: Path) -> None:
 def _read_manifest(path: Path, run: Path) -> tuple[int, dict[str, Any]]:
     """The schema of a checkpoint, and the fingerprints of its files.
 
-    It has no checksum of its own: what is no manifest was damaged, unless it says that a newer version wrote it.
+    It has no checksum itself: a file that is not a manifest is damaged, unless it is from a newer version.
     """
     data = read_bytes(path, _MAX_MANIFEST_BYTES, root=run)
     try:
@@ -166,7 +166,7 @@ def _read_manifest(path: Path, run: Path) -> tuple[int, dict[str, Any]]:
         raise CorruptError(str(error)) from None
     schema = manifest.get("schema")
     if type(schema) is not int or schema < 1:
-        raise CorruptError(f"{path}: schema {schema!r:.60} is no version")
+        raise CorruptError(f"{path}: schema {schema!r:.60} is not a version")
     if schema > SCHEMA:
         raise StoreError(f"{path}: schema {schema!r:.60} is newer than the {SCHEMA} that this version reads; upgrade")
     prints = manifest.get("files")

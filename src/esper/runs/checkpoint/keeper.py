@@ -1,4 +1,4 @@
-"""When a run writes its checkpoints, in the background, and which ones stay."""
+"""When a run writes its checkpoints, in the background, and which ones are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Saved:
 
 
 class CheckpointKeeper:
-    """Writes checkpoints into `folder`, one at a time, on a thread of its own."""
+    """Writes checkpoints into `folder`, one at a time, on a separate thread."""
 
     def __init__(self, folder: Path, config: CheckpointConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._config, self._clock = folder, config, clock
@@ -32,12 +32,12 @@ class CheckpointKeeper:
         self._writing: _Writing | None = None
 
     def due(self, number: int) -> bool:
-        """Whether a checkpoint should be written after `number` updates."""
+        """Whether a checkpoint is due after `number` updates."""
         updates, seconds = self._config.interval
         return number % updates == 0 if updates else self._clock() - self._last >= seconds
 
     def save(self, number: int, tree: Mapping[str, Any], *, before: Callable[[], None] = lambda: None) -> Saved | None:
-        """Begin to write `tree`, which must not change any more, as the checkpoint after `number` updates.
+        """Begin to write `tree`, which must no longer change, as the checkpoint after `number` updates.
 
         `before` is called on the writing thread, before anything is written. Returns the previous checkpoint, if that
         was still being written, and waits for it.
@@ -51,7 +51,7 @@ class CheckpointKeeper:
         return previous
 
     def finished(self) -> Saved | None:
-        """The checkpoint that was completed since this was last asked.
+        """The checkpoint that was completed since the last call.
 
         Raises:
             StoreError: when it could not be written.
@@ -70,7 +70,7 @@ class CheckpointKeeper:
 
 
 class _Writing(threading.Thread):
-    """Not waited for when the program ends at once: what it leaves then is not a checkpoint by name."""
+    """A daemon: a program that ends at once does not wait for it, and leaves no folder with a checkpoint's name."""
 
     def __init__(
         self, folder: Path, number: int, tree: Mapping[str, Any], keep: int, before: Callable[[], None]

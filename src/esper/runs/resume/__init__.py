@@ -1,5 +1,5 @@
-"""Going on with a run, in this order.
+"""Resuming a run, in this order.
 
-`point` finds what to go on from, `settings` merges its settings with those that change, which `rules` allow or not, and
-`load` brings a new training to where the checkpoint was, which `upgrade` rewrites if it is older.
+`point` finds the state to resume from, `settings` merges its settings with the changes that `rules` allows, and `load`
+restores the checkpoint into a new training, after `upgrade` has converted an older one.
 """

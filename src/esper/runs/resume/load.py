@@ -1,4 +1,4 @@
-"""Putting a new training where a checkpoint was, if all that must be true of it is."""
+"""Restores a checkpoint into a new training, after checking it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _log = logging.getLogger(__name__)
 
 
 def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
-    """Put `training`, made afresh from `config`, where `resume` says; returns the next rates as they were stored.
+    """Restore the state of `resume` into `training`, newly made from `config`; returns the stored next rates.
 
     Raises:
         StoreError: naming what is wrong with the stored state.
-        ResumeError: when the schedules would not be what they were, or nothing is left to do.
+        ResumeError: when the schedules would change, or nothing is left to do.
     """
     state = resume.point.state
     assert state is not None
@@ -38,8 +38,8 @@ def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
         stored = state["training"]
         if stored["generators"] is None and resume.keeps_episodes:
             _log.warning(
-                "%s is of a version that stored no global generators: an environment that draws from random, "
-                "numpy.random or torch goes on with other numbers",
+                "%s is from a version that stored no global generators: an environment that draws from random, "
+                "numpy.random or torch continues with other numbers",
                 resume.point.source,
             )
         episodes = {
@@ -49,7 +49,7 @@ def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
         }
         training.load_state_dict({**stored, **episodes}, env_seed=env_seed(config, stored["agent"]["train_steps"]))
         schedules = _stored_schedules(state, resume, training)
-    # A state of the right structure can still hold what a generator or an environment does not take.
+    # A state of the right structure can still have values that a generator or an environment refuses.
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise StoreError(f"{resume.point.source}: {error or type(error).__name__}") from None
     if resume.mode == "continue" and state["lr_schedule_switch"] != schedule_switch(training.agent):
@@ -71,7 +71,7 @@ def _check_structure(state: Mapping[str, Any], training: Training) -> None:
 
 
 def _stored_schedules(state: Mapping[str, Any], resume: Resume, training: Training) -> RateSchedules:
-    """The schedules that the stored settings give, which must be those that were stored: a rate must not jump."""
+    """The schedules of the stored settings, which must equal the stored ones: a rate must not jump."""
     stored = state["schedule"]
     horizon = {name: stored[name] for name in ("start", "updates")}
     if not all(type(value) is int and 0 <= value < 2**63 for value in horizon.values()):
@@ -84,7 +84,7 @@ def _stored_schedules(state: Mapping[str, Any], resume: Resume, training: Traini
     # Older versions had no schedules of some scalars, which were constant.
     stored = {**stored, **{part: {**now[part], **stored[part]} for part in ("resolved", "next")}}
     found = differences(stored, now)
-    # A phase is only what a part of the schedule is called.
+    # A phase is only the name of a part of the schedule.
     wrong = [difference for difference in found if not difference.startswith("next_phase/")]
     if wrong:
         raise TreeError("its schedules are not those of its settings; a rate would jump: " + "; ".join(wrong[:5]))
@@ -98,12 +98,12 @@ def _stored_factors(state: Mapping[str, Any], config: RunConfig) -> dict[str, fl
 
 
 def _switch_was_changed(config: RunConfig, training: Training, resume: Resume, stored: RateSchedules) -> str:
-    """Why a run cannot go on under the other value of the switch, which rates would jump, and the command that does."""
+    """Why a run cannot resume under the other value of the switch, which rates would jump, and the command that can."""
     agent = training.agent
     switch, before = schedule_switch(agent), "off" if agent.lr_schedules_on else "on"
     command = resume_command(_shortest(resume.point), config)
     as_it_was = (
-        f"{SWITCH}={switch}: the run was started with {before}; to go on as it was:\n  {SWITCH}={before} {command}"
+        f"{SWITCH}={switch}: the run was started with {before}; to resume it unchanged:\n  {SWITCH}={before} {command}"
     )
     if agent.train_steps >= config.ppo.total_updates:
         return as_it_was
@@ -113,14 +113,14 @@ def _switch_was_changed(config: RunConfig, training: Training, resume: Resume, s
     jumps = "".join(f"\n  lr/{group} {rate:.4g}, now {new[group]:.4g}" for group, rate in old.items())
     return (
         f"{as_it_was}\n"
-        f"to go on with {switch}, beside the flags that were given:\n"
+        f"to resume with {switch}, beside the flags that were given:\n"
         f"  {SWITCH}={switch} {command} --resume-schedule extend\n"
         f"which changes the rates of the next update, {agent.train_steps}:{jumps}"
     )
 
 
 def _shortest(point: ResumePoint) -> Path:
-    """The run's folder where that leads to `point`, else the checkpoint."""
+    """The run's folder if a resume from it finds `point`, else the checkpoint."""
     try:
         check_newest(point)
     except ResumeError:
@@ -129,10 +129,10 @@ def _shortest(point: ResumePoint) -> Path:
 
 
 def _horizon(config: RunConfig, training: Training, mode: Mode, stored: Horizon) -> Horizon:
-    """The span of the schedules from here on.
+    """The horizon of the schedules from here on.
 
     Raises:
-        ResumeError: when the run has done as much, or more.
+        ResumeError: when the run has done as many steps, or more.
     """
     done, total = training.agent.train_steps, config.ppo.total_updates
     if done > total or (done == total and mode != "continue"):

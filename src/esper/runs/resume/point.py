@@ -1,4 +1,4 @@
-"""Where a run goes on from: the checkpoint, or its beginning."""
+"""Where a run resumes: from a checkpoint, or from its beginning."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from esper.storage.store import CorruptError, StoreError
 
 @dataclass(frozen=True, kw_only=True)
 class ResumePoint:
-    """A state to go on from.
+    """A state to resume from.
 
-    `run_dir` is the run's folder, None when the checkpoint lies outside of any. `checkpoint` and `state` are None for
-    a run that was stopped before its first checkpoint: it begins anew. `schema` says what the state holds. `broken` are
-    newer checkpoints that are corrupt, with what is wrong with them.
+    `run_dir` is the run's folder, None for a checkpoint outside of one. `checkpoint` and `state` are None for a run
+    that was stopped before its first checkpoint: it restarts. `schema` is the version of the state. `broken` are newer
+    checkpoints that are corrupt, with the reasons.
     """
 
     run_dir: Path | None
@@ -36,20 +36,20 @@ class ResumePoint:
 
     @property
     def source(self) -> Path:
-        """The file or folder that everything is from."""
+        """The file or folder that the state is from."""
         source = self.checkpoint or self.run_dir
         assert source is not None
         return source
 
     def is_in_folder_of(self, config: RunConfig) -> bool:
-        """Whether a run of `config` goes on in place, and not in another folder."""
+        """Whether a run of `config` resumes in its own folder."""
         run_dir = self.run_dir
         return run_dir is not None and (config.run_dir is None or Path(config.run_dir).resolve() == run_dir.resolve())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resume:
-    """How to go on: from where, under which schedules, and whether with fresh episodes even if old ones are there."""
+    """How to resume: from where, under which schedules, and whether with fresh episodes in any case."""
 
     point: ResumePoint
     mode: Mode = "continue"
@@ -57,21 +57,21 @@ class Resume:
 
     @property
     def keeps_episodes(self) -> bool:
-        """Whether the environments go on in the middle of their episodes."""
+        """Whether the environments continue their episodes."""
         state = self.point.state
         return state is not None and state["training"]["environment"] is not None and not self.fresh_episodes
 
 
 class ResumeError(Exception):
-    """A run that cannot go on as asked, and why."""
+    """A run cannot be resumed as requested; the message says why."""
 
 
 def find_resume_point(path: Path) -> ResumePoint:
-    """What to go on from in `path`: the newest checkpoint of a run that is not corrupt, or the checkpoint itself.
+    """The state to resume from in `path`: a run's newest checkpoint that is not corrupt, or the checkpoint itself.
 
     Raises:
-        StoreError: when there is none, the one that was named is corrupt, or the newest cannot be read for another
-            reason: then it may hold what older ones do not.
+        StoreError: when there is none, the named one is corrupt, or the newest cannot be read for another reason, as an
+            older one could lose progress.
     """
     if is_checkpoint(path):
         return _point(path, path.parent.parent if path.parent.name == CHECKPOINTS else None, [])
@@ -83,12 +83,12 @@ def find_resume_point(path: Path) -> ResumePoint:
             broken.append((checkpoint, str(error)))
     if broken:
         reasons = "".join(f"\n  {reason}" for _, reason in broken)
-        raise StoreError(f"{path}: none of its checkpoints is whole:{reasons}")
+        raise StoreError(f"{path}: none of its checkpoints is complete:{reasons}")
     return _beginning(path)
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is meant as a checkpoint, and not as the folder of a run."""
+    """Whether `path` is a checkpoint, not the folder of a run."""
     return files.is_there(path / MANIFEST) or path.parent.name == CHECKPOINTS
 
 
@@ -120,7 +120,7 @@ def _point(checkpoint: Path, run_dir: Path | None, broken: Sequence[tuple[Path, 
 
 
 def check_newest(point: ResumePoint) -> None:
-    """Refuse to go on in a run's own folder from a checkpoint that is not its newest.
+    """Refuse to resume in a run's own folder from a checkpoint that is not its newest.
 
     Raises:
         ResumeError: naming the newer one.
@@ -131,6 +131,6 @@ def check_newest(point: ResumePoint) -> None:
     whole = [path for path in checkpoints_in(point.run_dir / CHECKPOINTS) if path not in broken]
     if whole and (point.checkpoint is None or whole[0].name != point.checkpoint.name):
         raise ResumeError(
-            f"{point.source}: {whole[0].name} is newer, and would be overwritten; go on in another folder with "
+            f"{point.source}: {whole[0].name} is newer, and would be overwritten; resume in another folder with "
             f"--run-dir, or from the newest with  --resume {point.run_dir}"
         )

@@ -1,4 +1,4 @@
-"""What may be different when a run goes on. Free of torch, so that the command line answers at once."""
+"""What may change when a run resumes. Does not import torch, so the command line starts quickly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODES: tuple[Mode, ...] = ("continue", "extend", "restart")
 
 
 def may_change(name: str, mode: Mode) -> bool:
-    """Whether setting `name` may differ; schedules may where they get a new horizon."""
+    """Whether setting `name` may differ; schedules may if they get a new horizon."""
     allowed = settings_of(RunConfig)[name].may_change
     return allowed == "always" or (allowed == "with a new horizon" and mode != "continue")
 

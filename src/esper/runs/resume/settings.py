@@ -1,4 +1,4 @@
-"""The settings that a run goes on with: its own, under those that change."""
+"""The settings of a resumed run: its own, with changes on top."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from esper.storage import files
 
 
 def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, *, trust: bool = False) -> Settings:
-    """The settings of `point` under `layers`, the strongest last.
+    """The settings of `point`, overridden by `layers`, the strongest last.
 
     Raises:
         SettingsError: for an unknown name or a value that cannot be used.
         ResumeError: listing every difference that `mode` does not allow; for an environment or an encoder that imports
-            a module, and that nobody but the checkpoint asked for, unless its files have the user's `trust`.
+            a module and is named only by the checkpoint, unless the user has `trust` in its files.
     """
     stored = flatten(point.config)
     reason = None if trust else files.unnamed_import(stored, ChainMap(*(dict(each.values) for each in layers[::-1])))

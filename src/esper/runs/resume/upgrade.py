@@ -1,4 +1,4 @@
-"""States of older checkpoints, as this version has them."""
+"""Converts states of older checkpoints to those of this version."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from esper.simic.config import SCHEDULES
 
 
 class UpgradeError(ValueError):
-    """A state of an older schema that this version would go on from differently: why."""
+    """A state of an older schema cannot be resumed exactly by this version; the message says why."""
 
 
 def upgraded_settings(settings: Any, schema: int) -> Any:
     """The settings of a checkpoint of `schema`.
 
-    In schema 1 a piecewise schedule stood beside a base rate that nothing read; since then it is the first point's.
+    In schema 1 a piecewise schedule had an unused base rate beside it; since then the base rate is the first point's.
     """
     if schema > 1 or not isinstance(settings, dict):
         return settings
@@ -25,12 +25,12 @@ def upgraded_settings(settings: Any, schema: int) -> Any:
 def upgraded_state(state: Mapping[str, Any], schema: int, fresh: Mapping[str, Any]) -> Mapping[str, Any]:
     """The state of a checkpoint of `schema`; `fresh` is that of the same run before its first update.
 
-    In schema 1 updates that were undone did not tick the clock of schedules, and before the first rollout there was no
-    recurrent state. In it, and at first in schema 2, there were no global generators, and no feedback.
+    In schema 1 undone updates did not advance the clock of schedules, and before the first rollout there was no
+    recurrent state. Schema 1 and early schema 2 had no global generators, and no feedback.
 
     Raises:
         UpgradeError: when updates were undone.
-        LookupError, TypeError: when it is not the state of a run at all.
+        LookupError, TypeError: when it is not the state of a run.
     """
     stored = state.get("training")
     if isinstance(stored, Mapping):
@@ -43,7 +43,7 @@ def upgraded_state(state: Mapping[str, Any], schema: int, fresh: Mapping[str, An
     if updates != rollouts:
         raise UpgradeError(
             f"{rollouts - updates} of its {rollouts} updates were undone (or over target_kl at once); the version that "
-            "wrote it did not count these in its schedules, this one does: a rate would jump; go on with that version"
+            "wrote it did not count these in its schedules, this one does: a rate would jump; resume with that version"
         )
     peaks = {name: points[0][1] for name, points in _piecewise(state["config"])}
     resolved = {
@@ -58,6 +58,6 @@ def upgraded_state(state: Mapping[str, Any], schema: int, fresh: Mapping[str, An
 
 
 def _piecewise(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The schedules that have points, with them."""
+    """The schedules that have points, and their points."""
     found = [(name, settings.get(f"{name}_points")) for name in SCHEDULES]
     return [(name, points) for name, points in found if points]

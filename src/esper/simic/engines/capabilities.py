@@ -16,7 +16,7 @@ from esper.simic.nets.recurrent import Lstm
 _CALLED: dict[type, str] = {
     MultiDiscreteActions: "actions of several choices (MultiDiscrete, MultiBinary)",
     Encoder: "encoders",
-    Lstm: "memory",
+    Lstm: "an LSTM",
 }
 
 

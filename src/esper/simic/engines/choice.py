@@ -56,7 +56,7 @@ def choose_engine(workload: Workload) -> EngineChoice:
             if asked == "auto":
                 _warn_once(f"{reason}: updates run several times slower")
         if asked == "native":
-            raise ConfigError("compile", asked, f"is not to be had: {reason}; use auto, torch or off")
+            raise ConfigError("compile", asked, f"is not available: {reason}; use auto, torch or off")
     compiled = _compiles(workload)
     name: EngineName = "torch" if compiled else "eager"
     return EngineChoice(name, _threads(name, workload), TorchEngine(workload, compiled=compiled))
@@ -64,7 +64,7 @@ def choose_engine(workload: Workload) -> EngineChoice:
 
 def _compiles(workload: Workload) -> bool:
     """Whether torch compiles, which it is asked to, or may where it pays and can."""
-    asked, recurrent = workload.config.runtime.compile, bool(workload.network.memory_size)
+    asked, recurrent = workload.config.runtime.compile, bool(workload.network.state_size)
     if asked == "torch" and recurrent:
         raise ConfigError("compile", asked, "would compile each step of an LSTM's sequences anew; use auto or off")
     if asked == "off" or recurrent:

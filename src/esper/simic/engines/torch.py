@@ -42,8 +42,8 @@ class TorchEngine:
         def loss_of(flats: tuple[Tensor, ...], minibatch: Minibatch) -> tuple[Tensor, Metrics]:
             inputs = (minibatch.obs, minibatch.actions, minibatch.masks, _sequences(minibatch))
             evaluation: Evaluation = functional_call(network, optimizer.views(flats), inputs)
-            if minibatch.picked is not None:
-                evaluation = Evaluation(*(of_all.gather(1, minibatch.picked) for of_all in evaluation))
+            if minibatch.selected is not None:
+                evaluation = Evaluation(*(of_all.gather(1, minibatch.selected) for of_all in evaluation))
             loss, metrics = ppo_loss(evaluation, minibatch, coefficients, config)
             if not debug:
                 return loss, (metrics, ())
@@ -119,6 +119,6 @@ class TorchEngine:
 
 
 def _sequences(minibatch: Minibatch) -> Sequences | None:
-    if minibatch.memory is None or minibatch.begins is None:
+    if minibatch.recurrent_state is None or minibatch.begins is None:
         return None
-    return Sequences(minibatch.memory, minibatch.begins)
+    return Sequences(minibatch.recurrent_state, minibatch.begins)

@@ -1,10 +1,10 @@
-"""Activations of hidden layers, by name. Free of torch, so that the command line knows them at once."""
+"""Activations of hidden layers, by name. Does not import torch, so the command line starts quickly."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Each as "module:class" of a `torch.nn.Module` that is made without arguments.
+# Each is "module:class" of a `torch.nn.Module` without constructor arguments.
 ACTIVATIONS: Mapping[str, str] = {
     "tanh": "torch.nn:Tanh",
     "relu": "torch.nn:ReLU",

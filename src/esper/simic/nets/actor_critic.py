@@ -32,8 +32,8 @@ class ActorCritic(nn.Module):
     """Policy and value function.
 
     `trunk` is empty unless shared. Methods take observations already normalized by `normalize`, so that a rollout is
-    normalized once and not in every minibatch; of a policy with memory they are sequences [B, T, ...]. It remembers
-    `memory_size` numbers of each environment.
+    normalized once and not in every minibatch; of a recurrent policy they are sequences [B, T, ...]. Its recurrent
+    state has `state_size` numbers for each environment.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.observations, self.actions = observations, actions
         self.action_size = actions.outputs
-        # Without an encoder, which would do it, images are scaled here: by their highest value until it is updated.
+        # Encoders scale images; without one they are scaled here, by their highest value until the first update.
         self._images_in_a_row = config.encoder == "flatten" and isinstance(observations, Images)
         self.normalizer: ObservationNormalizer | None = None
         if config.normalize_observations or self._images_in_a_row:
@@ -60,7 +60,7 @@ class ActorCritic(nn.Module):
         self.critic = nn.Sequential(*own[1], heads[1])
         continuous = isinstance(actions, ContinuousActions)
         self.log_std = nn.Parameter(torch.full((self.action_size,), config.log_std_init)) if continuous else None
-        self.memory_size = sum(layer.memory_size for layer in self.modules() if isinstance(layer, Lstm))
+        self.state_size = sum(layer.state_size for layer in self.modules() if isinstance(layer, Lstm))
         self._initialize(generator)
 
     def _initialize(self, generator: torch.Generator | None) -> None:
@@ -77,7 +77,7 @@ class ActorCritic(nn.Module):
             nn.init.orthogonal_(head.weight, gain, generator=generator)
 
     def normalize(self, obs: Tensor) -> Tensor:
-        """What the layers read of observations [..., *shape]."""
+        """Observations [..., *shape] as input of the layers."""
         if self.normalizer is not None:
             obs = self.normalizer(obs)
         return obs.flatten(-3) if self._images_in_a_row else obs
@@ -94,20 +94,24 @@ class ActorCritic(nn.Module):
         return self.critic(self.trunk(obs)).squeeze(-1)  # type: ignore[no-any-return]
 
     def act(
-        self, obs: Tensor, noise: Tensor | None = None, masks: Tensor | None = None, memory: Tensor | None = None
+        self,
+        obs: Tensor,
+        noise: Tensor | None = None,
+        masks: Tensor | None = None,
+        recurrent_state: Tensor | None = None,
     ) -> Tensor:
         """Actions for raw observations [N, ...]: sampled by `noise`, or the most likely ones without it.
 
-        `masks` [N, M], bool, are the allowed ones; without them all are. `memory` [N, S], where there is one, becomes
-        that after these observations.
+        `masks` [N, M], bool, are the allowed ones; without them all are. `recurrent_state` [N, S], if there is one, is
+        updated in place.
         """
         obs = self.normalize(obs)
-        if memory is None:
+        if recurrent_state is None:
             policy = self.policy(obs, masks)
         else:
             begins = torch.zeros((obs.shape[0], 1), dtype=torch.bool, device=obs.device)
-            outputs, _, memories = self.unroll(obs.unsqueeze(1), Sequences(memory, begins))
-            memory.copy_(memories.squeeze(1))
+            outputs, _, states = self.unroll(obs.unsqueeze(1), Sequences(recurrent_state, begins))
+            recurrent_state.copy_(states.squeeze(1))
             policy = self.distribution(outputs.squeeze(1), masks)
         return policy.mode() if noise is None else policy.sample(noise)
 
@@ -123,14 +127,14 @@ class ActorCritic(nn.Module):
         return Evaluation(policy.log_prob(actions), policy.entropy(), values.squeeze(-1))
 
     def unroll(self, obs: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs of actor [B, T, A] and critic [B, T, 1] for observations [B, T, ...], and the memory after each."""
+        """Outputs of actor [B, T, A] and critic [B, T, 1] for observations [B, T, ...], and the state after each."""
         unrolling = Unrolling(sequences)
         features = unrolling.through(self.trunk, obs)
         outputs, values = (unrolling.through(head, features) for head in (self.actor, self.critic))
-        return outputs, values, unrolling.memories
+        return outputs, values, unrolling.states
 
     def distribution(self, output: Tensor, masks: Tensor | None) -> Distribution:
-        """Of actions, from the output of the actor."""
+        """The distribution of actions from the output of the actor."""
         if self.log_std is not None:
             return DiagGaussian(output, self.log_std)
         if masks is not None:
@@ -153,7 +157,7 @@ class ActorCritic(nn.Module):
 
 
 def _ours(module: nn.Module) -> Iterator[nn.Module]:
-    """`module` and all below, but for what a user made and initialised."""
+    """`module` and all below, except what a user made and initialised."""
     yield module
     for child in module.children():
         if not (isinstance(module, Encoder) and module.custom):
@@ -161,8 +165,8 @@ def _ours(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _linear(before: int, after: int) -> nn.Module:
-    # Its own initialisation would draw from torch's global generator, and be overwritten. To empty it with
-    # nn.utils.skip_init takes the same way, but imports sympy for it, three quarters of a second.
+    # Its own initialisation would draw from torch's global generator, and be overwritten. nn.utils.skip_init does the
+    # same, but imports sympy, which takes three quarters of a second.
     layer = nn.Linear(before, after, device="meta")
     layer.weight = nn.Parameter(torch.empty(after, before))
     layer.bias = nn.Parameter(torch.empty(after))
@@ -178,7 +182,7 @@ def _activation(name: str) -> nn.Module:
 def _body(
     observations: Observations, config: NetworkConfig, generator: torch.Generator | None
 ) -> tuple[list[nn.Module], int]:
-    """What comes before a head, and how many features it gives."""
+    """The layers before a head, and the number of their features."""
     encoder = make_encoder(config.encoder, observations, generator)
     layers: list[nn.Module] = [] if encoder is None else [encoder]
     width = math.prod(observations.shape) if encoder is None else encoder.count_features()

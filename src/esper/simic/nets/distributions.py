@@ -53,12 +53,12 @@ class Categorical(NamedTuple):
         return -(log_probs.exp() * log_probs).sum(-1)
 
 
-# What stands for the logit of something that must not be chosen. An infinite one would make the entropy 0 * inf, NaN.
+# The logit of a masked action. An infinite one would make the entropy 0 * inf, NaN.
 _NEVER = torch.finfo(torch.float32).min
 
 
 def masked(logits: Tensor, allowed: Tensor) -> Tensor:
-    """`logits` of a policy that chooses only what is `allowed`, a bool for each; the others get no gradient."""
+    """`logits` of a policy that chooses only `allowed` actions, a bool for each; the others get no gradient."""
     return torch.where(allowed, logits, _NEVER)
 
 
@@ -84,7 +84,7 @@ class MultiCategorical(NamedTuple):
         return Categorical(self._rows(self.logits, _NEVER))
 
     def _rows(self, flat: Tensor, fill: float) -> Tensor:
-        """[..., K, max(nvec)], with `fill` after the numbers of a choice that has fewer."""
+        """[..., K, max(nvec)], padded with `fill`."""
         width = max(self.nvec)
         if min(self.nvec) == width:
             return flat.reshape(*flat.shape[:-1], -1, width)

@@ -1,4 +1,4 @@
-"""What turns observations into features before the hidden layers: convolutions for images, or a module of the user."""
+"""Encoders turn observations into features before the hidden layers: convolutions, or a user's module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from esper.envs.base import Images, Observations
 from esper.settings.options import ConfigError
 
-# Below this, the Nature network's last convolution would have nothing left to look at.
+# Smaller images leave no input for the Nature network's last convolution.
 _SMALLEST_NATURE = 36
 
 
@@ -20,7 +20,7 @@ class Encoder(nn.Module):
     """`layers` on observations [..., *shape] in one batch; [..., F].
 
     Images, uint8 unless they have been normalized, are divided by their highest value first. `custom` layers are a
-    user's, who has initialised them.
+    user's and already initialised.
     """
 
     def __init__(self, layers: nn.Module, observations: Observations, *, custom: bool = False) -> None:
@@ -39,12 +39,12 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def count_features(self) -> int:
-        """How many it gives of one observation."""
+        """The number of features of one observation."""
         return int(self(torch.zeros(1, *self._shape)).shape[-1])
 
 
 def make_encoder(name: str, observations: Observations, generator: torch.Generator | None) -> Encoder | None:
-    """The encoder called `name` for `observations`; None where they go into the hidden layers in a row.
+    """The encoder called `name` for `observations`; None if they are flattened for the hidden layers.
 
     Raises:
         ConfigError: for a name that is unknown or does not fit.
@@ -62,7 +62,7 @@ def make_encoder(name: str, observations: Observations, generator: torch.Generat
             raise ConfigError("encoder", name, f"fails on observations {list(observations.shape)}: {error}") from None
         return encoder
     if name == "none":
-        raise ConfigError("encoder", name, "is for vectors; images as they are need flatten")
+        raise ConfigError("encoder", name, "is for vectors; images without an encoder need flatten")
     if name not in _LAYERS:
         raise ConfigError("encoder", name, f"must be auto, none, flatten, {', '.join(_LAYERS)} or module:callable")
     if not images:
@@ -80,7 +80,7 @@ def _default(observations: Observations) -> str:
 
 
 def _load(name: str, observations: Observations, generator: torch.Generator | None) -> nn.Module:
-    """What `module:callable` makes for observations of a shape, seeded by `generator`."""
+    """The encoder that `module:callable` makes for observations of a shape, seeded by `generator`."""
     module, _, attribute = name.partition(":")
     try:
         factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
@@ -102,7 +102,7 @@ def _nature(channels: int) -> nn.Module:
 
 
 def _small(channels: int) -> nn.Module:
-    """One convolution for images of some ten pixels, as in MinAtar (Young and Tian 2019, arXiv 1903.03176)."""
+    """One convolution for images of about ten pixels, as in MinAtar (Young and Tian 2019, arXiv 1903.03176)."""
     return nn.Sequential(_convolution(channels, 16, 3, 1), nn.ReLU(), nn.Flatten())
 
 
@@ -135,7 +135,7 @@ _LAYERS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def _convolution(before: int, after: int, kernel: int, stride: int, padding: int = 0) -> nn.Module:
-    # As for linear layers: its own initialisation would draw from torch's global generator.
+    # As for linear layers: its own initialisation would use torch's global generator.
     layer = nn.Conv2d(before, after, kernel, stride, padding, device="meta")
     layer.weight = nn.Parameter(torch.empty(after, before, kernel, kernel))
     layer.bias = nn.Parameter(torch.empty(after))

@@ -1,4 +1,4 @@
-"""Running statistics, as module buffers so that no checkpoint can forget them. They change only by `update`."""
+"""Running statistics, as module buffers so that every checkpoint has them. Only `update` changes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from esper.simic.scan import decayed_sums
 
 _EPSILON = 1e-8
-# Numbers taken in at once: a rollout of images would need eight times its size in float64.
+# Numbers per chunk: a rollout of images would need eight times its size in float64.
 _LARGEST = 2**24
 
 
@@ -26,7 +26,7 @@ class RunningMoments(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def update(self, batch: Tensor) -> None:
-        """Take in `batch` [M, *shape]."""
+        """Add `batch` [M, *shape]."""
         for part in torch.split(batch, max(1, _LARGEST // self.mean.numel())):
             self._update(part.double())
 
@@ -46,12 +46,12 @@ class RunningMoments(nn.Module):
         return self.mean.clone(), self.var.clone(), self.count.clone()
 
     def restore(self, statistics: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Take back every update since `statistics` were read."""
+        """Undo every update since `statistics` were read."""
         for tensor, saved in zip((self.mean, self.var, self.count), statistics, strict=True):
             tensor.copy_(saved)
 
     def deviation(self) -> Tensor:
-        """float32 standard deviation, kept off 0."""
+        """float32 standard deviation, never 0."""
         return (self.var + _EPSILON).sqrt().float()
 
 
@@ -62,7 +62,7 @@ class ObservationNormalizer(RunningMoments):
 
     def __init__(self, shape: tuple[int, ...], first_scale: float = 1.0) -> None:
         super().__init__(shape)
-        # What the first rollout is divided by.
+        # The divisor for the first rollout.
         self.var.fill_(first_scale**2)
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -81,21 +81,21 @@ class RewardScaler(RunningMoments):
         self.register_buffer("discounted", torch.zeros(num_envs, dtype=torch.float64))
 
     def forget_episodes(self) -> None:
-        """Every environment begins a new episode."""
+        """Reset the discounted return of every environment."""
         self.discounted.zero_()
 
     def forward(self, rewards: Tensor, done: Tensor, live: Tensor | None = None) -> Tensor:
-        """Take in a rollout's `rewards` and `done` [T, N], then scale the rewards by the new deviation.
+        """Add a rollout's `rewards` and `done` [T, N], then scale the rewards by the new deviation.
 
-        `live` are the indices of the steps, in the flattened rollout, that count; without them all do. A reward that is
-        not finite is 0 in the discounted return, which would not become finite again within the episode.
+        `live` are the indices of the steps, in the flattened rollout, that count; None means all. A reward that is not
+        finite counts as 0 in the discounted return, which would otherwise stay so until the episode ends.
         """
         terms, decays = rewards.double(), self.gamma * (~done).double()
         terms = torch.where(terms.isfinite(), terms, 0.0)
         terms[0] += self.gamma * self.discounted
-        # From the past to the future, so in reverse; what decays into a step is the sum of the step before.
+        # From past to future, so reversed; each step adds the decayed sum of the step before.
         discounted = decayed_sums(terms.flip(0), decays.roll(1, 0).flip(0)).flip(0)
-        # Nor would one that float32 does not hold come back to what counts within the episode.
+        # A return beyond float32 would not recover within the episode, either.
         too_large = ~discounted[-1].float().isfinite()
         self.discounted.copy_(discounted[-1].masked_fill(done[-1] | too_large, 0.0))
         returns = discounted.flatten()

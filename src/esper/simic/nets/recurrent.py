@@ -1,6 +1,6 @@
-"""An LSTM over rollouts: it forgets where episodes begin, and its steps are differentiated by hand.
+"""An LSTM over rollouts: its state is reset where episodes begin, and its gradient is written by hand.
 
-Autograd would record a dozen operations for each step of a sequence, and walk through them once more.
+Autograd would record and replay a dozen operations for each step of a sequence.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from torch.autograd.function import once_differentiable
 
 
 class Sequences(NamedTuple):
-    """Where B sequences of T observations stand: `memory` [B, S] before the first one, and `begins` [B, T], bool.
+    """The context of B sequences of T observations: `recurrent_state` [B, S] before the first, and `begins` [B, T],
+    bool.
 
-    At an observation that begins an episode the memory is zero.
+    At an observation that begins an episode the state is zero.
     """
 
-    memory: Tensor
+    recurrent_state: Tensor
     begins: Tensor
 
 
@@ -33,8 +34,8 @@ class Lstm(nn.Module):
         self.bias = nn.Parameter(torch.empty(4 * size))
 
     @property
-    def memory_size(self) -> int:
-        """Numbers that an environment's memory has here: outputs and cells."""
+    def state_size(self) -> int:
+        """The size of the layer's state for one environment: outputs and cells."""
         return 2 * self.size
 
     def initialize(self, generator: torch.Generator | None) -> None:
@@ -43,49 +44,49 @@ class Lstm(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, inputs: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor]:
-        """Outputs [B, T, size] for `inputs` [B, T, D], and the memory [B, T, 2 * size] after each, without gradient."""
-        # Where it is empty what was there does not matter: times 0 would not be 0 if it were not finite.
-        memory = sequences.memory.detach().masked_fill(sequences.begins[:, :1], 0.0)
-        output, cells = memory.chunk(2, 1)
+        """Outputs [B, T, size] for `inputs` [B, T, D], and the state [B, T, 2 * size] after each, without gradient."""
+        # Masked, not multiplied by 0: the old state may not be finite.
+        recurrent_state = sequences.recurrent_state.detach().masked_fill(sequences.begins[:, :1], 0.0)
+        output, cells = recurrent_state.chunk(2, 1)
         gates = nn.functional.linear(inputs, self.weight_ih, self.bias).transpose(0, 1)
         keep = (~sequences.begins).to(gates.dtype).T.unsqueeze(-1)
         if torch.is_grad_enabled():
             outputs, after, *_ = _Recurrence.apply(gates, self.weight_hh, output, cells, keep)  # type: ignore[no-untyped-call]
         else:
             outputs, after, *_ = _recur(gates, self.weight_hh, output, cells, keep)
-        memories = torch.cat((outputs.detach(), after.detach()), -1)
-        return outputs.transpose(0, 1), memories.transpose(0, 1)
+        states = torch.cat((outputs.detach(), after.detach()), -1)
+        return outputs.transpose(0, 1), states.transpose(0, 1)
 
 
 class Unrolling:
-    """Leads sequences through layers, of which each `Lstm` has the next part of the memory for its own."""
+    """Applies layers to sequences; each `Lstm` uses the next part of the recurrent state."""
 
     def __init__(self, sequences: Sequences) -> None:
         self._sequences, self._used = sequences, 0
-        self._memories: list[Tensor] = []
+        self._states: list[Tensor] = []
 
     def through(self, layers: nn.Sequential, features: Tensor) -> Tensor:
         """[B, T, ...] from `features` [B, T, ...]."""
         for layer in layers:
             if isinstance(layer, Lstm):
-                own = self._sequences.memory[:, self._used : self._used + layer.memory_size]
-                features, memories = layer(features, self._sequences._replace(memory=own))
-                self._used += layer.memory_size
-                self._memories.append(memories)
+                own = self._sequences.recurrent_state[:, self._used : self._used + layer.state_size]
+                features, states = layer(features, self._sequences._replace(recurrent_state=own))
+                self._used += layer.state_size
+                self._states.append(states)
             else:
                 features = layer(features)
         return features
 
     @property
-    def memories(self) -> Tensor:
-        """[B, T, S]: the memory after each observation."""
-        return torch.cat(self._memories, -1)
+    def states(self) -> Tensor:
+        """[B, T, S]: the recurrent state after each observation."""
+        return torch.cat(self._states, -1)
 
 
 def _recur(gates: Tensor, weight: Tensor, output: Tensor, cells: Tensor, keep: Tensor) -> tuple[Tensor, ...]:
-    """Outputs and cells [T, B, H], and the activated gates [T, B, 4H], from what inputs give to them.
+    """Outputs and cells [T, B, H], and the activated gates [T, B, 4H], from the inputs' part of the gates.
 
-    `output` and `cells` [B, H] are from before, where `keep` [T, B, 1] is 1 and not 0.
+    `output` and `cells` [B, H] are the previous state; `keep` [T, B, 1] is 1, or 0 where it is reset.
     """
     transposed = weight.T
     outputs, all_cells, activated = [], [], []
@@ -103,7 +104,7 @@ def _recur(gates: Tensor, weight: Tensor, output: Tensor, cells: Tensor, keep: T
 
 
 class _Recurrence(torch.autograd.Function):
-    """`_recur` with a gradient for `gates` and `weight`; the memory that a rollout begins with is given."""
+    """`_recur` with a gradient for `gates` and `weight`; the initial state has none."""
 
     @staticmethod
     def forward(gates: Tensor, weight: Tensor, output: Tensor, cells: Tensor, keep: Tensor) -> tuple[Tensor, ...]:
@@ -124,7 +125,7 @@ class _Recurrence(torch.autograd.Function):
         cells_before = torch.cat((first_cells[None], all_cells[:-1])) * keep
         enter, stay, new, leave = activated.chunk(4, -1)
         squashed = all_cells.tanh()
-        # What the gradients of cells and of outputs are multiplied by, on their way to each gate and to each other.
+        # The local derivatives from cells and outputs to each gate and to each other.
         to_cells = leave * (1 - squashed * squashed)
         from_cells = torch.stack(
             (new * enter * (1 - enter), cells_before * stay * (1 - stay), enter * (1 - new * new)), -2

@@ -9,7 +9,7 @@ from ctypes import c_float, c_int32, c_int64, c_void_p
 import torch
 from torch import Tensor, nn
 
-from esper.envs.base import ContinuousActions, Copies, DeviceEnv, DiscreteActions, scaled_to
+from esper.envs.base import ContinuousActions, DeviceEnv, DiscreteActions, EnvStates, scaled_to
 from esper.schedules import FeedbackConfig
 from esper.simic.collect import Act
 from esper.simic.device_collect import Fill, Unrolled
@@ -162,10 +162,14 @@ class NativeEngine:
         call, handle, normalizer = self._library.esper_act, self._handle, self._normalizer()
 
         def act(
-            obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None, memory: Tensor | None = None
+            obs: Tensor,
+            noise: Tensor,
+            actions: Tensor,
+            masks: Tensor | None = None,
+            recurrent_state: Tensor | None = None,
         ) -> None:
             assert masks is None
-            assert memory is None
+            assert recurrent_state is None
             obs = obs.float()  # as the kernels read images in a row
             # Bare integers are C ints to ctypes, too short for an address.
             call(
@@ -183,9 +187,11 @@ class NativeEngine:
         if env.name not in self._environments or scaled_to(env.spec.actions):
             return Unrolled(env, compiled=False)
 
-        def fill(network: ActorCritic, copies: Copies, noise: Tensor, uniform: Tensor, rollout: Rollout) -> Copies:
+        def fill(
+            network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout
+        ) -> EnvStates:
             self._pack()
-            moved = Copies(*(tensor.clone() for tensor in copies))
+            moved = EnvStates(*(tensor.clone() for tensor in states))
             num_steps, num_envs = noise.shape[:2]
             target = layout.Rollout(
                 obs=_pointer(rollout.obs),
