@@ -48,11 +48,21 @@ class EnvConfig:
         bounds=TIME_LIMIT,
     )
 
+    # What makes it, where it was passed from Python: `env` is its name in angle brackets. Not a setting.
+    given: Any = dataclasses.field(default=None, compare=False, repr=False)
+
     def __post_init__(self) -> None:
         check_options(self)
         if self.max_episode_steps is not None and (given := self.env_kwargs.keys() & set(_LIMITS)):
             allowed = f"env_kwargs has {given.pop()}, which means the same; give one of them"
             raise ConfigError("max_episode_steps", self.max_episode_steps, allowed)
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is an environment that was passed from Python, and belongs to the caller: no callable."""
+        from esper.envs.given import exists
+
+        return self.given is not None and exists(self.given)
 
     def limited(self, max_episode_steps: int | None) -> EnvConfig:
         """The same config with this time limit; None changes nothing."""

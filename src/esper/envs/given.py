@@ -11,9 +11,11 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from esper.envs.base import EnvSpec, VectorEnv
 from esper.envs.config import EnvConfig
+from esper.envs.family import Family
 from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.making import make_from
 from esper.envs.native import resets_in_a_step
+from esper.envs.rendering import RenderedVectorEnv
 from esper.envs.rules import shown
 from esper.settings.options import ConfigError
 
@@ -40,6 +42,50 @@ def name_of(env: str | Given) -> str:
         return str(getattr(env, "__qualname__", type(env).__qualname__))
     allowed = "must be an id, a callable that makes a gymnasium.Env, or an environment or vector environment"
     raise ConfigError("env", shown(env), allowed)
+
+
+def recorded_name(env: Given) -> str:
+    """The value of the setting `env` for `env`; no id looks like it."""
+    return f"<{name_of(env)}>"
+
+
+def is_name_of_given(name: str) -> bool:
+    """Whether `name` is a `recorded_name`."""
+    return name.startswith("<")
+
+
+def exists(env: Given) -> bool:
+    """Whether `env` is an environment, not a callable that makes them."""
+    made = isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv)
+    return made or isinstance(getattr(env, "spec", None), EnvSpec)
+
+
+def own_num_envs(env: Given) -> int | None:
+    """How many environments `env` is; None for a callable."""
+    if not exists(env):
+        return None
+    spec = getattr(env, "spec", None)
+    return spec.num_envs if isinstance(spec, EnvSpec) else int(getattr(env, "num_envs", 1))
+
+
+class GivenFamily(Family):
+    """An environment that was passed from Python."""
+
+    def __init__(self, given: Given) -> None:
+        self._given = given
+
+    def make_for_training(self, config: EnvConfig, num_envs: int, seed: int | None) -> VectorEnv:
+        return make_given(self._given, config, num_envs)
+
+    def make_for_scores(self, config: EnvConfig, num_envs: int, seed: int | None) -> VectorEnv:
+        """As many as `num_envs`, or the environments that exist."""
+        return make_given(self._given, config, None if exists(self._given) else num_envs)
+
+    def make_rendered(self, config: EnvConfig) -> RenderedVectorEnv:
+        raise ConfigError("env", config.env, "was passed from Python, and cannot be recorded or shown")
+
+    def make_shown(self, config: EnvConfig, fps: float | None) -> VectorEnv:
+        raise ConfigError("env", config.env, "was passed from Python, and cannot be recorded or shown")
 
 
 def make_given(env: Given, config: EnvConfig, num_envs: int | None) -> VectorEnv:

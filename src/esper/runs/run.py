@@ -11,6 +11,7 @@ from pathlib import Path
 from esper.envs.base import EnvError
 from esper.envs.make import make_for_training
 from esper.envs.watched import watched
+from esper.runs.callbacks import CallbackLike, Callbacks, Progress
 from esper.runs.checkpoint.folder import checkpoints_in, remove_leftovers
 from esper.runs.config import RunConfig
 from esper.runs.evaluation import Best, Evaluation
@@ -51,7 +52,12 @@ class RunError(Exception):
     """A run failed; the message says why, and what is left of it."""
 
 
-def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = None) -> RunResult:
+def run(
+    config: RunConfig,
+    sinks: Sequence[Sink] = (),
+    resume: Resume | None = None,
+    callbacks: Sequence[CallbackLike] = (),
+) -> RunResult:
     """Train with `config`, from `resume` if given; events go to the run's folder and to `sinks`.
 
     Nothing is written before environment, agent and state are made. A signal, or the end of `max_minutes`, ends the run
@@ -60,7 +66,7 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
     Raises:
         ConfigError: for settings that cannot be used, an environment that cannot be made, an unusable folder.
         StoreError, ResumeError: for a state, or a record, that cannot be resumed.
-        RunError: when the environment raises, or writing fails during the run.
+        RunError: when the environment or a callback raises, or writing fails during the run.
     """
     _check_recordable(config)
     check_writers(config.telemetry)
@@ -69,7 +75,8 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
         stop = stack.enter_context(stop_request(quiet=config.quiet))
         with _failed_starts_reported(stop):
             env = watched(make_for_training(config.environment, config.ppo.num_envs, env_seed(config, 0)), stop)
-            stack.callback(env.close)
+            if not config.environment.exists:
+                stack.callback(env.close)
             agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=config.telemetry.telemetry == "debug")
             stack.enter_context(agent.updater.torch_threads())
             training = Training(agent, env, env_seed=env_seed(config, 0))
@@ -94,7 +101,8 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
                     stop=stop,
                 )
             )
-            session = Session(config, training, folder, record, evaluation, stop)
+            called = Callbacks(callbacks, Progress(config, folder.path, training))
+            session = Session(config, training, folder, record, evaluation, called, stop)
             train, finished = session.run(resume, rates_before)
         if config.picture:
             draw_picture(config, folder)

@@ -12,6 +12,7 @@ from typing import Literal
 from esper.envs.base import EnvError
 from esper.envs.watched import GivenUp
 from esper.policies.policy import save_policy
+from esper.runs.callbacks import CallbackError, Callbacks
 from esper.runs.checkpoint.folder import set_aside
 from esper.runs.checkpointing import Checkpointing
 from esper.runs.config import RunConfig
@@ -32,7 +33,7 @@ from esper.telemetry.events import RunFinished, SinkError
 _log = logging.getLogger(__name__)
 
 # Failures of a run that are not bugs of Esper.
-FAILURES = (EnvError, StoreError, SinkError, OSError, ConfigError, MemoryError)
+FAILURES = (EnvError, StoreError, SinkError, OSError, ConfigError, CallbackError, MemoryError)
 
 
 class Session:
@@ -45,10 +46,12 @@ class Session:
         folder: RunFolder,
         record: Record,
         evaluation: Evaluation,
+        callbacks: Callbacks,
         stop: StopRequest,
     ) -> None:
         self._config, self._training, self._folder, self._stop = config, training, folder, stop
-        self._emit, self._evaluation = record.emit, evaluation
+        record.emit = callbacks.around(record.emit)
+        self._emit, self._evaluation, self._callbacks = record.emit, evaluation, callbacks
         self._checkpoints = Checkpointing(config, training, folder, record)
         self._started = time.perf_counter()
 
@@ -98,20 +101,27 @@ class Session:
         try:
             result = training.run(
                 on_event=self._emit,
-                should_stop=lambda: bool(self._evaluation.reached or stop),
+                should_stop=lambda: bool(self._reached() or stop),
                 after_update=self._after_update,
             )
         except GivenUp as error:
             _log.warning("%s", error)
             result = training.result("interrupted")
+        except CallbackError:
+            self._checkpoints.finish()
+            raise
         self._checkpoints.finish()
         cause = {"completed": None, "interrupted": stop.cause, "diverged": result.fault}[result.status]
-        if result.status == "interrupted" and (reached := self._evaluation.reached):
+        if result.status == "interrupted" and (reached := self._reached()):
             # It counts as completed, so a sweep does not resume it.
             result, cause = dataclasses.replace(result, status="completed"), reached
         finished = self._finish(result.status, cause)
         save_policy(self._folder.path, training.agent, self._config.environment)
         return result, finished
+
+    def _reached(self) -> str | None:
+        """What the run was to reach, and has: then it is complete."""
+        return self._evaluation.reached or self._callbacks.stopped
 
     def _after_update(self) -> None:
         self._evaluation.after_update(self._emit)

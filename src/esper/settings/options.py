@@ -164,7 +164,7 @@ def _walk(config: Any, path: tuple[str, ...], given: Mapping[str, Any]) -> Itera
         if dataclasses.is_dataclass(value):
             inner = {**field.metadata, "group": field.metadata["group"] or group}
             yield from _walk(value, (*path, field.name), inner)
-        else:
+        elif "help" in field.metadata:
             source = field.metadata["derived_from"]
             ending = _flat_name(config, path, field.name).removeprefix(path[-1]) if path else ""
             yield Setting(
@@ -220,7 +220,7 @@ def _build(default: Any, path: tuple[str, ...], values: Mapping[str, Any]) -> An
         value = getattr(default, field.name)
         if dataclasses.is_dataclass(value):
             arguments[field.name] = _build(value, (*path, field.name), values)
-        else:
+        elif "help" in field.metadata:
             source = field.metadata["derived_from"]
             if source is not None and values.get(_flat_name(default, path, source)) is not None:
                 value = None

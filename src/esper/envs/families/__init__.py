@@ -11,6 +11,8 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
+from esper.settings.options import ConfigError
+
 if TYPE_CHECKING:
     import gymnasium
 
@@ -27,7 +29,17 @@ def families() -> tuple[Family, ...]:
 
 
 def family_of(config: EnvConfig) -> Family:
-    """The family that makes the environment of `config`."""
+    """The family that makes the environment of `config`.
+
+    Raises:
+        ConfigError: for an environment that was passed from Python before, and now is not.
+    """
+    from esper.envs.given import GivenFamily, is_name_of_given
+
+    if config.given is not None:
+        return GivenFamily(config.given)
+    if is_name_of_given(config.env):
+        raise ConfigError("env", config.env, "was passed from Python: pass it again, as  esper.train(env, resume=...)")
     return _find(config.env, config.vector)
 
 
