@@ -86,15 +86,15 @@ class Schedule:
     def phase(self, update: int) -> Phase:
         """Which part of the schedule update `update` is in.
 
-        A shape that never falls is constant. Piecewise is warmup where it rises, decay where it falls, stable where it
-        is level, and at the floor from the last point on.
+        A shape that never falls is constant. Piecewise and triangular are warmup where they rise and decay where they
+        fall; piecewise is stable where it is level, and at the floor from the last point on.
         """
         clock = update - self.config.delay
         if clock < 0:
             return "delay"
         if clock < self.warmup:
             return "warmup"
-        of_shape = self.config.shape.phase(clock)
+        of_shape = self.config.shape.phase(clock, self.curve)
         if of_shape is not None:
             return of_shape
         if self.floor == self.config.peak:

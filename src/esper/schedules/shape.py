@@ -77,8 +77,8 @@ class Shape:
         """The shape in `run`; a `ConfigError` names the parameter that does not fit."""
         raise NotImplementedError
 
-    def phase(self, update: int) -> Phase | None:
-        """The phase of `update`, counted from after the delay; None: it follows from the curve."""
+    def phase(self, update: int, curve: Curve) -> Phase | None:
+        """The phase of `update`, counted from after the delay; None: it follows from the ends of `curve`."""
         return None
 
     def parts(self, run: Run, curve: Curve) -> Iterator[Part]:
