@@ -232,6 +232,21 @@ class TestOutput:
         assert "policy_lr = 0.002  # flag --policy-lr-points" in out
         assert "value_lr = 0.0003  # default" in out
 
+    def test_lengths_in_environment_steps_are_shown_in_updates(self, capsys: pytest.CaptureFixture[str]) -> None:
+        flags = ["--preset", "none", "--lr-warmup-timesteps", "1e4", "--value-lr-decay", "linear"]
+        flags += ["--value-lr-decay-timesteps", "600000", "--num-envs", "10", "--num-steps", "100"]
+        out = esper(capsys, "ppo", *flags, "--print-config")[1].splitlines()
+        assert "policy_lr_warmup_timesteps = 10000  # flag --lr-warmup-timesteps, 10 updates" in out
+        assert "value_lr_decay_timesteps = 600000  # flag --value-lr-decay-timesteps, 600 updates" in out
+        drawn = esper(capsys, "schedule", *flags)[1].splitlines()
+        # Said once, though for both components.
+        assert [line for line in drawn if line.startswith("--")] == [
+            "--lr-warmup-timesteps 10000: 10 updates",
+            "--value-lr-decay-timesteps 600000: 600 updates",
+            "--value-lr-decay-timesteps 600000: the end of the decay at update 610 is not reached: the run ends with "
+            "update 499",
+        ]
+
     def test_help_is_grouped_and_knows_the_flags(self, capsys: pytest.CaptureFixture[str]) -> None:
         _, short, _ = esper(capsys, "ppo", "--help")
         _, full, _ = esper(capsys, "ppo", "--help-all")

@@ -22,6 +22,9 @@ else:
 
 _COUNT = Bounds(minimum=0)
 _FRACTION = Bounds(minimum=0, below=1)
+# One length each, in several units.
+_WARMUP_LENGTHS = ("warmup_steps", "warmup_frac", "warmup_timesteps")
+_DECAY_LENGTHS = ("decay_steps", "decay_timesteps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,9 @@ class _BeforeDecay:
     peak: float = option(None, "base rate: the value after warmup, before decay", derived_from="points")
     warmup_steps: int | None = option(None, "warmup length in updates", bounds=_COUNT)
     warmup_frac: float | None = option(None, "warmup length as a fraction of all updates", bounds=_FRACTION)
+    warmup_timesteps: int | None = option(
+        None, "warmup length in environment steps, which num_envs does not change", bounds=_COUNT
+    )
     warmup_shape: Literal["linear", "cosine"] | None = option(None, "how warmup rises (default linear)")
     warmup_start_ratio: float | None = option(
         None, "where warmup starts, as a fraction of the base rate (default 0)", bounds=_FRACTION
@@ -102,6 +108,7 @@ class ScheduleConfig(_Parameters, Merging):
             peak: float | None = None,
             warmup_steps: int | None = None,
             warmup_frac: float | None = None,
+            warmup_timesteps: int | None = None,
             delay: int = 0,
             decay: str = "constant",
             **parameters: Any,
@@ -131,13 +138,13 @@ class ScheduleConfig(_Parameters, Merging):
     def superseded(cls, weaker: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
         """As in `Merging`.
 
-        A new warmup length replaces the old one in its other unit; a new shape replaces the old shape's parameters;
-        points replace the base rate.
+        A new length replaces the old one in its other units; a new shape replaces the old shape's parameters; points
+        replace the base rate.
         """
         replaced = []
-        for unit, other in (("warmup_steps", "warmup_frac"), ("warmup_frac", "warmup_steps")):
-            if unit in given:
-                replaced.append(other)
+        for units in (_WARMUP_LENGTHS, _DECAY_LENGTHS):
+            if any(unit in given for unit in units):
+                replaced += [unit for unit in units if unit not in given]
         decay = given.get("decay")
         shape = SHAPES.get(str(decay))
         if decay is not None and decay != weaker.get("decay", "constant"):
@@ -152,17 +159,23 @@ class ScheduleConfig(_Parameters, Merging):
         """The base rate of points: that of the first."""
         return source[0][1] if source else None
 
+    @property
+    def warmup_length(self) -> str | None:
+        """The name of the parameter that gives the length of the warmup; None without warmup."""
+        return next((name for name in _WARMUP_LENGTHS if getattr(self, name) is not None), None)
+
     def _check_warmup(self) -> None:
-        no_warmup = SHAPES[self.decay].no_warmup
-        if self.warmup_steps is not None and self.warmup_frac is not None:
-            raise ConfigError("warmup_frac", self.warmup_frac, "give warmup_steps or warmup_frac, not both")
-        if self.warmup_steps is None and self.warmup_frac is None:
+        no_warmup, length = SHAPES[self.decay].no_warmup, self.warmup_length
+        if length is None:
             for name in ("warmup_shape", "warmup_start_ratio"):
                 if (value := getattr(self, name)) is not None:
                     raise ConfigError(name, value, "needs a warmup: give warmup_steps or warmup_frac too")
-        elif no_warmup is not None:
-            name = "warmup_steps" if self.warmup_frac is None else "warmup_frac"
-            raise ConfigError(name, getattr(self, name), f"decay '{self.decay}' has no warmup: {no_warmup}")
+            return
+        for name in _WARMUP_LENGTHS:
+            if name != length and getattr(self, name) is not None:
+                raise ConfigError(name, getattr(self, name), f"give {length} or {name}, not both")
+        if no_warmup is not None:
+            raise ConfigError(length, getattr(self, length), f"decay '{self.decay}' has no warmup: {no_warmup}")
 
     def _check_decay_parameters(self) -> None:
         uses = {field.name: field for field in dataclasses.fields(SHAPES[self.decay])}

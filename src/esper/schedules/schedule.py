@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from esper.schedules.config import ScheduleConfig
-from esper.schedules.shape import Curve, Phase, Run, between
+from esper.schedules.shape import Curve, Phase, Run, between, in_updates
 from esper.settings.options import ConfigError
 
 
@@ -127,8 +127,10 @@ class Schedule:
         return [(update, self(update), self.phase(update)) for update in range(self.total_updates)]
 
 
-def make_schedule(config: ScheduleConfig, total_updates: int) -> Schedule:
+def make_schedule(config: ScheduleConfig, total_updates: int, batch_size: int | None = None) -> Schedule:
     """Resolve `config` for a run of `total_updates` PPO updates.
+
+    `batch_size` is the environment steps of an update, `num_envs * num_steps`; lengths in timesteps need it.
 
     Raises:
         ConfigError: naming the parameter, when the pieces do not fit into the run.
@@ -138,15 +140,17 @@ def make_schedule(config: ScheduleConfig, total_updates: int) -> Schedule:
     warmup = config.warmup_steps or 0
     if config.warmup_frac is not None:
         warmup = math.ceil(config.warmup_frac * total_updates)
+    elif config.warmup_timesteps is not None:
+        warmup = in_updates("warmup_timesteps", config.warmup_timesteps, batch_size)
     if warmup + config.delay >= total_updates:
-        name = "delay" if not warmup else "warmup_steps" if config.warmup_frac is None else "warmup_frac"
+        name = config.warmup_length if warmup and config.warmup_length else "delay"
         raise ConfigError(
             name,
             getattr(config, name),
             f"warmup ({warmup} updates) and delay ({config.delay}) must leave at least one of the run's "
             f"{total_updates} updates",
         )
-    run = Run(peak=config.peak, total_updates=total_updates, delay=config.delay, warmup=warmup)
+    run = Run(peak=config.peak, total_updates=total_updates, delay=config.delay, warmup=warmup, batch_size=batch_size)
     return Schedule(config=config, run=run, curve=config.shape.curve(run), floor=config.shape.floor(config.peak))
 
 

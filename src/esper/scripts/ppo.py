@@ -25,12 +25,14 @@ from esper.scripts.flags import (
     flag_layer,
     given_layers,
     in_force,
+    lengths_in_updates,
     log_to_stderr,
     say,
     settings_from,
 )
 from esper.scripts.output import lost_output
 from esper.settings.options import flatten
+from esper.simic.config import SCHEDULES
 from esper.storage import files
 
 if TYPE_CHECKING:
@@ -168,7 +170,12 @@ def _conclude(config: RunConfig, result: RunResult) -> int:
 
 def render_config(settings: Settings) -> str:
     """All settings as TOML, which can be fed back; a comment names where each value is from."""
-    lines = []
+    ppo, lines = settings.config.ppo, []
+    lengths = {
+        f"{prefix}_{name}": updates
+        for prefix in SCHEDULES
+        for name, updates in lengths_in_updates(getattr(ppo, prefix), ppo.batch_size).items()
+    }
     for name, value in flatten(settings.config).items():
         origin = settings.origins.get(name)
         if value is None and origin is None:
@@ -176,7 +183,8 @@ def render_config(settings: Settings) -> str:
         place = "default" if origin is None else origin.source
         if origin is not None and origin.source == "flag":
             place = f"flag {flag(origin.name)}"
-        lines.append(f"{name} = {as_toml(value)}  # {place}")
+        length = f", {lengths[name]} updates" if name in lengths else ""
+        lines.append(f"{name} = {as_toml(value)}  # {place}{length}")
     return "\n".join(lines)
 
 

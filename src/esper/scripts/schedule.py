@@ -8,8 +8,17 @@ import sys
 from pathlib import Path
 
 from esper.runs.layers import SettingsError
-from esper.schedules import SWITCH, Schedule, make_schedule
-from esper.scripts.flags import add_settings, add_sources, beyond_end, explain, fail, in_force, settings_from
+from esper.schedules import SWITCH, Schedule
+from esper.scripts.flags import (
+    add_settings,
+    add_sources,
+    beyond_end,
+    explain,
+    fail,
+    in_force,
+    resolved_lengths,
+    settings_from,
+)
 from esper.settings.options import ConfigError
 
 USAGE = "esper schedule [the flags of esper ppo] [--output FILE.png]"
@@ -28,10 +37,7 @@ def run(args: argparse.Namespace) -> int:
         ppo = in_force(settings.config.ppo)
     except ConfigError as error:
         fail(explain(SettingsError(error, None)), "esper schedule")
-    schedules = {
-        "policy": make_schedule(ppo.policy_lr, ppo.total_updates),
-        "value": make_schedule(ppo.value_lr, ppo.total_updates),
-    }
+    schedules = {name: ppo.make_schedule(f"{name}_lr", ppo.total_updates) for name in ("policy", "value")}
     curves = {name: [rate for _, rate, _ in schedule.table()] for name, schedule in schedules.items()}
     from esper.analysis.terminal import draw_curves
 
@@ -39,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     print(draw_curves(curves, width=width, colour=sys.stdout.isatty()))
     if ppo is not settings.config.ppo:
         print(f"{SWITCH}=off: learning rates stay at their base rates")
-    for line in beyond_end(ppo, settings.origins):
+    for line in [*resolved_lengths(ppo, settings.origins), *beyond_end(ppo, settings.origins)]:
         print(line)
     print(f"{ppo.total_updates} updates of {ppo.num_envs} x {ppo.num_steps} steps")
     for name, schedule in schedules.items():

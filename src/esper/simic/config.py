@@ -167,7 +167,7 @@ class PPOConfig:
             ConfigError: naming the setting that does not fit.
         """
         try:
-            return make_schedule(getattr(self, name), total_updates)
+            return make_schedule(getattr(self, name), total_updates, self.batch_size)
         except ConfigError as error:
             suffix = "" if error.name == "peak" else f"_{error.name}"
             raise ConfigError(name + suffix, error.value, error.allowed) from None

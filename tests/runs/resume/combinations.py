@@ -52,18 +52,20 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "constant": {},
         "linear": {"lr_decay": "linear"},
         "cosine": {"lr_decay": "cosine", "lr_min_ratio": 0.1},
-        "polynomial": {"lr_decay": "polynomial", "lr_power": 3},
+        "polynomial": {"lr_decay": "polynomial", "lr_power": 3, "lr_decay_timesteps": 100},
         "exponential": {"lr_decay": "exponential", "lr_min_ratio": 0.01},
         "step": {"lr_decay": "step", "lr_step_size": 3, "lr_gamma": 0.5},
         "multistep": {"lr_decay": "multistep", "lr_milestones": [4, 6], "lr_gamma": 0.5},
         "inverse_sqrt": {"lr_decay": "inverse_sqrt", "lr_timescale": 2},
         "wsd": {"lr_decay": "wsd", "lr_decay_frac": 0.4, "lr_wsd_shape": "1-sqrt"},
         "cosine_restarts": {"lr_decay": "cosine_restarts", "lr_cycles": 2},
+        "triangular": {"lr_decay": "triangular", "lr_cycles": 2, "lr_min_ratio": 0.1},
         "piecewise": {"lr_decay": "piecewise", "lr_points": [[0, 1e-3], [4, 1e-4], [6, 5e-4]]},
     },
     "warmup": {
         "none": {},
         "steps": {"lr_warmup_steps": 2, "policy_lr_delay": 1},
+        "timesteps": {"lr_warmup_timesteps": 40},
         "fraction": {"lr_warmup_frac": 0.2, "lr_warmup_shape": "cosine", "lr_warmup_start_ratio": 0.1},
     },
     "coefficients": {
@@ -95,8 +97,8 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("torch",), "fault": ("reward", "observation")},
     {"vector": ("torch",), "draws": ("global",)},
     {"vector": ("torch",), "success": ("told",)},
-    # Points have no warmup: it is one of them.
-    {"decay": ("piecewise",), "warmup": ("steps", "fraction")},
+    # Points have no warmup: it is one of them; triangles rise by themselves.
+    {"decay": ("piecewise", "triangular"), "warmup": ("steps", "timesteps", "fraction")},
     # A restart leaves 4 updates, of which delay and warmup take 3.
     {"decay": ("cosine_restarts",), "warmup": ("steps",), "resume": ("restart",)},
 )
