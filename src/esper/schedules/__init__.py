@@ -1,6 +1,7 @@
 """Values over the updates of a run, free of torch and of PPO: declarations, shapes, resolved schedules."""
 
 from esper.schedules.config import CoefficientConfig, ScheduleConfig
+from esper.schedules.function import Function
 from esper.schedules.schedule import (
     SWITCH,
     BeyondEnd,
@@ -17,6 +18,7 @@ __all__ = [
     "SWITCH",
     "BeyondEnd",
     "CoefficientConfig",
+    "Function",
     "Phase",
     "Schedule",
     "ScheduleConfig",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from esper.schedules.config import ScheduleConfig
+from esper.schedules.function import Custom
 from esper.schedules.shape import Curve, Phase, Run, between, in_updates
 from esper.settings.options import ConfigError
 
@@ -33,7 +34,7 @@ class Schedule:
     """A resolved schedule: `schedule(u)` is the rate of update `u`. Made by `make_schedule`.
 
     `curve` is its shape in `run`, on the clock that starts after the delay; `floor` is the lowest rate (for piecewise
-    that of the last point).
+    that of the last point, for a function that of the last update).
     """
 
     config: ScheduleConfig
@@ -80,7 +81,14 @@ class Schedule:
         return between(start, peak, rise)
 
     def ratio(self, update: int) -> float:
-        """The rate relative to the base rate: a `torch.optim.lr_scheduler.LambdaLR` lambda."""
+        """The rate relative to the base rate: a `torch.optim.lr_scheduler.LambdaLR` lambda.
+
+        Raises:
+            ConfigError: for a function, whose rates are absolute.
+        """
+        if isinstance(self.config.shape, Custom):
+            allowed = "gives absolute rates: there is no ratio to a base rate; call the schedule itself"
+            raise ConfigError("decay", str(self.config.decay), allowed)
         return self(update) / self.config.peak if self.config.peak else 0.0
 
     def phase(self, update: int) -> Phase:
@@ -151,7 +159,9 @@ def make_schedule(config: ScheduleConfig, total_updates: int, batch_size: int | 
             f"{total_updates} updates",
         )
     run = Run(peak=config.peak, total_updates=total_updates, delay=config.delay, warmup=warmup, batch_size=batch_size)
-    return Schedule(config=config, run=run, curve=config.shape.curve(run), floor=config.shape.floor(config.peak))
+    curve = config.shape.curve(run)
+    floor = config.shape.floor(config.peak) if curve.floor is None else curve.floor
+    return Schedule(config=config, run=run, curve=curve, floor=floor)
 
 
 def as_progress_callable(schedule: Schedule, total_updates: int) -> Callable[[float], float]:

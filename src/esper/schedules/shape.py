@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 from esper.settings.options import Bounds, ConfigError, check_options, option
 
 Rate: TypeAlias = Callable[[int], float]
-Phase: TypeAlias = Literal["delay", "warmup", "stable", "decay", "floor", "constant"]
+Phase: TypeAlias = Literal["delay", "warmup", "stable", "decay", "floor", "constant", "custom"]
 
 DEFAULT_PEAK = 3e-4
 # The default of a parameter that a shape cannot do without.
@@ -41,11 +41,15 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A shape in a run: first update of the decay, first update past it (None: it has no end), rate of an update."""
+    """A shape in a run: first update of the decay, first update past it (None: it has no end), rate of an update.
+
+    `floor` is that of the shape, where it does not follow from its parameters.
+    """
 
     start: int
     end: int | None
     rate: Rate
+    floor: float | None = None
 
 
 # The name of a parameter, what happens at the updates that it sets, and these updates.

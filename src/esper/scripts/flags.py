@@ -14,7 +14,7 @@ from esper.envs.config import MAX_EPISODE_STEPS, TIME_LIMIT
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, Origin, Settings, SettingsError, file_layer, resolve
 from esper.runs.presets import preset_layer
-from esper.schedules import SWITCH, ScheduleConfig, schedules_enabled
+from esper.schedules import SWITCH, Function, ScheduleConfig, schedules_enabled
 from esper.schedules.shape import in_updates
 from esper.settings.layers import common_names, origin_of
 from esper.settings.options import Bounds, ConfigError, Setting, settings_of
@@ -238,6 +238,8 @@ def _metavar(kind: Any) -> str:
     choices = typing.get_args(kind)
     if typing.get_origin(kind) is typing.Literal:
         return "|".join(map(str, choices)) if len(choices) < 6 else "NAME"
+    if any(typing.get_origin(each) is typing.Literal for each in choices) and Function in choices:
+        return f"NAME|{Function.expects}"
     text = str(kind)
     if "tuple" in text:
         return "LIST"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper.runs.config import RunConfig
-from esper.runs.folder import BEST, named_again, resume_command
+from esper.runs.folder import BEST, begin_again, named_again, resume_command
 from esper.runs.layers import Settings, SettingsError, file_layer, placed
 from esper.runs.resume.rules import MODES
 from esper.scripts.flags import (
@@ -216,7 +216,7 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
         ("best", f"{folder / BEST}" if (folder / BEST).exists() else ""),
         ("go on", go_on if result.cause else ""),
         ("next", f"esper evaluate {folder}{named}"),
-        ("", f"esper ppo --config {folder / 'config.json'} --seed {config.seed + 1}{named}"),
+        ("", begin_again(folder, config)),
     ):
         if text:
             say(f"{label:8} {text}")

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from esper.runs.layers import SettingsError
+from esper.runs.layers import SettingsError, placed
 from esper.schedules import SWITCH, Schedule
 from esper.scripts.flags import (
     add_settings,
@@ -19,7 +19,6 @@ from esper.scripts.flags import (
     resolved_lengths,
     settings_from,
 )
-from esper.settings.options import ConfigError
 
 USAGE = "esper schedule [the flags of esper ppo] [--output FILE.png]"
 
@@ -34,10 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     try:
-        ppo = in_force(settings.config.ppo)
-    except ConfigError as error:
-        fail(explain(SettingsError(error, None)), "esper schedule")
-    schedules = {name: ppo.make_schedule(f"{name}_lr", ppo.total_updates) for name in ("policy", "value")}
+        with placed(settings.origins):
+            ppo = in_force(settings.config.ppo)
+            schedules = {name: ppo.make_schedule(f"{name}_lr", ppo.total_updates) for name in ("policy", "value")}
+    except SettingsError as error:
+        fail(explain(error), "esper schedule")
     curves = {name: [rate for _, rate, _ in schedule.table()] for name, schedule in schedules.items()}
     from esper.analysis.terminal import draw_curves
 
@@ -60,9 +60,8 @@ def describe(schedule: Schedule) -> str:
     config = schedule.config
     parts = [f"{phase} from update {update} at {rate:.4g}" for update, rate, phase in _starts(schedule)]
     last = schedule.total_updates - 1
-    return (
-        f"{config.decay}, base {config.peak:g}: " + ", ".join(parts) + f"; last update {last} at {schedule(last):.4g}"
-    )
+    base = "" if config.peak is None else f", base {config.peak:g}"
+    return f"{config.decay}{base}: " + ", ".join(parts) + f"; last update {last} at {schedule(last):.4g}"
 
 
 def _starts(schedule: Schedule) -> list[tuple[int, float, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
@@ -137,6 +138,7 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        self._convert_schedules()
         if self.clip_coef.peak == 0:
             raise ConfigError("clip_coef", 0.0, "must be greater than 0: at 0 the policy could not move")
         if self.batch_size % self.num_minibatches:
@@ -158,7 +160,20 @@ class PPOConfig:
                 "normalize_advantages", True, "needs minibatches of at least 2 transitions; raise num_steps or num_envs"
             )
         for name in SCHEDULES:
-            self.make_schedule(name, self.total_updates)
+            # What a file names must not be imported by reading it.
+            if not getattr(self, name).imports:
+                self.make_schedule(name, self.total_updates)
+
+    def _convert_schedules(self) -> None:
+        """Take numbers and functions for schedules."""
+        for name, kind in SCHEDULES.items():
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, kind.of(value))
+            except TypeError as error:
+                raise ConfigError(name, value, str(error)) from None
+            except ConfigError as error:
+                raise _of_setting(name, error) from None
 
     def make_schedule(self, name: str, total_updates: int) -> Schedule:
         """The schedule in field `name`, for a run of `total_updates`.
@@ -169,8 +184,7 @@ class PPOConfig:
         try:
             return make_schedule(getattr(self, name), total_updates, self.batch_size)
         except ConfigError as error:
-            suffix = "" if error.name == "peak" else f"_{error.name}"
-            raise ConfigError(name + suffix, error.value, error.allowed) from None
+            raise _of_setting(name, error) from error.__cause__
 
     @property
     def batch_size(self) -> int:
@@ -190,16 +204,32 @@ class PPOConfig:
         return self.total_updates * self.update_epochs * self.num_minibatches
 
     def without_lr_schedules(self) -> PPOConfig:
-        """The same with both learning rates constant at their base rates."""
-        return dataclasses.replace(
-            self,
-            policy_lr=ScheduleConfig(peak=self.policy_lr.peak),
-            value_lr=ScheduleConfig(peak=self.value_lr.peak),
-        )
+        """The same with both learning rates constant at their base rates.
+
+        Raises:
+            ConfigError: for a function without a base rate.
+        """
+        constant = {}
+        for name in ("policy_lr", "value_lr"):
+            try:
+                constant[name] = getattr(self, name).at_base_rate()
+            except ConfigError as error:
+                raise _of_setting(name, error) from None
+        return dataclasses.replace(self, **constant)
 
 
-# The fields of `PPOConfig` that are schedules.
-SCHEDULES = tuple(field.name for field in dataclasses.fields(PPOConfig) if isinstance(field.default, ScheduleConfig))
+# The fields of `PPOConfig` that are schedules, with their classes.
+SCHEDULES: Mapping[str, type[ScheduleConfig]] = {
+    field.name: type(field.default)
+    for field in dataclasses.fields(PPOConfig)
+    if isinstance(field.default, ScheduleConfig)
+}
+
+
+def _of_setting(name: str, error: ConfigError) -> ConfigError:
+    """The `error` of the schedule in field `name`, by the name of the setting."""
+    suffix = "" if error.name == "peak" else f"_{error.name}"
+    return ConfigError(name + suffix, error.value, error.allowed)
 
 
 def _divisors(number: int) -> list[int]:

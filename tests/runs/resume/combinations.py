@@ -60,6 +60,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "wsd": {"lr_decay": "wsd", "lr_decay_frac": 0.4, "lr_wsd_shape": "1-sqrt"},
         "cosine_restarts": {"lr_decay": "cosine_restarts", "lr_cycles": 2},
         "triangular": {"lr_decay": "triangular", "lr_cycles": 2, "lr_min_ratio": 0.1},
+        "function": {"lr_decay": "mixed_env:halving"},
         "piecewise": {"lr_decay": "piecewise", "lr_points": [[0, 1e-3], [4, 1e-4], [6, 5e-4]]},
     },
     "warmup": {
@@ -97,8 +98,8 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("torch",), "fault": ("reward", "observation")},
     {"vector": ("torch",), "draws": ("global",)},
     {"vector": ("torch",), "success": ("told",)},
-    # Points have no warmup: it is one of them; triangles rise by themselves.
-    {"decay": ("piecewise", "triangular"), "warmup": ("steps", "timesteps", "fraction")},
+    # Points have no warmup: it is one of them; triangles rise by themselves, a function gives every rate.
+    {"decay": ("piecewise", "triangular", "function"), "warmup": ("steps", "timesteps", "fraction")},
     # A restart leaves 4 updates, of which delay and warmup take 3.
     {"decay": ("cosine_restarts",), "warmup": ("steps",), "resume": ("restart",)},
 )
@@ -193,7 +194,9 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
     _compare(disturbed, alone, UPDATES)
     if row["resume"] != "plain":
         mode: Mode = row["resume"]  # type: ignore[assignment]
-        more = [Layer(source="more", values={"total_timesteps": 32 * MORE_UPDATES, "quiet": True})]
+        # A function is named again, as a new horizon calls it again.
+        named = {name: settings[name] for name in ("lr_decay",) if ":" in settings.get(name, "")}
+        more = [Layer(source="more", values={"total_timesteps": 32 * MORE_UPDATES, "quiet": True, **named})]
         # Only its newest state: what is before it has been compared.
         resume_run(alone, more, mode=mode)
         _end_and_resume(
