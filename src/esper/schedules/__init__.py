@@ -1,5 +1,6 @@
-"""Values over the updates of a run, free of torch and of PPO: declarations, shapes, resolved schedules."""
+"""Values over the updates of a run, free of torch and of PPO: declarations, shapes, functions, resolved schedules."""
 
+from esper.schedules.combine import clamp, join, scale
 from esper.schedules.config import CoefficientConfig, ScheduleConfig
 from esper.schedules.function import Function
 from esper.schedules.schedule import (
@@ -24,6 +25,9 @@ __all__ = [
     "ScheduleConfig",
     "Shape",
     "as_progress_callable",
+    "clamp",
+    "join",
     "make_schedule",
+    "scale",
     "schedules_enabled",
 ]

@@ -14,9 +14,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from esper.schedules.combine import as_rate
 from esper.schedules.config import ScheduleConfig
 from esper.schedules.function import Custom
-from esper.schedules.shape import Curve, Phase, Run, between, in_updates
+from esper.schedules.shape import Curve, Phase, Rate, Run, between, in_updates
 from esper.settings.options import ConfigError
 
 
@@ -135,14 +136,18 @@ class Schedule:
         return [(update, self(update), self.phase(update)) for update in range(self.total_updates)]
 
 
-def make_schedule(config: ScheduleConfig, total_updates: int, batch_size: int | None = None) -> Schedule:
-    """Resolve `config` for a run of `total_updates` PPO updates.
+def make_schedule(config: ScheduleConfig | float | Rate, total_updates: int, batch_size: int | None = None) -> Schedule:
+    """Resolve `config` for a run of `total_updates` PPO updates; a number is constant, a function gives every rate.
 
     `batch_size` is the environment steps of an update, `num_envs * num_steps`; lengths in timesteps need it.
 
     Raises:
         ConfigError: naming the parameter, when the pieces do not fit into the run.
     """
+    try:
+        config = ScheduleConfig.of(config)
+    except TypeError as error:
+        raise ConfigError("config", config, str(error)) from None
     if total_updates < 1:
         raise ConfigError("total_updates", total_updates, "must be at least 1")
     warmup = config.warmup_steps or 0
@@ -164,17 +169,18 @@ def make_schedule(config: ScheduleConfig, total_updates: int, batch_size: int | 
     return Schedule(config=config, run=run, curve=curve, floor=floor)
 
 
-def as_progress_callable(schedule: Schedule, total_updates: int) -> Callable[[float], float]:
-    """`schedule` as a Stable-Baselines3 `learning_rate`.
+def as_progress_callable(schedule: float | Rate, total_updates: int) -> Callable[[float], float]:
+    """`schedule`, any function of the update index, as a Stable-Baselines3 `learning_rate`.
 
     Stable-Baselines3 counts the rollout just collected as done before it optimises on it: its n-th update (0-based)
     sees a remaining progress of `1 - (n + 1) / total_updates`, and the constructor asks for `1.0`.
     """
+    rate = as_rate("schedule", schedule)
 
     def learning_rate(progress_remaining: float) -> float:
         # The small term absorbs the rounding of `1 - progress_remaining`.
         done = math.floor((1.0 - progress_remaining) * total_updates + 1e-6)
-        return schedule(min(max(done - 1, 0), total_updates - 1))
+        return rate(min(max(done - 1, 0), total_updates - 1))
 
     return learning_rate
 
