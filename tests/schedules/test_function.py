@@ -202,7 +202,7 @@ class TestSettings:
     """Functions and numbers where schedules are."""
 
     def test_of_the_learner_take_numbers_and_functions(self) -> None:
-        config = PPOConfig(policy_lr=thirds, value_lr=2e-3, clip_coef=0.3, entropy_coef=lambda update: 0.0)  # type: ignore[arg-type]
+        config = PPOConfig(policy_lr=thirds, value_lr=2e-3, clip_coef=0.3, entropy_coef=lambda update: 0.0)
         assert config.value_lr == ScheduleConfig(peak=2e-3)
         assert config.clip_coef.peak == 0.3
         assert config.policy_lr.peak is None
@@ -235,7 +235,7 @@ class TestSettings:
         assert (ppo.value_lr.peak, ppo.without_lr_schedules().value_lr) == (1e-3, ScheduleConfig(peak=1e-3))
 
     def test_are_recorded_by_name(self) -> None:
-        config = RunConfig(ppo=PPOConfig(policy_lr=thirds, value_lr=given("curves:halves", peak=1e-3)))  # type: ignore[arg-type]
+        config = RunConfig(ppo=PPOConfig(policy_lr=thirds, value_lr=given("curves:halves", peak=1e-3)))
         names = recorded(config)
         assert (names["policy_lr"], names["policy_lr_decay"]) == (None, "custom")
         assert (names["value_lr"], names["value_lr_decay"]) == (1e-3, "curves:halves")
@@ -254,11 +254,11 @@ class TestSettings:
 
 class TestSwitch:
     def test_holds_the_base_rate_beside_a_function(self) -> None:
-        config = PPOConfig(policy_lr=given(thirds, peak=5e-4), value_lr=1e-3).without_lr_schedules()  # type: ignore[arg-type]
+        config = PPOConfig(policy_lr=given(thirds, peak=5e-4), value_lr=1e-3).without_lr_schedules()
         assert config.make_schedule("policy_lr", 3).table() == [(update, 5e-4, "constant") for update in range(3)]
 
     def test_is_an_error_without_one(self) -> None:
-        config = PPOConfig(policy_lr=1e-3, value_lr=thirds)  # type: ignore[arg-type]
+        config = PPOConfig(policy_lr=1e-3, value_lr=thirds)
         message = "^value_lr_decay = custom: has no base rate beside it for ESPER_LR_SCHEDULE=off to hold$"
         with pytest.raises(ConfigError, match=message):
             config.without_lr_schedules()

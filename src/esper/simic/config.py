@@ -5,16 +5,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from esper.schedules import CoefficientConfig, Schedule, ScheduleConfig, make_schedule
+from esper.schedules.shape import Rate
 from esper.settings.options import Bounds, ConfigError, check_options, option, section
 from esper.simic.nets.activations import ACTIVATIONS
 
+S = TypeVar("S", bound=ScheduleConfig)
+
 if TYPE_CHECKING:
     Activation: TypeAlias = str
+
+    class Scheduled(Generic[S]):
+        """A field that takes numbers and functions too, and has a schedule."""
+
+        def __get__(self, instance: object, owner: type) -> S: ...
+        def __set__(self, instance: object, value: ScheduleConfig | float | Rate) -> None: ...
 else:
     Activation = Literal[tuple(ACTIVATIONS)]
+    Scheduled = Annotated[S, "takes numbers and functions too"]
 
 _POSITIVE = Bounds(above=0)
 _COUNT = Bounds(minimum=1)
@@ -112,22 +122,22 @@ class PPOConfig:
         may_change="always",
     )
     adam_eps: float = option(1e-5, "Adam epsilon", bounds=_POSITIVE)
-    policy_lr: ScheduleConfig = section(
+    policy_lr: Scheduled[ScheduleConfig] = section(
         ScheduleConfig(), group="learning rates", may_change="with a new horizon", common="lr"
     )
-    value_lr: ScheduleConfig = section(
+    value_lr: Scheduled[ScheduleConfig] = section(
         ScheduleConfig(), group="learning rates", may_change="with a new horizon", common="lr"
     )
     shared_lr: Literal["policy", "value", "min"] = option(
         "policy", "whose rate a shared trunk follows", group="learning rates", may_change="with a new horizon"
     )
-    clip_coef: CoefficientConfig = section(
+    clip_coef: Scheduled[CoefficientConfig] = section(
         CoefficientConfig(peak=0.2),
         group="loss coefficients",
         help="how far from 1 the ratio still gains",
         may_change="with a new horizon",
     )
-    entropy_coef: CoefficientConfig = section(
+    entropy_coef: Scheduled[CoefficientConfig] = section(
         CoefficientConfig(peak=0.0),
         group="loss coefficients",
         help="weight of the entropy bonus",
