@@ -113,6 +113,15 @@ class TestImportPath:
         assert calls() == []
         assert rates(again) == rates(killed)
 
+    def test_that_gives_way_to_a_shape_need_not_be_named(self, tmp_path: Path, calls: Callable[[], Any]) -> None:
+        whole = train(tmp_path / "whole", "--lr-decay", "curves:halves")
+        calls()
+        shape = ("--lr", "8e-3", "--policy-lr-decay", "linear", "--value-lr-decay", "constant")
+        longer = ("--resume-schedule", "restart", "--total-timesteps", str(64 * (UPDATES + 4)))
+        assert resume(whole, *longer, *shape) == 0
+        assert calls() == []
+        assert rates(whole)[UPDATES:] == [8e-3, 6e-3, 4e-3, 2e-3]
+
     def test_trust_is_enough(self, tmp_path: Path, calls: Callable[[], Any]) -> None:
         whole = train(tmp_path / "whole", "--lr-decay", "curves:halves")
         calls()

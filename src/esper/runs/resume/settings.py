@@ -31,11 +31,13 @@ def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, 
     stored = flatten(point.config)
     if mode != "continue":
         stored = names_of_functions(stored)
-    reason = None if trust else files.unnamed_import(stored, ChainMap(*(dict(each.values) for each in layers[::-1])))
-    if reason:
-        raise ResumeError(f"{point.source}: {reason}")
     values = with_common_names(stored, settings_of(RunConfig))
     settings = resolve([Layer(source=str(point.source), values=values), *layers])
+    # Of the functions those that are left: another decay may have replaced them.
+    used = stored | {name: value for name, value in flatten(settings.config).items() if name.endswith("_decay")}
+    reason = None if trust else files.unnamed_import(used, ChainMap(*(dict(each.values) for each in layers[::-1])))
+    if reason:
+        raise ResumeError(f"{point.source}: {reason}")
     changed = changes(point.config, settings.config)
     wrong = [name for name in changed if not may_change(name, mode)]
     if wrong:
