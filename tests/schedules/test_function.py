@@ -193,6 +193,9 @@ class TestImportPath:
 
         assert path(thirds) == f"{__name__}:thirds"
         assert path(lambda update: 1.0) is None
+        # A method of one object, and an object that can be called.
+        assert path([1.0, 2.0].__getitem__) is None
+        assert path(make_schedule(ScheduleConfig(), 3)) is None
 
 
 FREE: dict[str, Any] = {"normalize_advantages": False}

@@ -8,6 +8,7 @@ import math
 import numbers
 import operator
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -144,6 +145,10 @@ def _is_name(text: str) -> bool:
 def _import_path(function: Any) -> str | None:
     """`module:name`, where that leads to `function` in any process."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or module == "__main__" or "<" in name:
+    if module not in sys.modules or module == "__main__" or not isinstance(name, str):
         return None
-    return f"{module}:{name}"
+    try:
+        found = operator.attrgetter(name)(sys.modules[module])
+    except AttributeError:
+        return None
+    return f"{module}:{name}" if found is function else None
