@@ -241,6 +241,12 @@ class TestPython:
         clock = {"extend": (4, 5), "restart": (0, 1)}[mode]
         assert rates(whole)[4:] == [1e-3 / (2 + update) for update in clock]
 
+    def test_that_is_missing_is_named_by_the_path_that_it_had(self, tmp_path: Path) -> None:
+        whole = run(settings(tmp_path / "whole", 2, policy_lr_decay=float, value_lr=1e-3)).run_dir
+        longer = layer(total_timesteps=64 * 4, quiet=True)
+        with pytest.raises(SettingsError, match=r"policy_lr_decay = custom: .*; give it again \(builtins:float\)"):
+            resume_run(whole, longer, mode="extend")
+
     def test_given_again_to_continue_must_be_the_same(self, tmp_path: Path) -> None:
         whole = run(settings(tmp_path / "whole", 4, lr_decay=lambda update: 1e-3 / (1 + update))).run_dir
         killed = cut_back(whole, tmp_path / "killed", 2)

@@ -8,6 +8,7 @@ from typing import Any
 
 from esper.runs.config import RunConfig
 from esper.schedules import Function
+from esper.schedules.function import CUSTOM
 from esper.simic.config import SCHEDULES
 
 
@@ -28,8 +29,12 @@ def with_stored_functions(settings: Mapping[str, Any], schedule: Any) -> dict[st
 
 
 def names_of_functions(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The same `settings` with functions by name alone, which a new horizon calls again."""
-    return {name: value.name if isinstance(value, Function) else value for name, value in settings.items()}
+    """The same `settings` with functions by name alone, which a new horizon calls again; one of Python is missing."""
+
+    def name_of(value: Function) -> Function | str:
+        return Function(path=value.path) if value.name == CUSTOM else value.name
+
+    return {name: name_of(value) if isinstance(value, Function) else value for name, value in settings.items()}
 
 
 def keep_functions(stored: RunConfig, now: RunConfig) -> RunConfig:
