@@ -33,7 +33,7 @@ FALLS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     for decay, shape in SHAPES.items():
-        before = {} if shape.has_own_peak else WARMUP
+        before = {} if shape.has_own_peak else {"peak": WARMUP["peak"]} if shape.no_warmup else WARMUP
         draw(f"decay-{decay}", {"policy": ScheduleConfig(decay=decay, **before, **shape.example)}, decay)
     components = {
         "policy": ScheduleConfig(peak=1e-3, delay=20, warmup_steps=20, decay="cosine", min_ratio=0.1),

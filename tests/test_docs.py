@@ -108,6 +108,19 @@ def test_an_environment_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[
     assert resumed["exact_resume"]
 
 
+def test_the_programs_of_schedules(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = follow("schedules.md")
+    # Half of the cosine, and it never leaves its bounds.
+    assert names["scale"](names["fall"], 0.5)(0) == 5e-4
+    assert names["curve"](399) == 1e-5
+    assert names["config"].value_lr.decay.call(399) == 2e-5
+    page = (ROOT / "docs" / "schedules.md").read_text()
+    command, *others = re.findall(r"^(?:PYTHONPATH=. )?(esper schedule .*rates:.*)$", page, re.MULTILINE)
+    assert not others
+    esper(command)
+    assert "policy  rates:sawtooth, base 0.001: custom from update 0 at 0.001" in capsys.readouterr().out
+
+
 def test_the_navigation_has_every_page() -> None:
     listed = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert len(listed) == len(set(listed))

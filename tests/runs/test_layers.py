@@ -47,6 +47,11 @@ class TestLayers:
         assert settings({"policy_lr": 1e-3}, {"lr": 5e-4}).config.ppo.policy_lr.peak == 5e-4
 
     def test_a_new_warmup_replaces_the_old_one_in_its_other_unit(self) -> None:
+        schedule = settings({"lr_warmup_frac": 0.1}, {"lr_warmup_timesteps": 70}).config.ppo.policy_lr
+        assert (schedule.warmup_frac, schedule.warmup_timesteps) == (None, 70)
+        decay = {"lr_decay": "linear", "lr_decay_steps": 4}
+        schedule = settings(decay, {"lr_decay_timesteps": 4000}).config.ppo.policy_lr
+        assert (schedule.decay_steps, schedule.decay_timesteps) == (None, 4000)
         schedule = settings({"lr_warmup_frac": 0.1}, {"lr_warmup_steps": 7}).config.ppo.policy_lr
         assert (schedule.warmup_steps, schedule.warmup_frac) == (7, None)
 

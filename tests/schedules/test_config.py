@@ -13,6 +13,18 @@ DECLARATIONS = [
         {"warmup_steps": 5, "warmup_frac": 0.1},
         "warmup_frac = 0.1: give warmup_steps or warmup_frac, not both",
     ),
+    (
+        {"warmup_steps": 5, "warmup_timesteps": 100},
+        "warmup_timesteps = 100: give warmup_steps or warmup_timesteps, not both",
+    ),
+    (
+        {"warmup_frac": 0.1, "warmup_timesteps": 100},
+        "warmup_timesteps = 100: give warmup_frac or warmup_timesteps, not both",
+    ),
+    (
+        {"decay": "cosine", "decay_steps": 5, "decay_timesteps": 100},
+        "decay_timesteps = 100: give decay_steps or decay_timesteps, not both",
+    ),
     ({"warmup_shape": "cosine"}, "warmup_shape = cosine: needs a warmup: give warmup_steps or warmup_frac too"),
     ({"warmup_start_ratio": 0.5}, "warmup_start_ratio = 0.5: needs a warmup: give warmup_steps or warmup_frac too"),
     ({"decay": "piecewise", "points": ((0, 3e-4),), "warmup_steps": 2}, f"warmup_steps = 2: {PIECEWISE}"),
@@ -20,7 +32,7 @@ DECLARATIONS = [
     ({"decay": "step", "step_size": 5}, "gamma = none: decay 'step' needs it"),
     (
         {"decay": "linear", "power": 2.0},
-        "power = 2: decay 'linear' does not use it; it uses decay_steps, min_ratio",
+        "power = 2: decay 'linear' does not use it; it uses decay_steps, decay_timesteps, min_ratio",
     ),
     ({"gamma": 0.5}, "gamma = 0.5: decay 'constant' does not use it; it uses none of the decay parameters"),
     (
@@ -105,6 +117,63 @@ class TestBoundaries:
     def test_neighbouring_milestones_and_points(self) -> None:
         drops = make_schedule(ScheduleConfig(peak=1.0, decay="multistep", milestones=(1, 2), gamma=0.5), 3)
         assert [drops(update) for update in range(3)] == [1.0, 0.5, 0.25]
+
+
+class TestTimesteps:
+    """Lengths in environment steps."""
+
+    @pytest.mark.parametrize(("batch_size", "updates"), [(100, 30), (50, 60), (25, 120)])
+    def test_the_curve_over_environment_steps_does_not_depend_on_the_size_of_a_rollout(
+        self, batch_size: int, updates: int
+    ) -> None:
+        config = ScheduleConfig(
+            peak=8.0, warmup_timesteps=400, warmup_start_ratio=0.5, decay="linear", decay_timesteps=1600, min_ratio=0.25
+        )
+        schedule = make_schedule(config, updates, batch_size)
+        # At the peak after 400 steps, halfway from 8 to 2 after 800 more, at 2 after 1600.
+        rates = {steps: schedule(steps // batch_size) for steps in (400, 800, 1200, 2000, 2900)}
+        assert rates == {400: 8.0, 800: 6.5, 1200: 5.0, 2000: 2.0, 2900: 2.0}
+
+    def test_a_part_of_a_rollout_counts_whole(self) -> None:
+        for timesteps, updates in ((0, 0), (1, 1), (100, 1), (101, 2)):
+            assert make_schedule(ScheduleConfig(warmup_timesteps=timesteps), 9, 100).warmup == updates
+        for timesteps, updates in ((1, 1), (100, 1), (101, 2)):
+            schedule = make_schedule(ScheduleConfig(decay="linear", decay_timesteps=timesteps), 9, 100)
+            assert schedule.decay_end == updates
+
+    def test_every_shape_with_a_length_takes_it_in_steps(self) -> None:
+        for decay, parameters in (
+            ("cosine", {}),
+            ("polynomial", {}),
+            ("exponential", {"min_ratio": 0.1}),
+            ("cosine_restarts", {"cycles": 2}),
+            ("triangular", {"cycles": 2, "min_ratio": 0.1}),
+        ):
+            in_updates = make_schedule(ScheduleConfig(decay=decay, decay_steps=6, **parameters), 20)
+            in_steps = make_schedule(ScheduleConfig(decay=decay, decay_timesteps=590, **parameters), 20, 100)
+            assert in_steps.table() == in_updates.table()
+
+    @pytest.mark.parametrize(
+        ("parameters", "name"),
+        [
+            ({"warmup_timesteps": 100}, "warmup_timesteps = 100"),
+            ({"decay": "linear", "decay_timesteps": 100}, "decay_timesteps = 100"),
+        ],
+    )
+    def test_need_the_size_of_a_rollout(self, parameters: dict[str, object], name: str) -> None:
+        config = ScheduleConfig(**parameters)  # type: ignore[arg-type]
+        message = f"^{name}: needs the environment steps of an update: give make_schedule a batch_size$"
+        with pytest.raises(ConfigError, match=message):
+            make_schedule(config, 10)
+
+    def test_that_do_not_fit_or_pass_the_end_are_named(self) -> None:
+        with pytest.raises(
+            ConfigError, match=r"^warmup_timesteps = 1000: warmup \(10 updates\) and delay \(0\) must leave"
+        ):
+            make_schedule(ScheduleConfig(warmup_timesteps=1000), 10, 100)
+        (late,) = make_schedule(ScheduleConfig(decay="linear", decay_timesteps=1001), 10, 100).beyond_end()
+        assert (late.name, late.value) == ("decay_timesteps", 1001)
+        assert late.says == "the end of the decay at update 11 is not reached: the run ends with update 9"
 
 
 class TestCoefficients:

@@ -9,7 +9,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, SequentialLR, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CyclicLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    SequentialLR,
+    StepLR,
+)
 
 from esper.schedules import (
     SHAPES,
@@ -117,6 +125,17 @@ class TestExactValues:
         assert got[2] == 1.0
         assert got[4] == pytest.approx(0.5)
 
+    def test_triangular(self) -> None:
+        # Cycles of 4 updates from the floor 0.25 * 4 = 1: up to 4 in steps of 3 / 2, then up to 2 in steps of 1 / 2.
+        got = rates(8, 10, peak=4.0, decay="triangular", cycles=2, cycle_decay=0.5, min_ratio=0.25)
+        assert got == [1.0, 2.5, 4.0, 2.5, 1.0, 1.5, 2.0, 1.5, 1.0, 1.0]
+
+    def test_triangular_reaches_the_peak_of_odd_cycles_too(self) -> None:
+        # 5 updates: up in 2, down in 3. The next cycles are of 3 and 2.
+        got = rates(5, 6, peak=4.0, decay="triangular", cycles=1, min_ratio=0.25)
+        assert got == [1.0, 2.5, 4.0, 3.0, 2.0, 1.0]
+        assert rates(5, 6, peak=4.0, decay="triangular", cycles=2, min_ratio=0.25) == [1.0, 4.0, 1.0, 4.0, 2.5, 1.0]
+
     def test_piecewise(self) -> None:
         points = ((0, 1.0), (2, 3.0), (4, 0.0))
         assert rates(6, 7, decay="piecewise", points=points) == [1.0, 2.0, 3.0, 1.5, 0.0, 0.0, 0.0]
@@ -160,6 +179,13 @@ class TestPhases:
         for delay in (0, 3):
             schedule = make_schedule(ScheduleConfig(decay="piecewise", points=points, delay=delay), 8)
             assert [schedule.phase(update) for update in range(8 + delay)] == ["delay"] * delay + expected
+
+    def test_triangular_rises_as_warmup_and_falls_as_decay(self) -> None:
+        parameters = {"decay": "triangular", "cycles": 3, "cycle_decay": 0.5, "min_ratio": 0.5}
+        schedule = make_schedule(ScheduleConfig(peak=1.0, delay=1, **parameters), 13)  # type: ignore[arg-type]
+        # The second and the third cycle would rise no higher than the floor.
+        expected = ["delay", "warmup", "warmup", "decay", "decay", *["floor"] * 9]
+        assert [schedule.phase(update) for update in range(14)] == expected
 
     @pytest.mark.parametrize(
         "shape",
@@ -214,6 +240,11 @@ class TestBeyondEnd:
                 ["decay_steps: the end of the decay at update 11"],
             ),
             ({"decay": "cosine_restarts", "cycles": 3}, []),
+            ({"decay": "triangular", "cycles": 3, "min_ratio": 0.1}, []),
+            (
+                {"decay": "triangular", "cycles": 3, "min_ratio": 0.1, "decay_steps": 15},
+                ["cycles: the cycle from update 10", "decay_steps: the end of the decay at update 15"],
+            ),
             # Cycles of 6: the second is cut, and is no cycle that never begins.
             (
                 {"decay": "cosine_restarts", "cycles": 2, "decay_steps": 12},
@@ -250,9 +281,25 @@ def piecewise(draw: st.DrawFn) -> Schedule:
 
 
 @st.composite
+def triangular(draw: st.DrawFn) -> Schedule:
+    parameters: dict[str, object] = {
+        "peak": draw(st.floats(1e-7, 10.0)),
+        "cycles": draw(st.integers(1, 4)),
+        "cycle_mult": draw(st.floats(0.7, 1.5)),
+        "cycle_decay": draw(st.floats(0.1, 1.0)),
+        # Above 0.99 two rates beside each other may be rounded to the same.
+        "min_ratio": draw(st.floats(0.01, 0.99) | st.just(1.0)),
+        "delay": draw(st.integers(0, 5)),
+    }
+    if draw(st.booleans()):
+        parameters["decay_steps"] = draw(st.integers(20, 200))
+    return make_schedule(ScheduleConfig(decay="triangular", **parameters), draw(st.integers(30, 150)))  # type: ignore[arg-type]
+
+
+@st.composite
 def schedules(draw: st.DrawFn) -> Schedule:
     total = draw(st.integers(12, 400))
-    decay = draw(st.sampled_from([name for name in SHAPES if name != "piecewise"]))
+    decay = draw(st.sampled_from([name for name, shape in SHAPES.items() if shape.no_warmup is None]))
     parameters: dict[str, Any] = {
         "peak": draw(st.floats(1e-7, 10.0)),
         "decay": decay,
@@ -285,7 +332,7 @@ def schedules(draw: st.DrawFn) -> Schedule:
 
 
 class TestProperties:
-    @given(schedules(), st.integers(0, 2000))
+    @given(schedules() | triangular(), st.integers(0, 2000))
     def test_between_zero_and_peak_wherever_asked(self, schedule: Schedule, update: int) -> None:
         assert 0.0 <= schedule(update) <= schedule.config.peak
 
@@ -310,7 +357,18 @@ class TestProperties:
         if schedule.config.decay != "cosine_restarts":
             assert all(before >= after for before, after in itertools.pairwise(falling))
 
-    @given(schedules())
+    @given(triangular())
+    def test_each_cycle_reaches_its_peak_and_begins_at_the_floor(self, schedule: Schedule) -> None:
+        config, peak = schedule.config, schedule.config.peak
+        assert schedule.decay_end is not None
+        found = [schedule(update) for update in range(schedule.decay_start, schedule.decay_end)]
+        assert found[0] == schedule.floor
+        # The highest rate of each cycle, the floor where it would be lower.
+        tops = {max(schedule.floor, peak * (config.cycle_decay or 1.0) ** cycle) for cycle in range(config.cycles)}
+        assert tops <= set(found)
+        assert max(found) == peak
+
+    @given(schedules() | triangular())
     def test_stays_at_the_floor_past_the_end(self, schedule: Schedule) -> None:
         if schedule.decay_end is None:
             return
@@ -319,12 +377,12 @@ class TestProperties:
             # Where the floor is as high as the base rate nothing ever falls.
             assert schedule.phase(update) == ("constant" if schedule.floor == schedule.config.peak else "floor")
 
-    @given(schedules())
+    @given(schedules() | triangular())
     def test_never_below_the_floor_after_warmup(self, schedule: Schedule) -> None:
         start = schedule.config.delay + schedule.warmup
         assert min(schedule(update) for update in range(start, schedule.total_updates)) >= schedule.floor
 
-    @given(schedules() | piecewise())
+    @given(schedules() | piecewise() | triangular())
     def test_the_phase_follows_the_rate(self, schedule: Schedule) -> None:
         """From each update to the next, but where the next is of another phase, or of another cycle."""
         restarts = schedule.config.decay == "cosine_restarts"
@@ -342,7 +400,7 @@ class TestProperties:
                 case "constant" | "floor":
                     assert after == rate == schedule(update + 1000)
 
-    @given(schedules() | piecewise())
+    @given(schedules() | piecewise() | triangular())
     def test_what_falls_or_rises_later_is_not_called_constant_and_what_never_does_is(self, schedule: Schedule) -> None:
         start = schedule.config.delay + schedule.warmup
         later = {schedule(update) for update in range(start, start + 5000)}
@@ -393,6 +451,15 @@ class TestOtherLibraries:
 
         expected = torch_rates(make, 50, 3e-4)
         assert rates(50, peak=3e-4, warmup_steps=warmup, **parameters) == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+    @pytest.mark.parametrize(("up", "down"), [(5, 5), (5, 6)])
+    def test_triangular_equals_torch_cyclic(self, up: int, down: int) -> None:
+        def make(optimizer: torch.optim.Optimizer) -> CyclicLR:
+            return CyclicLR(optimizer, 1e-4, 1e-3, step_size_up=up, step_size_down=down, cycle_momentum=False)
+
+        total = 4 * (up + down)
+        got = rates(total, peak=1e-3, decay="triangular", cycles=4, min_ratio=0.1)
+        assert got == pytest.approx(torch_rates(make, total, 1e-3), rel=1e-9)
 
     def test_ratio_is_a_lambda_for_lambda_lr(self) -> None:
         schedule = make_schedule(ScheduleConfig(peak=3e-4, warmup_steps=5, decay="cosine"), 30)
@@ -472,6 +539,14 @@ BAD = [
     ({"decay": "cosine_restarts"}, "cycles", "needs it"),
     ({"decay": "cosine_restarts", "cycles": 0}, "cycles", "at least 1"),
     ({"decay": "cosine_restarts", "cycles": 2, "cycle_mult": 0.0}, "cycle_mult", "greater than 0"),
+    ({"decay": "triangular", "cycles": 2}, "min_ratio", "needs it"),
+    ({"decay": "triangular", "cycles": 2, "min_ratio": 0.0}, "min_ratio", "greater than 0"),
+    ({"decay": "triangular", "min_ratio": 0.1}, "cycles", "needs it"),
+    (
+        {"decay": "triangular", "cycles": 2, "min_ratio": 0.1, "warmup_steps": 3},
+        "warmup_steps",
+        "no warmup: each cycle rises by itself",
+    ),
     ({"decay": "piecewise"}, "points", "needs it"),
     ({"decay": "piecewise", "points": ()}, "points", "begin at update 0"),
     ({"decay": "piecewise", "points": ((1, 1.0),)}, "points", "begin at update 0"),
@@ -495,6 +570,7 @@ DOES_NOT_FIT = [
     ({"decay": "wsd", "decay_frac": 0.8, "warmup_steps": 3}, "decay_frac"),
     ({"decay": "multistep", "gamma": 0.5, "milestones": (2, 5), "warmup_steps": 2}, "milestones"),
     ({"decay": "cosine_restarts", "cycles": 11}, "cycles"),
+    ({"decay": "triangular", "cycles": 6, "min_ratio": 0.1}, "cycles"),
     ({"decay": "cosine_restarts", "cycles": 5, "cycle_mult": 1e9}, "cycles"),
     ({"decay": "cosine_restarts", "cycles": 9, "cycle_mult": 1e300}, "cycles"),
 ]

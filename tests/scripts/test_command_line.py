@@ -125,6 +125,23 @@ class TestSwitch:
         assert set(updates["lr/policy"]) == {2e-3}
         assert set(updates["lr/value"]) == {1e-3}
 
+    def test_off_holds_the_base_rate_beside_a_function_and_is_an_error_without_one(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "curves.py").write_text("def falling(total):\n    return lambda update: 1.0 / (1 + update)\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("ESPER_LR_SCHEDULE", "off")
+        function = ["--policy-lr-decay", "curves:falling"]
+        run = ["--no-picture", "--run-dir", str(tmp_path / "run")]
+        # SMALL has a base rate.
+        assert esper(capsys, "ppo", *SMALL, *function, *run)[0] == 0
+        assert set(load_updates(tmp_path / "run")["lr/policy"]) == {1e-3}
+        without = [flag for flag in SMALL if flag not in ("--lr", "1e-3")]
+        for command in ("ppo", "schedule"):
+            status, _, err = esper(capsys, command, *without, *function)
+            message = "--policy-lr-decay curves:falling: has no base rate beside it for ESPER_LR_SCHEDULE=off to hold"
+            assert (status, err) == (2, f"esper {command}: error: {message}\n")
+
     @pytest.mark.parametrize("value", ["off", "0", "OFF", ""])
     def test_esper_schedule_says_what_esper_ppo_says(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, value: str
@@ -159,6 +176,13 @@ BEYOND_END = [
     (
         [*MULTISTEP, "5", "--value-lr-milestones", "50"],
         ["--value-lr-milestones 50: the drop at update 50 is not reached: the run ends with update 9"],
+    ),
+    (
+        ["--lr-decay", "triangular", "--lr-cycles", "2", "--lr-min-ratio", "0.1", "--lr-decay-steps", "30"],
+        [
+            "--lr-cycles 2: the cycle from update 15 is not reached: the run ends with update 9",
+            "--lr-decay-steps 30: the end of the decay at update 30 is not reached: the run ends with update 9",
+        ],
     ),
     (
         ["--entropy-coef", "0.1", "--entropy-coef-decay", "linear", "--entropy-coef-decay-steps", "20"],
@@ -232,6 +256,21 @@ class TestOutput:
         assert "policy_lr = 0.002  # flag --policy-lr-points" in out
         assert "value_lr = 0.0003  # default" in out
 
+    def test_lengths_in_environment_steps_are_shown_in_updates(self, capsys: pytest.CaptureFixture[str]) -> None:
+        flags = ["--preset", "none", "--lr-warmup-timesteps", "1e4", "--value-lr-decay", "linear"]
+        flags += ["--value-lr-decay-timesteps", "600000", "--num-envs", "10", "--num-steps", "100"]
+        out = esper(capsys, "ppo", *flags, "--print-config")[1].splitlines()
+        assert "policy_lr_warmup_timesteps = 10000  # flag --lr-warmup-timesteps, 10 updates" in out
+        assert "value_lr_decay_timesteps = 600000  # flag --value-lr-decay-timesteps, 600 updates" in out
+        drawn = esper(capsys, "schedule", *flags)[1].splitlines()
+        # Said once, though for both components.
+        assert [line for line in drawn if line.startswith("--")] == [
+            "--lr-warmup-timesteps 10000: 10 updates",
+            "--value-lr-decay-timesteps 600000: 600 updates",
+            "--value-lr-decay-timesteps 600000: the end of the decay at update 610 is not reached: the run ends with "
+            "update 499",
+        ]
+
     def test_help_is_grouped_and_knows_the_flags(self, capsys: pytest.CaptureFixture[str]) -> None:
         _, short, _ = esper(capsys, "ppo", "--help")
         _, full, _ = esper(capsys, "ppo", "--help-all")
@@ -288,6 +327,50 @@ class TestSchedule:
         assert f"policy  wsd, base 0.001: {expected}" in out
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert "\x1b" not in out
+
+    def test_draws_a_function(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "straight.py").write_text("def falling(total):\n    return lambda update: 1 - 0.25 * update\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        flags = ["--preset", "none", "--lr-decay", "straight:falling", "--num-envs", "1", "--num-steps", "100"]
+        picture = tmp_path / "curve.png"
+        status, out, _ = esper(capsys, "schedule", *flags, "--total-timesteps", "400", "--output", picture)
+        assert status == 0
+        for name in ("policy ", "value  "):
+            assert f"{name} straight:falling: custom from update 0 at 1; last update 3 at 0.25" in out
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        # One update more than the function is good for.
+        for command in ("schedule", "ppo"):
+            status, _, err = esper(capsys, command, *flags, "--total-timesteps", "600")
+            allowed = "gives -0.25 for update 5; a rate must be a number, finite and at least 0"
+            assert (status, err) == (2, f"esper {command}: error: --lr-decay straight:falling: {allowed}\n")
+
+
+WRONG = [
+    (["--lr-warmup-steps", "3", "--lr-decay", "a:b"], "--lr-warmup-steps 3: decay 'a:b' has no warmup"),
+    (["--policy-lr-delay", "3", "--lr-decay", "a:b"], "--policy-lr-delay 3: decay 'a:b' has no delay"),
+    (["--lr-min-ratio", "0.1", "--value-lr-decay", "a:b"], "--lr-min-ratio 0.1: decay 'constant' does not use it"),
+    (["--value-lr-power", "2", "--value-lr-decay", "a:b"], "--value-lr-power 2: decay 'a:b' does not use it"),
+    (["--lr-decay", "no_such_module:b"], "--lr-decay no_such_module:b: cannot be loaded: No module named 'no_such"),
+    (["--lr-decay", "custom"], "--lr-decay custom: stands for a function that was given in Python"),
+    (["--lr-decay", "trangular"], "or module:function; did you mean 'triangular'?"),
+    (["--lr-decay", "triangular"], "--lr-min-ratio: decay 'triangular' needs it"),
+    (["--lr-warmup-timesteps", "9", "--lr-warmup-frac", "0.1"], "--lr-warmup-timesteps 9: give warmup_frac or warmup"),
+    (["--value-lr-warmup-timesteps", "1e9"], "--value-lr-warmup-timesteps 1000000000: warmup (976563 updates)"),
+    (["--lr-decay-timesteps", "9"], "--lr-decay-timesteps 9: decay 'constant' does not use it"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), WRONG, ids=[" ".join(flags) for flags, _ in WRONG])
+def test_an_error_of_a_schedule_names_the_flag_that_was_typed(
+    capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    for command in ("schedule", "ppo"):
+        status, _, err = esper(capsys, command, "--preset", "none", *flags)
+        assert status == 2
+        assert err.startswith(f"esper {command}: error: --")
+        assert message in err
 
 
 class TestEvaluate:

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import dataclasses
+
 import pytest
 
-from esper.schedules import CoefficientConfig, LimitConfig, ScheduleConfig
+from esper.schedules import CoefficientConfig, FeedbackConfig, LimitConfig, ScheduleConfig
 from esper.settings.options import ConfigError
 from esper.simic.config import PPOConfig
 from esper.simic.rates import Horizon, RateSchedules
@@ -119,11 +121,11 @@ def others(clip: float, entropy: float) -> dict[str, float]:
     ("settings", "name", "message"),
     [
         ({"target_kl": 0.0}, "target_kl", "greater than 0"),
-        ({"target_kl": "0.1"}, "target_kl", "a number or a LimitConfig"),
-        ({"value_coef": None}, "value_coef", "a number or a CoefficientConfig"),
+        ({"target_kl": "0.1"}, "target_kl", "must be a LimitConfig, a number"),
+        ({"value_coef": None}, "value_coef", "must be a CoefficientConfig, a number"),
         ({"value_coef": -0.1}, "value_coef", "at least 0"),
-        ({"policy_lr": True}, "policy_lr", "a number or a ScheduleConfig"),
-        ({"value_coef": ScheduleConfig()}, "value_coef", "a number or a CoefficientConfig"),
+        ({"policy_lr": True}, "policy_lr", "must be a ScheduleConfig, a number"),
+        ({"value_coef": ScheduleConfig()}, "value_coef", "must be a CoefficientConfig, a number"),
     ],
 )
 def test_what_is_no_schedule_is_refused(settings: dict[str, object], name: str, message: str) -> None:
@@ -137,3 +139,15 @@ def test_a_limit_that_is_off_takes_no_parameters() -> None:
         LimitConfig(decay="linear")
     with pytest.raises(ConfigError, match="delay = 2: must be 0"):
         LimitConfig(peak=0.1, delay=2)
+
+
+def test_limits_take_functions() -> None:
+    config = PPOConfig(target_kl=lambda update: 0.1 / (1 + update), value_clip_coef=None, total_timesteps=4096)
+    assert config.value_clip_coef.is_off
+    assert not config.target_kl.is_off
+    seen = RateSchedules(config, APART, Horizon(updates=4)).at(3).coefficients
+    assert seen["target_kl"] == 0.1 / 4
+    assert "value_clip_coef" not in seen
+    # The lowest value is the last one, 0.1 / 4 in update 3.
+    with pytest.raises(ConfigError, match=r"policy_lr_kl_target = 0\.03: .* whose lowest value is 0\.025"):
+        dataclasses.replace(config, policy_lr_kl=FeedbackConfig(target=0.03))

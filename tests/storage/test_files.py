@@ -254,6 +254,9 @@ class TestNames:
             ({"env": "torch/CartPole-v1", "encoder": None, "env_kwargs": None}, {}),
             ({"env": "mine:Env-v0", "encoder": "mine:net"}, {"env": "mine:Env-v0", "encoder": "mine:net"}),
             ({"env_kwargs": {"xml_file": "/my/ant.xml"}}, {"env_kwargs": {"xml_file": "/my/ant.xml"}}),
+            ({"policy_lr_decay": "linear", "value_lr_decay": "custom", "policy_lr_cycle_decay": 0.5}, {}),
+            # A common name stands for those of its components.
+            ({"policy_lr_decay": "mine:curve", "value_lr_decay": "mine:curve"}, {"lr_decay": "mine:curve"}),
         ],
     )
     def test_may_be_used(self, found: dict[str, object], given: dict[str, object]) -> None:
@@ -266,6 +269,9 @@ class TestNames:
             ({"env": "evil:CartPole-v1"}, {"env": "mine:CartPole-v1"}, "its environment imports 'evil'"),
             ({"encoder": "subprocess:run"}, {"env": "subprocess:run"}, "its encoder imports 'subprocess'"),
             ({"encoder": "a:b; rm -rf ~"}, {}, "add --encoder 'a:b; rm -rf ~' or --trust"),
+            ({"lr_decay": "evil:x"}, {}, "its lr_decay imports 'evil'; if that is right, add --lr-decay evil:x or"),
+            ({"clip_coef_decay": "evil:x"}, {"lr_decay": "mine:x"}, "add --clip-coef-decay evil:x or --trust"),
+            ({"policy_lr_decay": "evil:x"}, {"env": "evil:x"}, "its policy_lr_decay imports 'evil'"),
             ({"env_kwargs": {"a": [{"b": "../x.xml"}]}}, {}, "its env_kwargs have '../x.xml'"),
             ({"env_kwargs": {"a": "os:system"}}, {"env_kwargs": {"a": "b:c"}}, "its env_kwargs have 'os:system'"),
         ],

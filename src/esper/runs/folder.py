@@ -15,7 +15,9 @@ from typing import Any
 
 from esper.runs.config import RunConfig
 from esper.runs.layers import recorded
+from esper.schedules.function import CUSTOM, is_function
 from esper.settings.options import ConfigError
+from esper.simic.config import SCHEDULES
 from esper.storage import files
 
 _log = logging.getLogger(__name__)
@@ -140,6 +142,18 @@ def named_again(config: RunConfig) -> str:
     flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value]
     trust = files.unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
     return " --trust" if trust else "".join(flags)
+
+
+def begin_again(path: Path, config: RunConfig) -> str | None:
+    """What trains as the run in `path` did, with another seed; None where its files do not have all of it."""
+    schedules = {name: getattr(config.ppo, name) for name in SCHEDULES}
+    if any(str(schedule.decay) == CUSTOM for schedule in schedules.values()):
+        return None
+    named = named_again(config)
+    functions = {name: str(schedule.decay) for name, schedule in schedules.items() if is_function(schedule.decay)}
+    if functions and named != " --trust":
+        named += "".join(f" --{name.replace('_', '-')}-decay {shlex.quote(decay)}" for name, decay in functions.items())
+    return f"esper ppo --config {shlex.quote(str(path / 'config.json'))} --seed {config.seed + 1}{named}"
 
 
 def resume_command(path: Path, config: RunConfig) -> str:

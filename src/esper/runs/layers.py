@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from esper.runs.config import RunConfig
+from esper.schedules import Function
 from esper.settings import layers as of_any_config
 from esper.settings.layers import Layer as Layer
 from esper.settings.layers import Origin as Origin
@@ -78,4 +79,8 @@ def recorded_layer(values: Mapping[str, Any], source: str) -> Layer:
 def recorded(config: RunConfig) -> dict[str, Any]:
     """The settings in `config.json`, which also works as a config file."""
     settings = settings_of(RunConfig)
-    return {name: value for name, value in flatten(config).items() if settings[name].recorded}
+    return {
+        name: value.name if isinstance(value, Function) else value
+        for name, value in flatten(config).items()
+        if settings[name].recorded
+    }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
+
 from esper.envs.base import EnvError
 from esper.runs.config import RunConfig
 from esper.runs.layers import recorded
 from esper.runs.versions import versions
 from esper.simic.ppo import PPOAgent
+from esper.simic.rates import tables
 from esper.simic.vectorized import Training
 from esper.storage.tree import TreeError, check_form, split
 from esper.system.seeding import integer_seed
@@ -21,13 +24,16 @@ def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dic
         EnvError: when the environment's part of it cannot be stored.
     """
     state = training.state_dict()
-    updates = training.agent.train_steps
+    updates, schedules = training.agent.train_steps, training.agent.schedules
+    schedule = schedules.state(updates)
+    if given := tables(config.ppo, schedules.horizon):
+        schedule["tables"] = {name: torch.tensor(rates, dtype=torch.float64) for name, rates in given.items()}
     captured = {
         "config": recorded(config),
         "lr_schedule_switch": schedule_switch(training.agent),
         # Before the first rollout the seed determines the state.
         "exact_resume": state["environment"] is not None or not updates,
-        "schedule": training.agent.schedules.state(updates),
+        "schedule": schedule,
         "events_bytes": events_bytes,
         "versions": versions(),
         "training": state,

@@ -1,7 +1,9 @@
-"""Values over the updates of a run, free of torch and of PPO: declarations, shapes, resolved schedules."""
+"""Values over the updates of a run, free of torch and of PPO: declarations, shapes, functions, resolved schedules."""
 
+from esper.schedules.combine import clamp, join, scale
 from esper.schedules.config import CoefficientConfig, LimitConfig, ScheduleConfig
 from esper.schedules.feedback import FeedbackConfig
+from esper.schedules.function import Function
 from esper.schedules.schedule import (
     SWITCH,
     BeyondEnd,
@@ -19,12 +21,16 @@ __all__ = [
     "BeyondEnd",
     "CoefficientConfig",
     "FeedbackConfig",
+    "Function",
     "LimitConfig",
     "Phase",
     "Schedule",
     "ScheduleConfig",
     "Shape",
     "as_progress_callable",
+    "clamp",
+    "join",
     "make_schedule",
+    "scale",
     "schedules_enabled",
 ]

@@ -5,38 +5,53 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
-from esper.schedules.shape import DEFAULT_PEAK, NEEDED, Shape
+from esper.schedules.function import CUSTOM, Custom, Function, is_function
+from esper.schedules.shape import DEFAULT_PEAK, NEEDED, Rate, Shape
 from esper.schedules.shapes import SHAPES
 from esper.settings.options import Bounds, ConfigError, Merging, check_options, option
 from esper.settings.values import format_value
 
 if TYPE_CHECKING:
-    Decay: TypeAlias = str
+    BaseRate: TypeAlias = float
+    Decay: TypeAlias = str | Function
 else:
-    Decay = Literal[tuple(SHAPES)]
+    # None for a function that has none beside it.
+    BaseRate = float | None
+    Decay = Literal[tuple(SHAPES)] | Function
 
 _COUNT = Bounds(minimum=0)
 _FRACTION = Bounds(minimum=0, below=1)
+# One length each, in several units.
+_WARMUP_LENGTHS = ("warmup_steps", "warmup_frac", "warmup_timesteps")
+_DECAY_LENGTHS = ("decay_steps", "decay_timesteps")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _BeforeDecay:
     """What does not depend on the shape."""
 
-    peak: float = option(None, "base rate: the value after warmup, before decay", derived_from="points")
+    peak: BaseRate = option(None, "base rate: the value after warmup, before decay", derived_from="points")
     warmup_steps: int | None = option(None, "warmup length in updates", bounds=_COUNT)
     warmup_frac: float | None = option(None, "warmup length as a fraction of all updates", bounds=_FRACTION)
+    warmup_timesteps: int | None = option(
+        None, "warmup length in environment steps, which num_envs does not change", bounds=_COUNT
+    )
     warmup_shape: Literal["linear", "cosine"] | None = option(None, "how warmup rises (default linear)")
     warmup_start_ratio: float | None = option(
         None, "where warmup starts, as a fraction of the base rate (default 0)", bounds=_FRACTION
     )
     delay: int = option(0, "updates held at exactly 0 before anything else", bounds=_COUNT)
-    decay: Decay = option("constant", f"shape after warmup: {', '.join(SHAPES)}")
+    decay: Decay = option(
+        "constant",
+        f"shape after warmup: {', '.join(SHAPES)}; or module:function, which gets the number of updates and returns a "
+        "function of the update index that gives every rate",
+    )
 
 
 def _declared_by_shapes() -> dict[str, list[tuple[str, Any, dataclasses.Field[Any]]]]:
@@ -85,6 +100,9 @@ class ScheduleConfig(_Parameters, Merging):
     Its fields are those above and the parameters of all shapes. `None` means "not given"; a parameter that the chosen
     `decay` does not use is an error, not ignored. `peak` is always a number once the config is made: 3e-4 where it was
     not given, for piecewise the rate of the first point.
+
+    `decay` may be a function of the update index too, or `module:function`, which is called with the number of updates
+    and returns one. It gives absolute rates; `peak`, None where it is not given, is what the switch holds.
     """
 
     prefixed_by: ClassVar[str] = "peak"
@@ -102,20 +120,18 @@ class ScheduleConfig(_Parameters, Merging):
             peak: float | None = None,
             warmup_steps: int | None = None,
             warmup_frac: float | None = None,
+            warmup_timesteps: int | None = None,
             delay: int = 0,
-            decay: str = "constant",
+            decay: str | Function | Rate = "constant",
             **parameters: Any,
         ) -> None: ...
 
     def __post_init__(self) -> None:
         given = self.peak
-        if given is None:
+        if given is None and not is_function(self.decay):
             object.__setattr__(self, "peak", DEFAULT_PEAK)
         check_options(self)
-        if not math.isfinite(self.peak) or self.peak < 0 or (self.peak == 0 and not self.zero_peak):
-            raise ConfigError(
-                "peak", self.peak, f"must be finite and {'at least' if self.zero_peak else 'greater than'} 0"
-            )
+        self._check_peak()
         self._check_warmup()
         self._check_decay_parameters()
         object.__setattr__(self, "peak", self.shape.base_rate(None if given is None else self.peak))
@@ -123,21 +139,47 @@ class ScheduleConfig(_Parameters, Merging):
     @functools.cached_property
     def shape(self) -> Shape:
         """The decay shape with the parameters that are given."""
-        shape = SHAPES[self.decay]
-        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(shape)}
-        return shape(**{name: value for name, value in given.items() if value is not None})
+        if is_function(self.decay):
+            return Custom(function=Function.of(self.decay))
+        given = {name: getattr(self, name) for name in self._uses()}
+        return SHAPES[str(self.decay)](**{name: value for name, value in given.items() if value is not None})
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        """The schedule that `value` says: itself, a number (constant), or a function of the update index.
+
+        Raises:
+            TypeError: when it is none of these.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            return cls(peak=float(value))
+        if callable(value) or isinstance(value, Function):
+            return cls(decay=value)
+        raise TypeError(f"must be a {cls.__name__}, a number, or a function of the update index")
+
+    def at_base_rate(self) -> Self:
+        """The same, constant.
+
+        Raises:
+            ConfigError: for a function without a base rate.
+        """
+        if self.peak is None:
+            raise ConfigError("decay", str(self.decay), "has no base rate beside it for ESPER_LR_SCHEDULE=off to hold")
+        return type(self)(peak=self.peak)
 
     @classmethod
     def superseded(cls, weaker: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
         """As in `Merging`.
 
-        A new warmup length replaces the old one in its other unit; a new shape replaces the old shape's parameters;
-        points replace the base rate.
+        A new length replaces the old one in its other units; a new shape replaces the old shape's parameters; points
+        replace the base rate.
         """
         replaced = []
-        for unit, other in (("warmup_steps", "warmup_frac"), ("warmup_frac", "warmup_steps")):
-            if unit in given:
-                replaced.append(other)
+        for units in (_WARMUP_LENGTHS, _DECAY_LENGTHS):
+            if any(unit in given for unit in units):
+                replaced += [unit for unit in units if unit not in given]
         decay = given.get("decay")
         shape = SHAPES.get(str(decay))
         if decay is not None and decay != weaker.get("decay", "constant"):
@@ -148,24 +190,54 @@ class ScheduleConfig(_Parameters, Merging):
         return replaced
 
     @classmethod
+    def without_default(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+        """As in `Merging`: points have a base rate of their own, a function may have none."""
+        return ("peak",) if given.get("points") is not None or is_function(given.get("decay")) else ()
+
+    @classmethod
     def derived(cls, source: tuple[tuple[int, float], ...] | None) -> float | None:
         """The base rate of points: that of the first."""
         return source[0][1] if source else None
 
+    @property
+    def imports(self) -> bool:
+        """Whether its rates are those of a module that is imported for them."""
+        return is_function(self.decay) and isinstance(self.decay, str) and self.decay != CUSTOM
+
+    @property
+    def warmup_length(self) -> str | None:
+        """The name of the parameter that gives the length of the warmup; None without warmup."""
+        return next((name for name in _WARMUP_LENGTHS if getattr(self, name) is not None), None)
+
+    def _uses(self) -> Mapping[str, dataclasses.Field[Any]]:
+        """The parameters of the chosen decay."""
+        if is_function(self.decay):
+            return {}
+        return {field.name: field for field in dataclasses.fields(SHAPES[str(self.decay)])}
+
+    def _check_peak(self) -> None:
+        peak = self.peak
+        if peak is not None and (not math.isfinite(peak) or peak < 0 or (peak == 0 and not self.zero_peak)):
+            raise ConfigError("peak", peak, f"must be finite and {'at least' if self.zero_peak else 'greater than'} 0")
+
     def _check_warmup(self) -> None:
-        no_warmup = SHAPES[self.decay].no_warmup
-        if self.warmup_steps is not None and self.warmup_frac is not None:
-            raise ConfigError("warmup_frac", self.warmup_frac, "give warmup_steps or warmup_frac, not both")
-        if self.warmup_steps is None and self.warmup_frac is None:
+        shape, length = Custom if is_function(self.decay) else SHAPES[str(self.decay)], self.warmup_length
+        no_warmup = shape.no_warmup
+        if shape is Custom and self.delay:
+            raise ConfigError("delay", self.delay, f"decay '{self.decay}' has no delay: {no_warmup}")
+        if length is None:
             for name in ("warmup_shape", "warmup_start_ratio"):
                 if (value := getattr(self, name)) is not None:
                     raise ConfigError(name, value, "needs a warmup: give warmup_steps or warmup_frac too")
-        elif no_warmup is not None:
-            name = "warmup_steps" if self.warmup_frac is None else "warmup_frac"
-            raise ConfigError(name, getattr(self, name), f"decay '{self.decay}' has no warmup: {no_warmup}")
+            return
+        for name in _WARMUP_LENGTHS:
+            if name != length and getattr(self, name) is not None:
+                raise ConfigError(name, getattr(self, name), f"give {length} or {name}, not both")
+        if no_warmup is not None:
+            raise ConfigError(length, getattr(self, length), f"decay '{self.decay}' has no warmup: {no_warmup}")
 
     def _check_decay_parameters(self) -> None:
-        uses = {field.name: field for field in dataclasses.fields(SHAPES[self.decay])}
+        uses = self._uses()
         for name in PARAMETERS:
             value = getattr(self, name)
             if value is None and name in uses and uses[name].default is NEEDED:
@@ -184,12 +256,15 @@ class CoefficientConfig(ScheduleConfig):
 
 @dataclass(frozen=True, kw_only=True, init=False)
 class LimitConfig(ScheduleConfig):
-    """The same for a limit, which is above 0; there is none without a base value or points: then `is_off`."""
+    """The same for a limit, which is above 0; without a base value, points or a function there is none."""
 
-    peak: float | None = option(None, "base value; none: no limit", derived_from="points")  # type: ignore[assignment]
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        """As in `ScheduleConfig`; None is no limit."""
+        return cls() if value is None else super().of(value)
 
     def __post_init__(self) -> None:
-        if self.peak is None and self.points is None:
+        if self.is_off:
             for field in dataclasses.fields(self):
                 if (value := getattr(self, field.name)) != field.default:
                     raise ConfigError(field.name, value, "needs a base value beside it: without one there is no limit")
@@ -201,4 +276,4 @@ class LimitConfig(ScheduleConfig):
     @property
     def is_off(self) -> bool:
         """Whether there is no limit."""
-        return self.peak is None
+        return self.peak is None and self.points is None and not is_function(self.decay)

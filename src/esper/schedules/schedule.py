@@ -14,8 +14,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from esper.schedules.combine import as_rate
 from esper.schedules.config import ScheduleConfig
-from esper.schedules.shape import Curve, Phase, Run, between
+from esper.schedules.function import Custom
+from esper.schedules.shape import Curve, Phase, Rate, Run, between, in_updates
 from esper.settings.options import ConfigError
 
 
@@ -33,7 +35,7 @@ class Schedule:
     """A resolved schedule: `schedule(u)` is the rate of update `u`. Made by `make_schedule`.
 
     `curve` is its shape in `run`, on the clock that starts after the delay; `floor` is the lowest rate (for piecewise
-    that of the last point).
+    that of the last point, for a function that of the last update).
     """
 
     config: ScheduleConfig
@@ -80,21 +82,28 @@ class Schedule:
         return between(start, peak, rise)
 
     def ratio(self, update: int) -> float:
-        """The rate relative to the base rate: a `torch.optim.lr_scheduler.LambdaLR` lambda."""
+        """The rate relative to the base rate: a `torch.optim.lr_scheduler.LambdaLR` lambda.
+
+        Raises:
+            ConfigError: for a function, whose rates are absolute.
+        """
+        if isinstance(self.config.shape, Custom):
+            allowed = "gives absolute rates: there is no ratio to a base rate; call the schedule itself"
+            raise ConfigError("decay", str(self.config.decay), allowed)
         return self(update) / self.config.peak if self.config.peak else 0.0
 
     def phase(self, update: int) -> Phase:
         """Which part of the schedule update `update` is in.
 
-        A shape that never falls is constant. Piecewise is warmup where it rises, decay where it falls, stable where it
-        is level, and at the floor from the last point on.
+        A shape that never falls is constant. Piecewise and triangular are warmup where they rise and decay where they
+        fall; piecewise is stable where it is level, and at the floor from the last point on.
         """
         clock = update - self.config.delay
         if clock < 0:
             return "delay"
         if clock < self.warmup:
             return "warmup"
-        of_shape = self.config.shape.phase(clock)
+        of_shape = self.config.shape.phase(clock, self.curve)
         if of_shape is not None:
             return of_shape
         if self.floor == self.config.peak:
@@ -127,40 +136,51 @@ class Schedule:
         return [(update, self(update), self.phase(update)) for update in range(self.total_updates)]
 
 
-def make_schedule(config: ScheduleConfig, total_updates: int) -> Schedule:
-    """Resolve `config` for a run of `total_updates` PPO updates.
+def make_schedule(config: ScheduleConfig | float | Rate, total_updates: int, batch_size: int | None = None) -> Schedule:
+    """Resolve `config` for a run of `total_updates` PPO updates; a number is constant, a function gives every rate.
+
+    `batch_size` is the environment steps of an update, `num_envs * num_steps`; lengths in timesteps need it.
 
     Raises:
         ConfigError: naming the parameter, when the pieces do not fit into the run.
     """
+    try:
+        config = ScheduleConfig.of(config)
+    except TypeError as error:
+        raise ConfigError("config", config, str(error)) from None
     if total_updates < 1:
         raise ConfigError("total_updates", total_updates, "must be at least 1")
     warmup = config.warmup_steps or 0
     if config.warmup_frac is not None:
         warmup = math.ceil(config.warmup_frac * total_updates)
+    elif config.warmup_timesteps is not None:
+        warmup = in_updates("warmup_timesteps", config.warmup_timesteps, batch_size)
     if warmup + config.delay >= total_updates:
-        name = "delay" if not warmup else "warmup_steps" if config.warmup_frac is None else "warmup_frac"
+        name = config.warmup_length if warmup and config.warmup_length else "delay"
         raise ConfigError(
             name,
             getattr(config, name),
             f"warmup ({warmup} updates) and delay ({config.delay}) must leave at least one of the run's "
             f"{total_updates} updates",
         )
-    run = Run(peak=config.peak, total_updates=total_updates, delay=config.delay, warmup=warmup)
-    return Schedule(config=config, run=run, curve=config.shape.curve(run), floor=config.shape.floor(config.peak))
+    run = Run(peak=config.peak, total_updates=total_updates, delay=config.delay, warmup=warmup, batch_size=batch_size)
+    curve = config.shape.curve(run)
+    floor = config.shape.floor(config.peak) if curve.floor is None else curve.floor
+    return Schedule(config=config, run=run, curve=curve, floor=floor)
 
 
-def as_progress_callable(schedule: Schedule, total_updates: int) -> Callable[[float], float]:
-    """`schedule` as a Stable-Baselines3 `learning_rate`.
+def as_progress_callable(schedule: float | Rate, total_updates: int) -> Callable[[float], float]:
+    """`schedule`, any function of the update index, as a Stable-Baselines3 `learning_rate`.
 
     Stable-Baselines3 counts the rollout just collected as done before it optimises on it: its n-th update (0-based)
     sees a remaining progress of `1 - (n + 1) / total_updates`, and the constructor asks for `1.0`.
     """
+    rate = as_rate("schedule", schedule)
 
     def learning_rate(progress_remaining: float) -> float:
         # The small term absorbs the rounding of `1 - progress_remaining`.
         done = math.floor((1.0 - progress_remaining) * total_updates + 1e-6)
-        return schedule(min(max(done - 1, 0), total_updates - 1))
+        return rate(min(max(done - 1, 0), total_updates - 1))
 
     return learning_rate
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from esper.settings.options import Bounds, check_options, option
+from esper.settings.options import Bounds, ConfigError, check_options, option
 
 Rate: TypeAlias = Callable[[int], float]
-Phase: TypeAlias = Literal["delay", "warmup", "stable", "decay", "floor", "constant"]
+Phase: TypeAlias = Literal["delay", "warmup", "stable", "decay", "floor", "constant", "custom"]
 
 DEFAULT_PEAK = 3e-4
 # The default of a parameter that a shape cannot do without.
@@ -22,12 +22,16 @@ UNIT = Bounds(minimum=0, maximum=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a shape has to fit into, in updates; `peak` is the base rate. Shapes count updates from after the delay."""
+    """What a shape has to fit into, in updates; `peak` is the base rate. Shapes count updates from after the delay.
+
+    `batch_size` is the environment steps of an update, where they are known.
+    """
 
     peak: float
     total_updates: int
     delay: int
     warmup: int
+    batch_size: int | None = None
 
     @property
     def end(self) -> int:
@@ -37,11 +41,15 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A shape in a run: first update of the decay, first update past it (None: it has no end), rate of an update."""
+    """A shape in a run: first update of the decay, first update past it (None: it has no end), rate of an update.
+
+    `floor` is that of the shape, where it does not follow from its parameters.
+    """
 
     start: int
     end: int | None
     rate: Rate
+    floor: float | None = None
 
 
 # The name of a parameter, what happens at the updates that it sets, and these updates.
@@ -77,8 +85,8 @@ class Shape:
         """The shape in `run`; a `ConfigError` names the parameter that does not fit."""
         raise NotImplementedError
 
-    def phase(self, update: int) -> Phase | None:
-        """The phase of `update`, counted from after the delay; None: it follows from the curve."""
+    def phase(self, update: int, curve: Curve) -> Phase | None:
+        """The phase of `update`, counted from after the delay; None: it follows from the ends of `curve`."""
         return None
 
     def parts(self, run: Run, curve: Curve) -> Iterator[Part]:
@@ -101,13 +109,23 @@ class Falling(Shape):
     """A shape that falls from the end of warmup for a given time, or to the end of the run."""
 
     decay_steps: int | None = option(None, "decay length in updates (default: to the end of the run)", bounds=LENGTH)
+    decay_timesteps: int | None = option(
+        None, "decay length in environment steps, which num_envs does not change", bounds=LENGTH
+    )
     min_ratio: float = option(0.0, "floor as a fraction of the base rate", bounds=UNIT)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decay_steps is not None and self.decay_timesteps is not None:
+            raise ConfigError("decay_timesteps", self.decay_timesteps, "give decay_steps or decay_timesteps, not both")
 
     def floor(self, peak: float) -> float:
         return self.min_ratio * peak
 
     def curve(self, run: Run) -> Curve:
         length = self.decay_steps or run.end - run.warmup
+        if self.decay_timesteps is not None:
+            length = in_updates("decay_timesteps", self.decay_timesteps, run.batch_size)
         rate = self.falling(run.peak, run.warmup, length)
         return Curve(start=run.warmup, end=run.warmup + length, rate=rate)
 
@@ -121,8 +139,20 @@ class Falling(Shape):
 
     def parts(self, run: Run, curve: Curve) -> Iterator[Part]:
         # A line that ends with the run is seen whole: its end is where the next update would be.
-        if self.decay_steps is not None and curve.end is not None and curve.end > run.end:
-            yield "decay_steps", "the end of the decay at update", [curve.end]
+        if curve.end is not None and curve.end > run.end:
+            given = "decay_steps" if self.decay_timesteps is None else "decay_timesteps"
+            yield given, "the end of the decay at update", [curve.end]
+
+
+def in_updates(name: str, timesteps: int, batch_size: int | None) -> int:
+    """The length `name`, of so many environment steps, in whole updates.
+
+    Raises:
+        ConfigError: where the environment steps of an update are not known.
+    """
+    if batch_size is None:
+        raise ConfigError(name, timesteps, "needs the environment steps of an update: give make_schedule a batch_size")
+    return -(-timesteps // batch_size)
 
 
 def progress(update: int, start: int, length: int) -> float:

@@ -108,5 +108,6 @@ def _schedule(schedule: Mapping[str, Any]) -> str:
     if schedule["phase"]:
         parts.append(f"in {schedule['phase']}")
     if "decay" in schedule:
-        parts.append(f"{schedule['decay']} from {schedule['peak']:g} to {schedule['floor']:g}")
+        base = "" if schedule["peak"] is None else f" from {schedule['peak']:g}"
+        parts.append(f"{schedule['decay']}{base} to {schedule['floor']:g}")
     return ", ".join(parts)

@@ -14,11 +14,12 @@ from esper.envs.config import MAX_EPISODE_STEPS, TIME_LIMIT
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, Origin, Settings, SettingsError, file_layer, resolve
 from esper.runs.presets import preset_layer
-from esper.schedules import SWITCH, ScheduleConfig, schedules_enabled
+from esper.schedules import SWITCH, Function, ScheduleConfig, schedules_enabled
+from esper.schedules.shape import in_updates
 from esper.settings.layers import common_names, origin_of
 from esper.settings.options import Bounds, ConfigError, Setting, settings_of
 from esper.settings.values import coerce, format_value, nearest, parse
-from esper.simic.config import PPOConfig
+from esper.simic.config import SCHEDULES, PPOConfig
 from esper.storage import files
 
 # Learning rates come early: they are this trainer's main feature.
@@ -171,13 +172,35 @@ def in_force(ppo: PPOConfig) -> PPOConfig:
 
 def beyond_end(ppo: PPOConfig, origins: Mapping[str, Origin]) -> list[str]:
     """A line for each part of a schedule that the run ends too early to reach, by flag or name in a file."""
-    lines = []
-    for prefix, schedule in ppo.make_schedules(ppo.total_updates).items():
-        for beyond in schedule.beyond_end():
-            notice = ConfigError(f"{prefix}_{beyond.name}", beyond.value, beyond.says)
-            lines.append(explain(SettingsError(notice, origin_of(notice, origins, settings_of(RunConfig)))))
+    lines = [
+        _notice(f"{prefix}_{beyond.name}", beyond.value, beyond.says, origins)
+        for prefix, schedule in ppo.make_schedules(ppo.total_updates).items()
+        for beyond in schedule.beyond_end()
+    ]
     # A common flag is named once for both components.
     return list(dict.fromkeys(lines))
+
+
+def resolved_lengths(ppo: PPOConfig, origins: Mapping[str, Origin]) -> list[str]:
+    """A line for each length that is given in environment steps, with what it is in updates."""
+    lines = [
+        _notice(f"{prefix}_{name}", getattr(getattr(ppo, prefix), name), f"{updates} updates", origins)
+        for prefix in SCHEDULES
+        for name, updates in lengths_in_updates(getattr(ppo, prefix), ppo.batch_size).items()
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def lengths_in_updates(schedule: ScheduleConfig, batch_size: int) -> dict[str, int]:
+    """The lengths of `schedule` that are given in environment steps, in updates of `batch_size`."""
+    given = {name: getattr(schedule, name) for name in ("warmup_timesteps", "decay_timesteps")}
+    return {name: in_updates(name, steps, batch_size) for name, steps in given.items() if steps is not None}
+
+
+def _notice(name: str, value: object, says: str, origins: Mapping[str, Origin]) -> str:
+    """What is said of a setting, by the flag or the name in a file."""
+    notice = ConfigError(name, value, says)
+    return explain(SettingsError(notice, origin_of(notice, origins, settings_of(RunConfig))))
 
 
 def _flags() -> Iterator[tuple[str, Setting, bool]]:
@@ -215,6 +238,8 @@ def _metavar(kind: Any) -> str:
     choices = typing.get_args(kind)
     if typing.get_origin(kind) is typing.Literal:
         return "|".join(map(str, choices)) if len(choices) < 6 else "NAME"
+    if any(typing.get_origin(each) is typing.Literal for each in choices) and Function in choices:
+        return f"NAME|{Function.expects}"
     text = str(kind)
     if "tuple" in text:
         return "LIST"

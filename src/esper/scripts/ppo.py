@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper.runs.config import RunConfig
-from esper.runs.folder import BEST, named_again, resume_command
+from esper.runs.folder import BEST, begin_again, named_again, resume_command
 from esper.runs.layers import Settings, SettingsError, file_layer, placed
 from esper.runs.resume.rules import MODES
 from esper.scripts.flags import (
@@ -25,12 +25,14 @@ from esper.scripts.flags import (
     flag_layer,
     given_layers,
     in_force,
+    lengths_in_updates,
     log_to_stderr,
     say,
     settings_from,
 )
 from esper.scripts.output import lost_output
 from esper.settings.options import flatten
+from esper.simic.config import SCHEDULES
 from esper.storage import files
 
 if TYPE_CHECKING:
@@ -164,7 +166,12 @@ def _conclude(config: RunConfig, result: RunResult) -> int:
 
 def render_config(settings: Settings) -> str:
     """All settings as TOML for --config; a comment names the origin of each value."""
-    lines = []
+    ppo, lines = settings.config.ppo, []
+    lengths = {
+        f"{prefix}_{name}": updates
+        for prefix in SCHEDULES
+        for name, updates in lengths_in_updates(getattr(ppo, prefix), ppo.batch_size).items()
+    }
     for name, value in flatten(settings.config).items():
         origin = settings.origins.get(name)
         if value is None and origin is None:
@@ -172,7 +179,8 @@ def render_config(settings: Settings) -> str:
         place = "default" if origin is None else origin.source
         if origin is not None and origin.source == "flag":
             place = f"flag {flag(origin.name)}"
-        lines.append(f"{name} = {as_toml(value)}  # {place}")
+        length = f", {lengths[name]} updates" if name in lengths else ""
+        lines.append(f"{name} = {as_toml(value)}  # {place}{length}")
     return "\n".join(lines)
 
 
@@ -204,7 +212,7 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
         ("best", f"{folder / BEST}" if (folder / BEST).exists() else ""),
         ("go on", go_on if result.cause else ""),
         ("next", f"esper evaluate {folder}{named}"),
-        ("", f"esper ppo --config {folder / 'config.json'} --seed {config.seed + 1}{named}"),
+        ("", begin_again(folder, config)),
     ):
         if text:
             say(f"{label:8} {text}")

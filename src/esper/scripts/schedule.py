@@ -7,10 +7,18 @@ import shutil
 import sys
 from pathlib import Path
 
-from esper.runs.layers import SettingsError
+from esper.runs.layers import SettingsError, placed
 from esper.schedules import SWITCH, FeedbackConfig, Schedule
-from esper.scripts.flags import add_settings, add_sources, beyond_end, explain, fail, in_force, settings_from
-from esper.settings.options import ConfigError
+from esper.scripts.flags import (
+    add_settings,
+    add_sources,
+    beyond_end,
+    explain,
+    fail,
+    in_force,
+    resolved_lengths,
+    settings_from,
+)
 
 USAGE = "esper schedule [the flags of esper ppo] [--output FILE.png]"
 
@@ -25,10 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     try:
-        ppo = in_force(settings.config.ppo)
-    except ConfigError as error:
-        fail(explain(SettingsError(error, None)), "esper schedule")
-    every = ppo.make_schedules(ppo.total_updates)
+        with placed(settings.origins):
+            ppo = in_force(settings.config.ppo)
+            every = ppo.make_schedules(ppo.total_updates)
+    except SettingsError as error:
+        fail(explain(error), "esper schedule")
     schedules = {component: every.pop(f"{component}_lr") for component in ("policy", "value")}
     feedback = ppo.feedback(schedules)
     curves = {name: [rate for _, rate, _ in schedule.table()] for name, schedule in schedules.items()}
@@ -38,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     print(draw_curves(curves, width=width, colour=sys.stdout.isatty()))
     if ppo is not settings.config.ppo:
         print(f"{SWITCH}=off: learning rates stay at their base rates")
-    for line in beyond_end(ppo, settings.origins):
+    for line in [*resolved_lengths(ppo, settings.origins), *beyond_end(ppo, settings.origins)]:
         print(line)
     print(f"{ppo.total_updates} updates of {ppo.num_envs} x {ppo.num_steps} steps")
     for name, schedule in schedules.items():
@@ -56,9 +65,8 @@ def describe(schedule: Schedule) -> str:
     config = schedule.config
     parts = [f"{phase} from update {update} at {rate:.4g}" for update, rate, phase in _starts(schedule)]
     last = schedule.total_updates - 1
-    return (
-        f"{config.decay}, base {config.peak:g}: " + ", ".join(parts) + f"; last update {last} at {schedule(last):.4g}"
-    )
+    base = "" if config.peak is None else f", base {config.peak:g}"
+    return f"{config.decay}{base}: " + ", ".join(parts) + f"; last update {last} at {schedule(last):.4g}"
 
 
 def _feedback(config: FeedbackConfig) -> str:

@@ -139,6 +139,11 @@ class Merging:
         raise NotImplementedError
 
     @classmethod
+    def without_default(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+        """Fields whose default does not hold beside the fields that are `given`: they are None."""
+        return ()
+
+    @classmethod
     def derived(cls, source: Any) -> Any:
         """The value of the field that is `derived_from` another one, from that one's value; None where it has none."""
         raise NotImplementedError
@@ -216,14 +221,14 @@ def unflatten(config_type: type[T], values: Mapping[str, Any]) -> T:
 
 def _build(default: Any, path: tuple[str, ...], values: Mapping[str, Any]) -> Any:
     arguments = {}
+    given = {field.name: values.get(_flat_name(default, path, field.name)) for field in dataclasses.fields(default)}
+    without = default.without_default(given) if isinstance(default, Merging) else ()
     for field in dataclasses.fields(default):
         value = getattr(default, field.name)
         if dataclasses.is_dataclass(value):
             arguments[field.name] = _build(value, (*path, field.name), values)
         elif "help" in field.metadata:
-            source = field.metadata["derived_from"]
-            if source is not None and values.get(_flat_name(default, path, source)) is not None:
-                value = None
+            value = None if field.name in without else value
             arguments[field.name] = values.get(_flat_name(default, path, field.name), value)
     try:
         return type(default)(**arguments)

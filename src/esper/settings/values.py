@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 
 class ConfigError(ValueError):
@@ -25,6 +25,17 @@ class ConfigError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.name} = {format_value(self.value)}: {self.allowed}"
+
+
+class Convertible:
+    """A kind of value that a setting can have beside those of the language; `expects` says what is written for it."""
+
+    expects: ClassVar[str]
+
+    @classmethod
+    def convert(cls, value: Any) -> Any:
+        """What a setting holds for `value`; None where it is nothing of this kind."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +137,8 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         return _convert_tuple(name, value, typing.get_args(kind))
     if kind is dict or origin is dict:
         return value if isinstance(value, dict) else None
+    if isinstance(kind, type) and issubclass(kind, Convertible):
+        return kind.convert(value)
     if kind is bool:
         return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
     if kind is str:
@@ -186,10 +199,12 @@ def _describe(kind: Any) -> str:
         return "update:rate pairs, as 0:3e-4,100:1e-4" if typing.get_origin(item) is tuple else "numbers, as 64,64"
     if kind is dict or origin is dict:
         return "a JSON object"
+    if isinstance(kind, type) and issubclass(kind, Convertible):
+        return kind.expects
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
 
 
 def _nearest_choice(value: Any, kind: Any) -> str:
-    if typing.get_origin(kind) is Literal:
-        return nearest(str(value), [str(choice) for choice in typing.get_args(kind)])
-    return ""
+    kinds = typing.get_args(kind) if _is_union(kind) else (kind,)
+    choices = [choice for each in kinds if typing.get_origin(each) is Literal for choice in typing.get_args(each)]
+    return nearest(str(value), map(str, choices))

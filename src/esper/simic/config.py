@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from esper.schedules import CoefficientConfig, FeedbackConfig, LimitConfig, Schedule, ScheduleConfig, make_schedule
+from esper.schedules.shape import Rate
 from esper.settings.options import Bounds, ConfigError, check_options, option, section
 from esper.simic.nets.activations import ACTIVATIONS
 
+S = TypeVar("S", bound=ScheduleConfig)
+
 if TYPE_CHECKING:
     Activation: TypeAlias = str
+
+    class Scheduled(Generic[S]):
+        """A field that takes numbers and functions too, and has a schedule."""
+
+        def __get__(self, instance: object, owner: type) -> S: ...
+        def __set__(self, instance: object, value: ScheduleConfig | float | Rate | None) -> None: ...
 else:
     Activation = Literal[tuple(ACTIVATIONS)]
+    Scheduled = Annotated[S, "takes numbers and functions too"]
 
 _POSITIVE = Bounds(above=0)
 _COUNT = Bounds(minimum=1)
@@ -105,10 +115,10 @@ class PPOConfig:
         may_change="always",
     )
     adam_eps: float = option(1e-5, "Adam epsilon", bounds=_POSITIVE)
-    policy_lr: ScheduleConfig = section(
+    policy_lr: Scheduled[ScheduleConfig] = section(
         ScheduleConfig(), group="learning rates", may_change="with a new horizon", common="lr"
     )
-    value_lr: ScheduleConfig = section(
+    value_lr: Scheduled[ScheduleConfig] = section(
         ScheduleConfig(), group="learning rates", may_change="with a new horizon", common="lr"
     )
     policy_lr_kl: FeedbackConfig = section(
@@ -120,31 +130,31 @@ class PPOConfig:
     shared_lr: Literal["policy", "value", "min"] = option(
         "policy", "whose rate a shared trunk follows", group="learning rates", may_change="with a new horizon"
     )
-    clip_coef: CoefficientConfig = section(
+    clip_coef: Scheduled[CoefficientConfig] = section(
         CoefficientConfig(peak=0.2),
         group="loss coefficients",
         help="how far from 1 the ratio still gains",
         may_change="with a new horizon",
     )
-    entropy_coef: CoefficientConfig = section(
+    entropy_coef: Scheduled[CoefficientConfig] = section(
         CoefficientConfig(peak=0.0),
         group="loss coefficients",
         help="weight of the entropy bonus",
         may_change="with a new horizon",
     )
-    value_coef: CoefficientConfig = section(
+    value_coef: Scheduled[CoefficientConfig] = section(
         CoefficientConfig(peak=0.5),
         group="loss coefficients",
         help="weight of the value loss",
         may_change="with a new horizon",
     )
-    value_clip_coef: LimitConfig = section(
+    value_clip_coef: Scheduled[LimitConfig] = section(
         LimitConfig(),
         group="loss coefficients",
         help="keep new values within this distance of the old ones in the value loss",
         may_change="with a new horizon",
     )
-    target_kl: LimitConfig = section(
+    target_kl: Scheduled[LimitConfig] = section(
         LimitConfig(),
         group="loss coefficients",
         help="end an update at the first minibatch whose approx_kl exceeds this",
@@ -155,8 +165,7 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        for name in SCHEDULES:
-            self._read_constant(name)
+        self._convert_schedules()
         if self.clip_coef.peak == 0:
             raise ConfigError("clip_coef", 0.0, "must be greater than 0: at 0 the policy could not move")
         if self.batch_size % self.num_minibatches:
@@ -177,17 +186,31 @@ class PPOConfig:
             raise ConfigError(
                 "normalize_advantages", True, "needs minibatches of at least 2 transitions; raise num_steps or num_envs"
             )
-        self._check_feedback(self.make_schedules(self.total_updates).get("target_kl"))
+        made = self._make_schedules(self.total_updates, imports=False)
+        self._check_feedback(made.get("target_kl"))
+
+    def _convert_schedules(self) -> None:
+        """Take numbers and functions for schedules."""
+        for name, kind in SCHEDULES.items():
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, kind.of(value))
+            except TypeError as error:
+                raise ConfigError(name, value, str(error)) from None
+            except ConfigError as error:
+                raise _of_setting(name, error) from None
 
     def _check_feedback(self, target_kl: Schedule | None) -> None:
         for name in ("policy_lr_kl", "value_lr_kl"):
             target = getattr(self, name).target
-            if target is not None and target_kl is not None and target_kl.floor < target:
+            if target is None or target_kl is None:
+                continue
+            if (lowest := min(limit for _, limit, _ in target_kl.table())) < target:
                 raise ConfigError(
                     f"{name}_target",
                     target,
-                    f"must be at most target_kl, whose lowest value is {target_kl.floor:g}: an update ends there, so "
-                    "that it would never be seen",
+                    f"must be at most target_kl, whose lowest value is {lowest:g}: an update ends there, so that it "
+                    "would never be seen",
                 )
         if self.network.shared_trunk and self.shared_lr == "min" and self.policy_lr_kl != self.value_lr_kl:
             raise ConfigError(
@@ -201,34 +224,29 @@ class PPOConfig:
         owners = {"shared": "value" if self.shared_lr == "value" else "policy"}
         return {group: getattr(self, f"{owners.get(group, group)}_lr_kl") for group in groups}
 
-    def _read_constant(self, name: str) -> None:
-        """Let a number in field `name` be the schedule that is constant at it, and None the one that is off."""
-        given, kind = getattr(self, name), SCHEDULES[name]
-        if isinstance(given, kind):
-            return
-        if not (isinstance(given, int | float) or (given is None and kind is LimitConfig)) or isinstance(given, bool):
-            raise ConfigError(name, given, f"must be a number or a {kind.__name__}")
-        try:
-            object.__setattr__(self, name, kind(peak=given))
-        except ConfigError as error:
-            raise ConfigError(name, given, error.allowed) from None
-
     def make_schedules(self, total_updates: int) -> dict[str, Schedule]:
         """The schedules for a run of `total_updates`, by field; those that are off are left out.
 
         Raises:
             ConfigError: naming the setting that does not fit.
         """
-        configs = {name: getattr(self, name) for name in SCHEDULES}
-        is_on = {name: not (isinstance(config, LimitConfig) and config.is_off) for name, config in configs.items()}
-        return {name: self._make_schedule(name, total_updates) for name in SCHEDULES if is_on[name]}
+        return self._make_schedules(total_updates, imports=True)
 
-    def _make_schedule(self, name: str, total_updates: int) -> Schedule:
+    def _make_schedules(self, total_updates: int, *, imports: bool) -> dict[str, Schedule]:
+        """The same; without `imports` those that import a module are left out: reading a name must not import it."""
+        configs = {name: getattr(self, name) for name in SCHEDULES}
+        return {
+            name: self.make_schedule(name, total_updates)
+            for name, config in configs.items()
+            if not (isinstance(config, LimitConfig) and config.is_off) and (imports or not config.imports)
+        }
+
+    def make_schedule(self, name: str, total_updates: int) -> Schedule:
+        """The schedule in field `name`; raises as `make_schedules`."""
         try:
-            return make_schedule(getattr(self, name), total_updates)
+            return make_schedule(getattr(self, name), total_updates, self.batch_size)
         except ConfigError as error:
-            suffix = "" if error.name == "peak" else f"_{error.name}"
-            raise ConfigError(name + suffix, error.value, error.allowed) from None
+            raise _of_setting(name, error) from error.__cause__
 
     @property
     def batch_size(self) -> int:
@@ -248,22 +266,32 @@ class PPOConfig:
         return self.total_updates * self.update_epochs * self.num_minibatches
 
     def without_lr_schedules(self) -> PPOConfig:
-        """The same with both learning rates constant at their base rates, without feedback."""
-        return dataclasses.replace(
-            self,
-            policy_lr=ScheduleConfig(peak=self.policy_lr.peak),
-            value_lr=ScheduleConfig(peak=self.value_lr.peak),
-            policy_lr_kl=FeedbackConfig(),
-            value_lr_kl=FeedbackConfig(),
-        )
+        """The same with both learning rates constant at their base rates, without feedback.
+
+        Raises:
+            ConfigError: for a function without a base rate.
+        """
+        constant = {}
+        for name in ("policy_lr", "value_lr"):
+            try:
+                constant[name] = getattr(self, name).at_base_rate()
+            except ConfigError as error:
+                raise _of_setting(name, error) from None
+        return dataclasses.replace(self, **constant, policy_lr_kl=FeedbackConfig(), value_lr_kl=FeedbackConfig())
 
 
 # The fields of `PPOConfig` that are schedules, with their classes.
-SCHEDULES = {
+SCHEDULES: Mapping[str, type[ScheduleConfig]] = {
     field.name: type(field.default)
     for field in dataclasses.fields(PPOConfig)
     if isinstance(field.default, ScheduleConfig)
 }
+
+
+def _of_setting(name: str, error: ConfigError) -> ConfigError:
+    """The `error` of the schedule in field `name`, by the name of the setting."""
+    suffix = "" if error.name == "peak" else f"_{error.name}"
+    return ConfigError(name + suffix, error.value, error.allowed)
 
 
 def _divisors(number: int) -> list[int]:

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from esper.simic.config import PPOConfig
+from esper.schedules.function import Custom
+from esper.simic.config import SCHEDULES, PPOConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +81,14 @@ class RateSchedules:
         """Each schedule's base rate, floor, and where its parts begin, in updates from the horizon's start."""
         return {
             name: {
-                "decay": schedule.config.decay,
+                "decay": str(schedule.config.decay),
                 "peak": schedule.config.peak,
                 "floor": schedule.floor,
                 "delay": schedule.config.delay,
                 "warmup": schedule.warmup,
                 "decay_start": schedule.decay_start,
                 "decay_end": schedule.decay_end,
+                **({"function": shape.function.path} if isinstance(shape := schedule.config.shape, Custom) else {}),
             }
             for name, schedule in self._schedules.items()
         }
@@ -104,3 +106,12 @@ class RateSchedules:
             },
             "next_phase": {f"{group}_lr": phase for group, phase in rates.phases.items()},
         }
+
+
+def tables(config: PPOConfig, horizon: Horizon) -> dict[str, tuple[float, ...]]:
+    """The rates that functions give over `horizon`, by schedule, for a checkpoint: functions themselves are not stored.
+
+    Those of `config` itself, whatever the switch holds instead.
+    """
+    shapes = {name: getattr(config, name).shape for name in SCHEDULES}
+    return {name: shape.function.rates(horizon.updates) for name, shape in shapes.items() if isinstance(shape, Custom)}

@@ -245,16 +245,20 @@ def printable(text: object) -> str:
 
 
 def unnamed_import(found: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
-    """Why a file's `env`, `encoder` or `env_kwargs` must not be used; None if they may.
+    """Why a file's `env`, `encoder`, `env_kwargs` and schedules must not be used; None if they may.
 
     A name with a colon imports a module, and an argument of an environment may open a file. A file from someone else
     could run any code, so the user must repeat the values in `given`.
     """
-    for name in ("env", "encoder"):
-        value = found.get(name)
-        if isinstance(value, str) and ":" in value and given.get(name) != value:
+    for name, value in found.items():
+        kind = "decay" if name.endswith("_decay") else name
+        if kind not in ("env", "encoder", "decay") or not isinstance(value, str) or ":" not in value:
+            continue
+        # One function may be given for several schedules.
+        again = [each for key, each in given.items() if key == name or (kind == "decay" and key.endswith("_decay"))]
+        if value not in again:
             module, what = value.partition(":")[0], {"env": "environment"}.get(name, name)
-            say = f"--{name} {shlex.quote(printable(value))} or --trust"
+            say = f"--{name.replace('_', '-')} {shlex.quote(printable(value))} or --trust"
             return f"its {what} imports {module!r}; if that is right, add {say}"
     arguments = found.get("env_kwargs")
     names = sorted(_named_in(arguments))

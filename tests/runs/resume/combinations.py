@@ -52,18 +52,21 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "constant": {},
         "linear": {"lr_decay": "linear"},
         "cosine": {"lr_decay": "cosine", "lr_min_ratio": 0.1},
-        "polynomial": {"lr_decay": "polynomial", "lr_power": 3},
+        "polynomial": {"lr_decay": "polynomial", "lr_power": 3, "lr_decay_timesteps": 100},
         "exponential": {"lr_decay": "exponential", "lr_min_ratio": 0.01},
         "step": {"lr_decay": "step", "lr_step_size": 3, "lr_gamma": 0.5},
         "multistep": {"lr_decay": "multistep", "lr_milestones": [4, 6], "lr_gamma": 0.5},
         "inverse_sqrt": {"lr_decay": "inverse_sqrt", "lr_timescale": 2},
         "wsd": {"lr_decay": "wsd", "lr_decay_frac": 0.4, "lr_wsd_shape": "1-sqrt"},
         "cosine_restarts": {"lr_decay": "cosine_restarts", "lr_cycles": 2},
+        "triangular": {"lr_decay": "triangular", "lr_cycles": 2, "lr_min_ratio": 0.1},
+        "function": {"lr_decay": "mixed_env:halving"},
         "piecewise": {"lr_decay": "piecewise", "lr_points": [[0, 1e-3], [4, 1e-4], [6, 5e-4]]},
     },
     "warmup": {
         "none": {},
         "steps": {"lr_warmup_steps": 2, "policy_lr_delay": 1},
+        "timesteps": {"lr_warmup_timesteps": 40},
         "fraction": {"lr_warmup_frac": 0.2, "lr_warmup_shape": "cosine", "lr_warmup_start_ratio": 0.1},
     },
     "feedback": {
@@ -118,8 +121,8 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("torch",), "fault": ("reward", "observation")},
     {"vector": ("torch",), "draws": ("global",)},
     {"vector": ("torch",), "success": ("told",)},
-    # Points have no warmup: it is one of them.
-    {"decay": ("piecewise",), "warmup": ("steps", "fraction")},
+    # Points have no warmup: it is one of them; triangles rise by themselves, a function gives every rate.
+    {"decay": ("piecewise", "triangular", "function"), "warmup": ("steps", "timesteps", "fraction")},
     # A trunk that follows the lower of two rates has one factor.
     {"trunk": ("shared, min",), "feedback": ("by minibatch, policy",)},
     # A restart leaves 4 updates, of which delay and warmup take 3.
@@ -217,7 +220,9 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
     _compare(disturbed, alone, UPDATES)
     if row["resume"] != "plain":
         mode: Mode = row["resume"]  # type: ignore[assignment]
-        more = [Layer(source="more", values={"total_timesteps": 32 * MORE_UPDATES, "quiet": True})]
+        # A function is named again, as a new horizon calls it again.
+        named = {name: settings[name] for name in ("lr_decay",) if ":" in settings.get(name, "")}
+        more = [Layer(source="more", values={"total_timesteps": 32 * MORE_UPDATES, "quiet": True, **named})]
         # Only its newest state: what is before it has been compared.
         resume_run(alone, more, mode=mode)
         _end_and_resume(

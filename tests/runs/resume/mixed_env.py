@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, cast
 
@@ -92,6 +93,11 @@ class Mixed(gymnasium.Env[Any, Any]):
         (kind,) = (name for name, space in ACTIONS.items() if space == self.action_space)
         # In every choice one value is not allowed, another one in the next step.
         return {**success, "action_mask": np.concatenate([np.arange(n) != self._age % n for n in choices[kind]])}
+
+
+def halving(total: int) -> Callable[[int], float]:
+    """A schedule of learning rates."""
+    return lambda update: 1e-3 * 0.5 ** (4 * update // total)
 
 
 def _draw_globally() -> float:

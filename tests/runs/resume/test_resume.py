@@ -164,6 +164,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "inverse_sqrt": {"timescale": 3},
     "wsd": {"decay_frac": 0.5, "wsd_shape": "1-sqrt"},
     "cosine_restarts": {"cycles": 2, "cycle_decay": 0.5},
+    "triangular": {"cycles": 2, "cycle_decay": 0.5, "min_ratio": 0.1},
     "piecewise": {"points": ((0, 1e-3), (3, 1e-4), (5, 5e-4))},
 }
 
@@ -174,11 +175,12 @@ def test_every_shape_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("decay", list(SHAPES))
 def test_rates_go_on_without_a_jump_for_every_shape(decay: str, tmp_path: Path) -> None:
-    parameters = dict(SHAPES[decay])
-    if decay != "piecewise":
-        parameters |= {"peak": 1e-3, "warmup_steps": 1}
+    parameters = {"peak": 1e-3, **SHAPES[decay]}
+    flags = ["--lr-decay", decay]
+    if schedules.SHAPES[decay].no_warmup is None:
+        parameters["warmup_steps"] = 1
+        flags += ["--lr-warmup-steps", "1"]
     schedule = make_schedule(ScheduleConfig(decay=decay, **parameters), 6)
-    flags = ["--lr-decay", decay, *(() if decay == "piecewise" else ("--lr-warmup-steps", "1"))]
     for name, value in SHAPES[decay].items():
         text = value
         if isinstance(value, tuple):

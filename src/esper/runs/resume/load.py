@@ -72,7 +72,7 @@ def _check_structure(state: Mapping[str, Any], training: Training) -> None:
 
 def _stored_schedules(state: Mapping[str, Any], resume: Resume, training: Training) -> RateSchedules:
     """The schedules of the stored settings, which must equal the stored ones: a rate must not jump."""
-    stored = state["schedule"]
+    stored = {name: value for name, value in state["schedule"].items() if name != "tables"}
     horizon = {name: stored[name] for name in ("start", "updates")}
     if not all(type(value) is int and 0 <= value < 2**63 for value in horizon.values()):
         raise TreeError(f"schedule starts at {horizon['start']!r:.40} and spans {horizon['updates']!r:.40} updates")

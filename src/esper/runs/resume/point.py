@@ -11,6 +11,7 @@ from esper.runs.checkpoint.folder import MANIFEST, SCHEMA, checkpoints_in, read_
 from esper.runs.config import RunConfig
 from esper.runs.folder import CHECKPOINTS
 from esper.runs.layers import SettingsError, file_layer, recorded_layer, resolve
+from esper.runs.resume.functions import with_stored_functions
 from esper.runs.resume.rules import Mode
 from esper.runs.resume.upgrade import upgraded_settings
 from esper.settings.options import ConfigError
@@ -111,8 +112,9 @@ def _point(checkpoint: Path, run_dir: Path | None, broken: Sequence[tuple[Path, 
         settings = upgraded_settings(state.get("config"), schema)
         if not isinstance(settings, dict):
             raise ConfigError("config", settings, "must be the settings of the run")
+        settings = with_stored_functions(settings, state.get("schedule"))
         config = resolve([recorded_layer(settings, "checkpoint")]).config
-    except (SettingsError, ConfigError, LookupError, TypeError) as error:
+    except (SettingsError, ConfigError, AttributeError, LookupError, TypeError) as error:
         raise StoreError(f"{checkpoint}: {error}") from None
     return ResumePoint(
         run_dir=run_dir, checkpoint=checkpoint, state=state, config=config, schema=schema, broken=tuple(broken)

@@ -53,7 +53,7 @@ class Piecewise(Shape):
         (left, before), (right, after) = points[index], points[index + 1]
         return before + (after - before) * (update - left) / (right - left)
 
-    def phase(self, update: int) -> Phase:
+    def phase(self, update: int, curve: Curve) -> Phase:
         if len({rate for _, rate in self.points}) == 1:
             return "constant"
         for (_, before), (end, after) in itertools.pairwise(self.points):
