@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from esper.envs.make import make_env as make_env
     from esper.policies.policy import load_policy as load_policy
+    from esper.runs.callbacks import Callback as Callback
+    from esper.runs.train import resume as resume
+    from esper.runs.train import train as train
     from esper.schedules import ScheduleConfig as ScheduleConfig
     from esper.schedules import make_schedule as make_schedule
     from esper.simic.config import PPOConfig as PPOConfig
@@ -20,12 +23,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Callback": "runs.callbacks",
     "PPOAgent": "simic.ppo",
     "PPOConfig": "simic.config",
     "ScheduleConfig": "schedules",
     "load_policy": "policies.policy",
     "make_env": "envs.make",
     "make_schedule": "schedules",
+    "resume": "runs.train",
+    "train": "runs.train",
     "train_ppo_vectorized": "simic.vectorized",
 }
 __all__ = list(_HOMES)

@@ -1,8 +1,7 @@
 """What holds for one update: rates and phases by parameter group, coefficients, and what a checkpoint holds of them."""
 
-from typing import Any
-
 import dataclasses
+from typing import Any
 
 import pytest
 

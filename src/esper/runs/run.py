@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from esper.envs.base import EnvError
+from esper.envs.given import Given, recorded_name
 from esper.envs.make import make_for_training
 from esper.envs.watched import watched
 from esper.runs.callbacks import CallbackLike, Callbacks, Progress
@@ -116,9 +118,13 @@ def resume_run(
     mode: Mode = "continue",
     fresh_episodes: bool = False,
     trust: bool = False,
+    given: Given | None = None,
+    callbacks: Sequence[CallbackLike] = (),
     sinks: Callable[[RunConfig], Sequence[Sink]] = lambda config: (),
 ) -> tuple[RunConfig, RunResult]:
     """Resume the run, or the checkpoint, in `path`; `layers` are settings to change.
+
+    `given` is the environment of a run whose environment was passed from Python.
 
     In a run, the one before a corrupt checkpoint is taken. With `trust`, modules that only its files name are imported.
 
@@ -130,8 +136,21 @@ def resume_run(
         _log.warning("%s was stopped before its first checkpoint: it restarts", path)
     settings = settings_to_resume(point, layers, mode, trust=trust)
     with placed(settings.origins):
+        config = _with_environment(settings.config, given)
         resume = Resume(point=point, mode=mode, fresh_episodes=fresh_episodes)
-        return settings.config, run(settings.config, sinks(settings.config), resume)
+        return config, run(config, sinks(config), resume, callbacks)
+
+
+def _with_environment(config: RunConfig, given: Given | None) -> RunConfig:
+    """`config` with the environment that is passed again."""
+    if given is None:
+        return config
+    environment = config.environment
+    if environment.env != recorded_name(given):
+        raise ConfigError(
+            "env", recorded_name(given), f"is another environment than that of the run, {environment.env}"
+        )
+    return dataclasses.replace(config, environment=dataclasses.replace(environment, given=given))
 
 
 def _check_recordable(config: RunConfig) -> None:

@@ -39,7 +39,7 @@ def family_of(config: EnvConfig) -> Family:
     if config.given is not None:
         return GivenFamily(config.given)
     if is_name_of_given(config.env):
-        raise ConfigError("env", config.env, "was passed from Python: pass it again, as  esper.train(env, resume=...)")
+        raise ConfigError("env", config.env, "was passed from Python: pass it again, as  esper.resume(folder, env)")
     return _find(config.env, config.vector)
 
 

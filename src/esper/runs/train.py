@@ -1,0 +1,206 @@
+"""Training from Python in one call: what `esper ppo` does, for environments and schedules that are Python objects."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from esper.analysis.runs import Columns, load_updates, read_events
+from esper.envs.given import Given, own_num_envs, recorded_name
+from esper.envs.make import make_from_config
+from esper.policies.evaluate import Scores, evaluate, run_episodes
+from esper.policies.policy import Policy, load_policy
+from esper.runs.callbacks import CallbackLike
+from esper.runs.config import RunConfig
+from esper.runs.layers import Layer, Settings, SettingsError, file_layer, resolve
+from esper.runs.presets import preset_layer
+from esper.runs.resume.rules import Mode
+from esper.runs.run import RunResult, resume_run
+from esper.runs.run import run as run_training
+from esper.schedules import ScheduleConfig
+from esper.settings.options import ConfigError, settings_of
+from esper.simic.config import SCHEDULES
+from esper.telemetry.console import ConsoleSink
+from esper.telemetry.events import Sink
+
+
+def train(
+    env: str | Given | None = None,
+    *,
+    preset: str = "auto",
+    config: str | Path | None = None,
+    callbacks: Sequence[CallbackLike] = (),
+    sinks: Sequence[Sink] = (),
+    **settings: Any,
+) -> Run:
+    """Train a policy in `env`, with the checkpoints, record and pictures of `esper ppo`; returns the finished run.
+
+    `env` is an id, a callable (as a class) that makes a `gymnasium.Env`, or an environment or vector environment that
+    exists already, which stays open. Every flag of `esper ppo` is a keyword: `lr=1e-3, lr_decay="cosine"`. A schedule
+    may be a number, a function of the update index, or a `ScheduleConfig`. `preset` and `config` are as the flags; a
+    preset is only looked for where `env` is an id.
+
+    Raises:
+        ConfigError: naming the setting, for one that cannot be used.
+        RunError: when the environment or a callback raises, or writing fails.
+    """
+    try:
+        layers = [] if config is None else [file_layer(Path(config))]
+        given = None if env is None or isinstance(env, str) else env
+        own = {} if env is None else _of_environment(env)
+        named = [layer.values["env"] for layer in layers if layer.values.get("env")] + ([own["env"]] if own else [])
+        if given is None:
+            tuned = preset_layer(preset, str(named[-1] if named else settings_of(RunConfig)["env"].default))
+            layers = layers if tuned is None else [tuned, *layers]
+        made = _resolved([*layers, Layer(source="env", values=own)], settings)
+    except SettingsError as error:
+        raise error.error from None
+    environment = dataclasses.replace(made.environment, given=given)
+    if made.eval_every is not None and environment.exists:
+        allowed = f"needs environments of its own, and {environment.env} exists already: pass a callable that makes it"
+        raise ConfigError("eval_every", made.eval_every, allowed)
+    made = dataclasses.replace(made, environment=environment)
+    return Run(made, run_training(made, [*_console(made), *sinks], callbacks=callbacks))
+
+
+def resume(
+    path: str | Path,
+    env: Given | None = None,
+    *,
+    schedule: Mode = "continue",
+    fresh_episodes: bool = False,
+    trust: bool = False,
+    callbacks: Sequence[CallbackLike] = (),
+    sinks: Sequence[Sink] = (),
+    **settings: Any,
+) -> Run:
+    """Resume the run, or from the checkpoint, in `path`; `settings` are those to change, as `total_timesteps`.
+
+    An environment that was passed from Python is passed again. `schedule` is `--resume-schedule`.
+
+    Raises:
+        ConfigError, StoreError, ResumeError, RunError: as `resume_run`.
+    """
+    values, schedules = _apart(settings)
+    if schedules:
+        name = next(iter(schedules))
+        raise ConfigError(name, schedules[name], "a resume takes a function as lr_decay, and numbers")
+    try:
+        made, result = resume_run(
+            Path(path),
+            [Layer(source="resume", values=values)],
+            mode=schedule,
+            fresh_episodes=fresh_episodes,
+            trust=trust,
+            given=env,
+            callbacks=callbacks,
+            sinks=lambda config: [*_console(config), *sinks],
+        )
+    except SettingsError as error:
+        raise error.error from None
+    return Run(made, result)
+
+
+class Run:
+    """A finished run: its `folder`, how it ended (`status`, `cause`), its policy and its record."""
+
+    def __init__(self, config: RunConfig, result: RunResult) -> None:
+        self.config, self.result = config, result
+
+    def __repr__(self) -> str:
+        why = f" ({self.cause})" if self.cause else ""
+        train = self.result.train
+        return f"<Run {self.folder}: {self.status}{why} after {train.updates:,} updates, {train.env_steps:,} env steps>"
+
+    @property
+    def folder(self) -> Path:
+        return self.result.run_dir
+
+    @property
+    def status(self) -> str:
+        return self.result.train.status
+
+    @property
+    def cause(self) -> str | None:
+        return self.result.cause
+
+    @property
+    def policy(self) -> Policy:
+        """The policy at the end, as it is in the folder."""
+        return self._loaded(self.folder)
+
+    @property
+    def best_policy(self) -> Policy:
+        """The policy of the best evaluation.
+
+        Raises:
+            StoreError: without `eval_every` there is none.
+        """
+        return self._loaded(self.folder / "best")
+
+    @property
+    def record(self) -> list[dict[str, Any]]:
+        """The events of the run, in order."""
+        return list(read_events(self.folder))
+
+    @property
+    def updates(self) -> Columns:
+        """The completed updates: an array for each field of the record."""
+        return load_updates(self.folder)
+
+    def evaluate(self, episodes: int = 10, *, seed: int = 0, stochastic: bool = False) -> Scores:
+        """Whole episodes of the policy in new environments, or in those that were passed to `train`."""
+        policy = self.policy
+        if not self.config.environment.exists:
+            return evaluate(policy, episodes=episodes, seed=seed, stochastic=stochastic)
+        env = make_from_config(self.config.environment, episodes, seed)
+        return run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic)
+
+    def resume(self, **settings: Any) -> Run:
+        """Continue the run, as `esper.resume`: `run.resume(total_timesteps=1_000_000, schedule="extend")`."""
+        return resume(self.folder, self.config.environment.given, **{"trust": True, **settings})
+
+    def _loaded(self, folder: Path) -> Policy:
+        policy = load_policy(folder, trust=True)
+        given = self.config.environment.given
+        return dataclasses.replace(policy, environment=dataclasses.replace(policy.environment, given=given))
+
+
+def _of_environment(env: str | Given) -> dict[str, Any]:
+    """The settings that `env` decides."""
+    if isinstance(env, str):
+        return {"env": env}
+    number = own_num_envs(env)
+    return {"env": recorded_name(env), **({} if number is None else {"num_envs": number})}
+
+
+def _resolved(layers: Sequence[Layer], settings: Mapping[str, Any]) -> RunConfig:
+    """The settings of `layers` under those of the caller."""
+    values, schedules = _apart(settings)
+    made: Settings = resolve([*layers, Layer(source="train", values=values)])
+    if not schedules:
+        return made.config
+    return dataclasses.replace(made.config, ppo=dataclasses.replace(made.config.ppo, **schedules))
+
+
+def _apart(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings that layers take, and the schedules that are objects, by field; str for a Path."""
+    values: dict[str, Any] = {}
+    schedules: dict[str, Any] = {}
+    for name, value in settings.items():
+        fields = ("policy_lr", "value_lr") if name == "lr" else (name,)
+        if isinstance(value, ScheduleConfig) and set(fields) <= set(SCHEDULES):
+            schedules |= dict.fromkeys(fields, value)
+        elif callable(value) and set(fields) <= set(SCHEDULES):
+            values[f"{name}_decay"] = value
+        else:
+            values[name] = str(value) if isinstance(value, Path) else value
+    return values, schedules
+
+
+def _console(config: RunConfig) -> list[Sink]:
+    from rich.console import Console
+
+    return [ConsoleSink(Console(quiet=config.quiet))]
