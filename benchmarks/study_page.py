@@ -1,9 +1,9 @@
-"""The tables and pictures of docs/study-lr-schedules.md, from the runs of its sweep.
+"""The tables and pictures of a study's page in docs/, from the runs of its sweep.
 
     esper sweep --config docs/study-lr-schedules.toml
-    python benchmarks/study_page.py runs/study-lr-schedules
+    python benchmarks/study_page.py docs/study-lr-schedules.md runs/study-lr-schedules
 
-The numbers go to a JSON file beside the page.
+The sweep is in a TOML file beside the page, the numbers go to a JSON file there.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from esper.runs.config import RunConfig
 from esper.settings.options import settings_of
 from esper.sweep.plan import make_sweep, read_sweep
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE, SWEEP, NUMBERS = (DOCS / f"study-lr-schedules.{suffix}" for suffix in ("md", "toml", "json"))
 # Where the first arm's mean may be 0 or negative a share of it says nothing: these are shown as they are.
 ABSOLUTE = ("final_return", "area_under_curve", "approx_kl_spikes", "explained_variance")
 CURVES = ("episode_return_mean", "value_loss", "ratio_std", "approx_kl")
@@ -36,9 +34,9 @@ CURVES = ("episode_return_mean", "value_loss", "ratio_std", "approx_kl")
 Results = Mapping[str, Mapping[str, Mapping[str, Summary]]]
 
 
-def load(folder: Path) -> dict[str, list[Arm]]:
-    """The arms of each environment that `folder` has, in the sweep's order."""
-    sweep = make_sweep({"folder": "", **read_sweep(SWEEP)}, str(SWEEP))
+def load(path: Path, folder: Path) -> dict[str, list[Arm]]:
+    """The arms of each environment that `folder` has, in the order of the sweep in the file `path`."""
+    sweep = make_sweep({"folder": "", **read_sweep(path)}, str(path))
     return {
         environment.name: [load_arm(folder / environment.name / arm, settings_of(RunConfig)) for arm in sweep.arms]
         for environment in sweep.environments
@@ -85,16 +83,18 @@ def numbers(results: Results, arms: Mapping[str, list[Arm]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("page", type=Path)
+    parser.add_argument("folder", type=Path, help="of the sweep's runs")
     args = parser.parse_args()
-    arms, measures = load(args.folder), all_measures(None)
+    page: Path = args.page
+    arms, measures = load(page.with_suffix(".toml"), args.folder), all_measures(None)
     results = {environment: compare(each, measures) for environment, each in arms.items()}
-    fill(PAGE, {measure: table(results, measure) for measure in measures})
-    NUMBERS.write_text(json.dumps(numbers(results, arms), indent=1) + "\n")
+    fill(page, {measure: table(results, measure) for measure in measures})
+    page.with_suffix(".json").write_text(json.dumps(numbers(results, arms), indent=1) + "\n")
     for environment, each in arms.items():
         picture = Image.open(io.BytesIO(plot_curves(each, CURVES, "update"))).convert("RGB")
         # A quarter of the size, and the same to the eye.
-        picture.quantize(128).save(DOCS / "images" / f"study-{environment}.png", optimize=True)
+        picture.quantize(128).save(page.parent / "images" / f"{page.stem}-{environment}.png", optimize=True)
 
 
 if __name__ == "__main__":
