@@ -111,6 +111,8 @@ class TestEnvironments:
             esper.resume(half.folder, gymnasium.Env, total_timesteps=64 * 9)
         with pytest.raises(ConfigError, match=r"env = <Mine>: was passed from Python: pass it again"):
             esper.resume(half.folder, total_timesteps=64 * 9)
+        with pytest.raises(ConfigError, match="resume_schedule = extended: must be one of continue, extend, restart"):
+            half.resume(schedule="extended")
         with pytest.raises(SystemExit):
             main(["ppo", "--resume", str(half.folder), "--total-timesteps", "10000"])
         assert "<Mine>: was passed from Python" in capsys.readouterr().err
@@ -222,6 +224,9 @@ class TestCallbacks:
         ({"preset": "NoSuch"}, "preset"),
         ({"config": "nowhere.toml"}, "config"),
         ({"gamma": None}, "gamma"),
+        ({"callbacks": [3]}, "callbacks"),
+        ({"callbacks": [esper.Callback]}, "callbacks"),
+        ({"callbacks": print}, "callbacks"),
     ],
 )
 def test_bad_settings_are_config_errors_that_name_them(settings: dict[str, Any], name: str, tmp_path: Path) -> None:
@@ -235,3 +240,12 @@ def test_a_second_call_into_the_same_folder_is_refused(tmp_path: Path) -> None:
     esper.train(**SMALL, run_dir=tmp_path / "run")
     with pytest.raises(ConfigError, match="has files in it"):
         esper.train(**SMALL, run_dir=tmp_path / "run")
+
+
+def test_a_message_names_the_call_that_resumes_what_only_python_can(tmp_path: Path) -> None:
+    def fail(run: Progress) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(RunError, match=r"resume from it with  esper\.resume\('.*/run', env\)"):
+        esper.train(lambda: Mine(), **SMALL, callbacks=[fail], run_dir=tmp_path / "run")
+    assert esper.resume(tmp_path / "run", lambda: Mine(), quiet=True).config.environment.env == "<lambda>"

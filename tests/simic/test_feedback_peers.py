@@ -11,6 +11,8 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import feedback_peers
 
+from esper.schedules import FeedbackConfig
+
 
 def test_our_rates_are_those_of_rsl_rl() -> None:
     pytest.importorskip("rsl_rl")
@@ -22,7 +24,7 @@ def test_our_rates_are_those_of_rsl_rl() -> None:
 
 def test_another_rule_is_found_to_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rsl_rl")
-    other = feedback_peers.FeedbackConfig(target=0.0101, every="minibatch")
+    other = FeedbackConfig(target=0.0101, every="minibatch")
     monkeypatch.setattr(feedback_peers, "FEEDBACK", other)
     assert feedback_peers.compare_rule(seed=1, count=400)["different"] > 0
 

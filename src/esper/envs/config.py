@@ -58,6 +58,11 @@ class EnvConfig:
             raise ConfigError("max_episode_steps", self.max_episode_steps, allowed)
 
     @property
+    def was_given(self) -> bool:
+        """Whether it was passed from Python, be it now or when its run began: no id looks like its name."""
+        return self.env.startswith("<")
+
+    @property
     def exists(self) -> bool:
         """Whether it is an environment that was passed from Python, and belongs to the caller: no callable."""
         from esper.envs.given import exists

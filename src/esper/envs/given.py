@@ -39,19 +39,14 @@ def name_of(env: str | Given) -> str:
     if isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
         return spec.id if spec else type(env.unwrapped).__qualname__
     if isinstance(spec, EnvSpec) or callable(env):
-        return str(getattr(env, "__qualname__", type(env).__qualname__))
+        return str(getattr(env, "__qualname__", type(env).__qualname__)).rpartition("<locals>.")[2]
     allowed = "must be an id, a callable that makes a gymnasium.Env, or an environment or vector environment"
     raise ConfigError("env", shown(env), allowed)
 
 
 def recorded_name(env: Given) -> str:
-    """The value of the setting `env` for `env`; no id looks like it."""
-    return f"<{name_of(env)}>"
-
-
-def is_name_of_given(name: str) -> bool:
-    """Whether `name` is a `recorded_name`."""
-    return name.startswith("<")
+    """The value of the setting `env` for `env`, as `EnvConfig.was_given` knows it."""
+    return f"<{name_of(env).strip('<>')}>"
 
 
 def exists(env: Given) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from esper.runs.config import RunConfig
+from esper.settings.options import ConfigError
 from esper.simic.ppo import PPOAgent
 from esper.simic.vectorized import Training
 from esper.system.errors import describe
@@ -89,6 +90,19 @@ _METHODS: dict[type, str] = {
     CheckpointSaved: "on_checkpoint",
     RunFinished: "on_end",
 }
+
+
+def check_callbacks(callbacks: Sequence[CallbackLike]) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if not isinstance(callbacks, Sequence):
+        raise ConfigError("callbacks", repr(callbacks), "must be a list of them")
+    for callback in callbacks:
+        if isinstance(callback, type) or not (isinstance(callback, Callback) or callable(callback)):
+            raise ConfigError("callbacks", repr(callback), "must be an esper.Callback, or a function of the progress")
 
 
 class Callbacks:

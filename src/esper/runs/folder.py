@@ -157,5 +157,7 @@ def begin_again(path: Path, config: RunConfig) -> str | None:
 
 
 def resume_command(path: Path, config: RunConfig) -> str:
-    """The command that resumes a run of `config` from `path`, its folder or a checkpoint."""
+    """The command that resumes a run of `config` from `path`, its folder or a checkpoint; a call if only Python can."""
+    if config.environment.was_given:
+        return f"esper.resume({str(path)!r}, env)"
     return f"esper ppo --resume {shlex.quote(str(path))}{named_again(config)}"

@@ -13,7 +13,7 @@ from esper.envs.base import EnvError
 from esper.envs.given import Given, recorded_name
 from esper.envs.make import make_for_training
 from esper.envs.watched import watched
-from esper.runs.callbacks import CallbackLike, Callbacks, Progress
+from esper.runs.callbacks import CallbackLike, Callbacks, Progress, check_callbacks
 from esper.runs.checkpoint.folder import checkpoints_in, remove_leftovers
 from esper.runs.config import RunConfig
 from esper.runs.evaluation import Best, Evaluation
@@ -23,7 +23,7 @@ from esper.runs.picture import draw_picture
 from esper.runs.record import open_record
 from esper.runs.resume.load import load_run
 from esper.runs.resume.point import Resume, ResumeError, check_newest, find_resume_point
-from esper.runs.resume.rules import Mode
+from esper.runs.resume.rules import MODES, Mode
 from esper.runs.resume.settings import settings_to_resume
 from esper.runs.session import FAILURES, Session
 from esper.runs.state import env_seed
@@ -71,6 +71,7 @@ def run(
         RunError: when the environment or a callback raises, or writing fails during the run.
     """
     _check_recordable(config)
+    check_callbacks(callbacks)
     check_writers(config.telemetry)
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_threads(1))
@@ -131,6 +132,8 @@ def resume_run(
     Raises:
         SettingsError: for settings that cannot be used; otherwise as `run`.
     """
+    if mode not in MODES:
+        raise ConfigError("resume_schedule", mode, f"must be one of {', '.join(MODES)}")
     point = find_resume_point(path)
     if point.state is None:
         _log.warning("%s was stopped before its first checkpoint: it restarts", path)

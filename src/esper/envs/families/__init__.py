@@ -34,11 +34,11 @@ def family_of(config: EnvConfig) -> Family:
     Raises:
         ConfigError: for an environment that was passed from Python before, and now is not.
     """
-    from esper.envs.given import GivenFamily, is_name_of_given
+    from esper.envs.given import GivenFamily
 
     if config.given is not None:
         return GivenFamily(config.given)
-    if is_name_of_given(config.env):
+    if config.was_given:
         raise ConfigError("env", config.env, "was passed from Python: pass it again, as  esper.resume(folder, env)")
     return _find(config.env, config.vector)
 
