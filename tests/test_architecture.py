@@ -27,7 +27,15 @@ MAY_IMPORT = {
     # Records alone, and what settings are called.
     "esper.analysis": {"esper.settings", "esper.storage", "esper.telemetry"},
     "esper.runs": {
-        *("esper.analysis.plots", "esper.envs", "esper.policies", "esper.schedules", "esper.settings", "esper.simic"),
+        *(
+            "esper.analysis.plots",
+            "esper.analysis.runs",
+            "esper.envs",
+            "esper.policies",
+            "esper.schedules",
+            "esper.settings",
+            "esper.simic",
+        ),
         *("esper.storage", "esper.system", "esper.telemetry"),
     },
     "esper.sweep": {"esper.runs", "esper.schedules", "esper.settings", "esper.storage", "esper.system"},

@@ -22,7 +22,7 @@ from esper.runs.run import run as run_training
 from esper.schedules import ScheduleConfig
 from esper.settings.options import ConfigError, settings_of
 from esper.simic.config import SCHEDULES
-from esper.telemetry.console import ConsoleSink
+from esper.telemetry.console import on_terminal
 from esper.telemetry.events import Sink
 
 
@@ -62,7 +62,7 @@ def train(
         allowed = f"needs environments of its own, and {environment.env} exists already: pass a callable that makes it"
         raise ConfigError("eval_every", made.eval_every, allowed)
     made = dataclasses.replace(made, environment=environment)
-    return Run(made, run_training(made, [*_console(made), *sinks], callbacks=callbacks))
+    return Run(made, run_training(made, [on_terminal(quiet=made.quiet), *sinks], callbacks=callbacks))
 
 
 def resume(
@@ -96,7 +96,7 @@ def resume(
             trust=trust,
             given=env,
             callbacks=callbacks,
-            sinks=lambda config: [*_console(config), *sinks],
+            sinks=lambda config: [on_terminal(quiet=config.quiet), *sinks],
         )
     except SettingsError as error:
         raise error.error from None
@@ -198,9 +198,3 @@ def _apart(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
         else:
             values[name] = str(value) if isinstance(value, Path) else value
     return values, schedules
-
-
-def _console(config: RunConfig) -> list[Sink]:
-    from rich.console import Console
-
-    return [ConsoleSink(Console(quiet=config.quiet))]

@@ -27,6 +27,11 @@ _RECENT_EPISODES = 100  # at least, if so many have ended
 _SECONDS_BETWEEN_LINES = 5.0
 
 
+def on_terminal(*, quiet: bool) -> ConsoleSink:
+    """One that writes to this process's output, or nothing if `quiet`."""
+    return ConsoleSink(Console(quiet=quiet))
+
+
 class ConsoleSink:
     """Shows the progress of the run; notices of anything unusual stay on the screen.
 
