@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from esper import __version__
 from esper.analysis.runs import load_updates, read_events, repeatable_events
 from esper.runs.layers import Layer, file_layer, resolve
 from esper.runs.presets import load_presets, preset_values
@@ -380,6 +381,12 @@ BAD = [
         "--lr 0.001: no component is left that uses it",
     ),
     (["--lr-min-ratio", "0.1"], "--lr-min-ratio 0.1: decay 'constant' does not use it"),
+    (["--learning-rate", "1e-3"], "error: unknown argument --learning-rate; here it is --lr\n"),
+    (["--clip_range=0.1"], "error: unknown argument --clip_range; here it is --clip-coef\n"),
+    (["--batch-size", "64"], "here it is --num-minibatches: the number of minibatches, num_envs * num_steps / batch"),
+    (["--anneal-lr"], "here it is --lr-decay: linear"),
+    (["--desired-kl", "0.01"], "here it is --lr-kl-target: the approx_kl that rates follow"),
+    (["--lr_warmup_steps", "5"], "unknown argument --lr_warmup_steps; did you mean '--lr-warmup-steps'"),
     (["--lr-warmup-step", "5"], "unknown argument --lr-warmup-step; did you mean '--lr-warmup-steps'"),
     (["--env-kwargs", "{"], "--env-kwargs {: must be a JSON object"),
     (["--total-timesteps", "soon"], "--total-timesteps soon: must be a whole number"),
@@ -409,6 +416,15 @@ class TestBadInput:
         path.write_text('{"lr_decay": "cosine", "lr_min_ratio": 2}')
         status, _, err = esper(capsys, "ppo", "--config", path)
         assert (status, err) == (2, f"esper ppo: error: {path}: lr_min_ratio = 2: must be at least 0 and at most 1\n")
+
+    def test_another_trainers_name_in_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "mine.toml"
+        path.write_text("learning_rate = 1e-3\n")
+        status, _, err = esper(capsys, "ppo", "--config", path)
+        assert (status, err) == (2, f"esper ppo: error: {path}: learning_rate = 0.001: is no setting; here it is lr\n")
+
+    def test_another_trainers_name_where_ours_is_no_flag(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert esper(capsys, "evaluate", "run", "--learning-rate", "1")[2].endswith("argument --learning-rate\n")
 
     def test_a_missing_one_is_named_as_the_file_would_have_it(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -455,6 +471,11 @@ def test_a_torch_environment_trains_with_its_preset_evaluates_and_is_drawn(
     assert status == 0
     assert json.loads(out)["episodes"] == 2
     assert gif.read_bytes().startswith(b"GIF89a")
+
+
+def test_runs_as_a_module() -> None:
+    result = subprocess.run([sys.executable, "-m", "esper", "--version"], check=True, capture_output=True, text=True)
+    assert result.stdout == f"esper {__version__}\n"
 
 
 def test_whoever_reads_the_output_may_have_enough() -> None:
