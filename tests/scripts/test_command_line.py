@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from safetensors.torch import load_file
@@ -206,7 +209,19 @@ class TestOutput:
 
     def test_a_folder_with_brackets_in_its_name(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = tmp_path / "run[bold]"
-        assert f"esper evaluate {folder}\n" in esper(capsys, "ppo", *SMALL, "--no-picture", "--run-dir", folder)[1]
+        assert f"esper evaluate '{folder}'\n" in esper(capsys, "ppo", *SMALL, "--no-picture", "--run-dir", folder)[1]
+
+    def test_commands_can_be_pasted_where_the_path_has_spaces(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "my runs" / "it's one"
+        _, out, _ = esper(capsys, "ppo", *SMALL, "--no-picture", "--run-dir", folder)
+        commands = [shlex.split(line[9:]) for line in out[out.index("next  ") :].splitlines()]
+        assert commands == [
+            ["esper", "evaluate", str(folder)],
+            ["esper", "ppo", "--config", str(folder / "config.json"), "--seed", "2"],
+            ["tensorboard", "--logdir", str(folder)],
+        ]
 
     def test_quiet(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert esper(capsys, "ppo", *SMALL, "--quiet", "--run-dir", tmp_path / "run") == (0, "", "")
@@ -328,7 +343,7 @@ class TestEvaluate:
             (["nowhere"], "nowhere: No such file"),
             (["{run}", "--episodes", "0"], "--episodes 0: must be at least 1"),
             (["{run}", "--episodes", "x"], "--episodes x: must be a whole number"),
-            (["{run}", "--record", "a.mp4"], "must end in .gif"),
+            (["{run}", "--record", "a.mp4"], "--record a.mp4: must end in .gif; an episode is an animated GIF"),
             (["{run}", "--episode", "3"], "unknown argument --episode; did you mean '--episodes'"),
         ],
     )
@@ -451,7 +466,37 @@ class TestBadInput:
         (tmp_path / "file").touch()
         status, _, err = esper(capsys, "ppo", *SMALL, "--run-dir", tmp_path / "file" / "run")
         assert status == 2
-        assert "cannot be written: Not a directory" in err
+        assert f"cannot be written: {tmp_path / 'file'} is no folder" in err
+
+    @pytest.mark.parametrize("kind", ["not writable", "a link to nowhere", "a file", "not empty"])
+    def test_a_folder_is_checked_before_kernels_are_compiled(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        def make_agent(*args: Any, **settings: Any) -> NoReturn:
+            raise AssertionError("the engine was made before the folder was checked")
+
+        folder = tmp_path / "folder"
+        match kind:
+            case "not writable":
+                # Root may write everywhere.
+                monkeypatch.setattr("os.access", lambda path, mode: not (path == tmp_path and mode & os.W_OK))
+            case "a link to nowhere":
+                folder.symlink_to(tmp_path / "nowhere")
+            case "a file":
+                folder.touch()
+            case "not empty":
+                folder.mkdir()
+                (folder / "notes.txt").touch()
+        monkeypatch.setattr("esper.runs.run.PPOAgent", make_agent)
+        status, _, err = esper(capsys, "ppo", *SMALL, "--run-dir", folder)
+        assert status == 2
+        said = {
+            "not writable": f"cannot be written: this user may not write in {tmp_path}\n",
+            "a link to nowhere": f"cannot be written: {folder} is no folder\n",
+            "a file": f"cannot be written: {folder} is no folder\n",
+            "not empty": "has files in it; name a new or an empty folder, or resume with  esper ppo --resume\n",
+        }[kind]
+        assert err == f"esper ppo: error: --run-dir {folder}: {said}"
 
     @pytest.mark.parametrize("arguments", [[], ["train"], ["--nonsense"]])
     def test_no_command(self, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
