@@ -121,8 +121,11 @@ def test_what_must_answer_at_once_imports_no_torch() -> None:
 
 def test_the_names_that_programs_use_are_there() -> None:
     code = """
-import sys, esper
-assert not {"torch", "numpy", "gymnasium"} & set(sys.modules), "the door is not lazy"
+import sys
+before = set(sys.modules)
+import esper
+loaded = {name.split(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names
+assert loaded == {"esper"}, loaded
 from esper import PPOAgent, PPOConfig, ScheduleConfig, load_policy, make_env, make_schedule, train_ppo_vectorized
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig, train_ppo_vectorized
 from esper.simic.vectorized import train_ppo_vectorized
