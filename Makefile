@@ -1,6 +1,7 @@
 # make train: set up and train. make check: lint, check types, run the quick tests, in less than a minute.
 # make test: set up, lint, check types, run the tests; make test-all: all of them.
 # make mutants: change the sources, the tests must notice. make sanitize: run the C++ kernels under sanitizers.
+# make matrix: the core of the tests with other versions. make constraints: write constraints.txt.
 # make bench: measure. make docs: set up, build the site.
 PYTHON ?= python3
 EXTRAS ?= dev,box2d,mujoco
@@ -17,7 +18,7 @@ QUICK := tests/test_architecture.py tests/schedules tests/settings tests/storage
 	tests/simic/test_losses.py tests/simic/test_rates.py tests/simic/test_scan.py
 RUN_DIR ?= runs/CartPole-v1/make-train-$(shell date +%Y%m%d-%H%M%S)-$(SEED)
 
-.PHONY: train check test test-all lint bench sanitize docs site mutants mutate setup clean
+.PHONY: train check test test-all lint matrix constraints bench sanitize docs site mutants mutate setup clean
 
 train: setup
 	$(BIN)/esper ppo --env CartPole-v1 --lr-warmup-frac 0.05 --lr-decay cosine --seed $(SEED) --run-dir $(RUN_DIR)
@@ -38,6 +39,15 @@ lint: setup
 # Half an hour: also what is too long to be run with every change.
 test-all:
 	$(MAKE) test PYTEST_FLAGS=--all
+
+# An environment in .venvs for each: MATRIX='3.12 3.11/2.9.1' are a Python with the pinned torch, one with another torch.
+# By default the Pythons that are there with the pinned torch, and the first of them with the oldest torch.
+matrix:
+	$(PYTHON) .ci/matrix.py $(MATRIX)
+
+# Pins stay while they fit; UPGRADE='torch numpy' takes the newest of these, UPGRADE=all of everything.
+constraints: setup
+	$(BIN)/python .ci/constraints.py $(UPGRADE)
 
 # Minutes; benchmarks/bench.py --full is what docs/performance.md shows.
 bench: setup
@@ -73,9 +83,10 @@ mutate: setup
 setup: $(STAMP)-$(subst $(comma),-,$(EXTRAS))
 
 $(STAMP)-%: pyproject.toml constraints.txt
+	@echo "installing Esper with $(EXTRAS) in $(VENV): the first time some minutes, torch is large"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) site mutants
+	rm -rf $(VENV) .venvs site mutants

@@ -128,7 +128,8 @@ class TestStopAtReturn:
         assert returns(tmp_path) == returns(whole)[: last + 1]
         finished = list(read_events(tmp_path))[-1]
         assert (finished["event"], finished["status"], finished["updates"]) == ("run_finished", "completed", last + 1)
-        assert finished["cause"] == f"stop_at_return {goal:g}: the evaluation after update {last} had {goal:.2f}"
+        assert last > 0
+        assert finished["cause"] == f"stop_at_return {goal:g}: the evaluation after {last + 1} updates had {goal:.2f}"
         assert (result.train.status, result.cause) == ("completed", finished["cause"])
         newest = load_checkpoint(checkpoints_in(tmp_path / "checkpoints")[0])
         assert newest["training"]["agent"]["train_steps"] == last + 1
@@ -169,11 +170,11 @@ class TestStopAtReturn:
         stop = ["--eval-every", "1", "--eval-episodes", "1", "--stop-at-return", "1"]
         assert main(["ppo", *flags, *stop, "--no-picture", "--run-dir", str(run_dir)]) == 0
         out = capsys.readouterr().out
-        assert "finished (stop_at_return 1: the evaluation after update 0 had " in out
+        assert "finished (stop_at_return 1: the evaluation after 1 update had " in out
         assert f"best     {run_dir}/best\n" in out
         assert f"go on    esper ppo --resume {run_dir} --stop-at-return none\n" in out
         assert main(["ppo", "--resume", str(run_dir), "--no-picture"]) == 0
-        assert "finished (stop_at_return 1: the evaluation after update 0 had " in capsys.readouterr().out
+        assert "finished (stop_at_return 1: the evaluation after 1 update had " in capsys.readouterr().out
         assert main(["evaluate", str(run_dir / "best"), "--episodes", "1"]) == 0
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from safetensors.torch import load_file
 
+from esper import __version__
 from esper.analysis.runs import load_updates, read_events, repeatable_events
 from esper.runs.layers import Layer, file_layer, resolve
 from esper.runs.presets import load_presets, preset_values
@@ -229,7 +233,19 @@ class TestOutput:
 
     def test_a_folder_with_brackets_in_its_name(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = tmp_path / "run[bold]"
-        assert f"esper evaluate {folder}\n" in esper(capsys, "ppo", *SMALL, "--no-picture", "--run-dir", folder)[1]
+        assert f"esper evaluate '{folder}'\n" in esper(capsys, "ppo", *SMALL, "--no-picture", "--run-dir", folder)[1]
+
+    def test_commands_can_be_pasted_where_the_path_has_spaces(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "my runs" / "it's one"
+        _, out, _ = esper(capsys, "ppo", *SMALL, "--no-picture", "--run-dir", folder)
+        commands = [shlex.split(line[9:]) for line in out[out.index("next  ") :].splitlines()]
+        assert commands == [
+            ["esper", "evaluate", str(folder)],
+            ["esper", "ppo", "--config", str(folder / "config.json"), "--seed", "2"],
+            ["tensorboard", "--logdir", str(folder)],
+        ]
 
     def test_quiet(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert esper(capsys, "ppo", *SMALL, "--quiet", "--run-dir", tmp_path / "run") == (0, "", "")
@@ -410,7 +426,7 @@ class TestEvaluate:
             (["nowhere"], "nowhere: No such file"),
             (["{run}", "--episodes", "0"], "--episodes 0: must be at least 1"),
             (["{run}", "--episodes", "x"], "--episodes x: must be a whole number"),
-            (["{run}", "--record", "a.mp4"], "must end in .gif"),
+            (["{run}", "--record", "a.mp4"], "--record a.mp4: must end in .gif; an episode is an animated GIF"),
             (["{run}", "--episode", "3"], "unknown argument --episode; did you mean '--episodes'"),
         ],
     )
@@ -463,6 +479,12 @@ BAD = [
         "--lr 0.001: no component is left that uses it",
     ),
     (["--lr-min-ratio", "0.1"], "--lr-min-ratio 0.1: decay 'constant' does not use it"),
+    (["--learning-rate", "1e-3"], "error: unknown argument --learning-rate; here it is --lr\n"),
+    (["--clip_range=0.1"], "error: unknown argument --clip_range; here it is --clip-coef\n"),
+    (["--batch-size", "64"], "here it is --num-minibatches: the number of minibatches, num_envs * num_steps / batch"),
+    (["--anneal-lr"], "here it is --lr-decay: linear"),
+    (["--desired-kl", "0.01"], "here it is --lr-kl-target: the approx_kl that rates follow"),
+    (["--lr_warmup_steps", "5"], "unknown argument --lr_warmup_steps; did you mean '--lr-warmup-steps'"),
     (["--lr-warmup-step", "5"], "unknown argument --lr-warmup-step; did you mean '--lr-warmup-steps'"),
     (["--env-kwargs", "{"], "--env-kwargs {: must be a JSON object"),
     (["--total-timesteps", "soon"], "--total-timesteps soon: must be a whole number"),
@@ -493,6 +515,15 @@ class TestBadInput:
         status, _, err = esper(capsys, "ppo", "--config", path)
         assert (status, err) == (2, f"esper ppo: error: {path}: lr_min_ratio = 2: must be at least 0 and at most 1\n")
 
+    def test_another_trainers_name_in_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "mine.toml"
+        path.write_text("learning_rate = 1e-3\n")
+        status, _, err = esper(capsys, "ppo", "--config", path)
+        assert (status, err) == (2, f"esper ppo: error: {path}: learning_rate = 0.001: is no setting; here it is lr\n")
+
+    def test_another_trainers_name_where_ours_is_no_flag(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert esper(capsys, "evaluate", "run", "--learning-rate", "1")[2].endswith("argument --learning-rate\n")
+
     def test_a_missing_one_is_named_as_the_file_would_have_it(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -518,7 +549,37 @@ class TestBadInput:
         (tmp_path / "file").touch()
         status, _, err = esper(capsys, "ppo", *SMALL, "--run-dir", tmp_path / "file" / "run")
         assert status == 2
-        assert "cannot be written: Not a directory" in err
+        assert f"cannot be written: {tmp_path / 'file'} is no folder" in err
+
+    @pytest.mark.parametrize("kind", ["not writable", "a link to nowhere", "a file", "not empty"])
+    def test_a_folder_is_checked_before_kernels_are_compiled(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        def make_agent(*args: Any, **settings: Any) -> NoReturn:
+            raise AssertionError("the engine was made before the folder was checked")
+
+        folder = tmp_path / "folder"
+        match kind:
+            case "not writable":
+                # Root may write everywhere.
+                monkeypatch.setattr("os.access", lambda path, mode: not (path == tmp_path and mode & os.W_OK))
+            case "a link to nowhere":
+                folder.symlink_to(tmp_path / "nowhere")
+            case "a file":
+                folder.touch()
+            case "not empty":
+                folder.mkdir()
+                (folder / "notes.txt").touch()
+        monkeypatch.setattr("esper.runs.run.PPOAgent", make_agent)
+        status, _, err = esper(capsys, "ppo", *SMALL, "--run-dir", folder)
+        assert status == 2
+        said = {
+            "not writable": f"cannot be written: this user may not write in {tmp_path}\n",
+            "a link to nowhere": f"cannot be written: {folder} is no folder\n",
+            "a file": f"cannot be written: {folder} is no folder\n",
+            "not empty": "has files in it; name a new or an empty folder, or resume with  esper ppo --resume\n",
+        }[kind]
+        assert err == f"esper ppo: error: --run-dir {folder}: {said}"
 
     @pytest.mark.parametrize("arguments", [[], ["train"], ["--nonsense"]])
     def test_no_command(self, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
@@ -538,6 +599,11 @@ def test_a_torch_environment_trains_with_its_preset_evaluates_and_is_drawn(
     assert status == 0
     assert json.loads(out)["episodes"] == 2
     assert gif.read_bytes().startswith(b"GIF89a")
+
+
+def test_runs_as_a_module() -> None:
+    result = subprocess.run([sys.executable, "-m", "esper", "--version"], check=True, capture_output=True, text=True)
+    assert result.stdout == f"esper {__version__}\n"
 
 
 def test_whoever_reads_the_output_may_have_enough() -> None:

@@ -151,6 +151,6 @@ class TestConsole:
         assert shown(started(lr_schedule_switch=switch), update()).count("ESPER_LR_SCHEDULE=off") == said
 
     def test_a_skipped_update_is_said(self) -> None:
-        assert "update 3 skipped: bad" in shown(
+        assert "update 4/50 skipped: bad" in shown(
             started(), UpdateSkipped(update=3, env_steps=1, cause="bad", non_finite=True)
         )

@@ -66,7 +66,8 @@ class Evaluation:
         goal = self._config.stop_at_return
         if goal is None or self._best.mean < goal:
             return None
-        return f"stop_at_return {goal:g}: the evaluation after update {self._best.update} had {self._best.mean:.2f}"
+        done = _updates(self._best.update + 1)
+        return f"stop_at_return {goal:g}: the evaluation after {done} had {self._best.mean:.2f}"
 
     def _is_due(self) -> bool:
         every = self._config.eval_every
@@ -92,7 +93,7 @@ class Evaluation:
         try:
             event = self._evaluate()
         except (EvaluationStopped, GivenUp) as error:
-            _log.warning("the evaluation after update %d is dropped: %s", self._agent.train_steps - 1, error)
+            _log.warning("the evaluation after %s is dropped: %s", _updates(self._agent.train_steps), error)
             return
         better = self._best.improves(event.eval_return_mean, event.update)
         emit(event)
@@ -106,7 +107,7 @@ class Evaluation:
             self._env = make_evaluation_env(self._config.environment, episodes, self._config.seed, self._stop)
 
         def report(progress: str) -> None:
-            _log.info("evaluation after update %d: %s", update, progress)
+            _log.info("evaluation after %s: %s", _updates(update + 1), progress)
 
         progress = Progress(report, episodes, first=SECONDS_BETWEEN_LINES, every=SECONDS_BETWEEN_LINES)
         scores = run_episodes(
@@ -132,3 +133,7 @@ class Evaluation:
     def close(self) -> None:
         if self._env is not None:
             self._env.close()
+
+
+def _updates(count: int) -> str:
+    return f"{count:,} update" + ("" if count == 1 else "s")

@@ -77,20 +77,12 @@ def create_run_folder(config: RunConfig) -> RunFolder:
     Raises:
         ConfigError: when it is not empty, cannot be written, or is in use.
     """
-    name = config.environment.env.replace("/", "-")
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = Path(config.run_dir) if config.run_dir else Path("runs") / name / f"{stamp}-{config.seed}"
+    path = _path_for(config)
     try:
         path.mkdir(parents=True, exist_ok=True)
         folder = open_run_folder(path)
         try:
-            # Hidden files are the lock, and leftovers of a run that was killed before it began.
-            if any(not name.startswith(".") for name in files.names_in(path)):
-                raise ConfigError(
-                    "run_dir",
-                    str(path),
-                    "has files in it; name a new or an empty folder, or resume with  esper ppo --resume",
-                )
+            _check_empty(path)
             # The first file: a run that is killed from here on can be resumed.
             write_config(folder, config)
         except BaseException:
@@ -99,6 +91,49 @@ def create_run_folder(config: RunConfig) -> RunFolder:
     except OSError as error:
         raise ConfigError("run_dir", str(path), f"cannot be written: {error.strerror}") from None
     return folder
+
+
+def check_new_folder(config: RunConfig) -> None:
+    """Refuse, without writing anything, most of what `create_run_folder` refuses.
+
+    Raises:
+        ConfigError: when the folder is not empty, or cannot be written.
+    """
+    path = _path_for(config)
+    check_writable(path)
+    if path.exists():
+        _check_empty(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, without writing anything, a `path` in which this user can neither write nor make a folder.
+
+    Raises:
+        ConfigError: for such a path.
+    """
+    there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        raise ConfigError("run_dir", str(path), f"cannot be written: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError("run_dir", str(path), f"cannot be written: this user may not write in {there}")
+
+
+def _path_for(config: RunConfig) -> Path:
+    if config.run_dir:
+        return Path(config.run_dir)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / config.environment.env.replace("/", "-") / f"{stamp}-{config.seed}"
+
+
+def _check_empty(path: Path) -> None:
+    # Hidden files are the lock, and leftovers of a run that was killed before it began.
+    try:
+        names = files.names_in(path)
+    except OSError as error:
+        raise ConfigError("run_dir", str(path), f"cannot be read: {error.strerror}") from None
+    if any(not name.startswith(".") for name in names):
+        allowed = "has files in it; name a new or an empty folder, or resume with  esper ppo --resume"
+        raise ConfigError("run_dir", str(path), allowed)
 
 
 def write_config(folder: RunFolder, config: RunConfig) -> None:

@@ -17,7 +17,14 @@ from esper.runs.callbacks import CallbackLike, Callbacks, Progress, check_callba
 from esper.runs.checkpoint.folder import checkpoints_in, remove_leftovers
 from esper.runs.config import RunConfig
 from esper.runs.evaluation import Best, Evaluation
-from esper.runs.folder import RunFolder, create_run_folder, open_run_folder, resume_command
+from esper.runs.folder import (
+    RunFolder,
+    check_new_folder,
+    check_writable,
+    create_run_folder,
+    open_run_folder,
+    resume_command,
+)
 from esper.runs.layers import Layer, placed, recorded
 from esper.runs.picture import draw_picture
 from esper.runs.record import open_record
@@ -73,6 +80,8 @@ def run(
     _check_recordable(config)
     check_callbacks(callbacks)
     check_writers(config.telemetry)
+    # Before the engine is made: compiling kernels takes seconds.
+    _check_folder(config, resume)
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_threads(1))
         stop = stack.enter_context(stop_request(quiet=config.quiet))
@@ -162,6 +171,13 @@ def _check_recordable(config: RunConfig) -> None:
     except (TypeError, ValueError) as error:
         allowed = f"must be JSON to be recorded: {error}"
         raise ConfigError("env_kwargs", config.environment.env_kwargs, allowed) from None
+
+
+def _check_folder(config: RunConfig, resume: Resume | None) -> None:
+    if resume is None or not resume.point.is_in_folder_of(config):
+        check_new_folder(config)
+    elif resume.point.run_dir is not None:
+        check_writable(resume.point.run_dir)
 
 
 def _open_folder(config: RunConfig, resume: Resume | None) -> RunFolder:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     seed = number("--seed", args.seed, int, Bounds(minimum=0), "esper evaluate")
     limit = time_limit(args, "esper evaluate")
     if args.record and args.record.suffix != ".gif":
-        fail(f"--record {args.record}: must end in .gif", "esper evaluate")
+        fail(f"--record {args.record}: must end in .gif; an episode is an animated GIF", "esper evaluate")
     log_to_stderr(quiet=args.json)
     from esper.envs.base import EnvError
     from esper.envs.watched import GivenUp

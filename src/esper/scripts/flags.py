@@ -16,6 +16,7 @@ from esper.runs.layers import Layer, Origin, Settings, SettingsError, file_layer
 from esper.runs.presets import preset_layer
 from esper.schedules import SWITCH, Function, ScheduleConfig, schedules_enabled
 from esper.schedules.shape import in_updates
+from esper.settings.counterparts import suggestion
 from esper.settings.layers import common_names, origin_of
 from esper.settings.options import Bounds, ConfigError, Setting, settings_of
 from esper.settings.values import coerce, format_value, nearest, parse
@@ -263,4 +264,5 @@ def unknown_flags(unknown: list[str], parser: argparse.ArgumentParser) -> NoRetu
     """End the program because of unknown arguments."""
     first = unknown[0].split("=")[0]
     known = [name for action in parser._actions for name in action.option_strings]
-    parser.error(f"unknown argument {first}{nearest(first, known)}")
+    hint = suggestion(first[2:].replace("-", "_"), known, flag) if first.startswith("--") else nearest(first, known)
+    parser.error(f"unknown argument {first}{hint}")

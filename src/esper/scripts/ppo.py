@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -200,6 +201,10 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
     how = ("finished" if done else "stopped") + (f" ({result.cause})" if result.cause else "")
     named = named_again(config)
     go_on = resume_command(folder, config) + (" --stop-at-return none" if done else "")
+
+    def quoted(path: Path) -> str:
+        return shlex.quote(str(path))
+
     undone = f" ({train.undone:,} of them undone)" if train.undone else ""
     print(
         f"\n{how} after {train.updates:,} updates{undone}, "
@@ -211,8 +216,9 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
         ("policy", f"{folder / 'policy.safetensors'}, {folder / 'policy.json'}"),
         ("best", f"{folder / BEST}" if (folder / BEST).exists() else ""),
         ("go on", go_on if result.cause else ""),
-        ("next", f"esper evaluate {folder}{named}"),
+        ("next", f"esper evaluate {quoted(folder)}{named}"),
         ("", begin_again(folder, config)),
+        ("", f"tensorboard --logdir {quoted(folder)}" if (folder / "tensorboard").exists() else ""),
     ):
         if text:
             say(f"{label:8} {text}")

@@ -211,7 +211,7 @@ def _conclude(jobs: Sequence[Job], queue: JobQueue, stopped_by: str | None) -> i
 
 def _compare(arms: Iterable[Path], page: Path) -> None:
     arguments = [*map(str, arms), "--html", str(page)]
-    print(f"\nesper compare {' '.join(arguments)}")
+    say(f"\nesper compare {shlex.join(arguments)}")
     parser = Parser(prog="esper compare")
     compare.add_arguments(parser, help_all=False)
     compare.run(parser.parse_args(arguments))

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from esper.settings.options import ConfigError, Merging, Setting, nearest, settings_of, unflatten
+from esper.settings.counterparts import suggestion
+from esper.settings.options import ConfigError, Merging, Setting, settings_of, unflatten
 from esper.settings.values import parse
 
 T = TypeVar("T")
@@ -179,8 +180,7 @@ def _common_and_own(layer: Layer, settings: Mapping[str, Setting]) -> tuple[_Giv
         elif name in settings:
             own[name] = (name, value)
         else:
-            hint = nearest(name, [*settings, *common])
-            error = ConfigError(name, value, f"is no setting{hint}")
+            error = ConfigError(name, value, f"is no setting{suggestion(name, {*settings, *common})}")
             raise SettingsError(error, Origin(source=layer.source, name=name))
     return shared, own
 

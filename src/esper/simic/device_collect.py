@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from esper.envs.base import DeviceEnv, EnvStates, StateTree
+from esper.simic.compiling import as_one_graph
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm
@@ -69,9 +70,8 @@ class Unrolled:
     """A `Fill` in torch for any `DeviceEnv`: a few steps per call, one graph if `compiled`."""
 
     def __init__(self, env: DeviceEnv, *, compiled: bool) -> None:
-        self._steps = unrolled_steps(env)
-        if compiled:
-            self._steps = torch.compile(self._steps, fullgraph=True, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
+        steps = unrolled_steps(env)
+        self._steps = as_one_graph(steps) if compiled else steps
 
     def __call__(
         self, network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout

@@ -65,11 +65,11 @@ class ConsoleSink:
             case UpdateCompleted():
                 self._show(event)
             case AnomalyDetected() if event.kind != "non_finite":
-                self._say(f"update {event.update}: {event.says} ({event.kind})", style="yellow")
+                self._say(f"update {self._position(event)}: {event.says} ({event.kind})", style="yellow")
             case EvaluationCompleted():
-                self._say(_evaluation(event))
+                self._say(f"evaluation after update {self._position(event)}: {_evaluation(event)}")
             case UpdateSkipped():
-                self._say(f"update {event.update} skipped: {event.cause}", style="yellow")
+                self._say(f"update {self._position(event)} skipped: {event.cause}", style="yellow")
             case RunFinished():
                 if self._live is None and self._last is not self._printed and self._last is not None:
                     self._print_line(self._last)
@@ -127,6 +127,10 @@ class ConsoleSink:
         elif event is self._first or self._due(_SECONDS_BETWEEN_LINES):
             self._print_line(event)
 
+    def _position(self, event: UpdateCompleted | UpdateSkipped | AnomalyDetected | EvaluationCompleted) -> str:
+        """How many updates have ended with that of `event`, and of how many."""
+        return f"{event.update + 1}/{self._total_updates}"
+
     def _due(self, seconds: float) -> bool:
         now = time.monotonic()
         if now - self._last_line < seconds and self._last is not None and self._last.update + 1 < self._total_updates:
@@ -136,7 +140,7 @@ class ConsoleSink:
 
     def _facts(self, event: UpdateCompleted) -> Iterator[tuple[str, str]]:
         """Label and value of every row."""
-        yield "update", f"{event.update + 1}/{self._total_updates}"
+        yield "update", self._position(event)
         yield "env steps", f"{event.env_steps:,}"
         yield "steps/s", f"{event.steps_per_second:,.0f}"
         yield "left", self._time_left(event)
@@ -183,7 +187,7 @@ def _evaluation(event: EvaluationCompleted) -> str:
     success = "" if event.eval_success_rate is None else f", success rate {event.eval_success_rate:.2f}"
     capped = "" if event.eval_capped is None else f", {event.eval_capped} of them truncated by the evaluation"
     return (
-        f"evaluation after update {event.update}: return {event.eval_return_mean:.2f} ± {event.eval_return_std:.2f}"
+        f"return {event.eval_return_mean:.2f} ± {event.eval_return_std:.2f}"
         f"{success} over {event.eval_episodes} episodes{capped}"
     )
 

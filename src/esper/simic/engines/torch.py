@@ -11,6 +11,7 @@ from torch.func import functional_call
 from esper.envs.base import DeviceEnv
 from esper.simic.advantages import compute_gae
 from esper.simic.collect import Act, act_in_torch
+from esper.simic.compiling import as_one_graph
 from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.engines.graphs import Replayed, Steps
 from esper.simic.engines.protocol import Workload
@@ -51,12 +52,7 @@ class TorchEngine:
             return loss, (metrics, (ratio.flatten().quantile(quantiles),))
 
         self._gradients_of = torch.func.grad(loss_of, has_aux=True)
-        # Dynamo counts recompilations per function; isolated, a process can make as many agents as it likes.
-        self._step = (
-            torch.compile(self._eager_step, fullgraph=True, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
-            if compiled
-            else self._eager_step
-        )
+        self._step = as_one_graph(self._eager_step) if compiled else self._eager_step
         changed = (*optimizer.state.tensors(), *skip, *workload.feedback.changing)
         on_gpu = workload.device.type == "cuda"
         self._steps: Steps = Replayed(self._each, changed) if compiled and on_gpu else self._each

@@ -1,0 +1,36 @@
+"""`torch.compile` for a process that makes many agents."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import FunctionType, MethodType
+from typing import Any, TypeVar, cast
+
+import torch
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def as_one_graph(function: F) -> F:
+    """`function`, a Python function or method, compiled as one graph.
+
+    Dynamo allows a function only so many recompilations. Here they are counted for each call of this by itself.
+    """
+    options: dict[str, Any] = {"fullgraph": True, "dynamic": False}
+    if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
+        options["isolate_recompiles"] = True
+    else:
+        function = _with_own_code(function)
+    return cast(F, torch.compile(function, **options))
+
+
+def _with_own_code(function: F) -> F:
+    """A copy of `function`: older versions of torch count by code object."""
+    if isinstance(function, MethodType):
+        return cast(F, MethodType(_with_own_code(function.__func__), function.__self__))
+    assert isinstance(function, FunctionType)
+    code, defaults = function.__code__.replace(), function.__defaults__
+    copy = FunctionType(code, function.__globals__, function.__name__, defaults, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return cast(F, copy)
