@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import os
 import random
 import shutil
@@ -22,6 +24,7 @@ from harness import differences
 
 from esper.analysis.runs import read_events
 from esper.runs.checkpoint.folder import checkpoints_in
+from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, resolve
 from esper.runs.resume.rules import Mode
 from esper.runs.run import resume_run, run
@@ -44,6 +47,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "observation statistics": {"no": {}, "yes": {"normalize_observations": True}},
     "reward statistics": {"no": {}, "yes": {"normalize_rewards": True}},
     "trunk": {"apart": {}, **{f"shared, {lr}": {"shared_trunk": True, "shared_lr": lr} for lr in ("policy", "min")}},
+    "passed": {"id": {}, "class": {"env": "<Mixed>"}},
     "vector": {name: {"vector": name} for name in ("sync", "async", "native")} | {"torch": {"vector": "auto"}},
     # Of auto the kernels where they can, else torch as it is.
     "engine": {name: {"compile": name} for name in ("auto", "off", "torch")},
@@ -111,6 +115,8 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"masks": ("masked",), "scaled actions": ("on",)},
     {"vector": ("native",), "masks": ("masked",)},
     {"vector": ("native",), "observations": ("dict",)},
+    # A class has no vector version, and none makes environments in tensors.
+    {"vector": ("native", "torch"), "passed": ("class",)},
     # `torch` compiles each step of an LSTM's sequences anew, and is refused.
     {"engine": ("torch",), "memory": ("lstm",)},
     # The environments in tensors have vectors, no masks, one choice or numbers, no faults, tell of no success, and draw
@@ -171,7 +177,7 @@ def settings_of(row: Row) -> dict[str, Any]:
         settings["lr"] = 1e-3
     if row["vector"] == "torch":
         return {**settings, "env": "torch/Pendulum-v1" if row["actions"] == "box" else "torch/CartPole-v1"}
-    return {**settings, "env": "Mixed-v0", "env_kwargs": env_kwargs}
+    return {"env": "Mixed-v0", **settings, "env_kwargs": env_kwargs}
 
 
 class EndAt:
@@ -224,9 +230,10 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
         named = {name: settings[name] for name in ("lr_decay",) if ":" in settings.get(name, "")}
         more = [Layer(source="more", values={"total_timesteps": 32 * MORE_UPDATES, "quiet": True, **named})]
         # Only its newest state: what is before it has been compared.
-        resume_run(alone, more, mode=mode)
+        given = _given(settings["env"])
+        resume_run(alone, more, mode=mode, given=given)
         _end_and_resume(
-            lambda sinks: resume_run(disturbed, more, mode=mode, sinks=lambda config: sinks),
+            lambda sinks: resume_run(disturbed, more, mode=mode, given=given, sinks=lambda config: sinks),
             disturbed,
             range(UPDATES, MORE_UPDATES),
             row,
@@ -235,8 +242,15 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
         _compare(disturbed, alone, MORE_UPDATES)
 
 
-def _config(settings: Mapping[str, Any], run_dir: Path) -> Any:
-    return resolve([Layer(source="row", values={**settings, "run_dir": str(run_dir)})]).config
+def _config(settings: Mapping[str, Any], run_dir: Path) -> RunConfig:
+    config = resolve([Layer(source="row", values={**settings, "run_dir": str(run_dir)})]).config
+    environment = dataclasses.replace(config.environment, given=_given(config.environment.env))
+    return dataclasses.replace(config, environment=environment)
+
+
+def _given(env: str) -> type[mixed_env.Mixed] | None:
+    """What is passed from Python for `env`."""
+    return mixed_env.Mixed if env == "<Mixed>" else None
 
 
 def _end_and_resume(start: Any, run_dir: Path, span: range, row: Row, rng: random.Random) -> None:
@@ -249,7 +263,8 @@ def _end_and_resume(start: Any, run_dir: Path, span: range, row: Row, rng: rando
     newest = checkpoints_in(run_dir / "checkpoints")[0]
     if row["end"] == "signal":
         assert int(newest.name[:8]) == end + 1, f"stopped after update {end}, the newest checkpoint is {newest.name}"
-    resume_run(run_dir, [Layer(source="again", values={"quiet": True})])
+    env = str(json.loads((run_dir / "config.json").read_text())["env"])
+    resume_run(run_dir, [Layer(source="again", values={"quiet": True})], given=_given(env))
     resumed = _events(run_dir, "run_resumed")[len(before) :][-1]
     assert resumed["update"] == int(newest.name[:8]) > span.start, f"resumed at {resumed['update']}, not {newest.name}"
     assert resumed["checkpoint"] == str(newest)
