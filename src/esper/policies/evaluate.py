@@ -13,7 +13,7 @@ from esper.envs.base import VectorEnv
 from esper.envs.config import MAX_EPISODE_STEPS, EnvConfig
 from esper.envs.make import make_from_config
 from esper.envs.watched import watched
-from esper.policies.player import Player, evaluation_generators
+from esper.policies.player import SAMPLING, Player, evaluation_generators
 from esper.policies.policy import Policy
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.threads import torch_threads
@@ -144,7 +144,7 @@ def _run_episodes(
 ) -> Scores:
     num_envs = env.spec.num_envs
     most = max_episode_steps or env.spec.max_episode_steps or MAX_EPISODE_STEPS
-    actions = device_generator(seed, "evaluation actions", torch.device("cpu"))
+    actions = device_generator(seed, SAMPLING, torch.device("cpu"))
     left = np.array([len(range(index, episodes, num_envs)) for index in range(num_envs)])
     running, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
     waiting = np.zeros(num_envs, dtype=np.bool_)
