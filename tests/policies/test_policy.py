@@ -286,6 +286,10 @@ class TestEnvironments:
         folder = trained(tmp_path, make_env(env))
         policy = load_policy(folder, env=given)
         assert env.action_space.contains(policy.predict(env.observation_space.sample())[0])
+        # An evaluation imports nothing that only the file names; what is saved again has its name.
+        assert policy.environment.env != "Draws-v0"
+        policy.save(tmp_path / "again")
+        assert (tmp_path / "again" / "policy.json").read_bytes() == (folder / "policy.json").read_bytes()
         with pytest.raises(ConfigError, match=r"env = Draws-v0: .*; or load_policy takes an environment in its place"):
             load_policy(folder).predict(env.observation_space.sample())
 

@@ -66,13 +66,15 @@ class Policy:
     """A network for evaluation: its normalization statistics are fixed. `masked`: it was trained with action masks.
 
     `adapter` has the spaces of an environment that was given; by default those of `environment` are read when they are
-    needed. `updates` is how many updates it was trained for. Can be pickled and copied.
+    needed. `stored` is the environment in its file, if another one was given. `updates` is how many updates it was
+    trained for. Can be pickled and copied.
     """
 
     network: ActorCritic
     environment: EnvConfig
     masked: bool = False
     adapter: Adapter | None = None
+    stored: EnvConfig | None = None
     updates: int = 0
 
     @torch.no_grad()
@@ -176,7 +178,7 @@ def save_policy(folder: str | Path, agent: PPOAgent, environment: EnvConfig) -> 
 
 
 def _save(folder: Path, policy: Policy) -> None:
-    environment, network = policy.environment, policy.network
+    environment, network = policy.stored or policy.environment, policy.network
     metadata = {
         "format": _FORMAT,
         "esper": __version__,
@@ -223,8 +225,6 @@ def load_policy(
         raise StoreError(f"{file}: format {metadata.get('format')!r:.60} is not the {_FORMAT} that this version reads")
     if not isinstance(encoder, str) and not callable(encoder) and encoder is not None:
         raise ConfigError("encoder", shown(encoder), "must be module:callable, or a callable")
-    if env is not None and not isinstance(env, str):
-        metadata = {**metadata, "env": name_of(env)}
     if reason := refused_name(metadata, {"env": env, "encoder": encoder}, trust=trust):
         raise StoreError(f"{file}: {reason}")
     policy = _read(file, metadata, None if isinstance(encoder, str) else encoder)
@@ -235,8 +235,10 @@ def load_policy(
     policy.network.load_state_dict(tensors, assign=True)
     if env is None or isinstance(env, str):
         return policy
-    given, config = env, policy.environment
-    return dataclasses.replace(policy, adapter=_fitting(policy, lambda: adapter_of_given(given, config)))
+    # Not the file's name: an evaluation would import what the user did not name.
+    environment = dataclasses.replace(policy.environment, env=name_of(given := env))
+    policy = dataclasses.replace(policy, environment=environment, stored=policy.environment)
+    return dataclasses.replace(policy, adapter=_fitting(policy, lambda: adapter_of_given(given, environment)))
 
 
 def _read(file: Path, metadata: Mapping[str, Any], encoder: EncoderFactory | None) -> Policy:

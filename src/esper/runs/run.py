@@ -102,7 +102,7 @@ def run(config: RunConfig, sinks: Sequence[Sink] = (), resume: Resume | None = N
 
 
 def resume_run(
-    path: Path,
+    path: str | Path,
     layers: Sequence[Layer] = (),
     *,
     mode: Mode = "continue",
@@ -117,7 +117,7 @@ def resume_run(
     Raises:
         SettingsError: for settings that cannot be used; otherwise as `run`.
     """
-    point = find_resume_point(path)
+    point = find_resume_point(Path(path))
     if point.state is None:
         _log.warning("%s was stopped before its first checkpoint: it restarts", path)
     settings = settings_to_resume(point, layers, mode, trust=trust)

@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -130,6 +131,8 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
     if kind is str:
         return value if isinstance(value, str) else None
+    if kind is Path:  # kept as text, which a file of settings can have
+        return str(value) if isinstance(value, Path) else None
     return _convert_number(value, kind)
 
 
@@ -186,7 +189,7 @@ def _describe(kind: Any) -> str:
         return "update:rate pairs, as 0:3e-4,100:1e-4" if typing.get_origin(item) is tuple else "numbers, as 64,64"
     if kind is dict or origin is dict:
         return "a JSON object"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}[kind]
 
 
 def _nearest_choice(value: Any, kind: Any) -> str:
