@@ -271,6 +271,11 @@ class TestEnvironments:
         (expected,) = policy.network.act(torch.from_numpy(env.reset(0))).tolist()
         assert policy.predict(observation)[0] == expected
         assert policy._adapter.to_learner(observation)[0].tolist() == env.reset(0).tolist()
+        many, _ = gymnasium.make_vec(name, num_envs=2, vectorization_mode="sync").reset(seed=0)
+        assert policy._adapter.to_learner(many)[0][0].tolist() == env.reset(0)[0].tolist()
+        assert policy.predict(many)[0].shape == (2,)
+        with pytest.raises(ConfigError, match="values that its environment does not give"):
+            policy.predict({**observation, "image": np.full((7, 7, 3), 99)})
 
     @pytest.mark.parametrize(
         "given",
