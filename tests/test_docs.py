@@ -121,6 +121,21 @@ def test_the_programs_of_schedules(folder: Path, capsys: pytest.CaptureFixture[s
     assert "policy  rates:sawtooth, base 0.001: custom from update 0 at 0.001" in capsys.readouterr().out
 
 
+def test_policies_in_python(folder: Path) -> None:
+    short = ["--num-envs", "4", "--num-steps", "32", "--total-timesteps", "256", "--no-picture", "--quiet"]
+    recurrent = ["--env", "CartPoleNoVel-v1", "--lstm-size", "8"]
+    assert main(["ppo", "--env", "CartPole-v1", *short, "--run-dir", "runs/first"]) == 0
+    assert main(["ppo", *recurrent, *short, "--run-dir", "runs/recurrent"]) == 0
+    names: dict[str, Any] = {}
+    page = (ROOT / "docs" / "policies.md").read_text().partition("## In Python")[2]
+    for program in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(program, names)
+    assert names["episode_return"] >= 8
+    assert names["actions"].shape == (4,)
+    assert names["state"].shape == (4, 2 * 2 * 8)
+    assert len(names["scores"].returns) == 10
+
+
 def test_the_navigation_has_every_page() -> None:
     listed = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert len(listed) == len(set(listed))

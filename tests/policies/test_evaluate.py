@@ -34,6 +34,7 @@ from esper.policies.progress import Progress
 from esper.policies.show import record_gif
 from esper.scripts.evaluate import _progress as progress_of_evaluation
 from esper.scripts.train import main
+from esper.settings.options import ConfigError
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.system.stopping import StopRequest
@@ -54,6 +55,18 @@ def test_as_many_episodes_as_asked_for(episodes: int) -> None:
     assert len(result.returns) == len(result.lengths) == episodes
     # Every step of CartPole is worth 1, so the two agree unless a reset was counted as a step.
     assert result.returns == result.lengths
+
+
+def test_environments_can_be_made_by_a_callable() -> None:
+    trained = policy(*CART_POLE)
+    by_id = dataclasses.replace(trained, environment=EnvConfig(env="CartPole-v1", vector="sync"))
+    elsewhere = dataclasses.replace(trained, environment=EnvConfig(env="Elsewhere-v0", env_kwargs={"a": 1}))
+    given = evaluate(elsewhere, episodes=11, seed=0, env=lambda: gymnasium.make("CartPole-v1"))
+    assert given == evaluate(by_id, episodes=11, seed=0)
+    limited = evaluate(elsewhere, episodes=3, seed=0, max_episode_steps=5, env=lambda: gymnasium.make("CartPole-v1"))
+    assert limited.lengths == [5, 5, 5]
+    with pytest.raises(ConfigError, match=r"actions = .*the environment takes"):
+        evaluate(elsewhere, episodes=1, seed=0, env=lambda: gymnasium.make("Pendulum-v1"))
 
 
 def test_lengths_of_truncated_episodes_are_the_environments_own() -> None:

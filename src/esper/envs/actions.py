@@ -51,6 +51,15 @@ def _nvec(space: MultiDiscrete) -> tuple[int, ...]:
     return tuple(space.nvec.ravel().tolist())
 
 
+def same_actions(ours: Actions, theirs: Actions) -> bool:
+    """Whether actions are equal up to the dtype of bounds: EnvPool has some in float64, Gymnasium in float32."""
+    bounds, others = scaled_to(ours), scaled_to(theirs)
+    if bounds is None or others is None or len(bounds.low) != len(others.low):
+        return ours == theirs
+    pairs = ((bounds.low, others.low), (bounds.high, others.high))
+    return all(np.array_equal(*np.array(pair, dtype=np.float32)) for pair in pairs)
+
+
 def to_space(space: Space[Any], actions: Actions) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
     """The function from the learner's `actions` for N environments to N elements of `space`, in its dtype.
 

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 import gymnasium
 
+from esper.envs.adapter import Adapter
 from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
-from esper.envs.making import make_gymnasium
+from esper.envs.making import make_adapter, make_gymnasium
 from esper.envs.modes import sync_instead
 from esper.envs.registration import find_spec, how_to_install
 from esper.envs.rendering import RenderedVectorEnv, make_gymnasium_rendered, make_gymnasium_shown
@@ -49,7 +50,10 @@ class Family:
             raise ConfigError("env", env, f"{advice}{error}") from None
 
     def wrap(self, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-        """Wrap each environment, before its observations are flattened."""
+        """Wrap each environment, before its observations are flattened.
+
+        A wrapper that changes observations also takes a batch of them, each array [N, ...].
+        """
         return env
 
     def make_for_training(self, config: EnvConfig, num_envs: int, seed: int | None) -> VectorEnv:
@@ -67,6 +71,14 @@ class Family:
     def make_for_scores(self, config: EnvConfig, num_envs: int, seed: int | None) -> VectorEnv:
         """The same, but with whole episodes and the original rewards, if training changes these."""
         return make_gymnasium(config, num_envs, seed)
+
+    def make_adapter(self, config: EnvConfig) -> Adapter:
+        """What one environment, as for scores, gives and takes.
+
+        Raises:
+            ConfigError: as `make_for_scores`.
+        """
+        return make_adapter(config)
 
     def make_rendered(self, config: EnvConfig) -> RenderedVectorEnv:
         """One environment, as for scores, that can be rendered.

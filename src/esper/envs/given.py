@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -9,11 +10,12 @@ from typing import Any, TypeAlias
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
+from esper.envs.adapter import Adapter
 from esper.envs.base import EnvSpec, VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.family import Family
 from esper.envs.gym import GymnasiumVectorEnv
-from esper.envs.making import make_from
+from esper.envs.making import adapter_of, make_from
 from esper.envs.native import resets_in_a_step
 from esper.envs.rendering import RenderedVectorEnv
 from esper.envs.rules import shown
@@ -105,6 +107,23 @@ def make_given(env: Given, config: EnvConfig, num_envs: int | None) -> VectorEnv
         raise ConfigError("vector", config.vector, f"must be auto, sync or async, as {config.env} makes one at a time")
     maker = _Maker(env, config)  # type: ignore[arg-type]
     return _separate([maker] * (1 if num_envs is None else num_envs), config)
+
+
+def adapter_of_given(env: Given, config: EnvConfig) -> Adapter:
+    """The adapter of `env`, of which only the spaces are read; what a callable makes is closed.
+
+    Raises:
+        ConfigError: when it cannot be made, or has spaces that are not supported.
+    """
+    if isinstance(spec := getattr(env, "spec", None), EnvSpec):
+        return Adapter.of_spec(spec)
+    if not isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
+        config = dataclasses.replace(config, env_kwargs={})
+        return adapter_of(config, _Maker(env, config))  # type: ignore[arg-type]
+    try:
+        return Adapter.of(env, config.scale_actions)
+    except ConfigError as error:
+        raise ConfigError("env", config.env, error.allowed) if error.name == "space" else error from None
 
 
 def _check_made(config: EnvConfig, num_envs: int | None, own: int, *, own_limit: bool = True) -> None:

@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import FlattenObservation
 
 from esper.envs.actions import actions_of
+from esper.envs.adapter import Adapter
 from esper.envs.base import EnvError
 from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.families import wrapped
@@ -31,7 +32,7 @@ from esper.settings.options import ConfigError
 from esper.system.errors import describe, describe_with_place, exits_raise, is_ctrl_c, is_out_of_memory
 from esper.system.seeding import GlobalGenerators
 
-_E = TypeVar("_E", bound=GymnasiumVectorEnv)
+_T = TypeVar("_T")
 
 
 def make_gymnasium(config: EnvConfig, num_envs: int, seed: int | None = None) -> GymnasiumVectorEnv:
@@ -60,6 +61,32 @@ def flatten_observations(env: gymnasium.Env[Any, Any], scale_actions: ScaleActio
     actions_of(env.action_space, scale_actions)
     flat = isinstance(space, Box) and len(space.shape) == 1
     return env if flat or is_image(space) else FlattenObservation(env)
+
+
+def adapter_of(config: EnvConfig, make: Callable[[], Any]) -> Adapter:
+    """The adapter of the environment that `make` makes, which is closed.
+
+    Raises:
+        ConfigError: as `make_gymnasium`.
+    """
+
+    def read(env: Any, scale_actions: ScaleActions) -> Adapter:
+        adapter = Adapter.of(env, scale_actions)
+        close(env)
+        return adapter
+
+    return adapted(read, config, make)
+
+
+def make_adapter(config: EnvConfig) -> Adapter:
+    """The adapter of an environment of `config`, which is made, and closed without a reset.
+
+    Raises:
+        ConfigError: as `make_gymnasium`.
+    """
+    if vector_mode(config, find_spec(config.env)) == "native":
+        return adapter_of(config, lambda: native_vector(config, 1, config.env_kwargs))
+    return adapter_of(config, lambda: gymnasium.make(config.env, disable_env_checker=True, **config.env_kwargs))
 
 
 def make_from(
@@ -146,7 +173,9 @@ def native_vector(
     return env
 
 
-def adapted(adapter: type[_E], config: EnvConfig, make: Callable[[], Any], seed: int | None = None) -> _E:
+def adapted(
+    adapter: Callable[[Any, ScaleActions], _T], config: EnvConfig, make: Callable[[], Any], seed: int | None = None
+) -> _T:
     """The environment from `make`, in an `adapter`; with a `seed`, constructors that draw from global generators use
     it.
 

@@ -11,9 +11,10 @@ import torch
 
 from esper.envs.base import VectorEnv
 from esper.envs.config import MAX_EPISODE_STEPS, EnvConfig
+from esper.envs.given import Given, make_given, name_of
 from esper.envs.make import make_from_config
 from esper.envs.watched import watched
-from esper.policies.player import Player, evaluation_generators
+from esper.policies.player import SAMPLING, Player, evaluation_generators
 from esper.policies.policy import Policy
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.threads import torch_threads
@@ -54,20 +55,30 @@ def evaluate(
     max_episode_steps: int | None = None,
     stop: StopRequest | None = None,
     on_step: Callable[[int, int], None] = lambda episodes, steps: None,
+    env: Given | None = None,
 ) -> Scores:
     """Run `episodes` whole episodes in new environments, as `run_episodes`, unless `stop` is requested.
 
-    `max_episode_steps` replaces the environment's own time limit.
+    `max_episode_steps` replaces the environment's own time limit. `env`, a class or another callable, makes each
+    environment in place of the policy's.
 
     Raises:
+        ConfigError: when the environments cannot be made, or do not fit the policy.
         EvaluationStopped: when `stop` is requested before all are done.
     """
     stop = StopRequest(quiet=True) if stop is None else stop
-    env = make_evaluation_env(policy.environment.limited(max_episode_steps), episodes, seed, stop)
+    config = policy.environment.limited(max_episode_steps)
+    if env is None:
+        made = make_evaluation_env(config, episodes, seed, stop)
+    else:
+        config = EnvConfig(
+            env=name_of(env), max_episode_steps=config.max_episode_steps, scale_actions=config.scale_actions
+        )
+        made = log_time_limit(watched(make_given(env, config, min(episodes, _MAX_ENVS)), stop), config)
     try:
         return run_episodes(
             policy.network,
-            env,
+            made,
             episodes=episodes,
             seed=seed,
             stochastic=stochastic,
@@ -75,7 +86,7 @@ def evaluate(
             on_step=until(stop, episodes, on_step),
         )
     finally:
-        env.close()
+        made.close()
 
 
 def until(
@@ -144,7 +155,7 @@ def _run_episodes(
 ) -> Scores:
     num_envs = env.spec.num_envs
     most = max_episode_steps or env.spec.max_episode_steps or MAX_EPISODE_STEPS
-    actions = device_generator(seed, "evaluation actions", torch.device("cpu"))
+    actions = device_generator(seed, SAMPLING, torch.device("cpu"))
     left = np.array([len(range(index, episodes, num_envs)) for index in range(num_envs)])
     running, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
     waiting = np.zeros(num_envs, dtype=np.bool_)

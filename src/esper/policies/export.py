@@ -27,7 +27,7 @@ class ExportError(Exception):
     """A policy cannot be exported; the message says why."""
 
 
-def export_policy(policy: Policy, path: Path) -> None:
+def export_policy(policy: Policy, path: str | Path) -> None:
     """Write `policy` to `path`, for `torch.export.load` or ONNX according to its suffix, with its normalization.
 
     With action masks the policy also takes `masks`, bool [N, M]. A recurrent policy also takes its state `memory` [N,
@@ -40,6 +40,7 @@ def export_policy(policy: Policy, path: Path) -> None:
         ExportError: for another suffix, or if packages are missing.
         OSError: when the file cannot be written.
     """
+    path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ExportError(f"{path}: must end in {' or '.join(SUFFIXES)}")
     if path.suffix == ".onnx":

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import Any
 
-from esper.envs.base import Actions, Step, VectorEnv, scaled_to
+import torch
+from numpy.typing import NDArray
+
+from esper.envs.actions import same_actions
+from esper.envs.base import BoolArray, ObsArray, Step, VectorEnv
 from esper.settings.options import ConfigError
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.system.seeding import GlobalGenerators, integer_seed
+
+# The use of the generator from which actions are sampled.
+SAMPLING = "evaluation actions"
 
 
 def evaluation_generators(seed: int) -> GlobalGenerators:
     """The state of the global generators in evaluations; `in_place` seeds those of the process with it."""
     return GlobalGenerators(integer_seed(seed, "evaluation"))
+
+
+def act(
+    network: ActorCritic,
+    obs: ObsArray,
+    masks: BoolArray | None = None,
+    state: torch.Tensor | None = None,
+    noise: torch.Tensor | None = None,
+) -> NDArray[Any]:
+    """`network.act` on arrays, on the device of `network`: the learner's actions for N observations.
+
+    `state` [N, S], if there is one, is updated in place.
+    """
+    device = next(network.parameters()).device
+    allowed = None if masks is None else torch.from_numpy(masks).to(device)
+    noise = None if noise is None else noise.to(device)
+    actions: NDArray[Any] = network.act(torch.from_numpy(obs).to(device), noise, allowed, state).cpu().numpy()
+    return actions
+
+
+def first_state(network: ActorCritic, count: int) -> torch.Tensor | None:
+    """The recurrent state [N, S] of `count` beginning episodes; None without recurrent layers."""
+    device = next(network.parameters()).device
+    return torch.zeros((count, network.state_size), device=device) if network.state_size else None
 
 
 class Player:
@@ -24,30 +54,16 @@ class Player:
     """
 
     def __init__(self, network: ActorCritic, env: VectorEnv, seed: int, start: str = "evaluation") -> None:
-        if not _same_actions(network.actions, env.spec.actions):
+        if not same_actions(network.actions, env.spec.actions):
             raise ConfigError("actions", network.actions, f"the policy's; the environment takes {env.spec.actions}")
         self._network, self._env = network, env
         self._obs = env.reset(integer_seed(seed, start))
-        self._device = next(network.parameters()).device
-        size = network.state_size
-        self._state = torch.zeros((env.spec.num_envs, size), device=self._device) if size else None
+        self._state = first_state(network, env.spec.num_envs)
 
     def step(self, noise: torch.Tensor | None = None) -> Step:
         """Act and step; actions are sampled if there is `noise`."""
-        masks = None if self._env.action_masks is None else torch.from_numpy(self._env.action_masks).to(self._device)
-        noise = None if noise is None else noise.to(self._device)
-        actions = self._network.act(torch.from_numpy(self._obs).to(self._device), noise, masks, self._state)
-        step = self._env.step(actions.cpu().numpy())
+        step = self._env.step(act(self._network, self._obs, self._env.action_masks, self._state, noise))
         self._obs = step.obs
         if self._state is not None:
-            self._state[torch.from_numpy(step.begins).to(self._device)] = 0.0
+            self._state[torch.from_numpy(step.begins).to(self._state.device)] = 0.0
         return step
-
-
-def _same_actions(ours: Actions, theirs: Actions) -> bool:
-    """Whether actions are equal up to the dtype of bounds: EnvPool has some in float64, Gymnasium in float32."""
-    bounds, others = scaled_to(ours), scaled_to(theirs)
-    if bounds is None or others is None or len(bounds.low) != len(others.low):
-        return ours == theirs
-    pairs = ((bounds.low, others.low), (bounds.high, others.high))
-    return all(np.array_equal(*np.array(pair, dtype=np.float32)) for pair in pairs)

@@ -106,12 +106,28 @@ def read_flag(metadata: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def refused_name(metadata: Mapping[str, Any], given: Mapping[str, str | None], *, trust: bool) -> str | None:
-    """Why a policy is not loaded: it does not fit what was `given`, or would import what was not given."""
+def read_count(metadata: Mapping[str, Any], name: str) -> int:
+    """A whole number, at least 0; 0 if it is missing.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    value = metadata.get(name, 0)
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ConfigError(name, _short(value), "must be a whole number, at least 0")
+    return value
+
+
+def refused_name(metadata: Mapping[str, Any], given: Mapping[str, Any], *, trust: bool) -> str | None:
+    """Why a policy is not loaded: it does not fit what was `given`, or would import what was not given.
+
+    What was given as an object, not by name, is used in place of the name.
+    """
     network = metadata.get("network")
     found = {**metadata, "encoder": network.get("encoder") if isinstance(network, dict) else None}
+    found = {name: value for name, value in found.items() if isinstance(given.get(name), str | None)}
     for name, value in given.items():
-        if value is not None and found.get(name) != value:
+        if isinstance(value, str) and found.get(name) != value:
             return f"its {name} is {_short(found.get(name))}, not {value!r}"
     return None if trust else files.unnamed_import(found, given)
 

@@ -56,7 +56,7 @@ def show(
 @torch.no_grad()
 def record_gif(
     policy: Policy,
-    path: Path,
+    path: str | Path,
     *,
     seed: int,
     max_frames: int = 1000,
@@ -82,7 +82,7 @@ def record_gif(
         _log.info("%s: the drawing stops after %s frames; the episode goes on", path, f"{max_frames:,}")
     gif, duration = io.BytesIO(), round(1000 / drawn.render_fps)
     frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
-    files.write(path, gif.getvalue())
+    files.write(Path(path), gif.getvalue())
     return len(frames)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from esper.envs.config import EnvConfig
@@ -41,7 +42,7 @@ class RunConfig:
     max_minutes: float | None = option(
         None, "stop after this time, with a checkpoint", bounds=Bounds(above=0), recorded=False
     )
-    run_dir: str | None = option(
+    run_dir: str | Path | None = option(
         None, "folder of the run (default: runs/<env>/<time>-<seed>)", group="output", recorded=False
     )
     picture: bool = option(True, "draw training.png when the run ends", group="output", may_change="always")

@@ -122,7 +122,7 @@ def run(
 
 
 def resume_run(
-    path: Path,
+    path: str | Path,
     layers: Sequence[Layer] = (),
     *,
     mode: Mode = "continue",
@@ -143,7 +143,7 @@ def resume_run(
     """
     if mode not in MODES:
         raise ConfigError("resume_schedule", mode, f"must be one of {', '.join(MODES)}")
-    point = find_resume_point(path)
+    point = find_resume_point(Path(path))
     if point.state is None:
         _log.warning("%s was stopped before its first checkpoint: it restarts", path)
     settings = settings_to_resume(point, layers, mode, trust=trust)

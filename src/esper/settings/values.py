@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 
@@ -143,6 +144,8 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
     if kind is str:
         return value if isinstance(value, str) else None
+    if kind is Path:  # kept as text, which a file of settings can have
+        return str(value) if isinstance(value, Path) else None
     return _convert_number(value, kind)
 
 
@@ -201,7 +204,7 @@ def _describe(kind: Any) -> str:
         return "a JSON object"
     if isinstance(kind, type) and issubclass(kind, Convertible):
         return kind.expects
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}[kind]
 
 
 def _nearest_choice(value: Any, kind: Any) -> str:

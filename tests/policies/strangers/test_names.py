@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 
+from esper.policies.evaluate import evaluate
 from esper.policies.policy import load_policy
 from esper.scripts.train import main
+from esper.settings.options import ConfigError
 from esper.storage.store import StoreError
 
 CANARY = """
@@ -160,8 +164,14 @@ class TestModules:
             load_policy(run)
         assert load_policy(run, env="canary:CartPole-v1").environment.env == "canary:CartPole-v1"
         assert load_policy(str(run), trust=True).environment.env == "canary:CartPole-v1"
-        # To load a policy is not to make its environment.
+        given = load_policy(run, env=lambda: gymnasium.make("CartPole-v1"))
+        assert given.predict(np.zeros(4))[1] is None
+        with pytest.raises(ConfigError, match="is no Gymnasium environment here"):
+            evaluate(given, episodes=1, seed=0)
+        # To load a policy is not to make its environment, nor is to use one in its place.
         assert not imported.exists()
+        load_policy(run, trust=True).predict(np.zeros(4))
+        assert imported.exists()
 
     def test_a_shape_is_no_command(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shape = ["touch", str(tmp_path / "pwned")]

@@ -10,11 +10,12 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from esper.envs.adapter import Adapter
 from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.family import Family
 from esper.envs.gym import GymnasiumVectorEnv
-from esper.envs.making import adapted, native_vector
+from esper.envs.making import adapted, adapter_of, native_vector
 from esper.envs.registration import find_spec
 from esper.envs.rendering import RenderedVectorEnv
 from esper.settings.options import ConfigError
@@ -96,6 +97,11 @@ class Atari(Family):
             allowed = f"{config.env} is preprocessed only by its vector version; use auto or native"
             raise ConfigError("vector", config.vector, allowed)
         return adapted(GymnasiumVectorEnv, config, lambda: native_vector(config, num_envs, _arguments(config)), seed)
+
+    def make_adapter(self, config: EnvConfig) -> Adapter:
+        find_spec(config.env)
+        game = _the_game(config)
+        return adapter_of(game, lambda: native_vector(game, 1, _arguments(game)))
 
     def make_rendered(self, config: EnvConfig) -> RenderedVectorEnv:
         find_spec(config.env)

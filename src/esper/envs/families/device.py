@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from esper.envs.adapter import Adapter
 from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.device.dynamics import DYNAMICS
@@ -15,7 +16,7 @@ from esper.settings.options import ConfigError, nearest
 
 
 class Device(Family):
-    """Rendered by Gymnasium's environment of the same name."""
+    """Rendered, and met outside of tensors, by Gymnasium's environment of the same name."""
 
     prefixes = (PREFIX,)
     # All values, so that its own error refuses those other than auto.
@@ -33,6 +34,10 @@ class Device(Family):
         return DeviceVectorEnv(name, num_envs, config.max_episode_steps, config.scale_actions)
 
     make_for_scores = make_for_training
+
+    def make_adapter(self, config: EnvConfig) -> Adapter:
+        config = _on_host(config)
+        return family_of(config).make_adapter(config)
 
     def make_rendered(self, config: EnvConfig) -> RenderedVectorEnv:
         config = _on_host(config)

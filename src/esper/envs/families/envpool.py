@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
 from esper.envs.actions import actions_of, to_space
+from esper.envs.adapter import Adapter, Shell
 from esper.envs.base import EnvSpec, ObsArray, StateTree, Step, VectorEnv
 from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.families import family_of_id
@@ -39,12 +40,12 @@ class EnvPoolVectorEnv:
         """`make` makes the pool for a seed."""
         self._make = make
         self._pool = make(0)
-        self._space = self._pool.observation_space
-        actions = actions_of(self._pool.action_space, scale_actions)
-        self._to_space = to_space(self._pool.action_space, actions)
+        self.observation_space, self.action_space = self._pool.observation_space, self._pool.action_space
+        actions = actions_of(self.action_space, scale_actions)
+        self._to_space = to_space(self.action_space, actions)
         self.spec = EnvSpec(
             num_envs=self._pool.num_envs,
-            observations=observations_of(self._space),
+            observations=observations_of(self.observation_space),
             actions=actions,
             resets_in_a_step=True,
             max_episode_steps=self._pool.config.get("max_episode_steps"),
@@ -56,11 +57,11 @@ class EnvPoolVectorEnv:
         self._pool.close()
         self._pool = self._make(seed)
         obs, _ = self._pool.reset()
-        return _to_learner(self._space, obs)
+        return _to_learner(self.observation_space, obs)
 
     def step(self, actions: NDArray[np.generic]) -> Step:
         obs, reward, terminated, truncated, info = self._pool.step(self._to_space(actions))
-        obs, resetting = _to_learner(self._space, obs), info["elapsed_step"] == 0
+        obs, resetting = _to_learner(self.observation_space, obs), info["elapsed_step"] == 0
         ended = terminated | truncated
         return Step(
             obs=obs,
@@ -146,6 +147,11 @@ class EnvPool(Family):
         return _make(config, num_envs)
 
     make_for_scores = make_for_training
+
+    def make_adapter(self, config: EnvConfig) -> Adapter:
+        env = _make(config, 1)
+        env.close()
+        return Adapter.of(Shell(env.observation_space, env.action_space), config.scale_actions)
 
     def make_rendered(self, config: EnvConfig) -> RenderedVectorEnv:
         return family_of_id(config.env).make_rendered(config)

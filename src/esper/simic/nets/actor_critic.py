@@ -15,7 +15,7 @@ from esper.envs.base import Actions, ContinuousActions, Images, MultiDiscreteAct
 from esper.simic.config import NetworkConfig
 from esper.simic.nets.activations import ACTIVATIONS
 from esper.simic.nets.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, masked
-from esper.simic.nets.encoders import Encoder, make_encoder
+from esper.simic.nets.encoders import Encoder, EncoderFactory, make_encoder
 from esper.simic.nets.normalization import ObservationNormalizer
 from esper.simic.nets.recurrent import Lstm, Sequences, Unrolling
 
@@ -42,17 +42,20 @@ class ActorCritic(nn.Module):
         actions: Actions,
         config: NetworkConfig,
         generator: torch.Generator | None = None,
+        encoder: EncoderFactory | None = None,
     ) -> None:
+        """`encoder` replaces the one of `config`."""
         super().__init__()
-        self.observations, self.actions = observations, actions
+        self.observations, self.actions, self.config = observations, actions, config
         self.action_size = actions.outputs
         # Encoders scale images; without one they are scaled here, by their highest value until the first update.
-        self._images_in_a_row = config.encoder == "flatten" and isinstance(observations, Images)
+        flat = encoder is None and config.encoder == "flatten"
+        self._images_in_a_row = flat and isinstance(observations, Images)
         self.normalizer: ObservationNormalizer | None = None
         if config.normalize_observations or self._images_in_a_row:
             highest = observations.highest if isinstance(observations, Images) else 1
             self.normalizer = ObservationNormalizer(observations.shape, highest)
-        bodies = [_body(observations, config, generator) for _ in range(1 if config.shared_trunk else 2)]
+        bodies = [_body(observations, config, generator, encoder) for _ in range(1 if config.shared_trunk else 2)]
         heads = [_linear(width, size) for (_, width), size in zip((bodies * 2)[:2], (self.action_size, 1), strict=True)]
         own: list[list[nn.Module]] = [[], []] if config.shared_trunk else [layers for layers, _ in bodies]
         self.trunk = nn.Sequential(*(bodies[0][0] if config.shared_trunk else ()))
@@ -180,10 +183,13 @@ def _activation(name: str) -> nn.Module:
 
 
 def _body(
-    observations: Observations, config: NetworkConfig, generator: torch.Generator | None
+    observations: Observations,
+    config: NetworkConfig,
+    generator: torch.Generator | None,
+    given: EncoderFactory | None,
 ) -> tuple[list[nn.Module], int]:
     """The layers before a head, and the number of their features."""
-    encoder = make_encoder(config.encoder, observations, generator)
+    encoder = make_encoder(config.encoder if given is None else given, observations, generator)
     layers: list[nn.Module] = [] if encoder is None else [encoder]
     width = math.prod(observations.shape) if encoder is None else encoder.count_features()
     for before, after in itertools.pairwise((width, *config.hidden_sizes)):

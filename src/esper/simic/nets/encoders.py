@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from esper.envs.base import Images, Observations
 from esper.settings.options import ConfigError
+
+# Makes a module from the shape of an observation, which maps [N, *shape] to features [N, F].
+EncoderFactory: TypeAlias = Callable[[tuple[int, ...]], nn.Module]
 
 # Smaller images leave no input for the Nature network's last convolution.
 _SMALLEST_NATURE = 36
@@ -43,24 +46,22 @@ class Encoder(nn.Module):
         return int(self(torch.zeros(1, *self._shape)).shape[-1])
 
 
-def make_encoder(name: str, observations: Observations, generator: torch.Generator | None) -> Encoder | None:
-    """The encoder called `name` for `observations`; None if they are flattened for the hidden layers.
+def make_encoder(
+    encoder: str | EncoderFactory, observations: Observations, generator: torch.Generator | None
+) -> Encoder | None:
+    """The `encoder` of this name, or made by it, for `observations`; None if they are flattened for the hidden layers.
 
     Raises:
-        ConfigError: for a name that is unknown or does not fit.
+        ConfigError: for a name that is unknown, or what does not fit.
     """
-    if name == "auto":
-        name = _default(observations)
+    if not isinstance(encoder, str):
+        return _custom(getattr(encoder, "__qualname__", type(encoder).__qualname__), encoder, observations, generator)
+    name = _default(observations) if encoder == "auto" else encoder
     images = isinstance(observations, Images)
     if name == "flatten" or (name == "none" and not images):
         return None
     if ":" in name:
-        encoder = Encoder(_load(name, observations, generator), observations, custom=True)
-        try:
-            encoder.count_features()
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise ConfigError("encoder", name, f"fails on observations {list(observations.shape)}: {error}") from None
-        return encoder
+        return _custom(name, _load(name), observations, generator)
     if name == "none":
         raise ConfigError("encoder", name, "is for vectors; images without an encoder need flatten")
     if name not in _LAYERS:
@@ -79,20 +80,32 @@ def _default(observations: Observations) -> str:
     return "nature" if min(observations.shape[1:]) >= _SMALLEST_NATURE else "small"
 
 
-def _load(name: str, observations: Observations, generator: torch.Generator | None) -> nn.Module:
-    """The encoder that `module:callable` makes for observations of a shape, seeded by `generator`."""
+def _load(name: str) -> EncoderFactory:
+    """What `module:callable` names."""
     module, _, attribute = name.partition(":")
     try:
-        factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        factory: EncoderFactory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError("encoder", name, f"cannot be loaded: {error}") from None
+    return factory
+
+
+def _custom(
+    name: str, factory: EncoderFactory, observations: Observations, generator: torch.Generator | None
+) -> Encoder:
+    """The encoder that `factory`, called `name` in messages, makes for `observations`, seeded by `generator`."""
     with torch.random.fork_rng(devices=[]):
         if generator is not None:
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        made = factory(observations.shape)
+        made: object = factory(observations.shape)
     if not isinstance(made, nn.Module):
         raise ConfigError("encoder", name, f"must return a torch.nn.Module, not {type(made).__name__}")
-    return made
+    encoder = Encoder(made, observations, custom=True)
+    try:
+        encoder.count_features()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError("encoder", name, f"fails on observations {list(observations.shape)}: {error}") from None
+    return encoder
 
 
 def _nature(channels: int) -> nn.Module:
