@@ -24,7 +24,7 @@ from esper.simic.rollout import Rollout
 from esper.simic.update import UpdateResult
 
 # Both engines compute the first; torch alone the others.
-NETWORKS = ("plain", "lstm", "masks", "choices", "shared")
+NETWORKS = ("plain", "lstm", "masks", "choices", "shared", "layers")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def random_case(seed: int, network: str) -> Case:
         "masks": one_of(DiscreteActions(n=4), MultiDiscreteActions(nvec=(2, 3))),
         "choices": MultiDiscreteActions(nvec=tuple(rng.integers(2, 5, size=rng.integers(1, 4)).tolist())),
         "shared": one_of(DiscreteActions(n=2), ContinuousActions(size=2)),
+        "layers": one_of(DiscreteActions(n=3), ContinuousActions(size=1)),
     }[network]
     spec = EnvSpec(
         num_envs=num_envs,
@@ -105,7 +106,7 @@ def random_case(seed: int, network: str) -> Case:
         "policy_lr": ScheduleConfig(peak=one_of(1e-4, 1e-2)),
         "network": NetworkConfig(
             hidden_sizes=tuple(rng.integers(1, 40, size=layers).tolist()),
-            activation=one_of("tanh", "relu"),
+            activation=one_of("elu", "gelu", "silu") if network == "layers" else one_of("tanh", "relu"),
             normalize_observations=one_of(False, True),
             shared_trunk=network == "shared" or (network == "lstm" and one_of(False, True)),
             lstm_size=3 if network == "lstm" else None,
