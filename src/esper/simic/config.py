@@ -35,6 +35,7 @@ class NetworkConfig:
     )
     hidden_sizes: tuple[int, ...] = option((64, 64), "widths of the hidden layers", bounds=_COUNT)
     activation: Activation = option("tanh", "activation of the hidden layers")
+    layer_norm: bool = option(False, "layer normalization of each hidden layer, before its activation")
     lstm_size: int | None = option(
         None, "cells of an LSTM after the hidden layers, for a policy that remembers its episode", bounds=_COUNT
     )

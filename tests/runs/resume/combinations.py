@@ -39,6 +39,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "actions": {name: {"_env": {"actions": name}} for name in mixed_env.ACTIONS},
     "scaled actions": {name: {"scale_actions": name} for name in ("off", "on")},
     "activation": {name: {"activation": name} for name in ("tanh", "relu", "elu", "gelu", "silu")},
+    "layer norm": {"no": {}, "yes": {"layer_norm": True}},
     "masks": {"none": {}, "masked": {"_env": {"masked": True}}},
     "success": {"none": {}, "told": {"_env": {"success": True}}},
     "time limit": {"none": {}, "4 steps": {"max_episode_steps": 4}},

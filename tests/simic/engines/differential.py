@@ -107,6 +107,7 @@ def random_case(seed: int, network: str) -> Case:
         "network": NetworkConfig(
             hidden_sizes=tuple(rng.integers(1, 40, size=layers).tolist()),
             activation=one_of("elu", "gelu", "silu") if network == "layers" else one_of("tanh", "relu"),
+            layer_norm=network == "layers" and one_of(False, True),
             normalize_observations=one_of(False, True),
             shared_trunk=network == "shared" or (network == "lstm" and one_of(False, True)),
             lstm_size=3 if network == "lstm" else None,

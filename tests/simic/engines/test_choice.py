@@ -64,6 +64,9 @@ class TestWhatTheKernelsDoNotDeclare:
     def test_an_activation(self, name: str, layer: str) -> None:
         self.steps_aside(layer, NetworkConfig(activation=name))
 
+    def test_layer_normalization(self) -> None:
+        self.steps_aside("layer normalization", NetworkConfig(layer_norm=True))
+
     def test_a_loss_term(self, monkeypatch: pytest.MonkeyPatch) -> None:
         term = losses.LossTerm("log_ratio_penalty", lambda inputs: inputs.ratio.log().square().mean())
         monkeypatch.setattr(losses, "LOSS_TERMS", (*losses.LOSS_TERMS, term))

@@ -43,3 +43,35 @@ def test_activations(name: str, outputs: tuple[float, float]) -> None:
 def test_an_unknown_activation_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(ConfigError, match="activation = gelo: must be one of tanh, relu, elu, gelu, silu; did"):
         NetworkConfig(activation="gelo")
+
+
+def kinds(layers: nn.Sequential) -> list[str]:
+    return [type(layer).__name__ for layer in layers]
+
+
+def test_layer_normalization_is_before_each_activation() -> None:
+    made = network(hidden_sizes=(3, 2), layer_norm=True, lstm_size=2)
+    hidden = ["Linear", "LayerNorm", "Tanh"] * 2
+    assert kinds(made.actor) == kinds(made.critic) == [*hidden, "Lstm", "Linear"]
+    assert kinds(network(hidden_sizes=(3,), layer_norm=True, shared_trunk=True).trunk) == [
+        "Linear",
+        "LayerNorm",
+        "Tanh",
+    ]
+
+
+def test_layer_normalization_of_two_units() -> None:
+    critic = network(hidden_sizes=(2,), layer_norm=True, activation="relu").critic
+    first, last = critic[0], critic[-1]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    first.weight.data.copy_(torch.tensor([[3.0], [-1.0]]))
+    last.weight.data.copy_(torch.tensor([[1.0, 10.0]]))
+    # The units are 6 and -2: mean 2, deviation 4, so 1 and -1, of which relu leaves 1.
+    assert critic(torch.tensor([[2.0]])).item() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_initial_weights_are_those_of_the_network_without_layer_normalization() -> None:
+    plain, normalized = network(hidden_sizes=(4, 4)), network(hidden_sizes=(4, 4), layer_norm=True)
+    linear = [[layer.weight for layer in made.actor if isinstance(layer, nn.Linear)] for made in (plain, normalized)]
+    assert all(ours.equal(theirs) for ours, theirs in zip(*linear, strict=True))

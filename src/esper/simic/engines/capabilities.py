@@ -17,6 +17,7 @@ _CALLED: dict[type, str] = {
     MultiDiscreteActions: "actions of several choices (MultiDiscrete, MultiBinary)",
     Encoder: "encoders",
     Lstm: "an LSTM",
+    nn.LayerNorm: "layer normalization",
 }
 
 

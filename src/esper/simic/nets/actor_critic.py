@@ -187,7 +187,8 @@ def _body(
     layers: list[nn.Module] = [] if encoder is None else [encoder]
     width = math.prod(observations.shape) if encoder is None else encoder.count_features()
     for before, after in itertools.pairwise((width, *config.hidden_sizes)):
-        layers += [_linear(before, after), _activation(config.activation)]
+        normalization = [nn.LayerNorm(after)] if config.layer_norm else []
+        layers += [_linear(before, after), *normalization, _activation(config.activation)]
         width = after
     if config.lstm_size is not None:
         layers.append(Lstm(width, config.lstm_size))
