@@ -73,8 +73,9 @@ def read_network(stored: Any) -> NetworkConfig:
         ConfigError: naming the field.
     """
     settings = _known("network", stored, {field.name for field in dataclasses.fields(NetworkConfig)})
-    if settings.get("hidden_sizes", []) != []:
-        _wholes("network.hidden_sizes", settings["hidden_sizes"])
+    for name in ("hidden_sizes", "actor_hidden_sizes", "critic_hidden_sizes"):
+        if settings.get(name) not in (None, []):
+            _wholes(f"network.{name}", settings[name])
     if settings.get("lstm_size") is not None:
         _whole("network.lstm_size", settings["lstm_size"])
     return NetworkConfig(**settings)

@@ -75,3 +75,30 @@ def test_initial_weights_are_those_of_the_network_without_layer_normalization() 
     plain, normalized = network(hidden_sizes=(4, 4)), network(hidden_sizes=(4, 4), layer_norm=True)
     linear = [[layer.weight for layer in made.actor if isinstance(layer, nn.Linear)] for made in (plain, normalized)]
     assert all(ours.equal(theirs) for ours, theirs in zip(*linear, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "actor", "critic"),
+    [
+        ({}, [7], [7]),
+        ({"actor_hidden_sizes": (3, 4)}, [3, 4], [7]),
+        ({"critic_hidden_sizes": (3, 4)}, [7], [3, 4]),
+        ({"actor_hidden_sizes": (), "critic_hidden_sizes": (5,)}, [], [5]),
+    ],
+)
+def test_hidden_sizes(settings: dict[str, Any], actor: list[int], critic: list[int]) -> None:
+    made = network(hidden_sizes=(7,), **settings)
+    assert widths(made.actor) == [*actor, 2]
+    assert widths(made.critic) == [*critic, 1]
+
+
+def widths(layers: nn.Sequential) -> list[int]:
+    return [layer.out_features for layer in layers if isinstance(layer, nn.Linear)]
+
+
+@pytest.mark.parametrize("name", ["actor_hidden_sizes", "critic_hidden_sizes"])
+def test_sizes_apart_need_networks_apart(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = 8,8: is for networks apart; with shared_trunk hidden_sizes"):
+        NetworkConfig(shared_trunk=True, **{name: (8, 8)})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"{name} = 8,0: must be at least 1"):
+        NetworkConfig(**{name: (8, 0)})  # type: ignore[arg-type]

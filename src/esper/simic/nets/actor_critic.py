@@ -52,7 +52,7 @@ class ActorCritic(nn.Module):
         if config.normalize_observations or self._images_in_a_row:
             highest = observations.highest if isinstance(observations, Images) else 1
             self.normalizer = ObservationNormalizer(observations.shape, highest)
-        bodies = [_body(observations, config, generator) for _ in range(1 if config.shared_trunk else 2)]
+        bodies = [_body(observations, config, sizes, generator) for sizes in config.sizes_of_bodies()]
         heads = [_linear(width, size) for (_, width), size in zip((bodies * 2)[:2], (self.action_size, 1), strict=True)]
         own: list[list[nn.Module]] = [[], []] if config.shared_trunk else [layers for layers, _ in bodies]
         self.trunk = nn.Sequential(*(bodies[0][0] if config.shared_trunk else ()))
@@ -180,13 +180,13 @@ def _activation(name: str) -> nn.Module:
 
 
 def _body(
-    observations: Observations, config: NetworkConfig, generator: torch.Generator | None
+    observations: Observations, config: NetworkConfig, hidden_sizes: tuple[int, ...], generator: torch.Generator | None
 ) -> tuple[list[nn.Module], int]:
     """The layers before a head, and the number of their features."""
     encoder = make_encoder(config.encoder, observations, generator)
     layers: list[nn.Module] = [] if encoder is None else [encoder]
     width = math.prod(observations.shape) if encoder is None else encoder.count_features()
-    for before, after in itertools.pairwise((width, *config.hidden_sizes)):
+    for before, after in itertools.pairwise((width, *hidden_sizes)):
         normalization = [nn.LayerNorm(after)] if config.layer_norm else []
         layers += [_linear(before, after), *normalization, _activation(config.activation)]
         width = after
