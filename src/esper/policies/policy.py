@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from esper.envs.base import (
     Actions,
     ContinuousActions,
     DiscreteActions,
+    EnvSpec,
     Images,
     MultiDiscreteActions,
     Observations,
@@ -28,9 +30,11 @@ from esper.policies.schema import (
     read_network,
     read_observations,
     refused_name,
+    wrong_factory,
 )
 from esper.settings.options import ConfigError
 from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.nets.given import NetworkFactory, make_layers, name_of
 from esper.simic.ppo import PPOAgent
 from esper.storage import files
 from esper.storage.store import StoreError, load_pair, save_pair
@@ -70,16 +74,24 @@ def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
         "network": dataclasses.asdict(agent.config.network),
         "updates": agent.train_steps,
     }
+    if agent.network_factory is not None:
+        metadata["network_from"] = name_of(agent.network_factory)
     save_pair(folder / _NAME, agent.network.state_dict(), metadata, root=_root(folder))
 
 
 def load_policy(
-    folder: str | Path, *, env: str | None = None, encoder: str | None = None, trust: bool = False
+    folder: str | Path,
+    *,
+    env: str | None = None,
+    encoder: str | None = None,
+    network: NetworkFactory | None = None,
+    trust: bool = False,
 ) -> Policy:
     """The policy in `folder`, a run's or its `best`, on the CPU.
 
     An environment or encoder `module:name` imports that module, and the files may come from someone else: pass the same
-    name as `env` or `encoder`, or `trust` every name in the files.
+    name as `env` or `encoder`, or `trust` every name in the files. A network from Python needs the
+    `network` factory that made it.
 
     Raises:
         StoreError: naming the file and what is wrong with it.
@@ -94,28 +106,37 @@ def load_policy(
         raise StoreError(f"{path}: format {metadata.get('format')!r:.60} is not the {_FORMAT} that this version reads")
     if reason := refused_name(metadata, {"env": env, "encoder": encoder}, trust=trust):
         raise StoreError(f"{path}: {reason}")
+    if reason := wrong_factory(metadata, network):
+        raise StoreError(f"{path}: {reason}")
     try:
-        # The meta device allocates nothing: sizes in a broken file cannot fill the memory.
-        with torch.device("meta"):
-            actions = read_actions(metadata.get("actions"))
-            network = ActorCritic(
-                read_observations(metadata.get("observations")), actions, read_network(metadata.get("network"))
-            )
-        environment = dataclasses.replace(
-            read_environment(metadata), scale_actions="on" if scaled_to(actions) else "off"
-        )
         masked = read_flag(metadata, "masked")
+        made = _network(metadata, network, masked=masked)
+        environment = dataclasses.replace(
+            read_environment(metadata), scale_actions="on" if scaled_to(made.actions) else "off"
+        )
     except ConfigError as error:
         raise StoreError(f"{path}: {error}") from None
     # A network can be impossible although each of its sizes is not.
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise StoreError(f"{path}: {type(error).__name__}: {error!s:.300}") from None
     try:
-        check_form(tensors, network.state_dict(), finite=True)
+        check_form(tensors, made.state_dict(), finite=True)
     except TreeError as error:
         raise StoreError(f"{folder / _NAME}.safetensors: {error}") from None
-    network.load_state_dict(tensors, assign=True)
-    return Policy(network=network.eval(), environment=environment, masked=masked)
+    made.load_state_dict(tensors, assign=True)
+    return Policy(network=made.eval(), environment=environment, masked=masked)
+
+
+def _network(metadata: Mapping[str, Any], factory: NetworkFactory | None, *, masked: bool) -> ActorCritic:
+    """The network that `metadata` describe, without its numbers."""
+    # The meta device allocates nothing: sizes in a broken file cannot fill the memory.
+    with torch.device("meta"):
+        observations, actions = read_observations(metadata.get("observations")), read_actions(metadata.get("actions"))
+        config = read_network(metadata.get("network"))
+        if factory is None:
+            return ActorCritic(observations, actions, config)
+    spec = EnvSpec(num_envs=1, observations=observations, actions=actions, masked=masked)
+    return ActorCritic(observations, actions, config, None, make_layers(factory, spec, config, None))
 
 
 def _stored(sizes: Any, kinds: dict[str, type[Any]]) -> dict[str, Any]:

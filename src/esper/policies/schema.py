@@ -117,6 +117,16 @@ def refused_name(metadata: Mapping[str, Any], given: Mapping[str, str | None], *
     return None if trust else files.unnamed_import(found, given)
 
 
+def wrong_factory(metadata: Mapping[str, Any], factory: object) -> str | None:
+    """Why a policy cannot have the network of `factory`, or needs one; None if it fits."""
+    name = metadata.get("network_from")
+    if name is not None and factory is None:
+        return f"its network was given in Python, by {_short(name)}: give the same factory, network="
+    if name is None and factory is not None:
+        return "its network is made from its settings: leave network= out"
+    return None
+
+
 def _fields(what: str, stored: Any, names: Mapping[str, set[str]]) -> dict[str, Any]:
     """The fields in `stored`, which must be the `names` of its kind."""
     fields = _known(what, stored, set().union({"kind"}, *names.values()))

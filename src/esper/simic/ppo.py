@@ -13,6 +13,7 @@ from esper.schedules import schedules_enabled
 from esper.settings.options import ConfigError
 from esper.simic.config import PPOConfig
 from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.nets.given import NetworkFactory, make_layers
 from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Adam
 from esper.simic.rates import Horizon, RateSchedules
@@ -30,13 +31,25 @@ class PPOAgent:
     one. Schedules span the whole run unless `set_horizon` says otherwise. They are constant when the environment
     variable `ESPER_LR_SCHEDULE` is `off`; `lr_schedules_on` says which. With `debug` updates report each minibatch.
 
+    `network` makes the modules of the network for `spec`, in place of those that `config.network` describes:
+    `network(spec)` or `network(spec, config.network)` returns a `Network`. Torch computes it, uncompiled unless the
+    runtime's `compile` is `torch`. Of the settings of the network `log_std_init` and `normalize_observations` hold.
+
     Raises:
         ConfigError: for settings that do not fit together, or this machine.
     """
 
     # LAPACK rounds initial weights differently with another number of threads.
     @torch_threads(1)
-    def __init__(self, config: PPOConfig, spec: EnvSpec, *, seed: int = 1, debug: bool = False) -> None:
+    def __init__(
+        self,
+        config: PPOConfig,
+        spec: EnvSpec,
+        *,
+        seed: int = 1,
+        debug: bool = False,
+        network: NetworkFactory | None = None,
+    ) -> None:
         if config.num_envs != spec.num_envs:
             raise ConfigError("num_envs", config.num_envs, f"must be {spec.num_envs}, as many as the environment has")
         if spec.resets_in_a_step and config.num_steps < 2:
@@ -49,7 +62,9 @@ class PPOAgent:
         self.seed = seed
         self.train_steps = 0
         init = device_generator(seed, "init", torch.device("cpu"))
-        self.network = ActorCritic(spec.observations, spec.actions, config.network, init).to(self.device)
+        self.network_factory = network
+        layers = None if network is None else make_layers(network, spec, config.network, init)
+        self.network = ActorCritic(spec.observations, spec.actions, config.network, init, layers).to(self.device)
         self.reward_scaler = RewardScaler(spec.num_envs, config.gamma).to(self.device)
         self.generators = {name: device_generator(seed, name, self.device) for name in ("actions", "minibatches")}
         self.ignored_rows = host_generator(seed, "ignored_rows")
@@ -118,6 +133,8 @@ class PPOAgent:
         Raises:
             ValueError: for a state that is not of such an agent.
         """
+        if set(state["network"]) != set(self.network.state_dict()):
+            raise ValueError("the state is of another network; give the same settings, and network= if there was one")
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updater.feedback.load_state_dict(state["lr_factors"])

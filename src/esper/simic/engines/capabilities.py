@@ -42,6 +42,8 @@ class Capabilities:
         network = workload.network
         if workload.device.type not in self.devices:
             return f"device {workload.device.type}"
+        if network.is_given:
+            return "a network from Python"
         if type(network.actions) not in self.actions:
             return _called(type(network.actions))
         if workload.masked and not self.action_masks:

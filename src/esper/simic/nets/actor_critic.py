@@ -16,6 +16,7 @@ from esper.simic.config import NetworkConfig
 from esper.simic.nets.activations import ACTIVATIONS
 from esper.simic.nets.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, masked
 from esper.simic.nets.encoders import Encoder, make_encoder
+from esper.simic.nets.given import Layers
 from esper.simic.nets.normalization import ObservationNormalizer
 from esper.simic.nets.recurrent import Lstm, Sequences, Unrolling
 
@@ -33,7 +34,7 @@ class ActorCritic(nn.Module):
 
     `trunk` is empty unless shared. Methods take observations already normalized by `normalize`, so that a rollout is
     normalized once and not in every minibatch; of a recurrent policy they are sequences [B, T, ...]. Its recurrent
-    state has `state_size` numbers for each environment.
+    state has `state_size` numbers for each environment. `given` layers are a user's and already initialised.
     """
 
     def __init__(
@@ -42,26 +43,24 @@ class ActorCritic(nn.Module):
         actions: Actions,
         config: NetworkConfig,
         generator: torch.Generator | None = None,
+        given: Layers | None = None,
     ) -> None:
         super().__init__()
         self.observations, self.actions = observations, actions
         self.action_size = actions.outputs
         # Encoders scale images; without one they are scaled here, by their highest value until the first update.
-        self._images_in_a_row = config.encoder == "flatten" and isinstance(observations, Images)
+        self._images_in_a_row = given is None and config.encoder == "flatten" and isinstance(observations, Images)
         self.normalizer: ObservationNormalizer | None = None
         if config.normalize_observations or self._images_in_a_row:
             highest = observations.highest if isinstance(observations, Images) else 1
             self.normalizer = ObservationNormalizer(observations.shape, highest)
-        bodies = [_body(observations, config, sizes, generator) for sizes in config.sizes_of_bodies()]
-        heads = [_linear(width, size) for (_, width), size in zip((bodies * 2)[:2], (self.action_size, 1), strict=True)]
-        own: list[list[nn.Module]] = [[], []] if config.shared_trunk else [layers for layers, _ in bodies]
-        self.trunk = nn.Sequential(*(bodies[0][0] if config.shared_trunk else ()))
-        self.actor = nn.Sequential(*own[0], heads[0])
-        self.critic = nn.Sequential(*own[1], heads[1])
+        self.is_given = given is not None
+        self.trunk, self.actor, self.critic = given or _layers(observations, self.action_size, config, generator)
         continuous = isinstance(actions, ContinuousActions)
         self.log_std = nn.Parameter(torch.full((self.action_size,), config.log_std_init)) if continuous else None
         self.state_size = sum(layer.state_size for layer in self.modules() if isinstance(layer, Lstm))
-        self._initialize(generator)
+        if given is None:
+            self._initialize(generator)
 
     def _initialize(self, generator: torch.Generator | None) -> None:
         """Orthogonal, with a small policy head so that the first policy is near uniform (Andrychowicz et al. 2021)."""
@@ -153,7 +152,8 @@ class ActorCritic(nn.Module):
         return self._parameters_below("trunk")
 
     def _parameters_below(self, *roots: str) -> dict[str, nn.Parameter]:
-        return {name: parameter for name, parameter in self.named_parameters() if name.split(".")[0] in roots}
+        below = ((name, parameter) for name, parameter in self.named_parameters() if name.split(".")[0] in roots)
+        return {name: parameter for name, parameter in below if parameter.requires_grad}
 
 
 def _ours(module: nn.Module) -> Iterator[nn.Module]:
@@ -177,6 +177,16 @@ def _activation(name: str) -> nn.Module:
     module, _, attribute = ACTIVATIONS[name].partition(":")
     activation: nn.Module = getattr(importlib.import_module(module), attribute)()
     return activation
+
+
+def _layers(
+    observations: Observations, action_size: int, config: NetworkConfig, generator: torch.Generator | None
+) -> Layers:
+    bodies = [_body(observations, config, sizes, generator) for sizes in config.sizes_of_bodies()]
+    heads = [_linear(width, size) for (_, width), size in zip((bodies * 2)[:2], (action_size, 1), strict=True)]
+    own: list[list[nn.Module]] = [[], []] if config.shared_trunk else [layers for layers, _ in bodies]
+    trunk = nn.Sequential(*(bodies[0][0] if config.shared_trunk else ()))
+    return Layers(trunk, nn.Sequential(*own[0], heads[0]), nn.Sequential(*own[1], heads[1]))
 
 
 def _body(

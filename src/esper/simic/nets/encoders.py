@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -86,13 +87,20 @@ def _load(name: str, observations: Observations, generator: torch.Generator | No
         factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError("encoder", name, f"cannot be loaded: {error}") from None
-    with torch.random.fork_rng(devices=[]):
-        if generator is not None:
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    with drawn_from(generator):
         made = factory(observations.shape)
     if not isinstance(made, nn.Module):
         raise ConfigError("encoder", name, f"must return a torch.nn.Module, not {type(made).__name__}")
     return made
+
+
+@contextlib.contextmanager
+def drawn_from(generator: torch.Generator | None) -> Iterator[None]:
+    """Seeds torch's global generator by `generator` for what a user's module draws; afterwards it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        if generator is not None:
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        yield
 
 
 def _nature(channels: int) -> nn.Module:

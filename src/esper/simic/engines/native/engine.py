@@ -237,7 +237,7 @@ def _describe(workload: Workload) -> layout.LearnerConfig:
     network, optimizer, config = workload.network, workload.optimizer, workload.config
     offsets = optimizer.offsets()
     discrete = network.log_std is None
-    hidden = (*network.actor[1::2], *network.critic[1::2])
+    hidden = [*network.actor][1::2] + [*network.critic][1::2]
     activation = type(hidden[0]) if hidden else nn.Tanh
     return layout.LearnerConfig(
         networks=(layout.NetworkConfig * 2)(
