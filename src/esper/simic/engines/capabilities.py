@@ -53,7 +53,8 @@ class Capabilities:
                 return _called(type(layer))
         if network.shared_parameters() and not self.shared_trunk:
             return "shared_trunk"
-        unknown = [f"loss term {term.name}" for term in losses.LOSS_TERMS if term.name not in self.loss_terms]
+        terms = (*losses.LOSS_TERMS, *workload.given_terms)
+        unknown = [f"loss term {term.name}" for term in terms if term.name not in self.loss_terms]
         if not unknown and self.metrics != metrics.COLUMNS:
             unknown = [f"metric {name}" for name in metrics.COLUMNS if name not in self.metrics]
             unknown = unknown or ["metrics in this order"]
