@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ from esper.policies.schema import (
     wrong_factory,
 )
 from esper.settings.options import ConfigError
+from esper.settings.values import spelled
 from esper.simic.nets.actor_critic import ActorCritic
-from esper.simic.nets.given import NetworkFactory, make_layers, name_of
+from esper.simic.nets.given import NetworkFactory, make_layers
 from esper.simic.ppo import PPOAgent
 from esper.storage import files
 from esper.storage.store import StoreError, load_pair, save_pair
@@ -71,11 +72,11 @@ def save_policy(folder: Path, agent: PPOAgent, environment: EnvConfig) -> None:
         "observations": _stored(agent.spec.observations, _OBSERVATIONS),
         "actions": _stored(agent.spec.actions, _ACTIONS),
         "masked": agent.spec.masked,
-        "network": dataclasses.asdict(agent.config.network),
+        "network": {name: spelled(value) for name, value in dataclasses.asdict(agent.config.network).items()},
         "updates": agent.train_steps,
     }
     if agent.network_factory is not None:
-        metadata["network_from"] = name_of(agent.network_factory)
+        metadata["network_from"] = spelled(agent.network_factory)
     save_pair(folder / _NAME, agent.network.state_dict(), metadata, root=_root(folder))
 
 
@@ -83,7 +84,7 @@ def load_policy(
     folder: str | Path,
     *,
     env: str | None = None,
-    encoder: str | None = None,
+    encoder: str | Callable[..., Any] | None = None,
     network: NetworkFactory | None = None,
     trust: bool = False,
 ) -> Policy:
@@ -104,13 +105,13 @@ def load_policy(
         metadata = {**metadata, "format": _FORMAT, "observations": observations}
     if metadata.get("format") != _FORMAT:
         raise StoreError(f"{path}: format {metadata.get('format')!r:.60} is not the {_FORMAT} that this version reads")
-    if reason := refused_name(metadata, {"env": env, "encoder": encoder}, trust=trust):
+    if reason := refused_name(metadata, {"env": env, "encoder": spelled(encoder)}, trust=trust):
         raise StoreError(f"{path}: {reason}")
     if reason := wrong_factory(metadata, network):
         raise StoreError(f"{path}: {reason}")
     try:
         masked = read_flag(metadata, "masked")
-        made = _network(metadata, network, masked=masked)
+        made = _network(metadata, encoder, network, masked=masked)
         environment = dataclasses.replace(
             read_environment(metadata), scale_actions="on" if scaled_to(made.actions) else "off"
         )
@@ -127,12 +128,19 @@ def load_policy(
     return Policy(network=made.eval(), environment=environment, masked=masked)
 
 
-def _network(metadata: Mapping[str, Any], factory: NetworkFactory | None, *, masked: bool) -> ActorCritic:
+def _network(
+    metadata: Mapping[str, Any],
+    encoder: str | Callable[..., Any] | None,
+    factory: NetworkFactory | None,
+    *,
+    masked: bool,
+) -> ActorCritic:
     """The network that `metadata` describe, without its numbers."""
     # The meta device allocates nothing: sizes in a broken file cannot fill the memory.
     with torch.device("meta"):
         observations, actions = read_observations(metadata.get("observations")), read_actions(metadata.get("actions"))
         config = read_network(metadata.get("network"))
+        config = config if encoder is None else dataclasses.replace(config, encoder=encoder)
         if factory is None:
             return ActorCritic(observations, actions, config)
     spec = EnvSpec(num_envs=1, observations=observations, actions=actions, masked=masked)

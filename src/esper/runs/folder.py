@@ -16,6 +16,7 @@ from typing import Any
 from esper.runs.config import RunConfig
 from esper.runs.layers import recorded
 from esper.settings.options import ConfigError
+from esper.settings.values import spelled
 from esper.storage import files
 
 _log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def open_run_folder(path: Path) -> RunFolder:
 
 def named_again(config: RunConfig) -> str:
     """The flags, after a space, that permit a command to import the modules that this run's files name."""
-    names = {"env": config.environment.env, "encoder": config.ppo.network.encoder}
+    names = {"env": config.environment.env, "encoder": spelled(config.ppo.network.encoder)}
     flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value]
     trust = files.unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
     return " --trust" if trust else "".join(flags)

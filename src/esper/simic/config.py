@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from esper.schedules import CoefficientConfig, FeedbackConfig, LimitConfig, Schedule, ScheduleConfig, make_schedule
 from esper.settings.options import Bounds, ConfigError, check_options, option, section
@@ -27,7 +27,7 @@ class NetworkConfig:
 
     group: ClassVar[str] = "network"
 
-    encoder: str = option(
+    encoder: str | Callable[..., Any] = option(
         "auto",
         "what is before the hidden layers: nature, impala or small convolutions, flatten, none, or module:callable, "
         "which gets the shape of an observation and returns a torch module; auto: none, but for images nature, for "

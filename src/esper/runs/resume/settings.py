@@ -11,7 +11,7 @@ from esper.runs.resume.point import ResumeError, ResumePoint
 from esper.runs.resume.rules import Mode, changes, may_change
 from esper.settings.layers import with_common_names
 from esper.settings.options import flatten, settings_of
-from esper.settings.values import format_value
+from esper.settings.values import format_value, spelled
 from esper.storage import files
 
 
@@ -24,7 +24,8 @@ def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, 
             a module and is named only by the checkpoint, unless the user has `trust` in its files.
     """
     stored = flatten(point.config)
-    reason = None if trust else files.unnamed_import(stored, ChainMap(*(dict(each.values) for each in layers[::-1])))
+    given = ChainMap(*({name: spelled(value) for name, value in each.values.items()} for each in layers[::-1]))
+    reason = None if trust else files.unnamed_import(stored, given)
     if reason:
         raise ResumeError(f"{point.source}: {reason}")
     values = with_common_names(stored, settings_of(RunConfig))

@@ -44,24 +44,25 @@ class Encoder(nn.Module):
         return int(self(torch.zeros(1, *self._shape)).shape[-1])
 
 
-def make_encoder(name: str, observations: Observations, generator: torch.Generator | None) -> Encoder | None:
-    """The encoder called `name` for `observations`; None if they are flattened for the hidden layers.
+def make_encoder(
+    name: str | Callable[..., Any], observations: Observations, generator: torch.Generator | None
+) -> Encoder | None:
+    """The encoder called `name`, or made by it, for `observations`; None if they are flattened for the hidden layers.
 
     Raises:
         ConfigError: for a name that is unknown or does not fit.
     """
+    if not isinstance(name, str):
+        return _custom(name, name, observations, generator)
+    if name.startswith("<"):
+        raise ConfigError("encoder", name, "was given in Python, where it must be given again")
     if name == "auto":
         name = _default(observations)
     images = isinstance(observations, Images)
     if name == "flatten" or (name == "none" and not images):
         return None
     if ":" in name:
-        encoder = Encoder(_load(name, observations, generator), observations, custom=True)
-        try:
-            encoder.count_features()
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise ConfigError("encoder", name, f"fails on observations {list(observations.shape)}: {error}") from None
-        return encoder
+        return _custom(name, _load(name), observations, generator)
     if name == "none":
         raise ConfigError("encoder", name, "is for vectors; images without an encoder need flatten")
     if name not in _LAYERS:
@@ -80,18 +81,31 @@ def _default(observations: Observations) -> str:
     return "nature" if min(observations.shape[1:]) >= _SMALLEST_NATURE else "small"
 
 
-def _load(name: str, observations: Observations, generator: torch.Generator | None) -> nn.Module:
-    """The encoder that `module:callable` makes for observations of a shape, seeded by `generator`."""
+def _load(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     try:
         factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError("encoder", name, f"cannot be loaded: {error}") from None
+    return factory
+
+
+def _custom(
+    name: object, factory: Callable[..., Any], observations: Observations, generator: torch.Generator | None
+) -> Encoder:
+    """The encoder that `factory` makes for observations of a shape, seeded by `generator`."""
+    if isinstance(factory, nn.Module):
+        raise ConfigError("encoder", name, "must be what makes a module: a callable that gets an observation's shape")
     with drawn_from(generator):
         made = factory(observations.shape)
     if not isinstance(made, nn.Module):
         raise ConfigError("encoder", name, f"must return a torch.nn.Module, not {type(made).__name__}")
-    return made
+    encoder = Encoder(made, observations, custom=True)
+    try:
+        encoder.count_features()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError("encoder", name, f"fails on observations {list(observations.shape)}: {error}") from None
+    return encoder
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from esper.envs.base import EnvSpec, Images
 from esper.settings.options import ConfigError
+from esper.settings.values import spelled
 from esper.simic.config import NetworkConfig
 from esper.simic.nets.encoders import drawn_from
 
@@ -62,7 +63,7 @@ def make_layers(
     Raises:
         ConfigError: naming what the network lacks, or returns in a wrong shape.
     """
-    name = name_of(factory)
+    name = spelled(factory)
     if isinstance(factory, nn.Module) or not callable(factory):
         raise ConfigError("network", name, "must be a factory: a class or a function that takes the spec")
     if config.lstm_size is not None:
@@ -84,12 +85,6 @@ def make_layers(
         )
         _try(name, layers, spec)
     return layers
-
-
-def name_of(factory: object) -> str:
-    """What to call `factory` in messages and files: `module:name`."""
-    kind = factory if hasattr(factory, "__qualname__") else type(factory)
-    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _call(factory: NetworkFactory, spec: EnvSpec, config: NetworkConfig) -> object:
