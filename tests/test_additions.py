@@ -34,8 +34,8 @@ print(load_policy("run").network)
 
 def test_an_activation_is_an_entry(tmp_path: Path) -> None:
     """The kernels do not declare it: it is torch's."""
-    addition = "from esper.simic.nets import activations; activations.ACTIVATIONS['silu'] = 'torch.nn:SiLU'"
-    assert "SiLU()" in trained(tmp_path, addition, "--activation silu --compile auto")
+    addition = "from esper.simic.nets import activations; activations.ACTIVATIONS['mish'] = 'torch.nn:Mish'"
+    assert "Mish()" in trained(tmp_path, addition, "--activation mish --compile auto")
 
 
 def test_an_encoder_is_an_entry(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,9 +31,9 @@ ALLOWED = torch.tensor([[False, False, True, True, False], [True, False, False, 
 LEFT = [[2, 0], [0, 1]]
 
 
-def saved(folder: Path, actions: Actions, *, shared: bool = False) -> Policy:
+def saved(folder: Path, actions: Actions, **settings: Any) -> Policy:
     """A policy of random weights that has seen observations far from mean 0 and deviation 1."""
-    network = NetworkConfig(hidden_sizes=(8, 8), normalize_observations=True, shared_trunk=shared)
+    network = NetworkConfig(hidden_sizes=(8, 8), normalize_observations=True, **settings)
     config = PPOConfig(num_envs=2, network=network, runtime=RuntimeConfig(compile="off"))
     agent = PPOAgent(config, EnvSpec(num_envs=2, observations=Vectors(size=5), actions=actions), seed=1)
     assert agent.network.normalizer is not None
@@ -59,7 +60,7 @@ def observations(count: int) -> torch.Tensor:
 @pytest.mark.parametrize("shared", [False, True], ids=["apart", "shared"])
 @pytest.mark.parametrize("actions", ACTIONS, ids=KINDS)
 def test_pt2_acts_as_the_policy(tmp_path: Path, actions: Actions, shared: bool) -> None:
-    policy = saved(tmp_path, actions, shared=shared)
+    policy = saved(tmp_path, actions, shared_trunk=shared)
     export_policy(policy, tmp_path / "policy.pt2")
     exported = torch.export.load(tmp_path / "policy.pt2").module()
     for count in (1, 2, 33):
@@ -116,7 +117,7 @@ def test_masks(tmp_path: Path, lstm_size: int | None) -> None:
 def test_onnx_acts_as_the_policy(tmp_path: Path, actions: Actions) -> None:
     pytest.importorskip("onnxscript")
     reference = pytest.importorskip("onnx.reference")
-    policy = saved(tmp_path, actions)
+    policy = saved(tmp_path, actions, activation="gelu", layer_norm=True, critic_hidden_sizes=(3,))
     export_policy(policy, tmp_path / "policy.onnx")
     session = reference.ReferenceEvaluator(str(tmp_path / "policy.onnx"))
     for count in (1, 33):

@@ -345,8 +345,8 @@ class TestEncoders:
         folder = trained(tmp_path, make_env("CartPole-v1"))
         with pytest.raises(StoreError, match=r"policy\.safetensors: "):
             load_policy(folder, encoder=net)
-        with pytest.raises(StoreError, match=r"encoder = .*<lambda>: must return a torch.nn.Module, not int"):
-            load_policy(folder, encoder=lambda shape: 3)  # type: ignore[arg-type, return-value]
+        with pytest.raises(StoreError, match=r"encoder = .*<lambda>>: must return a torch.nn.Module, not int"):
+            load_policy(folder, encoder=lambda shape: 3)
         with pytest.raises(ConfigError, match=r"encoder = 3: must be module:callable, or a callable"):
             load_policy(folder, encoder=3)  # type: ignore[arg-type]
 

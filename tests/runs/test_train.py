@@ -109,7 +109,7 @@ class TestEnvironments:
         assert resumed.updates["lr/policy"].tolist() == whole.updates["lr/policy"].tolist()
         with pytest.raises(ConfigError, match=r"<Env> is another|is another environment than that of the run, <Mine>"):
             esper.resume(half.folder, gymnasium.Env, total_timesteps=64 * 9)
-        with pytest.raises(ConfigError, match=r"env = <Mine>: was passed from Python: pass it again"):
+        with pytest.raises(ConfigError, match="env = <Mine>: was passed from Python, where it must be passed again"):
             esper.resume(half.folder, total_timesteps=64 * 9)
         with pytest.raises(ConfigError, match="resume_schedule = extended: must be one of continue, extend, restart"):
             half.resume(schedule="extended")

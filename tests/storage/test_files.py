@@ -62,13 +62,16 @@ ALLOWED = {
     "esper.simic.engines.native.cache": dict.fromkeys(CACHE, "the user's own cache"),
     "esper.scripts.output": {"os.open": "/dev/null"},
     # Folders as the user named them; what is in one is opened below it, by esper.storage.files.
-    "esper.runs.folder": {"path.mkdir": "--run-dir"},
+    "esper.runs.folder": dict.fromkeys(("path.mkdir", "path.exists", "there.is_dir"), "--run-dir"),
+    "esper.policies.policy": {"folder.mkdir": "as the user named it"},
+    "esper.simic.compiling": {"function.__code__.replace": "no file"},
     "esper.analysis.report": {"folder.mkdir": "--output"},
     "esper.scripts.sweep": {"job.run_dir.parent.mkdir": "--output, and names that the sweep has"},
     "esper.sweep.job": {"job.run_dir.parent.is_dir": "whether this machine has the folder"},
     "esper.runs.resume.point": {"run_dir.exists": "for the message that there is nothing"},
     "esper.scripts.ppo": dict.fromkeys(
-        ("(folder / BEST).exists", "(folder / 'training.png').exists"), "for the line that names it"
+        ("(folder / BEST).exists", "(folder / 'training.png').exists", "(folder / 'tensorboard').exists"),
+        "for the line that names it",
     ),
     "esper.runs.checkpointing": {"self._keeper.save": "a checkpoint, by esper.runs.checkpoint.folder"},
     # A buffer in memory, or a descriptor that esper.storage.files opened.

@@ -20,6 +20,7 @@ from esper.envs.base import (
     Actions,
     ContinuousActions,
     DiscreteActions,
+    EnvSpec,
     Images,
     MultiDiscreteActions,
     Observations,
@@ -40,10 +41,12 @@ from esper.policies.schema import (
     read_network,
     read_observations,
     refused_name,
+    wrong_factory,
 )
 from esper.settings.options import ConfigError
+from esper.settings.values import spelled
 from esper.simic.nets.actor_critic import ActorCritic
-from esper.simic.nets.encoders import EncoderFactory
+from esper.simic.nets.given import NetworkFactory, make_layers
 from esper.simic.ppo import PPOAgent
 from esper.storage import files
 from esper.storage.store import StoreError, load_pair, save_pair
@@ -76,6 +79,7 @@ class Policy:
     adapter: Adapter | None = None
     stored: EnvConfig | None = None
     updates: int = 0
+    network_from: str | None = None
 
     @torch.no_grad()
     def predict(
@@ -173,7 +177,13 @@ def _generator(seed: int) -> torch.Generator:
 
 def save_policy(folder: str | Path, agent: PPOAgent, environment: EnvConfig) -> None:
     """Write `policy.safetensors` and `policy.json` into `folder`, a run's or its `best`."""
-    policy = Policy(network=agent.network, environment=environment, masked=agent.spec.masked, updates=agent.train_steps)
+    policy = Policy(
+        network=agent.network,
+        environment=environment,
+        masked=agent.spec.masked,
+        updates=agent.train_steps,
+        network_from=None if agent.network_factory is None else spelled(agent.network_factory),
+    )
     _save(Path(folder), policy)
 
 
@@ -189,23 +199,27 @@ def _save(folder: Path, policy: Policy) -> None:
         "observations": _stored(network.observations, _OBSERVATIONS),
         "actions": _stored(network.actions, _ACTIONS),
         "masked": policy.masked,
-        "network": dataclasses.asdict(network.config),
+        "network": {name: spelled(value) for name, value in dataclasses.asdict(network.config).items()},
         "updates": policy.updates,
     }
+    if policy.network_from is not None:
+        metadata["network_from"] = policy.network_from
     save_pair(folder / _NAME, network.state_dict(), metadata, root=_root(folder))
 
 
 def load_policy(
     path: str | Path,
     *,
-    encoder: str | EncoderFactory | None = None,
+    encoder: str | Callable[..., Any] | None = None,
+    network: NetworkFactory | None = None,
     env: str | Given | None = None,
     trust: bool = False,
 ) -> Policy:
     """The policy in the folder `path`, a run's, its `best`, or one of `Policy.save`, on the CPU.
 
     An environment or encoder `module:name` imports that module, and the files may come from someone else: pass the same
-    name as `env` or `encoder`, or `trust` every name in the files.
+    name as `env` or `encoder`, or `trust` every name in the files. A network from Python needs the
+    `network` factory that made it.
 
     Or pass an object, which is used in place of the name. `env`: a class or another callable, which is called without
     arguments, an environment, or a vector environment, of which only the spaces are read. `encoder`: a callable that
@@ -227,7 +241,9 @@ def load_policy(
         raise ConfigError("encoder", shown(encoder), "must be module:callable, or a callable")
     if reason := refused_name(metadata, {"env": env, "encoder": encoder}, trust=trust):
         raise StoreError(f"{file}: {reason}")
-    policy = _read(file, metadata, None if isinstance(encoder, str) else encoder)
+    if reason := wrong_factory(metadata, network):
+        raise StoreError(f"{file}: {reason}")
+    policy = _read(file, metadata, encoder, network)
     try:
         check_form(tensors, policy.network.state_dict(), finite=True)
     except TreeError as error:
@@ -241,32 +257,54 @@ def load_policy(
     return dataclasses.replace(policy, adapter=_fitting(policy, lambda: adapter_of_given(given, environment)))
 
 
-def _read(file: Path, metadata: Mapping[str, Any], encoder: EncoderFactory | None) -> Policy:
+def _read(
+    file: Path,
+    metadata: Mapping[str, Any],
+    encoder: str | Callable[..., Any] | None,
+    factory: NetworkFactory | None,
+) -> Policy:
     """The policy that `metadata` of `file` describe, without tensors.
 
     Raises:
         StoreError: naming the file and what is wrong with it.
     """
     try:
-        # The meta device allocates nothing: sizes in a broken file cannot fill the memory.
-        with torch.device("meta"):
-            actions = read_actions(metadata.get("actions"))
-            network = ActorCritic(
-                read_observations(metadata.get("observations")),
-                actions,
-                read_network(metadata.get("network")),
-                encoder=encoder,
-            )
-        environment = dataclasses.replace(
-            read_environment(metadata), scale_actions="on" if scaled_to(actions) else "off"
-        )
         masked, updates = read_flag(metadata, "masked"), read_count(metadata, "updates")
-        return Policy(network=network.eval(), environment=environment, masked=masked, updates=updates)
+        network = _network(metadata, encoder, factory, masked=masked)
+        environment = dataclasses.replace(
+            read_environment(metadata), scale_actions="on" if scaled_to(network.actions) else "off"
+        )
+        return Policy(
+            network=network.eval(),
+            environment=environment,
+            masked=masked,
+            updates=updates,
+            network_from=metadata.get("network_from"),
+        )
     except ConfigError as error:
         raise StoreError(f"{file}: {error}") from None
     # A network can be impossible although each of its sizes is not.
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise StoreError(f"{file}: {type(error).__name__}: {error!s:.300}") from error
+
+
+def _network(
+    metadata: Mapping[str, Any],
+    encoder: str | Callable[..., Any] | None,
+    factory: NetworkFactory | None,
+    *,
+    masked: bool,
+) -> ActorCritic:
+    """The network that `metadata` describe, without its numbers."""
+    # The meta device allocates nothing: sizes in a broken file cannot fill the memory.
+    with torch.device("meta"):
+        observations, actions = read_observations(metadata.get("observations")), read_actions(metadata.get("actions"))
+        config = read_network(metadata.get("network"))
+        config = config if encoder is None else dataclasses.replace(config, encoder=encoder)
+        if factory is None:
+            return ActorCritic(observations, actions, config)
+    spec = EnvSpec(num_envs=1, observations=observations, actions=actions, masked=masked)
+    return ActorCritic(observations, actions, config, None, make_layers(factory, spec, config, None))
 
 
 def _stored(sizes: Any, kinds: dict[str, type[Any]]) -> dict[str, Any]:

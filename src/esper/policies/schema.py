@@ -73,8 +73,9 @@ def read_network(stored: Any) -> NetworkConfig:
         ConfigError: naming the field.
     """
     settings = _known("network", stored, {field.name for field in dataclasses.fields(NetworkConfig)})
-    if settings.get("hidden_sizes", []) != []:
-        _wholes("network.hidden_sizes", settings["hidden_sizes"])
+    for name in ("hidden_sizes", "actor_hidden_sizes", "critic_hidden_sizes"):
+        if settings.get(name) not in (None, []):
+            _wholes(f"network.{name}", settings[name])
     if settings.get("lstm_size") is not None:
         _whole("network.lstm_size", settings["lstm_size"])
     return NetworkConfig(**settings)
@@ -130,6 +131,16 @@ def refused_name(metadata: Mapping[str, Any], given: Mapping[str, Any], *, trust
         if isinstance(value, str) and found.get(name) != value:
             return f"its {name} is {_short(found.get(name))}, not {value!r}"
     return None if trust else files.unnamed_import(found, given)
+
+
+def wrong_factory(metadata: Mapping[str, Any], factory: object) -> str | None:
+    """Why a policy cannot have the network of `factory`, or needs one; None if it fits."""
+    name = metadata.get("network_from")
+    if name is not None and factory is None:
+        return f"its network was given in Python, by {_short(name)}: give the same factory, network="
+    if name is None and factory is not None:
+        return "its network is made from its settings: leave network= out"
+    return None
 
 
 def _fields(what: str, stored: Any, names: Mapping[str, set[str]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from esper.runs.config import RunConfig
 from esper.runs.layers import recorded
 from esper.schedules.function import CUSTOM, is_function
 from esper.settings.options import ConfigError
+from esper.settings.values import spelled
 from esper.simic.config import SCHEDULES
 from esper.storage import files
 
@@ -122,7 +123,7 @@ def _path_for(config: RunConfig) -> Path:
     if config.run_dir:
         return Path(config.run_dir)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / config.environment.env.replace("/", "-") / f"{stamp}-{config.seed}"
+    return Path("runs") / config.environment.env.strip("<>").replace("/", "-") / f"{stamp}-{config.seed}"
 
 
 def _check_empty(path: Path) -> None:
@@ -173,7 +174,7 @@ def open_run_folder(path: Path) -> RunFolder:
 
 def named_again(config: RunConfig) -> str:
     """The flags, after a space, that permit a command to import the modules that this run's files name."""
-    names = {"env": config.environment.env, "encoder": config.ppo.network.encoder}
+    names = {"env": config.environment.env, "encoder": spelled(config.ppo.network.encoder)}
     flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value]
     trust = files.unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
     return " --trust" if trust else "".join(flags)

@@ -9,9 +9,10 @@ import json
 import math
 import numbers
 import operator
+import sys
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -68,6 +69,16 @@ class Bounds:
         )
 
 
+def spelled(value: object) -> Any:
+    """`value`, or for a callable its name: `module:name` where that finds it, else in angle brackets."""
+    if not callable(value):
+        return value
+    named = value if hasattr(value, "__qualname__") else type(value)
+    module, name = named.__module__, named.__qualname__
+    there = module != "__main__" and getattr(sys.modules.get(module), name, None) is value
+    return f"{module}:{name}" if there else f"<{module}.{name}>"
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """`"; did you mean 'x'?"`, or nothing when no candidate is close."""
     matches = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.6)
@@ -85,6 +96,7 @@ def format_value(value: object) -> str:
         return json.dumps(value, default=str)
     if isinstance(value, float):
         return f"{value:.10g}"
+    value = spelled(value)
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -140,6 +152,8 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         return value if isinstance(value, dict) else None
     if isinstance(kind, type) and issubclass(kind, Convertible):
         return kind.convert(value)
+    if origin is Callable:
+        return value if callable(value) else None
     if kind is bool:
         return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
     if kind is str:
@@ -204,6 +218,8 @@ def _describe(kind: Any) -> str:
         return "a JSON object"
     if isinstance(kind, type) and issubclass(kind, Convertible):
         return kind.expects
+    if origin is Callable:
+        return "a callable"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}[kind]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from esper.schedules import CoefficientConfig, FeedbackConfig, LimitConfig, Schedule, ScheduleConfig, make_schedule
 from esper.schedules.shape import Rate
@@ -37,14 +37,21 @@ class NetworkConfig:
 
     group: ClassVar[str] = "network"
 
-    encoder: str = option(
+    encoder: str | Callable[..., Any] = option(
         "auto",
         "what is before the hidden layers: nature, impala or small convolutions, flatten, none, or module:callable, "
         "which gets the shape of an observation and returns a torch module; auto: none, but for images nature, for "
         "those below 36 pixels small",
     )
     hidden_sizes: tuple[int, ...] = option((64, 64), "widths of the hidden layers", bounds=_COUNT)
+    actor_hidden_sizes: tuple[int, ...] | None = option(
+        None, "those of the actor alone (default: hidden_sizes)", bounds=_COUNT
+    )
+    critic_hidden_sizes: tuple[int, ...] | None = option(
+        None, "those of the critic alone (default: hidden_sizes)", bounds=_COUNT
+    )
     activation: Activation = option("tanh", "activation of the hidden layers")
+    layer_norm: bool = option(False, "layer normalization of each hidden layer, before its activation")
     lstm_size: int | None = option(
         None, "cells of an LSTM after the hidden layers, for a policy that remembers its episode", bounds=_COUNT
     )
@@ -57,6 +64,19 @@ class NetworkConfig:
         nothing = not self.hidden_sizes and self.lstm_size is None and self.encoder in ("auto", "none", "flatten")
         if self.shared_trunk and nothing:
             raise ConfigError("shared_trunk", True, "needs at least one hidden layer to share; hidden_sizes is empty")
+        for name in ("actor_hidden_sizes", "critic_hidden_sizes"):
+            sizes = getattr(self, name)
+            if self.shared_trunk and sizes is not None:
+                raise ConfigError(
+                    name, sizes, "is for networks apart; with shared_trunk hidden_sizes are those of both"
+                )
+
+    def sizes_of_bodies(self) -> tuple[tuple[int, ...], ...]:
+        """The widths of the hidden layers of the shared trunk, or of actor and critic."""
+        if self.shared_trunk:
+            return (self.hidden_sizes,)
+        own = (self.actor_hidden_sizes, self.critic_hidden_sizes)
+        return tuple(self.hidden_sizes if sizes is None else sizes for sizes in own)
 
 
 @dataclass(frozen=True, kw_only=True)

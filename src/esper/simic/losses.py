@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -84,12 +84,21 @@ class LossTerm(NamedTuple):
         return mean if self.coefficient is None else self.coefficient(inputs) * mean
 
 
+# What the names of metrics of terms from Python begin with.
+GIVEN = "loss_term/"
+
+
 def ppo_loss(
-    evaluation: Evaluation, minibatch: Minibatch, coefficients: Coefficients, config: PPOConfig
+    evaluation: Evaluation,
+    minibatch: Minibatch,
+    coefficients: Coefficients,
+    config: PPOConfig,
+    given: Sequence[LossTerm] = (),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Clipped objective, value loss and entropy bonus (Schulman et al. 2017, arXiv 1707.06347, eq. 7 and 9).
 
-    Metrics, each 0-d, are by name; those are recorded that are columns of what `UpdateCompleted` declares.
+    To these the `given` terms are added. Metrics, each 0-d, are by name; those are recorded that are columns of what
+    `UpdateCompleted` declares, and the given terms, as `loss_term/NAME`.
 
     `value_loss` is half the mean squared error. `approx_kl` is the estimator E[(r - 1) - log r], unbiased and never
     negative (Schulman 2020, "Approximating KL divergence", k3).
@@ -98,8 +107,9 @@ def ppo_loss(
     ratio = log_ratio.exp()
     deviation = ratio - 1
     inputs = Inputs(evaluation, minibatch, ratio, deviation, coefficients, config)
-    means = {term.name: term.mean(inputs) for term in LOSS_TERMS}
-    first, *others = (term.weighted(means[term.name], inputs) for term in LOSS_TERMS)
+    terms = [*((term.name, term) for term in LOSS_TERMS), *((f"{GIVEN}{term.name}", term) for term in given)]
+    means = {name: term.mean(inputs) for name, term in terms}
+    first, *others = (term.weighted(means[name], inputs) for name, term in terms)
     loss = sum(others, start=first)
     metrics = {
         "loss": loss,

@@ -45,10 +45,10 @@ def summarize(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
     return summarized
 
 
-def gradient_norms(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
-    """The mean norm of the gradients of each parameter group, before clipping."""
+def means_below(prefix: str, names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
+    """The means of the columns whose names begin with `prefix`, by the rest of their names."""
     means = dict(zip(names, stepped.mean(axis=0).tolist(), strict=True))
-    return {name.removeprefix("grad_norm/"): mean for name, mean in means.items() if name.startswith("grad_norm/")}
+    return {name.removeprefix(prefix): mean for name, mean in means.items() if name.startswith(prefix)}
 
 
 def _std(mean_square_from_1: float, mean: float) -> float:

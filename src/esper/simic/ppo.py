@@ -12,14 +12,16 @@ from esper.envs.base import EnvSpec
 from esper.schedules import schedules_enabled
 from esper.settings.options import ConfigError
 from esper.simic.config import PPOConfig
+from esper.simic.given_terms import GivenTerm, GivenTerms
 from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.nets.given import NetworkFactory, make_layers
 from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Adam
 from esper.simic.rates import Horizon, RateSchedules
 from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm, form_of
 from esper.simic.threads import torch_threads
-from esper.simic.update import Draws, Updater, UpdateResult
+from esper.simic.update import Draws, Learner, Updater, UpdateResult
 from esper.system.seeding import device_generator, host_generator, integer_seed
 
 
@@ -30,13 +32,29 @@ class PPOAgent:
     one. Schedules span the whole run unless `set_horizon` says otherwise. They are constant when the environment
     variable `ESPER_LR_SCHEDULE` is `off`; `lr_schedules_on` says which. With `debug` updates report each minibatch.
 
+    `network` makes the modules of the network for `spec`, in place of those that `config.network` describes:
+    `network(spec)` or `network(spec, config.network)` returns a `Network`. Torch computes it, uncompiled unless the
+    runtime's `compile` is `torch`. Of the settings of the network `log_std_init` and `normalize_observations` hold.
+
+    `loss_terms` are added to the loss, by name: each a function of `losses.Inputs` that returns the mean over the
+    minibatch, and its weight, a number or a function of the update's index. Torch computes these, too.
+
     Raises:
         ConfigError: for settings that do not fit together, or this machine.
     """
 
     # LAPACK rounds initial weights differently with another number of threads.
     @torch_threads(1)
-    def __init__(self, config: PPOConfig, spec: EnvSpec, *, seed: int = 1, debug: bool = False) -> None:
+    def __init__(
+        self,
+        config: PPOConfig,
+        spec: EnvSpec,
+        *,
+        seed: int = 1,
+        debug: bool = False,
+        network: NetworkFactory | None = None,
+        loss_terms: Mapping[str, GivenTerm] | None = None,
+    ) -> None:
         if config.num_envs != spec.num_envs:
             raise ConfigError("num_envs", config.num_envs, f"must be {spec.num_envs}, as many as the environment has")
         if spec.resets_in_a_step and config.num_steps < 2:
@@ -49,17 +67,19 @@ class PPOAgent:
         self.seed = seed
         self.train_steps = 0
         init = device_generator(seed, "init", torch.device("cpu"))
-        self.network = ActorCritic(spec.observations, spec.actions, config.network, init).to(self.device)
+        self.network_factory = network
+        layers = None if network is None else make_layers(network, spec, config.network, init)
+        self.network = ActorCritic(spec.observations, spec.actions, config.network, init, layers).to(self.device)
         self.reward_scaler = RewardScaler(spec.num_envs, config.gamma).to(self.device)
         self.generators = {name: device_generator(seed, name, self.device) for name in ("actions", "minibatches")}
         self.ignored_rows = host_generator(seed, "ignored_rows")
         self.optimizer = Adam(self.network, _parameter_groups(self.network), eps=config.adam_eps)
+        self.given_terms = GivenTerms(loss_terms or {}, self.device)
         self.updater = Updater(
-            self.network,
-            self.optimizer,
-            self.reward_scaler,
+            Learner(self.network, self.optimizer, self.reward_scaler),
             self.config,
             draws=Draws(self.generators["minibatches"], self.ignored_rows),
+            terms=self.given_terms,
             masked=spec.masked,
             debug=debug,
         )
@@ -94,6 +114,7 @@ class PPOAgent:
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
             "ignored_rows": self.ignored_rows.bit_generator.state,
             "train_steps": self.train_steps,
+            **({"loss_terms": list(self.given_terms.names)} if self.given_terms.names else {}),
         }
 
     def state_form(self) -> StateForm:
@@ -108,6 +129,7 @@ class PPOAgent:
             "generators": dict.fromkeys(self.generators, object),
             "ignored_rows": object,
             "train_steps": int,
+            **({"loss_terms": list} if self.given_terms.names else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -118,6 +140,11 @@ class PPOAgent:
         Raises:
             ValueError: for a state that is not of such an agent.
         """
+        if set(state["network"]) != set(self.network.state_dict()):
+            raise ValueError("the state is of another network; give the same settings, and network= if there was one")
+        stored, ours = state.get("loss_terms", []), list(self.given_terms.names)
+        if stored != ours:
+            raise ValueError(f"the state was trained with loss_terms {stored}, not {ours}; give the same ones again")
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updater.feedback.load_state_dict(state["lr_factors"])

@@ -20,8 +20,9 @@ from esper.simic.engines.choice import choose_engine
 from esper.simic.engines.protocol import SkipState, Workload
 from esper.simic.faults import find_fault
 from esper.simic.feedback import Feedback
-from esper.simic.losses import Coefficients, Minibatch
-from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance, gradient_norms, summarize
+from esper.simic.given_terms import GivenTerms
+from esper.simic.losses import GIVEN, Coefficients, Minibatch
+from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance, means_below, summarize
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Adam, restore_unless
@@ -36,9 +37,10 @@ class UpdateResult:
     """One update as the host sees it.
 
     `fault` names what was not finite, if anything was: then the update was undone, and there are no metrics. `metrics`
-    are the loss and ratio fields of `UpdateCompleted`; `explained_variance` is None when returns hardly varied.
-    `minibatches` has the metrics of each minibatch, by name, if the agent debugs. `lr_factors` are those by which its
-    last step multiplied the learning rates, if there is feedback.
+    are the loss and ratio fields of `UpdateCompleted`, `loss_terms` the means of those from Python by name;
+    `explained_variance` is None when returns hardly varied. `minibatches` has the metrics of each minibatch, by name,
+    if the agent debugs. `lr_factors` are those by which its last step multiplied the learning rates, if there is
+    feedback.
     """
 
     update: int
@@ -47,9 +49,18 @@ class UpdateResult:
     optimizer_steps: int
     metrics: dict[str, Any]
     grad_norms: dict[str, float]
+    loss_terms: dict[str, float]
     explained_variance: float | None
     minibatches: dict[str, list[float]] | None
     lr_factors: dict[str, float] | None
+
+
+class Learner(NamedTuple):
+    """What an update changes."""
+
+    network: ActorCritic
+    optimizer: Adam
+    reward_scaler: RewardScaler
 
 
 class Draws(NamedTuple):
@@ -60,7 +71,7 @@ class Draws(NamedTuple):
 
 
 class Updater:
-    """Updates the parameters of `network` by rollouts, with masks if `masked`.
+    """Updates a `learner` by rollouts, with masks if `masked`; its loss has the given `terms`, too.
 
     `metric_names` are the columns of the metrics, a row per minibatch; with `debug` those of `RATIO_QUANTILES` follow.
     `engine` computes `workload`, with `threads` CPU threads.
@@ -68,17 +79,17 @@ class Updater:
 
     def __init__(
         self,
-        network: ActorCritic,
-        optimizer: Adam,
-        reward_scaler: RewardScaler,
+        learner: Learner,
         config: PPOConfig,
         *,
         draws: Draws,
+        terms: GivenTerms,
         masked: bool = False,
         debug: bool = False,
     ) -> None:
-        self._network, self._optimizer, self._reward_scaler = network, optimizer, reward_scaler
-        self._config, self._draws, self._debug = config, draws, debug
+        network, optimizer, _ = learner
+        self._network, self._optimizer, self._reward_scaler = learner
+        self._config, self._draws, self._terms, self._debug = config, draws, terms, debug
         device = optimizer.state.step.device
         self.coefficients = Coefficients.allocate(device)
         self.feedback = Feedback(config.feedback(optimizer.group_names), device)
@@ -87,6 +98,7 @@ class Updater:
             *COLUMNS,
             *(f"grad_norm/{name}" for name in optimizer.group_names),
             "stepped",
+            *(f"{GIVEN}{name}" for name in terms.names),
             *(RATIO_QUANTILES if debug else ()),
         )
         rows = config.update_epochs * config.num_minibatches
@@ -98,6 +110,7 @@ class Updater:
             skip=self._skip,
             feedback=self.feedback,
             config=config,
+            given_terms=terms.terms,
             masked=masked,
             debug=debug,
         )
@@ -113,6 +126,7 @@ class Updater:
     def run(self, update: int, rollout: Rollout, rates: Rates) -> UpdateResult:
         """Update number `update`, at `rates`."""
         self.set_rates(rates)
+        self._terms.set_weights(update)
         rollout = rollout.without_ignored()
         reward_statistics = self._reward_scaler.statistics()
         usable = self.engine.inputs_are_finite(rollout)
@@ -226,7 +240,8 @@ class Updater:
             fault=fault,
             optimizer_steps=len(stepped),
             metrics=summarize(names, stepped) if len(stepped) else {},
-            grad_norms=gradient_norms(names, stepped) if len(stepped) else {},
+            grad_norms=means_below("grad_norm/", names, stepped) if len(stepped) else {},
+            loss_terms=means_below(GIVEN, names, stepped) if len(stepped) else {},
             explained_variance=explained_variance if math.isfinite(explained_variance) else None,
             minibatches=dict(zip(names, rows.T.tolist(), strict=True)) if self._debug else None,
         )

@@ -242,6 +242,7 @@ class Training:
             optimizer_steps=result.optimizer_steps,
             steps_per_second=self.agent.config.batch_size / seconds,
             grad_norm=result.grad_norms,
+            loss_term=result.loss_terms or None,
             explained_variance=result.explained_variance,
             success_rate=success_rate(self._rollout.successes),
             **result.metrics,

@@ -70,7 +70,7 @@ def _declared(event: type) -> _Declared:
     simple: dict[str, type] = {"event": str, "time": float}
     for field in dataclasses.fields(event):
         # None is left out.
-        kind = _without_none(hints[field.name])
+        kind = without_none(hints[field.name])
         if is_flat(event) and typing.get_origin(kind) is Mapping:
             value = typing.get_args(kind)[1]
             beginnings[field.name] = _check_of(value)
@@ -112,7 +112,8 @@ def _check_of(kind: Any) -> tuple[_Check, str]:
     return lambda value: any(check(value) for check in checks), " or ".join(alternatives)
 
 
-def _without_none(kind: Any) -> Any:
+def without_none(kind: Any) -> Any:
+    """Type `kind` without None among its alternatives."""
     if typing.get_origin(kind) not in (types.UnionType, typing.Union):
         return kind
     return functools.reduce(operator.or_, (each for each in typing.get_args(kind) if each is not types.NoneType))

@@ -115,6 +115,11 @@ class UpdateCompleted(_AtUpdate):
     episode_length_mean: float | None = metric("mean length of these episodes", unit="step", summary=None)
     steps_per_second: float = metric("environment steps per second", unit="step/s", summary=None)
     user: Mapping[str, float] | None = metric("metrics of callbacks, by name", summary=None, default=None)
+    loss_term: Mapping[str, float] | None = metric(
+        "mean of each term of the loss that was given in Python, by name, without its weight",
+        by_group=True,
+        default=None,
+    )
     success_rate: float | None = metric(
         "share of successes among those of these episodes for which the environment reports `is_success`",
         summary=None,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from esper.telemetry import events
+from esper.telemetry.declared import without_none
 from esper.telemetry.events import SCHEMA_VERSION, Event, event_name, is_flat
 
 _SIMPLE = {int: "integer", float: "number", str: "string", bool: "boolean"}
@@ -30,8 +31,8 @@ def _schema_of(event: type) -> dict[str, Any]:
     for field in dataclasses.fields(event):
         kind = hints[field.name]
         described = {"description": field.metadata["meaning"]} if field.metadata else {}
-        if is_flat(event) and typing.get_origin(kind) is Mapping:
-            patterns[f"^{field.name}/"] = _type(typing.get_args(kind)[1]) | described
+        if is_flat(event) and typing.get_origin(without_none(kind)) is Mapping:
+            patterns[f"^{field.name}/"] = _type(typing.get_args(without_none(kind))[1]) | described
             continue
         properties[field.name] = _type(kind) | described
         # Numbers that are not finite are left out, too, and JSON has only finite ones.

@@ -166,7 +166,7 @@ class TestModules:
         assert load_policy(str(run), trust=True).environment.env == "canary:CartPole-v1"
         given = load_policy(run, env=lambda: gymnasium.make("CartPole-v1"))
         assert given.predict(np.zeros(4))[1] is None
-        with pytest.raises(ConfigError, match="is no Gymnasium environment here"):
+        with pytest.raises(ConfigError, match="was passed from Python, where it must be passed again"):
             evaluate(given, episodes=1, seed=0)
         # To load a policy is not to make its environment, nor is to use one in its place.
         assert not imported.exists()
@@ -231,6 +231,9 @@ class TestTypes:
             ("network", [], "network = []: must be a mapping"),
             ("network", {"hidden_sizes": [4] * 2000}, "must be a list of 1 to 1,000 whole numbers"),
             ("network", {"hidden_sizes": [2**40]}, "from 1 to 16,777,216"),
+            ("network", {"hidden_sizes": None}, "hidden_sizes = none: must be numbers"),
+            ("network", {"actor_hidden_sizes": [2**40]}, "network.actor_hidden_sizes = 1099511627776"),
+            ("network", {"critic_hidden_sizes": "4"}, "network.critic_hidden_sizes = '4'"),
             ("network", {"encoder": "resnet"}, "encoder = resnet"),
             ("network", {"activation": ["tanh"]}, "activation = ['tanh']"),
             ("network", {"__class__": 1}, "network = '__class__'"),

@@ -41,6 +41,9 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "actions": {name: {"_env": {"actions": name}} for name in mixed_env.ACTIONS},
     "scaled actions": {name: {"scale_actions": name} for name in ("off", "on")},
+    "activation": {name: {"activation": name} for name in ("tanh", "relu", "elu", "gelu", "silu")},
+    "critic": {"as the actor": {}, "deeper": {"critic_hidden_sizes": [5, 3]}},
+    "layer norm": {"no": {}, "yes": {"layer_norm": True}},
     "masks": {"none": {}, "masked": {"_env": {"masked": True}}},
     "success": {"none": {}, "told": {"_env": {"success": True}}},
     "time limit": {"none": {}, "4 steps": {"max_episode_steps": 4}},
@@ -127,6 +130,7 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("torch",), "fault": ("reward", "observation")},
     {"vector": ("torch",), "draws": ("global",)},
     {"vector": ("torch",), "success": ("told",)},
+    {"trunk": ("shared, policy", "shared, min"), "critic": ("deeper",)},
     # Points have no warmup: it is one of them; triangles rise by themselves, a function gives every rate.
     {"decay": ("piecewise", "triangular", "function"), "warmup": ("steps", "timesteps", "fraction")},
     # A trunk that follows the lower of two rates has one factor.

@@ -9,7 +9,7 @@ import argparse
 import copy
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ from esper.simic.optimizers import BETA2
 from esper.simic.rollout import Rollout
 from esper.simic.update import UpdateResult
 
-# Both engines compute the first; torch alone the others.
-NETWORKS = ("plain", "lstm", "masks", "choices", "shared")
+# Both engines compute the first two; torch alone the others.
+NETWORKS = ("plain", "apart", "lstm", "masks", "choices", "shared", "layers")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def random_case(seed: int, network: str) -> Case:
         "masks": one_of(DiscreteActions(n=4), MultiDiscreteActions(nvec=(2, 3))),
         "choices": MultiDiscreteActions(nvec=tuple(rng.integers(2, 5, size=rng.integers(1, 4)).tolist())),
         "shared": one_of(DiscreteActions(n=2), ContinuousActions(size=2)),
-    }[network]
+    }[network if network not in ("apart", "layers") else "plain"]
     spec = EnvSpec(
         num_envs=num_envs,
         observations=Vectors(size=int(rng.integers(1, 7))),
@@ -113,6 +113,12 @@ def random_case(seed: int, network: str) -> Case:
     }
     if num_envs * num_steps // settings["num_minibatches"] < 2:
         settings["num_minibatches"] = 1
+    if network in ("apart", "layers"):
+        sizes = tuple(rng.integers(1, 40, size=rng.integers(0, 3)).tolist())
+        settings["network"] = replace(settings["network"], **{one_of("actor", "critic") + "_hidden_sizes": sizes})
+    if network == "layers":
+        chosen = {"activation": one_of("tanh", "elu", "gelu", "silu"), "layer_norm": one_of(False, True)}
+        settings["network"] = replace(settings["network"], **chosen)
     rollout = _random_rollout(Case(spec, settings, None, ()).agent("off"), rng)  # type: ignore[arg-type]
     faults = _random_faults(rollout, rng)
     settings["value_coef"] = one_of(0.0, 0.5, 2.0)
@@ -316,7 +322,7 @@ def adam_rounding(outcome: Outcome, group: str) -> Tensor:
 
 def study(seeds: range, network: str) -> Counter[str]:
     """What became of the updates of `seeds`."""
-    engines = ("native", "off") if network == "plain" else ("off",)
+    engines = ("native", "off") if network in ("plain", "apart") else ("off",)
     outcomes: Counter[str] = Counter()
     for seed in seeds:
         case = random_case(seed, network)

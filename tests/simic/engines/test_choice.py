@@ -16,7 +16,6 @@ from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines import choice as engine
 from esper.simic.engines.native import library
 from esper.simic.engines.native.engine import NativeEngine
-from esper.simic.nets import activations
 from esper.simic.ppo import PPOAgent
 
 LONG = 10**7
@@ -61,11 +60,12 @@ def test_the_kernels_know_no_masks() -> None:
 class TestWhatTheKernelsDoNotDeclare:
     """It is torch's, and nothing else had to be told of it."""
 
-    def test_an_activation(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(activations.ACTIVATIONS, "gelu", "torch.nn:GELU")
-        network = NetworkConfig()
-        object.__setattr__(network, "activation", "gelu")
-        self.steps_aside("GELU", network)
+    @pytest.mark.parametrize(("name", "layer"), [("elu", "ELU"), ("gelu", "GELU"), ("silu", "SiLU")])
+    def test_an_activation(self, name: str, layer: str) -> None:
+        self.steps_aside(layer, NetworkConfig(activation=name))
+
+    def test_layer_normalization(self) -> None:
+        self.steps_aside("layer normalization", NetworkConfig(layer_norm=True))
 
     def test_a_loss_term(self, monkeypatch: pytest.MonkeyPatch) -> None:
         term = losses.LossTerm("log_ratio_penalty", lambda inputs: inputs.ratio.log().square().mean())

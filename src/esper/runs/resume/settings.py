@@ -13,7 +13,7 @@ from esper.runs.resume.point import ResumeError, ResumePoint
 from esper.runs.resume.rules import Mode, changes, may_change
 from esper.settings.layers import with_common_names
 from esper.settings.options import flatten, settings_of
-from esper.settings.values import format_value
+from esper.settings.values import format_value, spelled
 from esper.storage import files
 
 _HINT = "\nschedules may change with --resume-schedule extend or restart"
@@ -34,7 +34,8 @@ def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, 
     settings = resolve([Layer(source=str(point.source), values=values), *layers])
     # Of the functions those that are left: another decay may have replaced them.
     used = stored | {name: value for name, value in flatten(settings.config).items() if name.endswith("_decay")}
-    reason = None if trust else files.unnamed_import(used, ChainMap(*(dict(each.values) for each in layers[::-1])))
+    given = ChainMap(*({name: spelled(value) for name, value in each.values.items()} for each in layers[::-1]))
+    reason = None if trust else files.unnamed_import(used, given)
     if reason:
         raise ResumeError(f"{point.source}: {reason}")
     changed = changes(point.config, settings.config)

@@ -17,6 +17,7 @@ _CALLED: dict[type, str] = {
     MultiDiscreteActions: "actions of several choices (MultiDiscrete, MultiBinary)",
     Encoder: "encoders",
     Lstm: "an LSTM",
+    nn.LayerNorm: "layer normalization",
 }
 
 
@@ -41,6 +42,8 @@ class Capabilities:
         network = workload.network
         if workload.device.type not in self.devices:
             return f"device {workload.device.type}"
+        if network.is_given:
+            return "a network from Python"
         if type(network.actions) not in self.actions:
             return _called(type(network.actions))
         if workload.masked and not self.action_masks:
@@ -50,7 +53,8 @@ class Capabilities:
                 return _called(type(layer))
         if network.shared_parameters() and not self.shared_trunk:
             return "shared_trunk"
-        unknown = [f"loss term {term.name}" for term in losses.LOSS_TERMS if term.name not in self.loss_terms]
+        terms = (*losses.LOSS_TERMS, *workload.given_terms)
+        unknown = [f"loss term {term.name}" for term in terms if term.name not in self.loss_terms]
         if not unknown and self.metrics != metrics.COLUMNS:
             unknown = [f"metric {name}" for name in metrics.COLUMNS if name not in self.metrics]
             unknown = unknown or ["metrics in this order"]

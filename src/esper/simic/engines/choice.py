@@ -69,7 +69,9 @@ def _compiles(workload: Workload) -> bool:
         raise ConfigError("compile", asked, "would compile each step of an LSTM's sequences anew; use auto or off")
     if asked == "off" or recurrent:
         return False
-    if asked == "auto" and workload.config.minibatch_steps < MIN_STEPS_TO_COMPILE:
+    # Whether a user's code can be compiled only shows when it is.
+    given = workload.network.is_given or bool(workload.given_terms)
+    if asked == "auto" and (given or workload.config.minibatch_steps < MIN_STEPS_TO_COMPILE):
         return False
     missing = _missing_to_compile() if workload.device.type == "cpu" else None
     if missing is not None and asked == "torch":

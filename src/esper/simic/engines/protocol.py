@@ -13,7 +13,7 @@ from esper.simic.collect import Act
 from esper.simic.config import PPOConfig
 from esper.simic.device_collect import Fill
 from esper.simic.feedback import Feedback
-from esper.simic.losses import Coefficients, Minibatch
+from esper.simic.losses import Coefficients, LossTerm, Minibatch
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.optimizers import Adam
 from esper.simic.rollout import Rollout
@@ -43,6 +43,7 @@ class Workload:
     skip: SkipState
     feedback: Feedback
     config: PPOConfig
+    given_terms: tuple[LossTerm, ...] = ()
     masked: bool = False
     debug: bool = False
 
@@ -58,8 +59,8 @@ class Engine(Protocol):
         """A step on each minibatch, the rows `indices` [S, B] of `batch`, in turn.
 
         Fills `metrics` [S, columns]: `COLUMNS` of the loss, the gradient norm of each parameter group before
-        clipping, whether the optimizer stepped, and for debugging `RATIO_QUANTILES`. A step that is skipped
-        changes nothing but the state of skipping, and factors of the feedback by minibatch.
+        clipping, whether the optimizer stepped, the given loss terms, and for debugging `RATIO_QUANTILES`. A step that
+        is skipped changes nothing but the state of skipping, and factors of the feedback by minibatch.
         """
         ...
 

@@ -16,7 +16,7 @@ from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.engines.graphs import Replayed, Steps
 from esper.simic.engines.protocol import Workload
 from esper.simic.faults import inputs_are_finite
-from esper.simic.losses import Minibatch, ppo_loss
+from esper.simic.losses import GIVEN, Minibatch, ppo_loss
 from esper.simic.metrics import COLUMNS, RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic, Evaluation
 from esper.simic.nets.recurrent import Sequences
@@ -37,6 +37,7 @@ class TorchEngine:
         self._network, self._optimizer, self._skip = network, optimizer, skip
         self._coefficients, self._config, self._compiled = coefficients, config, compiled
         self._feedback = workload.feedback
+        self._given = tuple(f"{GIVEN}{term.name}" for term in workload.given_terms)
 
         quantiles = torch.tensor(list(RATIO_QUANTILES.values()), device=workload.device)
 
@@ -45,7 +46,7 @@ class TorchEngine:
             evaluation: Evaluation = functional_call(network, optimizer.views(flats), inputs)
             if minibatch.selected is not None:
                 evaluation = Evaluation(*(of_all.gather(1, minibatch.selected) for of_all in evaluation))
-            loss, metrics = ppo_loss(evaluation, minibatch, coefficients, config)
+            loss, metrics = ppo_loss(evaluation, minibatch, coefficients, config, workload.given_terms)
             if not debug:
                 return loss, (metrics, ())
             ratio = (evaluation.log_prob - minibatch.log_probs).detach().exp()
@@ -110,7 +111,8 @@ class TorchEngine:
             scale = (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             gradients = tuple(gradient * scale for gradient in gradients)
         adam_step(state, gradients, rates, skip.stepping, config.adam_eps)
-        row = torch.stack((*(metrics[column] for column in COLUMNS), *norms, skip.stepping))
+        given = (metrics[name] for name in self._given)
+        row = torch.stack((*(metrics[column] for column in COLUMNS), *norms, skip.stepping, *given))
         return torch.cat((row, *quantiles)) if quantiles else row
 
 

@@ -8,4 +8,7 @@ from collections.abc import Mapping
 ACTIVATIONS: Mapping[str, str] = {
     "tanh": "torch.nn:Tanh",
     "relu": "torch.nn:ReLU",
+    "elu": "torch.nn:ELU",
+    "gelu": "torch.nn:GELU",
+    "silu": "torch.nn:SiLU",
 }

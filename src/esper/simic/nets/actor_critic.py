@@ -15,7 +15,8 @@ from esper.envs.base import Actions, ContinuousActions, Images, MultiDiscreteAct
 from esper.simic.config import NetworkConfig
 from esper.simic.nets.activations import ACTIVATIONS
 from esper.simic.nets.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, masked
-from esper.simic.nets.encoders import Encoder, EncoderFactory, make_encoder
+from esper.simic.nets.encoders import Encoder, make_encoder
+from esper.simic.nets.given import Layers
 from esper.simic.nets.normalization import ObservationNormalizer
 from esper.simic.nets.recurrent import Lstm, Sequences, Unrolling
 
@@ -33,7 +34,7 @@ class ActorCritic(nn.Module):
 
     `trunk` is empty unless shared. Methods take observations already normalized by `normalize`, so that a rollout is
     normalized once and not in every minibatch; of a recurrent policy they are sequences [B, T, ...]. Its recurrent
-    state has `state_size` numbers for each environment.
+    state has `state_size` numbers for each environment. `given` layers are a user's and already initialised.
     """
 
     def __init__(
@@ -42,29 +43,24 @@ class ActorCritic(nn.Module):
         actions: Actions,
         config: NetworkConfig,
         generator: torch.Generator | None = None,
-        encoder: EncoderFactory | None = None,
+        given: Layers | None = None,
     ) -> None:
-        """`encoder` replaces the one of `config`."""
         super().__init__()
         self.observations, self.actions, self.config = observations, actions, config
         self.action_size = actions.outputs
         # Encoders scale images; without one they are scaled here, by their highest value until the first update.
-        flat = encoder is None and config.encoder == "flatten"
-        self._images_in_a_row = flat and isinstance(observations, Images)
+        self._images_in_a_row = given is None and config.encoder == "flatten" and isinstance(observations, Images)
         self.normalizer: ObservationNormalizer | None = None
         if config.normalize_observations or self._images_in_a_row:
             highest = observations.highest if isinstance(observations, Images) else 1
             self.normalizer = ObservationNormalizer(observations.shape, highest)
-        bodies = [_body(observations, config, generator, encoder) for _ in range(1 if config.shared_trunk else 2)]
-        heads = [_linear(width, size) for (_, width), size in zip((bodies * 2)[:2], (self.action_size, 1), strict=True)]
-        own: list[list[nn.Module]] = [[], []] if config.shared_trunk else [layers for layers, _ in bodies]
-        self.trunk = nn.Sequential(*(bodies[0][0] if config.shared_trunk else ()))
-        self.actor = nn.Sequential(*own[0], heads[0])
-        self.critic = nn.Sequential(*own[1], heads[1])
+        self.is_given = given is not None
+        self.trunk, self.actor, self.critic = given or _layers(observations, self.action_size, config, generator)
         continuous = isinstance(actions, ContinuousActions)
         self.log_std = nn.Parameter(torch.full((self.action_size,), config.log_std_init)) if continuous else None
         self.state_size = sum(layer.state_size for layer in self.modules() if isinstance(layer, Lstm))
-        self._initialize(generator)
+        if given is None:
+            self._initialize(generator)
 
     def _initialize(self, generator: torch.Generator | None) -> None:
         """Orthogonal, with a small policy head so that the first policy is near uniform (Andrychowicz et al. 2021)."""
@@ -156,7 +152,8 @@ class ActorCritic(nn.Module):
         return self._parameters_below("trunk")
 
     def _parameters_below(self, *roots: str) -> dict[str, nn.Parameter]:
-        return {name: parameter for name, parameter in self.named_parameters() if name.split(".")[0] in roots}
+        below = ((name, parameter) for name, parameter in self.named_parameters() if name.split(".")[0] in roots)
+        return {name: parameter for name, parameter in below if parameter.requires_grad}
 
 
 def _ours(module: nn.Module) -> Iterator[nn.Module]:
@@ -182,18 +179,26 @@ def _activation(name: str) -> nn.Module:
     return activation
 
 
+def _layers(
+    observations: Observations, action_size: int, config: NetworkConfig, generator: torch.Generator | None
+) -> Layers:
+    bodies = [_body(observations, config, sizes, generator) for sizes in config.sizes_of_bodies()]
+    heads = [_linear(width, size) for (_, width), size in zip((bodies * 2)[:2], (action_size, 1), strict=True)]
+    own: list[list[nn.Module]] = [[], []] if config.shared_trunk else [layers for layers, _ in bodies]
+    trunk = nn.Sequential(*(bodies[0][0] if config.shared_trunk else ()))
+    return Layers(trunk, nn.Sequential(*own[0], heads[0]), nn.Sequential(*own[1], heads[1]))
+
+
 def _body(
-    observations: Observations,
-    config: NetworkConfig,
-    generator: torch.Generator | None,
-    given: EncoderFactory | None,
+    observations: Observations, config: NetworkConfig, hidden_sizes: tuple[int, ...], generator: torch.Generator | None
 ) -> tuple[list[nn.Module], int]:
     """The layers before a head, and the number of their features."""
-    encoder = make_encoder(config.encoder if given is None else given, observations, generator)
+    encoder = make_encoder(config.encoder, observations, generator)
     layers: list[nn.Module] = [] if encoder is None else [encoder]
     width = math.prod(observations.shape) if encoder is None else encoder.count_features()
-    for before, after in itertools.pairwise((width, *config.hidden_sizes)):
-        layers += [_linear(before, after), _activation(config.activation)]
+    for before, after in itertools.pairwise((width, *hidden_sizes)):
+        normalization = [nn.LayerNorm(after)] if config.layer_norm else []
+        layers += [_linear(before, after), *normalization, _activation(config.activation)]
         width = after
     if config.lstm_size is not None:
         layers.append(Lstm(width, config.lstm_size))

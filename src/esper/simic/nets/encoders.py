@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from esper.envs.base import Images, Observations
 from esper.settings.options import ConfigError
-
-# Makes a module from the shape of an observation, which maps [N, *shape] to features [N, F].
-EncoderFactory: TypeAlias = Callable[[tuple[int, ...]], nn.Module]
 
 # Smaller images leave no input for the Nature network's last convolution.
 _SMALLEST_NATURE = 36
@@ -47,16 +45,19 @@ class Encoder(nn.Module):
 
 
 def make_encoder(
-    encoder: str | EncoderFactory, observations: Observations, generator: torch.Generator | None
+    name: str | Callable[..., Any], observations: Observations, generator: torch.Generator | None
 ) -> Encoder | None:
-    """The `encoder` of this name, or made by it, for `observations`; None if they are flattened for the hidden layers.
+    """The encoder called `name`, or made by it, for `observations`; None if they are flattened for the hidden layers.
 
     Raises:
         ConfigError: for a name that is unknown, or what does not fit.
     """
-    if not isinstance(encoder, str):
-        return _custom(getattr(encoder, "__qualname__", type(encoder).__qualname__), encoder, observations, generator)
-    name = _default(observations) if encoder == "auto" else encoder
+    if not isinstance(name, str):
+        return _custom(name, name, observations, generator)
+    if name.startswith("<"):
+        raise ConfigError("encoder", name, "was given in Python, where it must be given again")
+    if name == "auto":
+        name = _default(observations)
     images = isinstance(observations, Images)
     if name == "flatten" or (name == "none" and not images):
         return None
@@ -80,24 +81,23 @@ def _default(observations: Observations) -> str:
     return "nature" if min(observations.shape[1:]) >= _SMALLEST_NATURE else "small"
 
 
-def _load(name: str) -> EncoderFactory:
-    """What `module:callable` names."""
+def _load(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     try:
-        factory: EncoderFactory = getattr(importlib.import_module(module), attribute)
+        factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError("encoder", name, f"cannot be loaded: {error}") from None
     return factory
 
 
 def _custom(
-    name: str, factory: EncoderFactory, observations: Observations, generator: torch.Generator | None
+    name: object, factory: Callable[..., Any], observations: Observations, generator: torch.Generator | None
 ) -> Encoder:
-    """The encoder that `factory`, called `name` in messages, makes for `observations`, seeded by `generator`."""
-    with torch.random.fork_rng(devices=[]):
-        if generator is not None:
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        made: object = factory(observations.shape)
+    """The encoder that `factory` makes for observations of a shape, seeded by `generator`."""
+    if isinstance(factory, nn.Module):
+        raise ConfigError("encoder", name, "must be what makes a module: a callable that gets an observation's shape")
+    with drawn_from(generator):
+        made = factory(observations.shape)
     if not isinstance(made, nn.Module):
         raise ConfigError("encoder", name, f"must return a torch.nn.Module, not {type(made).__name__}")
     encoder = Encoder(made, observations, custom=True)
@@ -106,6 +106,15 @@ def _custom(
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError("encoder", name, f"fails on observations {list(observations.shape)}: {error}") from None
     return encoder
+
+
+@contextlib.contextmanager
+def drawn_from(generator: torch.Generator | None) -> Iterator[None]:
+    """Seeds torch's global generator by `generator` for what a user's module draws; afterwards it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        if generator is not None:
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        yield
 
 
 def _nature(channels: int) -> nn.Module:

@@ -237,7 +237,8 @@ def _describe(workload: Workload) -> layout.LearnerConfig:
     network, optimizer, config = workload.network, workload.optimizer, workload.config
     offsets = optimizer.offsets()
     discrete = network.log_std is None
-    activation = type(network.actor[1]) if len(network.actor) > 1 else nn.Tanh
+    hidden = [*network.actor][1::2] + [*network.critic][1::2]
+    activation = type(hidden[0]) if hidden else nn.Tanh
     return layout.LearnerConfig(
         networks=(layout.NetworkConfig * 2)(
             _layers("actor", network.actor, offsets), _layers("critic", network.critic, offsets)
@@ -262,8 +263,7 @@ def _irregular(network: ActorCritic) -> str | None:
     linear, activations = actor[::2] + critic[::2], actor[1::2] + critic[1::2]
     kinds = {type(layer) for layer in activations}
     regular = (
-        len(actor) == len(critic)
-        and len(linear) == len(activations) + 2
+        len(linear) == len(activations) + 2
         and all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in linear)
         and len(kinds - {nn.Linear}) == len(kinds) <= 1
     )
