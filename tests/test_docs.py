@@ -121,6 +121,19 @@ def test_the_programs_of_schedules(folder: Path, capsys: pytest.CaptureFixture[s
     assert "policy  rates:sawtooth, base 0.001: custom from update 0 at 0.001" in capsys.readouterr().out
 
 
+def test_the_programs_of_training_from_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = follow("python.md")
+    run, longer = names["run"], names["longer"]
+    assert run.cause in (None, "good enough")
+    # The square of 1, 2, 3, ...
+    assert run.updates["user/updates_squared"][:3].tolist() == [1, 4, 9]
+    # 60,000 and 62,000 steps in updates of 1,024, rounded up.
+    assert longer.result.train.updates == 59
+    assert names["same"].result.train.updates == 61
+    # 10,000 steps.
+    assert names["training"].updates == names["agent"].train_steps == 10
+
+
 def test_the_navigation_has_every_page() -> None:
     listed = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert len(listed) == len(set(listed))
