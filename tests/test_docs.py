@@ -136,6 +136,19 @@ def test_policies_in_python(folder: Path) -> None:
     assert len(names["scores"].returns) == 10
 
 
+def test_the_programs_of_training_from_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = follow("python.md")
+    run, longer = names["run"], names["longer"]
+    assert run.cause in (None, "good enough")
+    # The square of 1, 2, 3, ...
+    assert run.updates["user/updates_squared"][:3].tolist() == [1, 4, 9]
+    # 60,000 and 62,000 steps in updates of 1,024, rounded up.
+    assert longer.result.train.updates == 59
+    assert names["same"].result.train.updates == 61
+    # 10,000 steps.
+    assert names["training"].updates == names["agent"].train_steps == 10
+
+
 def test_the_navigation_has_every_page() -> None:
     listed = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert len(listed) == len(set(listed))

@@ -30,13 +30,19 @@ def python_example(page: str, *, having: str = "") -> str:
     return code
 
 
-def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     code = python_example("README.md")
-    assert "total_timesteps=100_000" in code
+    for steps, fewer in (("100_000", "2_048"), ("200_000", "4_096")):
+        assert f"total_timesteps={steps}" in code
+        code = code.replace(f"total_timesteps={steps}", f"total_timesteps={fewer}")
     names: dict[str, Any] = {}
-    exec(code.replace("total_timesteps=100_000", "total_timesteps=2_048"), names)
-    assert names["agent"].network.act(torch.zeros(3, 4)).shape == (3,)
-    assert capsys.readouterr().out.count("UpdateCompleted(") == 2
+    exec(code, names)
+    # Two updates of 1,024 steps, and two more.
+    assert names["run"].updates["env_steps"].tolist() == [1024, 2048, 3072, 4096]
+    assert re.search(r"^\[\d+\.0(, \d+\.0){19}\]$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_an_exported_policy_runs_without_esper(tmp_path: Path) -> None:

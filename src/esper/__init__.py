@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from esper.schedules import make_schedule as make_schedule
     from esper.simic.config import PPOConfig as PPOConfig
     from esper.simic.ppo import PPOAgent as PPOAgent
+    from esper.simic.vectorized import Training as Training
     from esper.simic.vectorized import train_ppo_vectorized as train_ppo_vectorized
+    from esper.telemetry.events import UpdateCompleted as UpdateCompleted
 
 __version__ = "0.1.0"
 
@@ -27,6 +29,8 @@ _HOMES = {
     "PPOAgent": "simic.ppo",
     "PPOConfig": "simic.config",
     "ScheduleConfig": "schedules",
+    "Training": "simic.vectorized",
+    "UpdateCompleted": "telemetry.events",
     "load_policy": "policies.policy",
     "make_env": "envs.make",
     "make_schedule": "schedules",

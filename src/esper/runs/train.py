@@ -10,7 +10,7 @@ from typing import Any
 from esper.analysis.runs import Columns, load_updates, read_events
 from esper.envs.given import Given, own_num_envs, recorded_name
 from esper.envs.make import make_from_config
-from esper.policies.evaluate import Scores, evaluate, run_episodes
+from esper.policies.evaluate import THREADS, Scores, evaluate, run_episodes
 from esper.policies.policy import Policy, load_policy
 from esper.runs.callbacks import CallbackLike
 from esper.runs.config import RunConfig
@@ -22,6 +22,7 @@ from esper.runs.run import run as run_training
 from esper.schedules import ScheduleConfig
 from esper.settings.options import ConfigError, settings_of
 from esper.simic.config import SCHEDULES
+from esper.simic.threads import torch_threads
 from esper.telemetry.console import on_terminal
 from esper.telemetry.events import Sink
 
@@ -156,11 +157,13 @@ class Run:
         if not self.config.environment.exists:
             return evaluate(policy, episodes=episodes, seed=seed, stochastic=stochastic)
         env = make_from_config(self.config.environment, episodes, seed)
-        return run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic)
+        with torch_threads(THREADS):
+            return run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic)
 
     def resume(self, **settings: Any) -> Run:
         """Continue the run, as `esper.resume`: `run.resume(total_timesteps=1_000_000, schedule="extend")`."""
-        return resume(self.folder, self.config.environment.given, **{"trust": True, **settings})
+        inherited = {"trust": True, "quiet": self.config.quiet}
+        return resume(self.folder, self.config.environment.given, **{**inherited, **settings})
 
     def _loaded(self, folder: Path) -> Policy:
         policy = load_policy(folder, trust=True)
