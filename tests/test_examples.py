@@ -19,10 +19,10 @@ NEEDS = {"sb3_schedule": "stable_baselines3", "search": "optuna"}
 # In what is printed, line breaks included.
 PROMISES = {
     "callback": r"completed \(a return of 150\).*parameter norm, first and last: \[[\d.]+ [\d.]+\]\n\d+,[\d.]+\n",
-    "dict_observations": r"<Reach>.* completed after 30 updates.*steps to the goal: \[(\d+, ){7}\d+\]",
+    "dict_observations": r"Reach.* completed after 30 updates.*steps to the goal: \[(\d+, ){7}\d+\]",
     # It begins at 1 and moves.
     "feedback": r"update  0: .* x factor 1\.00.*x factor (?!1\.00)\d",
-    "own_environment": r"<Corridor>.* completed after 20 updates.*return of one episode: -7\.0;",
+    "own_environment": r"Corridor.* completed after 20 updates.*return of one episode: -7\.0;",
     "own_loop": r"1,024 steps, rate [\d.e-]+, return \d+.*the agent is that of \d+ updates again",
     "own_schedule": r"update  3: policy 7\.0e-04, value 2\.0e-03.*update  9: policy 2\.0e-04.*value 2\.0e-04",
     "policy_loop": r"return: \d+\.0\n",
@@ -30,7 +30,7 @@ PROMISES = {
     "sb3_schedule": r"after     0 steps: rate 3\.3e-04.*after   768 steps: rate 1\.0e-03",
     "search": r"best of 3: \d+ with {'policy_lr': ",
     "torch_schedule": r"update  0, warmup: rate 9\.09e-03.*update 80, decay: .*loss 0\.0\d+",
-    "vector_environment": r"<CartPole-v1>.* completed.*8 environments; mean length of 8 episodes: \d+",
+    "vector_environment": r"CartPole-v1.* completed.*8 environments; mean length of 8 episodes: \d+",
 }
 
 

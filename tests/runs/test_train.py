@@ -249,3 +249,13 @@ def test_a_message_names_the_call_that_resumes_what_only_python_can(tmp_path: Pa
     with pytest.raises(RunError, match=r"resume from it with  esper\.resume\('.*/run', env\)"):
         esper.train(lambda: Mine(), **SMALL, callbacks=[fail], run_dir=tmp_path / "run")
     assert esper.resume(tmp_path / "run", lambda: Mine(), quiet=True).config.environment.env == "<lambda>"
+
+
+def test_runs_that_begin_within_a_second_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
+    runs = [esper.train(Mine, **SMALL) for _ in range(3)]
+    assert [run.folder.name for run in runs] == [f"20260101-000000-1{end}" for end in ("", "-2", "-3")]
+    assert {run.folder.parent.name for run in runs} == {"Mine"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import logging
 import os
 import shlex
@@ -122,8 +123,11 @@ def check_writable(path: Path) -> None:
 def _path_for(config: RunConfig) -> Path:
     if config.run_dir:
         return Path(config.run_dir)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / config.environment.env.strip("<>").replace("/", "-") / f"{stamp}-{config.seed}"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.seed}"
+    path = Path("runs") / config.environment.env.strip("<>").replace("/", "-") / name
+    # Two runs can begin within a second.
+    others = (path.with_name(f"{name}-{number}") for number in itertools.count(2))
+    return path if not os.path.lexists(path) else next(other for other in others if not os.path.lexists(other))
 
 
 def _check_empty(path: Path) -> None:
