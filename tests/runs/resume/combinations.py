@@ -136,7 +136,7 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     # A trunk that follows the lower of two rates has one factor.
     {"trunk": ("shared, min",), "feedback": ("by minibatch, policy",)},
     # A restart leaves 4 updates, of which delay and warmup take 3.
-    {"decay": ("cosine_restarts",), "warmup": ("steps",), "resume": ("restart",)},
+    {"decay": ("cosine_restarts", "wsd"), "warmup": ("steps",), "resume": ("restart",)},
 )
 
 SETTINGS: Mapping[str, Any] = {
