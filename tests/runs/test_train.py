@@ -71,6 +71,8 @@ class TestEnvironments:
         assert tuned.config.ppo.policy_lr.peak == 1e-3
         plain = esper.train(gymnasium.make("CartPole-v1"), total_timesteps=128, run_dir=tmp_path / "given", quiet=True)
         assert plain.config.ppo.policy_lr.peak == 3e-4
+        named = esper.train(Mine, preset="CartPole-v1", total_timesteps=1024, run_dir=tmp_path / "named", quiet=True)
+        assert (named.config.ppo.policy_lr.peak, named.config.environment.env) == (1e-3, "<Mine>")
 
     def test_a_class_makes_as_many_as_are_asked_for(self, tmp_path: Path) -> None:
         settings = {**SMALL, "env_kwargs": {"length": 4}}
@@ -92,6 +94,9 @@ class TestEnvironments:
             esper.train(Mine(), **SMALL, run_dir=tmp_path / "more")
         with pytest.raises(ConfigError, match=r"eval_every = 2: needs environments of its own"):
             esper.train(Mine(), total_timesteps=128, eval_every=2, run_dir=tmp_path / "more")
+        (tmp_path / "file.toml").write_text("num_envs = 2\n")
+        with pytest.raises(ConfigError, match=r"num_envs = 2: must be 1, as <Mine> exists already"):
+            esper.train(Mine(), config=tmp_path / "file.toml", run_dir=tmp_path / "more")
         assert not (tmp_path / "more").exists()
 
     def test_a_vector_environment_has_its_own_number(self, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Progress:
         """Add a number to this update, or if it is already recorded to the next one, as `user/NAME` in the record.
 
         Raises:
-            TypeError: for what is no number.
+            TypeError, ValueError: for what is no number.
         """
         self._metrics[str(name)] = float(value)
 

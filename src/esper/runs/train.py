@@ -40,8 +40,8 @@ def train(
 
     `env` is an id, a callable (as a class) that makes a `gymnasium.Env`, or an environment or vector environment that
     exists already, which stays open. Every flag of `esper ppo` is a keyword: `lr=1e-3, lr_decay="cosine"`. A schedule
-    may be a number, a function of the update index, or a `ScheduleConfig`. `preset` and `config` are as the flags; a
-    preset is only looked for where `env` is an id.
+    may be a number, a function of the update index, or a `ScheduleConfig`. `preset` and `config` are as the flags, but
+    `auto` is no preset where `env` is no id.
 
     Raises:
         ConfigError: naming the setting, for one that cannot be used.
@@ -50,9 +50,12 @@ def train(
     try:
         layers = [] if config is None else [file_layer(Path(config))]
         given = None if env is None or isinstance(env, str) else env
-        own = {} if env is None else _of_environment(env)
+        own = {} if env is None else {"env": env if given is None else recorded_name(given)}
         named = [layer.values["env"] for layer in layers if layer.values.get("env")] + ([own["env"]] if own else [])
-        if given is None:
+        if given is not None and (number := own_num_envs(given)) is not None:
+            # Weaker than the file and keywords, as another number there is an error.
+            layers = [Layer(source="env", values={"num_envs": number}), *layers]
+        if given is None or preset != "auto":
             tuned = preset_layer(preset, str(named[-1] if named else settings_of(RunConfig)["env"].default))
             layers = layers if tuned is None else [tuned, *layers]
         made = _resolved([*layers, Layer(source="env", values=own)], settings)
@@ -169,14 +172,6 @@ class Run:
         policy = load_policy(folder, trust=True)
         given = self.config.environment.given
         return dataclasses.replace(policy, environment=dataclasses.replace(policy.environment, given=given))
-
-
-def _of_environment(env: str | Given) -> dict[str, Any]:
-    """The settings that `env` decides."""
-    if isinstance(env, str):
-        return {"env": env}
-    number = own_num_envs(env)
-    return {"env": recorded_name(env), **({} if number is None else {"num_envs": number})}
 
 
 def _resolved(layers: Sequence[Layer], settings: Mapping[str, Any]) -> RunConfig:
