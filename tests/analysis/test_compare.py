@@ -402,6 +402,19 @@ class TestPage:
         for name, measure in MEASURES.items():
             assert f"{name}: {measure.description}" in page
 
+    def test_metrics_of_callbacks_are_compared_where_runs_have_them(self, tmp_path: Path) -> None:
+        with_it = write_arm(tmp_path / "with", [1.0, 2.0], **{"user/$cost": [np.nan] * 10 + [3.0] * 10})
+        without = write_arm(tmp_path / "without", [1.0, 2.0])
+        cost = curve_of(load_arm(with_it), "user/$cost", "update").mean
+        assert np.isnan(cost[:10]).all()
+        assert set(cost[10:]) == {3.0}
+        assert np.isnan(curve_of(load_arm(without), "user/$cost", "update").mean).all()
+        for compared, pictures in (([with_it, without], 5), ([without], 4)):
+            assert main(["compare", *map(str, compared), "--html", str(tmp_path / "page.html")]) == 0
+            page = (tmp_path / "page.html").read_text()
+            assert page.count("<img") == pictures
+            assert ("Your metrics" in page) == (pictures == 5)
+
     @pytest.mark.parametrize(("arms", "updates"), [(1, 1), (7, 1), (1, POINTS + 1)])
     def test_of_any_size(self, tmp_path: Path, arms: int, updates: int) -> None:
         folders = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from esper.analysis.anomalies import summarize_anomalies
+from esper.analysis.plots import own_metrics
 from esper.analysis.runs import ratio_quantiles
 from esper.scripts.train import main
 
@@ -89,6 +92,35 @@ class TestReport:
             pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
             # Three panels, each with a line, are a thousand pixels and more; legends alone are a hundred.
             assert ((pixels[..., 2] - pixels[..., 0]) > 100).sum() > 1_000, picture.name
+
+    def test_metrics_from_python_have_a_panel_each(self, trained: Path, tmp_path: Path) -> None:
+        def record(metrics: Sequence[str]) -> bytes | None:
+            run = tmp_path / f"{len(metrics)} metrics"
+            run.mkdir()
+            numbers = "".join(f',"{name}":1.5' for name in metrics)
+            text = (trained / "events.jsonl").read_text()
+            # Only the third update has them.
+            (run / "events.jsonl").write_text(re.sub(r'("update":2,.*"clip_coef":[0-9.]+)', rf"\1{numbers}", text))
+            assert main(["report", str(run)]) == 0
+            assert ("Your metrics" in (run / "report" / "report.html").read_text()) == bool(metrics)
+            pictures = {path.name for path in (run / "report").glob("*.png")} - {"learning.png", "value.png"}
+            assert pictures == {"policy.png", "ratio.png"} | ({"own-1.png"} if metrics else set())
+            return (run / "report" / "own-1.png").read_bytes() if metrics else None
+
+        def blue(png: bytes | None) -> int:
+            assert png is not None
+            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+            return int(((pixels[..., 2] - pixels[..., 0]) > 100).sum())
+
+        assert record([]) is None
+        one = blue(record(["user/$cost"]))
+        # A single value is a dot.
+        assert one > 20
+        assert blue(record(["user/$cost", "loss_term/decay"])) >= 1.5 * one
+
+    def test_many_metrics_have_several_pictures(self) -> None:
+        updates = {"update": np.arange(3), **{f"user/{n}": np.ones(3) for n in range(50)}}
+        assert [(name, len(part)) for name, (_, part) in own_metrics(updates).items()] == [("own-1", 48), ("own-2", 2)]
 
     def test_anomalies_are_numbered_as_in_the_pictures(self, trained: Path, tmp_path: Path) -> None:
         text = (trained / "events.jsonl").read_text()

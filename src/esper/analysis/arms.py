@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esper.analysis.measures import COLUMNS
-from esper.analysis.runs import Columns, read_events
+from esper.analysis.runs import OWN, Columns, read_events
 from esper.settings.options import Setting, complete
 from esper.storage import files
 from esper.telemetry.events import unreadable_schema
@@ -28,8 +28,8 @@ class ArmError(ValueError):
 class Run:
     """A completed run.
 
-    `settings` are those that the runs of an arm have in common. `updates` has the `COLUMNS`, NaN where a number was not
-    computed; it lacks the `skipped` updates that the run undid.
+    `settings` are those that the runs of an arm have in common. `updates` has the `COLUMNS` and the run's `OWN`, NaN
+    where a number was not computed; it lacks the `skipped` updates that the run undid.
     """
 
     path: Path
@@ -127,6 +127,9 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
         if event["event"] != "update_completed":
             events.append(event)
             continue
+        for name in event:
+            if name.startswith(OWN) and name not in columns:
+                columns[name] = [np.nan] * len(columns["update"])
         for name, values in columns.items():
             values.append(event.get(name, np.nan))
     return events, columns

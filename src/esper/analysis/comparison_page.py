@@ -13,7 +13,11 @@ from esper.analysis.comparison_table import HEADINGS, rows
 from esper.analysis.measures import Measure
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots_comparison import plot_curves, plot_measures
+from esper.analysis.runs import OWN
 from esper.analysis.thinning import POINTS
+
+# A picture of hundreds is too high for matplotlib.
+_PANELS = 20
 
 
 def comparison_page(
@@ -26,10 +30,12 @@ def comparison_page(
     sections = [_arms(arms)]
     if notes:
         sections += [heading("Notes", bad=True), text(*notes)]
-    has_shared = any(np.isfinite(run.updates["lr/shared"]).any() for arm in arms for run in arm.runs.values())
+    every = [run.updates for arm in arms for run in arm.runs.values()]
+    has_shared = any(np.isfinite(updates["lr/shared"]).any() for updates in every)
     rates = ["lr/policy", "lr/value", *["lr/shared"] * has_shared]
-    updates = max(len(run.updates["update"]) for arm in arms for run in arm.runs.values())
-    thin = f" Each point is the mean of up to {math.ceil(updates / POINTS)} updates." if updates > POINTS else ""
+    own = list(dict.fromkeys(name for updates in every for name in updates if name.startswith(OWN)))
+    longest = max(len(updates["update"]) for updates in every)
+    thin = f" Each point is the mean of up to {math.ceil(longest / POINTS)} updates." if longest > POINTS else ""
     sections += [
         heading("Learning curves"),
         text(f"Means over seeds, with 95 % bands.{thin}"),
@@ -38,6 +44,12 @@ def comparison_page(
         picture("learning rates", plot_curves(arms, rates, "update")),
         heading("Stability"),
         picture("stability", plot_curves(arms, ["value_loss", "ratio_std", "approx_kl", "clip_fraction"], "update")),
+    ]
+    if own:
+        parts = [own[begin : begin + _PANELS] for begin in range(0, len(own), _PANELS)]
+        sections += [heading("Your metrics")]
+        sections += [picture("your metrics", plot_curves(arms, part, "update")) for part in parts]
+    sections += [
         heading("Measures"),
         text("Means with 95 % intervals; a dot is a run."),
         picture("measures", plot_measures(results, measures)),

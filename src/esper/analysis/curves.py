@@ -22,13 +22,14 @@ class Curve(NamedTuple):
 
 
 def curve_of(arm: Arm, name: str, over: Literal["update", "env_steps"], *, log: bool = False) -> Curve:
-    """The mean over seeds of column `name`, thinned in each run; with `log`, the geometric mean."""
+    """The mean over the seeds that have column `name`, thinned in each run; with `log`, the geometric mean."""
     runs = [run.updates for run in arm.runs.values()]
     x = np.unique(np.concatenate([updates[over] for updates in runs]))
     # Runs that skipped an update have no value at some x.
     values = np.full((len(runs), len(x)), np.nan)
     for row, updates in zip(values, runs, strict=True):
-        row[np.searchsorted(x, updates[over])] = updates[name]
+        if name in updates:
+            row[np.searchsorted(x, updates[over])] = updates[name]
     if not log:
         return Curve(thinned(x), *mean_band(thinned(values)))
     logarithms = np.log(values, out=np.full(values.shape, np.nan), where=values > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from esper.analysis.anomalies import AnomalySummary
 from esper.analysis.labels import plain
-from esper.analysis.runs import Columns, load_updates
+from esper.analysis.runs import OWN, Columns, load_updates
 from esper.analysis.thinning import thinned
 from esper.storage import files
 from esper.telemetry.events import by_group
@@ -57,15 +58,30 @@ def plot_report(updates: Columns, anomalies: Sequence[AnomalySummary]) -> dict[s
     Anomalies are marked, by number, where they begin.
     """
     drawn = {}
-    for name, (heading, every) in _REPORT.items():
+    for name, (heading, every) in (_REPORT | own_metrics(updates)).items():
         panels = [panel for panel in every if _is_known(panel, updates)]
-        figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.2), layout="constrained")
-        for axis, panel in zip(axes, panels, strict=True):
+        down = math.ceil(len(panels) / _ACROSS)
+        figure, axes = plt.subplots(
+            down, min(len(panels), _ACROSS), figsize=(12, 3.2 * down), layout="constrained", squeeze=False
+        )
+        for axis, panel in zip(axes.flat, panels, strict=False):
             _plot_panel(axis, panel, _wide(updates))
             axis.set_xlabel("update")
             _mark(axis, anomalies)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
         drawn[heading] = (f"{name}.png", _png(figure, dpi=150))
     return drawn
+
+
+def own_metrics(updates: Columns) -> dict[str, tuple[str, Sequence[str]]]:
+    """The pictures of what was added from Python, a panel for each metric of a callback and each term of the loss."""
+    names = [name for name in updates if name.startswith(OWN)]
+    parts = [names[begin : begin + _PANELS] for begin in range(0, len(names), _PANELS)]
+    return {
+        f"own-{number}": (f"Your metrics{f' ({number} of {len(parts)})' * (len(parts) > 1)}", part)
+        for number, part in enumerate(parts, start=1)
+    }
 
 
 def _png(figure: Figure, dpi: int) -> bytes:
@@ -105,6 +121,11 @@ _REPORT = {
     "policy": ("Policy", ("policy_loss", "entropy", "approx_kl", "coefficients")),
     "ratio": ("Ratio and clipping", ("ratio", "clip_fraction", "ratio_std")),
 }
+_ACROSS = 4
+# A picture of more rows is too high for matplotlib.
+_PANELS = 12 * _ACROSS
+# With fewer points than these they are marked, as a line of one would be invisible.
+_FEW = 20
 _COEFFICIENTS = ("clip_coef", "entropy_coef", "value_coef", "value_clip_coef", "target_kl")
 
 
@@ -122,7 +143,7 @@ def _scheduled(updates: Columns) -> Columns:
 
 
 def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
-    axis.set_title(panel, fontsize=10)
+    axis.set_title(plain(panel), fontsize=10)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     x = updates["update"]
     if panel == "return":
@@ -146,6 +167,11 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
         axis.legend(fontsize=8)
     elif panel == "ratio":
         _plot_ratio(axis, updates)
+    elif panel.startswith(OWN):
+        # A callback need not log at every update.
+        known = np.isfinite(updates[panel])
+        few = "." if known.sum() < _FEW else ""
+        _draw_curve(axis, x[known], updates[panel][known], color=_COLOURS["policy"], marker=few)
     elif panel in updates:
         _draw_curve(axis, x, updates[panel], color=_COLOURS["policy"])
         if panel == "value_loss" and (updates[panel] > 0).all():
@@ -190,12 +216,14 @@ def _draw_bands(
     axis.plot(x, thinned(middle), linewidth=1, color=_COLOURS["policy"])
 
 
-def _draw_curve(axis: Axes, x: NDArray[Any], values: NDArray[Any], *, color: str, label: str | None = None) -> None:
+def _draw_curve(
+    axis: Axes, x: NDArray[Any], values: NDArray[Any], *, color: str, label: str | None = None, marker: str = ""
+) -> None:
     """`values` over `x`; where they are thinned, with a band from their lowest to their highest."""
     x_thin = thinned(x)
     if len(x_thin) < len(x):
         axis.fill_between(x_thin, thinned(values, "min"), thinned(values, "max"), alpha=0.25, color=color, linewidth=0)
-    axis.plot(x_thin, thinned(values), linewidth=1, color=color, label=label)
+    axis.plot(x_thin, thinned(values), linewidth=1, color=color, label=label, marker=marker)
 
 
 def plot_schedules(

@@ -48,7 +48,7 @@ def _draw_curves(axis: Axes, arms: Sequence[Arm], name: str, over: Literal["upda
             x, mean, low, high = x + np.array([-0.5, 0.5]), *(np.repeat(each, 2) for each in (mean, low, high))
         axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.plot(x, mean, line, color=colour, linewidth=1.3, label=plain(arm.name))
-    axis.set(title=f"{name} (geometric mean)" if log else name, xlabel=over)
+    axis.set(title=f"{name} (geometric mean)" if log else plain(name), xlabel=over)
     axis.title.set_fontsize(10)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     if log:

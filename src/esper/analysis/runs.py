@@ -13,6 +13,9 @@ from esper.telemetry.declared import always_numbers
 from esper.telemetry.events import TIME_FIELDS, TIMED_EVENTS, UpdateCompleted
 from esper.telemetry.jsonl import read_record
 
+# The columns of what was added from Python: metrics of callbacks and terms of the loss.
+OWN = ("user/", "loss_term/")
+
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 
 
