@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from gymnasium.spaces import Box, Discrete
 import esper
 from esper.runs.callbacks import Progress
 from esper.runs.run import RunError
+from esper.runs.train import Run
 from esper.schedules import ScheduleConfig
 from esper.scripts.train import main
 from esper.settings.options import ConfigError
-from esper.telemetry.events import CheckpointSaved, EvaluationCompleted, UpdateCompleted
+from esper.telemetry.events import CheckpointSaved, EvaluationCompleted, UpdateCompleted, UpdateSkipped
 
 SMALL: dict[str, Any] = {
     "num_envs": 4,
@@ -245,6 +247,47 @@ def test_a_second_call_into_the_same_folder_is_refused(tmp_path: Path) -> None:
     esper.train(**SMALL, run_dir=tmp_path / "run")
     with pytest.raises(ConfigError, match="has files in it"):
         esper.train(**SMALL, run_dir=tmp_path / "run")
+
+
+def test_the_same_call_begins_a_run_anew_that_was_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
+    def train() -> Run:
+        return esper.train(Mine, **SMALL, policy_lr=lambda update: 1e-3 / (1 + update), run_dir=tmp_path / "run")
+
+    whole = (train().folder / "policy.safetensors").read_bytes()
+    for path in (tmp_path / "run").iterdir():
+        if path.name == "checkpoints":
+            shutil.rmtree(path)
+        elif path.name not in (".lock", "config.json", "events.jsonl"):
+            path.unlink()
+    again = train()
+    assert (again.folder / "policy.safetensors").read_bytes() == whole
+    assert [event["event"] for event in again.record].count("run_started") == 1
+    # A settings file of the user's own is not overwritten.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="has files in it"):
+        esper.train(Mine, **SMALL, run_dir=tmp_path / "mine")
+
+
+def test_skipped_updates_have_a_method_of_their_own(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Natural(esper.Callback):
+        def on_update(self, run: Progress) -> None:
+            seen.append(f"update {run.event.approx_kl >= 0}")  # type: ignore[union-attr]
+
+        def on_skipped(self, run: Progress) -> None:
+            assert isinstance(run.event, UpdateSkipped)
+            seen.append("skipped")
+
+    class Broken(Mine):
+        def step(self, action: Any) -> Any:
+            return self._observe(), np.nan, False, False, {}
+
+    settings = {**SMALL, "max_skipped_updates": 2}
+    calls: list[Progress] = []
+    run = esper.train(Broken, **settings, callbacks=[Natural(), calls.append], run_dir=tmp_path / "run")
+    assert (run.status, seen, calls) == ("diverged", ["skipped"] * 2, [])
 
 
 def test_a_message_names_the_call_that_resumes_what_only_python_can(tmp_path: Path) -> None:

@@ -68,7 +68,10 @@ class Callback:
     """
 
     def on_update(self, run: Progress) -> None:
-        """After an update, before it is recorded; `run.event` is an `UpdateCompleted` or `UpdateSkipped`."""
+        """After an update, before it is recorded; `run.event` is an `UpdateCompleted`."""
+
+    def on_skipped(self, run: Progress) -> None:
+        """After an update without an optimizer step, or undone; `run.event` is an `UpdateSkipped`."""
 
     def on_evaluation(self, run: Progress) -> None:
         """After an evaluation; `run.event` is an `EvaluationCompleted`."""
@@ -80,12 +83,12 @@ class Callback:
         """At the end; `run.event` is a `RunFinished`."""
 
 
-# A function is called after each update.
+# A function is called as `on_update`.
 CallbackLike: TypeAlias = Callback | Callable[[Progress], None]
 
 _METHODS: dict[type, str] = {
     UpdateCompleted: "on_update",
-    UpdateSkipped: "on_update",
+    UpdateSkipped: "on_skipped",
     EvaluationCompleted: "on_evaluation",
     CheckpointSaved: "on_checkpoint",
     RunFinished: "on_end",

@@ -35,6 +35,8 @@ _WRITTEN = {
     CHECKPOINTS: {},
     "tensorboard": {},
 }
+# What a run has before its first checkpoint.
+_BEGUN = frozenset({".lock", "config.json", "events.jsonl", "tensorboard", CHECKPOINTS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ class RunFolder:
 
 
 def create_run_folder(config: RunConfig) -> RunFolder:
-    """The new or empty folder of `config`, with `config` in it.
+    """The folder of `config`, new, empty or of a run without a checkpoint, with `config` in it.
 
     Raises:
         ConfigError: when it is not empty, cannot be written, or is in use.
@@ -134,8 +136,12 @@ def _check_empty(path: Path) -> None:
     # Hidden files are the lock, and leftovers of a run that was killed before it began.
     try:
         names = files.names_in(path)
+        checkpoints = files.names_in(path / CHECKPOINTS) if CHECKPOINTS in names else []
     except OSError as error:
         raise ConfigError("run_dir", str(path), f"cannot be read: {error.strerror}") from None
+    # Killed before its first checkpoint, a run has nothing to lose. Without the lock the files are not of a run.
+    if ".lock" in names and _BEGUN.issuperset(names) and all(name.startswith(".") for name in checkpoints):
+        return
     if any(not name.startswith(".") for name in names):
         allowed = "has files in it; name a new or an empty folder, or resume with  esper ppo --resume"
         raise ConfigError("run_dir", str(path), allowed)
