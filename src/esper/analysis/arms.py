@@ -14,7 +14,7 @@ from esper.analysis.measures import COLUMNS
 from esper.analysis.runs import Columns, read_events
 from esper.settings.options import Setting, complete
 from esper.storage import files
-from esper.telemetry.events import unreadable_schema
+from esper.telemetry.declared import unreadable_schema
 
 # The maximum number of differences that are named.
 _NAMED = 5
@@ -29,7 +29,7 @@ class Run:
     """A completed run.
 
     `settings` are those that the runs of an arm have in common. `updates` has the `COLUMNS`, NaN where a number was not
-    computed; it lacks the `skipped` updates that the run undid.
+    computed; it lacks the `skipped` updates that the run undid. `stalled` is its diagnosis, if it has one.
     """
 
     path: Path
@@ -38,6 +38,7 @@ class Run:
     settings: Mapping[str, Any]
     updates: Columns
     skipped: int
+    stalled: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,7 @@ def _run(
         settings=_settings(started, others, known),
         updates=_updates(columns),
         skipped=sum(event["event"] == "update_skipped" for event in events),
+        stalled=next((str(event.get("says")) for event in events if event["event"] == "learning_stalled"), None),
     )
 
 
