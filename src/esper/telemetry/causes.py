@@ -27,8 +27,8 @@ _MINOR_SHARE = 0.1
 _LARGE_OBSERVATION = 100.0
 # The actions of a standard normal policy at bounds -1 and 1 have an extent of 0.7.
 _AT_BOUNDS, _IN_THE_MIDDLE = 0.9, 0.05
-# A value function learns to change its outputs by a few units in a run, not by hundreds.
-_LARGE_ERROR = 30.0
+# A value function learns to change its outputs by a few units in a rollout, not by hundreds.
+_LARGE_ERROR = 50.0
 _EXPLAINS_NOTHING = 0.05
 
 

@@ -15,7 +15,7 @@ from esper.telemetry.events import LearningStalled
 # The beginning of a run: its first episodes, as a fast learner is done after a hundredth of its updates.
 _FIRST_EPISODES = 30
 # Fewer updates show nothing.
-_FEWEST_UPDATES = 10
+_FEWEST_UPDATES = 20
 # Returns that are less than so many of the beginning's deviations above another mean are not above it.
 _NOTICEABLE = 0.5
 # A run that lost more than this share of what it had gained has fallen back.
