@@ -304,11 +304,12 @@ class TestWhereItIsShown:
     def test_on_the_terminal_between_the_last_update_and_the_summary(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        trained(tmp_path / "run", "torch/CartPole-v1", lr=1e-7, total_timesteps=25_000, quiet=False)
+        run = trained(tmp_path / "run", "torch/CartPole-v1", lr=1e-7, total_timesteps=25_000, quiet=False)
         *_, update, line = capsys.readouterr().out.splitlines()
         assert update.startswith("update 25/25")
         assert line.startswith("returns stand still (")
         assert line.endswith("; try a higher lr")
+        assert run.diagnosis == line
 
     def test_the_report_finds_it_at_every_level(self, stuck: Path, tmp_path: Path) -> None:
         lines = (stuck / "events.jsonl").read_text().splitlines(keepends=True)
@@ -317,9 +318,14 @@ class TestWhereItIsShown:
             assert main(["report", str(run)]) == 0
             assert "try a higher lr" in (run / "report" / "report.html").read_text()
 
-    def test_the_comparison_notes_it(self, stuck: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["compare", str(stuck), "--json"]) == 0
-        assert '"stuck: seed 1: returns stand still (' in capsys.readouterr().out
+    def test_the_comparison_notes_it(self, stuck: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        text = (stuck / "events.jsonl").read_text()
+        for seed in (1, 2):
+            folder = tmp_path / "arm" / str(seed)
+            folder.mkdir(parents=True)
+            (folder / "events.jsonl").write_text(text.replace('"seed": 1', f'"seed": {seed}'))
+        assert main(["compare", str(tmp_path / "arm"), "--json"]) == 0
+        assert '"arm: seeds 1, 2: returns stand still (' in capsys.readouterr().out
 
     def test_the_levels_that_record_it(self, stuck: Path, tmp_path: Path) -> None:
         assert "learning_stalled" in {event["event"] for event in read_events(stuck)}
