@@ -29,7 +29,7 @@ class Run:
     """A completed run.
 
     `settings` are those that the runs of an arm have in common. `updates` has the `COLUMNS`, NaN where a number was not
-    computed; it lacks the `skipped` updates that the run undid. `stalled` is its diagnosis, if it has one.
+    computed; it lacks the `skipped` updates that the run undid.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class Run:
     settings: Mapping[str, Any]
     updates: Columns
     skipped: int
-    stalled: str | None
+    stalled: str | None  # its diagnosis, if it has one
 
 
 @dataclass(frozen=True, kw_only=True)
