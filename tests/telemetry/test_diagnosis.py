@@ -17,7 +17,8 @@ from esper.runs.config import RunConfig
 from esper.scripts.train import main
 from esper.settings.layers import common_names
 from esper.settings.options import settings_of
-from esper.telemetry.causes import CAUSES
+from esper.telemetry import causes, diagnosis
+from esper.telemetry.causes import CAUSES, Cause, Measured, Try, cause
 from esper.telemetry.diagnosis import Diagnosis, diagnose, stalled_at
 
 
@@ -76,7 +77,7 @@ SWINGING = {"lr": 1e-3, "gamma": 0.95, "update_epochs": 10, "normalize_rewards":
 
 
 @pytest.mark.parametrize(
-    ("cause", "env", "settings", "measured", "remedies", "learned"),
+    ("name", "env", "settings", "measured", "remedies", "learned"),
     [
         (
             "low_learning_rate",
@@ -140,7 +141,7 @@ SWINGING = {"lr": 1e-3, "gamma": 0.95, "update_epochs": 10, "normalize_rewards":
     ],
 )
 def test_what_is_proposed_helps(
-    cause: str,
+    name: str,
     env: str,
     settings: dict[str, Any],
     measured: str,
@@ -150,7 +151,7 @@ def test_what_is_proposed_helps(
 ) -> None:
     stuck = trained(tmp_path / "stuck", env, **settings)
     (found,) = stalls(stuck)
-    assert (found["cause"], found["tries"]) == (cause, list(remedies))
+    assert (found["cause"], found["tries"]) == (name, list(remedies))
     assert measured in found["says"]
     assert found["says"].endswith(f"; try {' or '.join(remedies)}")
     for number, changes in enumerate(remedies.values()):
@@ -177,12 +178,14 @@ def test_nothing_helps_without_rewards(tmp_path: Path) -> None:
 
 def test_every_cause_is_provoked() -> None:
     (marks,) = test_what_is_proposed_helps.pytestmark
-    assert {cause.name for cause in CAUSES} == {case[0] for case in marks.args[1]} | {"time_limit", "constant_return"}
+    assert {each.name for each in CAUSES} == {case[0] for case in marks.args[1]} | {"time_limit", "constant_return"}
 
 
 def test_what_is_proposed_are_settings() -> None:
     settings = settings_of(RunConfig)
-    assert {each.setting for cause in CAUSES for each in cause.tries} <= settings.keys() | common_names(settings).keys()
+    assert {each.setting for declared in CAUSES for each in declared.tries} <= settings.keys() | common_names(
+        settings
+    ).keys()
 
 
 @pytest.mark.parametrize(
@@ -197,11 +200,11 @@ def test_what_is_proposed_are_settings() -> None:
     ],
 )
 def test_runs_that_learn_are_left_alone_whenever_they_end(env: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    diagnosis, found = Diagnosis(), []
+    so_far, found = Diagnosis(), []
     for event in trained(tmp_path / "run", env, **settings).record:
-        diagnosis.see(event)
+        so_far.see(event)
         if event["event"] == "update_completed" and event["update"] % 5 == 0:
-            found.append(diagnosis.result())
+            found.append(so_far.result())
     assert found
     assert set(found) == {None}
 
@@ -255,6 +258,31 @@ class TestStandingStill:
         assert judged(20, episodes=0, each=36) is None
 
 
+def still(**metrics: float) -> list[dict[str, Any]]:
+    """Twenty updates of one return, with these metrics."""
+    returns = {"episodes": 10, "episode_return_mean": 1.0, "episode_return_std": 1.0}
+    return [
+        {"event": "update_completed", "update": index, "env_steps": index, **returns, **metrics} for index in range(20)
+    ]
+
+
+def test_a_cause_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared: list[Cause] = []
+    for module in (causes, diagnosis):
+        monkeypatch.setattr(module, "CAUSES", declared)
+
+    @cause("clip_fraction is over 0.5", Try("update_epochs", "lower"), reads=("clip_fraction",))
+    def _long_updates(run: Measured) -> str | None:
+        share = run.last("clip_fraction")
+        return f"most ratios are clipped, clip_fraction {share:.2f}" if share > 0.5 else None
+
+    found = diagnose(still(clip_fraction=0.75))
+    assert found is not None
+    assert (found.cause, found.tries) == ("long_updates", ["a lower update_epochs"])
+    assert found.says.endswith(": most ratios are clipped, clip_fraction 0.75; try a lower update_epochs")
+    assert diagnose(still(clip_fraction=0.25)) is None
+
+
 class TestResume:
     def test_it_is_of_the_whole_record(self, tmp_path: Path) -> None:
         slow = {"lr": 1e-7, "total_timesteps": 24_576}
@@ -272,18 +300,7 @@ class TestResume:
         assert (bool(stalls(first)), stalls(later)) == (True, [])
 
     def test_settings_that_changed_are_not_proposed_again(self) -> None:
-        updates = [
-            {
-                "event": "update_completed",
-                "update": index,
-                "env_steps": index,
-                "episodes": 10,
-                "episode_return_mean": 1.0,
-                "episode_return_std": 1.0,
-                "observation_max": 500.0,
-            }
-            for index in range(20)
-        ]
+        updates = still(observation_max=500.0)
         started = {"event": "run_started", "config": {"normalize_observations": False}}
         resumed = {"event": "run_resumed", "update": 20, "changed": {"normalize_observations": [False, True]}}
         found = diagnose([started, *updates])

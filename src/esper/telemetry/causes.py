@@ -20,7 +20,7 @@ _NO_CHANGE = 1e-6
 _HARDLY_ANY_CHANGE = 1e-5
 # An Adam step moves no parameter by much more than the learning rate.
 _LOW_RATE = 1e-5
-# Gradients so many times longer than the clip leave the policy's share below Adam's epsilon.
+# The more a gradient is shrunk the nearer it is to Adam's epsilon, and the shorter is the step.
 _FAR_OVER_CLIP = 10.0
 _MINOR_SHARE = 0.1
 # Inputs in the hundreds saturate the first layer, and what tells observations apart is lost.

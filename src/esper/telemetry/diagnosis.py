@@ -22,7 +22,6 @@ _NOTICEABLE = 0.5
 _LOST = 0.5
 
 _RETURNS = ("episodes", "episode_return_mean", "episode_return_std")
-_READ = tuple(dict.fromkeys((*_RETURNS, *(name for cause in CAUSES for name in cause.reads))))
 
 
 class Diagnosis:
@@ -30,7 +29,8 @@ class Diagnosis:
 
     def __init__(self) -> None:
         self._settings: dict[str, Any] = {}
-        self._columns = {name: array("d") for name in _READ}
+        read = dict.fromkeys((*_RETURNS, *(name for cause in CAUSES for name in cause.reads)))
+        self._columns = {name: array("d") for name in read}
         self._begins_later = False
         self._last_update = self._env_steps = 0
 
