@@ -22,6 +22,7 @@ from esper.settings.layers import common_names
 from esper.settings.options import ConfigError, Setting, settings_of
 from esper.settings.values import format_value, parse
 from esper.telemetry.anomalies import KINDS
+from esper.telemetry.causes import CAUSES
 from esper.telemetry.events import Event, UpdateCompleted, event_name
 from esper.telemetry.metrics import RATIO_QUANTILES, metrics_of
 from esper.telemetry.schema import json_schema
@@ -71,6 +72,11 @@ def quantiles(_: str) -> str:
 
 def anomalies(_: str) -> str:
     return table(("kind", "when"), [(f"`{kind}`", when) for kind, when in KINDS.items()])
+
+
+def causes(_: str) -> str:
+    rows = [(f"`{c.name}`", c.when, " or ".join(each.words for each in c.tries) or "nothing") for c in CAUSES]
+    return table(("cause", "in the last quarter", "try"), rows)
 
 
 def measures(_: str) -> str:
@@ -144,7 +150,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 PARTS: dict[str, Callable[..., str]] = {
-    part.__name__: part for part in (events, metrics, quantiles, anomalies, measures, decays, flags, defaults)
+    part.__name__: part for part in (events, metrics, quantiles, anomalies, causes, measures, decays, flags, defaults)
 }
 
 if __name__ == "__main__":

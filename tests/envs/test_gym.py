@@ -125,7 +125,7 @@ class TestCollect:
     def test_episodes_have_their_true_return_and_length(self, mode: AutoresetMode) -> None:
         _, episodes = collect(counters(mode, lengths=(3,)), 7)
         # 11 + 12 + 13, twice: a step spent on a reset counts for nothing.
-        assert episodes == [Episode(episode_return=36.0, length=3)] * 2
+        assert episodes == [Episode(episode_return=36.0, length=3, truncated=True)] * 2
 
     def test_same_step_rollout(self) -> None:
         rollout, _ = collect(counters(AutoresetMode.SAME_STEP, lengths=(2,)), 4)
@@ -167,7 +167,7 @@ class TestCollect:
         collector.collect(network, rollout, generator)
         assert log.finished(rollout) == []
         collector.collect(network, rollout, generator)
-        assert log.finished(rollout) == [Episode(episode_return=36.0, length=3)]
+        assert log.finished(rollout) == [Episode(episode_return=36.0, length=3, truncated=True)]
         assert rollout.obs.ravel().tolist() == [2, 0, 1]
 
     def test_a_rollout_on_another_device_is_filled_from_its_stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ def walk(rollouts: list[Rollout]) -> list[Episode]:
                     totals[env] += rollout.rewards[step, env].item()
                     lengths[env] += 1
                 if rollout.terminated[step, env] or rollout.truncated[step, env]:
-                    found.append(Episode(episode_return=totals[env], length=lengths[env]))
+                    cut = not rollout.terminated[step, env]
+                    found.append(Episode(episode_return=totals[env], length=lengths[env], truncated=cut))
                     totals[env], lengths[env] = 0.0, 0
     return found
 

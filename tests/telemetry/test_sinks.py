@@ -13,6 +13,7 @@ from rich.console import Console
 from esper.telemetry.console import ConsoleSink
 from esper.telemetry.episodes import episode_fields
 from esper.telemetry.events import (
+    LearningStalled,
     RunFinished,
     RunStarted,
     UpdateCompleted,
@@ -145,6 +146,16 @@ class TestConsole:
         text = shown(started(total_updates=1), update(0, (5.0,)), terminal=True)
         for part in ("1/1", "lr/policy", "0.001 warmup", "clip_fraction", "0.100"):
             assert part in text
+
+    @pytest.mark.parametrize("terminal", [False, True])
+    def test_a_diagnosis_is_the_last_line(self, terminal: bool) -> None:
+        stalled = LearningStalled(update=6, env_steps=700, cause="x", says="returns stand still", tries=["a lower lr"])
+        finished = RunFinished(
+            status="completed", cause=None, updates=7, updates_undone=0, env_steps=700, episodes=0, seconds=1.0
+        )
+        lines = shown(started(), *(update(index) for index in range(7)), stalled, finished, terminal=terminal)
+        assert "returns stand still" in lines.splitlines()[-1]
+        assert lines.count("update 7/50") == (not terminal)
 
     @pytest.mark.parametrize(("switch", "said"), [("off", 1), ("on", 0)])
     def test_the_switch_is_said_once(self, switch: str, said: int) -> None:

@@ -14,7 +14,7 @@ from esper.analysis.measures import COLUMNS
 from esper.analysis.runs import OWN, Columns, read_events
 from esper.settings.options import Setting, complete
 from esper.storage import files
-from esper.telemetry.events import unreadable_schema
+from esper.telemetry.declared import unreadable_schema
 
 # The maximum number of differences that are named.
 _NAMED = 5
@@ -38,6 +38,7 @@ class Run:
     settings: Mapping[str, Any]
     updates: Columns
     skipped: int
+    stalled: str | None  # its diagnosis, if it has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +155,7 @@ def _run(
         settings=_settings(started, others, known),
         updates=_updates(columns),
         skipped=sum(event["event"] == "update_skipped" for event in events),
+        stalled=next((str(event.get("says")) for event in events if event["event"] == "learning_stalled"), None),
     )
 
 

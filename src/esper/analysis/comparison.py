@@ -80,6 +80,8 @@ def warnings(arms: Sequence[Arm]) -> list[str]:
             found.append(f"{arm.name}: too few seeds to tell arms apart ({len(arm.runs)}); have {FEW_SEEDS} or more")
         if skipped := {seed: run.skipped for seed, run in arm.runs.items() if run.skipped}:
             found.append(f"{arm.name}: {sum(skipped.values())} updates were skipped, by {name_seeds(skipped)}")
+        if stalled := {seed: run.stalled for seed, run in arm.runs.items() if run.stalled}:
+            found.append(f"{arm.name}: {name_seeds(stalled)}: {stalled[min(stalled)]}")
     for arm in arms[1:]:
         found += _about_pairs(arm, arms[0])
     ends = {arm.name: max(int(run.updates["env_steps"][-1]) for run in arm.runs.values()) for arm in arms}

@@ -24,7 +24,7 @@ from esper.analysis.labels import plain
 from esper.analysis.runs import OWN, Columns, load_updates
 from esper.analysis.thinning import thinned
 from esper.storage import files
-from esper.telemetry.events import by_group
+from esper.telemetry.metrics import by_group
 
 _COLOURS = {"policy": "tab:blue", "value": "tab:orange", "shared": "tab:green"}
 # Dashes keep a line below visible where rates are equal.

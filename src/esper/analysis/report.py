@@ -13,8 +13,9 @@ from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots import plot_report
 from esper.analysis.runs import Columns, columns_of, ratio_quantiles, read_events
 from esper.storage import files
-from esper.telemetry.declared import missing_field
-from esper.telemetry.events import unreadable_schema
+from esper.telemetry.declared import missing_field, unreadable_schema
+from esper.telemetry.diagnosis import diagnose
+from esper.telemetry.events import LearningStalled
 
 
 class ReportError(ValueError):
@@ -30,6 +31,7 @@ class Record:
     resumed: Sequence[Mapping[str, Any]]
     updates: Columns
     anomalies: Sequence[AnomalySummary]
+    stalled: LearningStalled | None
     evaluations: Sequence[Mapping[str, Any]]
 
 
@@ -56,6 +58,7 @@ def read_record(run_dir: Path) -> Record:
         resumed=[event for event in events if event["event"] == "run_resumed"],
         updates={**updates, **ratio_quantiles(events, updates["update"])},
         anomalies=summarize_anomalies(events),
+        stalled=diagnose(events),
         evaluations=[event for event in events if event["event"] == "evaluation_completed"],
     )
 
@@ -105,6 +108,8 @@ def write_report(run_dir: Path, folder: Path | None) -> list[Path]:
 def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]]) -> str:
     config = record.started["config"]
     sections = [text(f"{name}: {_how_it_went(record)}")]
+    if record.stalled is not None:
+        sections += [heading("Diagnosis", bad=True), text(record.stalled.says)]
     if record.anomalies:
         # Numbered as in the plots.
         rows = (

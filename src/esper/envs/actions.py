@@ -12,6 +12,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from numpy.typing import NDArray
 
 from esper.envs.base import (
+    ActionBounds,
     Actions,
     BoolArray,
     ContinuousActions,
@@ -20,7 +21,7 @@ from esper.envs.base import (
     scaled_to,
 )
 from esper.envs.config import ScaleActions
-from esper.envs.scaling import bounds_to_scale_to, cannot_scale
+from esper.envs.scaling import bounds_to_scale_to, cannot_scale, clipping_bounds
 from esper.settings.options import ConfigError
 
 
@@ -45,6 +46,13 @@ def actions_of(space: Space[Any], scale_actions: ScaleActions = "off") -> Action
         return MultiDiscreteActions(nvec=(2,) * size if isinstance(space, MultiBinary) else _nvec(space))
     allowed = "Discrete, MultiDiscrete, MultiBinary and Box of floats"
     raise ConfigError("space", space, f"{space} is an action space that is not supported; {allowed} are")
+
+
+def bounds_of(space: Space[Any], actions: Actions) -> ActionBounds | None:
+    """Where `space` clips `actions`, in the learner's units; None if they are choices, or a bound is not finite."""
+    if not (isinstance(space, Box) and isinstance(actions, ContinuousActions)):
+        return None
+    return clipping_bounds(actions, space.low, space.high)
 
 
 def _nvec(space: MultiDiscrete) -> tuple[int, ...]:

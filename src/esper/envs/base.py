@@ -124,7 +124,8 @@ class EnvSpec:
 
     `masked`: `action_masks` marks the allowed actions. `resets_in_a_step`: an environment uses a step to reset, and
     this step is `ignored`. Episodes are truncated after `max_episode_steps` at the latest; None if there is no known
-    time limit.
+    time limit. `action_bounds` are those at which continuous actions are clipped, -1 and 1 where they are scaled; None
+    if one is not finite, or none is known.
     """
 
     num_envs: int
@@ -133,6 +134,7 @@ class EnvSpec:
     masked: bool = False
     resets_in_a_step: bool = False
     max_episode_steps: int | None = None
+    action_bounds: ActionBounds | None = None
 
 
 class Step(NamedTuple):

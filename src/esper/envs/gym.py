@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from esper.envs.actions import actions_of, to_space
+from esper.envs.actions import actions_of, bounds_of, to_space
 from esper.envs.adopted import adopt, why_it_failed
 from esper.envs.base import BoolArray, ContinuousActions, EnvError, EnvSpec, ObsArray, StateTree, Step
 from esper.envs.config import ScaleActions
@@ -58,6 +58,7 @@ class GymnasiumVectorEnv:
             masked=not isinstance(actions, ContinuousActions) and self._find_masks(),
             resets_in_a_step=self._next_step,
             max_episode_steps=self._subenvs.get_attr("time_limit")[0] if self._subenvs else vector_time_limit(env),
+            action_bounds=bounds_of(env.single_action_space, actions),
         )
 
     def reset(self, seed: int) -> ObsArray:

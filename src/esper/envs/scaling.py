@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from esper.envs.base import LARGEST_BOUND, ActionBounds
+from esper.envs.base import LARGEST_BOUND, ActionBounds, ContinuousActions
 from esper.envs.config import ScaleActions
 from esper.settings.options import ConfigError
 
@@ -30,6 +30,16 @@ def bounds_to_scale_to(scale_actions: ScaleActions, low: Any, high: Any) -> Acti
         raise cannot_scale(f"from {low.min():g} to {high.max():g}")
     fit = bool((distances >= _NEAR).all() and (distances <= _FAR).all() and (low < 0).all() and (high > 0).all())
     if scale_actions == "off" or not finite or (scale_actions == "auto" and fit):
+        return None
+    return ActionBounds(low=tuple(low.tolist()), high=tuple(high.tolist()))
+
+
+def clipping_bounds(actions: ContinuousActions, low: Any, high: Any) -> ActionBounds | None:
+    """The bounds of `actions` in the learner's units, in a space from `low` to `high`; None if one is not finite."""
+    if actions.scaled_to is not None:
+        return ActionBounds(low=(-1.0,) * actions.size, high=(1.0,) * actions.size)
+    low, high = (np.asarray(bounds, dtype=np.float64).ravel() for bounds in (low, high))
+    if not (np.abs(np.stack([low, high])) < LARGEST_BOUND).all():
         return None
     return ActionBounds(low=tuple(low.tolist()), high=tuple(high.tolist()))
 

@@ -18,7 +18,7 @@ from esper.runs.config import RunConfig
 from esper.simic.vectorized import Training
 from esper.storage import files
 from esper.system.stopping import StopRequest
-from esper.telemetry.episodes import episode_fields, success_rate
+from esper.telemetry.episodes import episode_fields, fraction
 from esper.telemetry.events import EvaluationCompleted, Event
 
 _log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Evaluation:
             eval_length_mean=fields["episode_length_mean"],
             seconds=time.perf_counter() - started,
             eval_capped=sum(scores.capped) or None,
-            eval_success_rate=success_rate(scores.successes),
+            eval_success_rate=fraction(scores.successes),
         )
 
     def close(self) -> None:

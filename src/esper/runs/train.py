@@ -24,6 +24,7 @@ from esper.settings.options import ConfigError, settings_of
 from esper.simic.config import SCHEDULES
 from esper.simic.threads import torch_threads
 from esper.telemetry.console import on_terminal
+from esper.telemetry.diagnosis import diagnose
 from esper.telemetry.events import Sink
 
 
@@ -153,6 +154,12 @@ class Run:
     def updates(self) -> Columns:
         """The completed updates: an array for each field of the record."""
         return load_updates(self.folder)
+
+    @property
+    def diagnosis(self) -> str | None:
+        """Why returns stand still at the end, and what to try; None if they do not, or no known cause holds."""
+        found = diagnose(self.record)
+        return None if found is None else found.says
 
     def evaluate(self, episodes: int = 10, *, seed: int = 0, stochastic: bool = False) -> Scores:
         """Whole episodes of the policy in new environments, or in those that were passed to `train`."""

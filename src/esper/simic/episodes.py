@@ -20,6 +20,7 @@ class Episode:
 
     episode_return: float
     length: int
+    truncated: bool
 
 
 class EpisodeLog:
@@ -35,8 +36,9 @@ class EpisodeLog:
         rewards = np.where(rollout.ignored, 0.0, rollout.rewards.cpu().numpy())
         returns, self._returns = _sums(self._returns, rewards, ended)
         lengths, self._lengths = _sums(self._lengths, ~rollout.ignored, ended)
-        pairs = zip(returns.tolist(), lengths.tolist(), strict=True)
-        return [Episode(episode_return=total, length=length) for total, length in pairs]
+        truncated = ~rollout.terminated.cpu().numpy().T[ended.T]
+        episodes = zip(returns.tolist(), lengths.tolist(), truncated.tolist(), strict=True)
+        return [Episode(episode_return=total, length=length, truncated=cut) for total, length, cut in episodes]
 
     def state_dict(self) -> StateTree:
         """The returns and lengths so far of unfinished episodes."""

@@ -15,12 +15,13 @@ from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector
 from esper.simic.episodes import Episode, EpisodeLog
+from esper.simic.extents import action_extent, observation_max
 from esper.simic.faults import count_recurrent_resets
 from esper.simic.ppo import PPOAgent
 from esper.simic.state import StateForm
 from esper.simic.update import UpdateResult
 from esper.system.seeding import GlobalGenerators
-from esper.telemetry.episodes import episode_fields, success_rate
+from esper.telemetry.episodes import episode_fields, fraction
 from esper.telemetry.events import DebugSnapshot, Event, UpdateCompleted, UpdateSkipped
 
 _log = logging.getLogger(__name__)
@@ -235,7 +236,7 @@ class Training:
                 non_finite=result.fault is not None,
                 recurrent_resets=count_recurrent_resets(self._rollout) if self.agent.network.state_size else None,
             )
-        coefficients: dict[str, Any] = dict(result.rates.coefficients)
+        agent, coefficients = self.agent, dict[str, Any](result.rates.coefficients)
         return UpdateCompleted(
             **self._place(result),
             **coefficients,
@@ -244,7 +245,10 @@ class Training:
             grad_norm=result.grad_norms,
             loss_term=result.loss_terms or None,
             explained_variance=result.explained_variance,
-            success_rate=success_rate(self._rollout.successes),
+            success_rate=fraction(self._rollout.successes),
+            truncated_fraction=fraction([e.truncated for e in finished]),
+            observation_max=None if agent.config.network.normalize_observations else observation_max(self._rollout),
+            action_extent=action_extent(self._rollout, agent.spec.action_bounds),
             **result.metrics,
             **episode_fields([e.episode_return for e in finished], [e.length for e in finished]),
         )

@@ -1,4 +1,4 @@
-"""What a run's updates say together: rolling statistics every so many of them, and anomalies when they begin."""
+"""What a run's updates say together: rolling statistics, anomalies when they begin, and a diagnosis at the end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esper.telemetry.anomalies import AnomalyDetector
-from esper.telemetry.events import AnalyticsSnapshot, AnomalyDetected, UpdateCompleted, by_group
-from esper.telemetry.metrics import in_snapshots
+from esper.telemetry.diagnosis import Diagnosis
+from esper.telemetry.events import AnalyticsSnapshot, AnomalyDetected, LearningStalled, UpdateCompleted
+from esper.telemetry.metrics import by_group, in_snapshots
 
 # Updates that a snapshot's statistics are over.
 WINDOW = 100
@@ -25,7 +26,7 @@ class Analytics:
 
     def __init__(self, snapshot_every: int) -> None:
         self._snapshot_every = snapshot_every
-        self._detector = AnomalyDetector()
+        self._detector, self._diagnosis = AnomalyDetector(), Diagnosis()
         self._last_seen: dict[str, int] = {}
         self._last: Mapping[str, Any] = {}
         # A row per update, the oldest overwritten; NaN where a number was not computed.
@@ -34,6 +35,7 @@ class Analytics:
 
     def see(self, record: Mapping[str, Any]) -> Iterator[AnomalyDetected | AnalyticsSnapshot]:
         """The events that follow from `record`."""
+        self._diagnosis.see(record)
         for anomaly in self._detector.see(record):
             kind, update = anomaly.kind, record["update"]
             last = self._last_seen.get(kind)
@@ -48,6 +50,10 @@ class Analytics:
             self._last = record
             if (record["update"] + 1) % self._snapshot_every == 0:
                 yield self._snapshot()
+
+    def conclude(self) -> LearningStalled | None:
+        """The diagnosis of all that was seen, if learning stands still."""
+        return self._diagnosis.result()
 
     def _snapshot(self) -> AnalyticsSnapshot:
         window = min(self._seen, WINDOW)

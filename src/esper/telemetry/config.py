@@ -18,8 +18,8 @@ class TelemetryConfig:
 
     telemetry: Level = option(
         "normal",
-        "what is recorded: off, not even updates; minimal, each update; normal, also rolling statistics and anomalies; "
-        "debug, also every minibatch",
+        "what is recorded: off, not even updates; minimal, each update; normal, also rolling statistics, anomalies and "
+        "a diagnosis; debug, also every minibatch",
         may_change="always",
     )
     snapshot_every: int = option(

@@ -16,6 +16,7 @@ from esper.telemetry.events import (
     AnomalyDetected,
     EvaluationCompleted,
     Event,
+    LearningStalled,
     RunFinished,
     RunResumed,
     RunStarted,
@@ -70,14 +71,24 @@ class ConsoleSink:
                 self._say(f"evaluation after update {self._position(event)}: {_evaluation(event)}")
             case UpdateSkipped():
                 self._say(f"update {self._position(event)} skipped: {event.cause}", style="yellow")
+            case LearningStalled():
+                self._end()
+                self._say(event.says, style="yellow")
             case RunFinished():
-                if self._live is None and self._last is not self._printed and self._last is not None:
-                    self._print_line(self._last)
+                self._end()
 
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _end(self) -> None:
+        """Leave the last update on the screen."""
+        if self._live is not None:
+            self.close()
+        elif self._last is not self._printed and self._last is not None:
+            self._print_line(self._last)
+        self._printed = self._last
 
     def _begin(self, event: RunStarted) -> None:
         if event.lr_schedule_switch == "off":

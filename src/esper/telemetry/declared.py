@@ -18,6 +18,8 @@ _Check: TypeAlias = Callable[[Any], bool]
 _LARGEST_INTEGER = 2**63
 # A seed has no bound; it is not computed with.
 _UNBOUNDED = ("seed", "env_seed")
+# In schema 2 an update that was undone had the same index as the one after it.
+_READABLE_SCHEMAS = (2, 3)
 # Fields that records of schema 2, which are still readable, lack.
 _ADDED = ("updates_undone",)
 
@@ -56,6 +58,15 @@ def missing_field(record: Mapping[str, Any]) -> str | None:
     """A required field that `record` lacks; None if it lacks none."""
     declared = _declarations().get(record["event"])
     return next((name for name in declared.required if name not in record), None) if declared else None
+
+
+def unreadable_schema(record: Mapping[str, Any]) -> str | None:
+    """Why a record that begins or goes on is of no schema that can be read; None for every other record."""
+    # Records of version 1 do not say so.
+    if record["event"] not in ("run_started", "run_resumed") or record.get("schema", 1) in _READABLE_SCHEMAS:
+        return None
+    readable = " and ".join(map(str, _READABLE_SCHEMAS))
+    return f"its {record['event']} has schema {record.get('schema', 1)}; schemas {readable} are read"
 
 
 def always_numbers(event: type) -> list[str]:

@@ -25,6 +25,6 @@ def episode_fields(returns: Sequence[float], lengths: Sequence[int]) -> dict[str
     }
 
 
-def success_rate(successes: Sequence[float]) -> float | None:
-    """The share of 1 among ones and zeros; None of none."""
-    return statistics.fmean(successes) if successes else None
+def fraction(flags: Sequence[float]) -> float | None:
+    """The share of 1 among ones and zeros; None if there are none."""
+    return statistics.fmean(flags) if flags else None

@@ -18,8 +18,6 @@ from esper.telemetry.metrics import metric
 
 # Of the record: counted up whenever a field or an event goes, or comes to mean something else.
 SCHEMA_VERSION = 3
-# In schema 2 an update that was undone had the same index as the one after it.
-_READABLE_SCHEMAS = (2, 3)
 
 # Fields, and events, that differ between two runs with the same seed.
 TIME_FIELDS = frozenset({"time", "seconds", "steps_per_second"})
@@ -125,6 +123,15 @@ class UpdateCompleted(_AtUpdate):
         summary=None,
         default=None,
     )
+    truncated_fraction: float | None = metric("share of these episodes that were truncated", summary=None, default=None)
+    observation_max: float | None = metric(
+        "largest absolute value in observation vectors that are not normalized", summary=None, default=None
+    )
+    action_extent: float | None = metric(
+        "root mean square of Box actions after clipping: 0 in the middle of their bounds, 1 always at a bound",
+        summary=None,
+        default=None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +185,17 @@ class AnomalyDetected:
     kind: str
     value: float | None
     says: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningStalled:
+    """At the end of a run whose returns stand still: the `cause`, what was measured, and what to try, if anything."""
+
+    update: int
+    env_steps: int
+    cause: str
+    says: str
+    tries: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,6 +293,7 @@ Event: TypeAlias = (
     | AnalyticsSnapshot
     | DebugSnapshot
     | AnomalyDetected
+    | LearningStalled
     | EvaluationCompleted
     | CheckpointSaved
     | SinkFailed
@@ -329,18 +348,3 @@ def to_record(event: Event) -> dict[str, Any]:
 @cache
 def _field_names(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
-
-
-def unreadable_schema(record: Mapping[str, Any]) -> str | None:
-    """Why a record that begins or goes on is of no schema that can be read; None for every other record."""
-    # Records of version 1 do not say so.
-    if record["event"] not in ("run_started", "run_resumed") or record.get("schema", 1) in _READABLE_SCHEMAS:
-        return None
-    readable = " and ".join(map(str, _READABLE_SCHEMAS))
-    return f"its {record['event']} has schema {record.get('schema', 1)}; schemas {readable} are read"
-
-
-def by_group(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What `record` has of mapping `name`."""
-    prefix = f"{name}/"
-    return {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}

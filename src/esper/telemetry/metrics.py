@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 # `std` is of all samples of an update: its column has the mean of (x - 1)^2, and the metric NAME_mean that of x.
@@ -62,6 +62,12 @@ def in_snapshots(event: type) -> tuple[str, ...]:
     """The names, in a record, of its metrics that snapshots have statistics of."""
     found = (metric for metric in metrics_of(event) if metric.in_snapshots)
     return tuple(name for metric in found for name in _recorded_as(metric))
+
+
+def by_group(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What `record` has of mapping `name`."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}
 
 
 def _recorded_as(metric: Metric) -> Iterator[str]:

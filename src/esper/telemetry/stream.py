@@ -15,6 +15,7 @@ from esper.telemetry.events import (
     AnomalyDetected,
     DebugSnapshot,
     Event,
+    LearningStalled,
     RunFinished,
     Sink,
     SinkFailed,
@@ -27,8 +28,8 @@ _log = logging.getLogger(__name__)
 
 # The events that each level leaves out.
 _LEFT_OUT: dict[Level, tuple[type, ...]] = {
-    "off": (UpdateCompleted, AnalyticsSnapshot, AnomalyDetected, DebugSnapshot),
-    "minimal": (AnalyticsSnapshot, AnomalyDetected, DebugSnapshot),
+    "off": (UpdateCompleted, AnalyticsSnapshot, AnomalyDetected, DebugSnapshot, LearningStalled),
+    "minimal": (AnalyticsSnapshot, AnomalyDetected, DebugSnapshot, LearningStalled),
     "normal": (DebugSnapshot,),
     "debug": (),
 }
@@ -69,6 +70,8 @@ class Telemetry:
         """
         record = to_record(event)
         if isinstance(event, RunFinished):
+            if self._analytics is not None and (stalled := self._analytics.conclude()) is not None:
+                self._pass_on(stalled, to_record(stalled))
             # Its line is the last one, so sinks are closed, and their failures recorded, before it.
             self._tell([*self._writers, *self._watchers], event)
             self.close()

@@ -14,6 +14,7 @@ from esper.telemetry.events import (
     AnomalyDetected,
     EvaluationCompleted,
     Event,
+    LearningStalled,
     RunFinished,
     RunResumed,
     RunStarted,
@@ -42,6 +43,8 @@ class WandbSink:
                 self._begin(None)
             case AnomalyDetected():
                 self._run.summary[f"anomaly/{event.kind}"] = event.update
+            case LearningStalled():
+                self._run.summary["diagnosis"] = event.says
             case RunFinished():
                 self._run.summary["status"] = event.status
             # Without checkpoints, which are complete some updates after their env_steps: wandb needs increasing steps.

@@ -23,7 +23,7 @@ from esper.envs.base import (
 )
 from esper.envs.config import ScaleActions
 from esper.envs.device.dynamics import DYNAMICS, Dynamics
-from esper.envs.scaling import bounds_to_scale_to, cannot_scale
+from esper.envs.scaling import bounds_to_scale_to, cannot_scale, clipping_bounds
 
 PREFIX = "torch/"
 
@@ -73,10 +73,11 @@ class DeviceVectorEnv:
     ) -> None:
         self.name, self.dynamics = name, (dynamics := DYNAMICS[name]())
         self.max_episode_steps = max_episode_steps or dynamics.max_episode_steps
-        actions, bound = dynamics.actions, dynamics.action_bound
+        actions, bound, clips_at = dynamics.actions, dynamics.action_bound, None
         if isinstance(actions, ContinuousActions):
             high = np.full(actions.size, bound)
             actions = dataclasses.replace(actions, scaled_to=bounds_to_scale_to(scale_actions, -high, high))
+            clips_at = clipping_bounds(actions, -high, high)
         elif scale_actions == "on":
             raise cannot_scale(f"the choices of {PREFIX}{name}")
         self._factor = bound if scaled_to(actions) else None
@@ -85,6 +86,7 @@ class DeviceVectorEnv:
             observations=Vectors(size=dynamics.observation_size),
             actions=actions,
             max_episode_steps=self.max_episode_steps,
+            action_bounds=clips_at,
         )
         self.to(torch.device("cpu"))
 

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from esper.envs.actions import actions_of, to_space
+from esper.envs.actions import actions_of, bounds_of, to_space
 from esper.envs.adapter import Adapter, Shell
 from esper.envs.base import EnvSpec, ObsArray, StateTree, Step, VectorEnv
 from esper.envs.config import EnvConfig, ScaleActions
@@ -49,6 +49,7 @@ class EnvPoolVectorEnv:
             actions=actions,
             resets_in_a_step=True,
             max_episode_steps=self._pool.config.get("max_episode_steps"),
+            action_bounds=bounds_of(self.action_space, actions),
         )
         self._successes = Successes()
 
