@@ -10,12 +10,13 @@ from esper.envs.base import MultiDiscreteActions
 from esper.simic import losses, metrics
 from esper.simic.engines.protocol import Workload
 from esper.simic.nets.encoders import Encoder
-from esper.simic.nets.recurrent import Lstm
+from esper.simic.nets.recurrent import Gru, Lstm
 
 # What users call these; everything else is called by its class.
 _CALLED: dict[type, str] = {
     MultiDiscreteActions: "actions of several choices (MultiDiscrete, MultiBinary)",
     Encoder: "encoders",
+    Gru: "a GRU",
     Lstm: "an LSTM",
     nn.LayerNorm: "layer normalization",
 }

@@ -66,7 +66,9 @@ def _compiles(workload: Workload) -> bool:
     """Whether torch compiles, which it is asked to, or may where it pays and can."""
     asked, recurrent = workload.config.runtime.compile, bool(workload.network.state_size)
     if asked == "torch" and recurrent:
-        raise ConfigError("compile", asked, "would compile each step of an LSTM's sequences anew; use auto or off")
+        raise ConfigError(
+            "compile", asked, "would compile each step of a recurrent network's sequences anew; use auto or off"
+        )
     if asked == "off" or recurrent:
         return False
     # Whether a user's code can be compiled only shows when it is.
