@@ -24,39 +24,40 @@ Floats uniform(size_t count) {
   return values;
 }
 
-// An actor and a critic with their parameters, and an optimizer's state.
+// A network with its parameters, and an optimizer's state.
 struct Subject {
-  std::vector<int32_t> sizes[2];
-  std::vector<int64_t> weights[2], biases[2];
-  Floats parameters[2], exp_avg[2], exp_avg_sq[2], quantiles{0.05f, 0.25f, 0.5f, 0.75f, 0.95f};
+  std::vector<LayerConfig> layers[GROUPS];
+  Floats parameters[GROUPS], exp_avg[GROUPS], exp_avg_sq[GROUPS], quantiles{0.05f, 0.25f, 0.5f, 0.75f, 0.95f};
   Learner* learner;
-  int observation, actions;
+  int observation, actions, groups;
   bool discrete;
 
-  Subject(int observation, std::vector<int32_t> hidden, int actions, bool discrete, Activation activation)
-      : observation(observation), actions(actions), discrete(discrete) {
+  Subject(int observation, std::vector<int32_t> hidden, int actions, bool discrete, Activation activation,
+          bool shared = false)
+      : observation(observation), actions(actions), groups(shared ? 3 : 2), discrete(discrete) {
     LearnerConfig config{};
-    for (int g = 0; g < 2; ++g) {
-      sizes[g] = {observation};
-      sizes[g].insert(sizes[g].end(), hidden.begin(), hidden.end());
-      sizes[g].push_back(g == POLICY ? actions : 1);
+    for (int g = 0; g < groups; ++g) {
       int64_t count = 0;
-      for (size_t l = 0; l + 1 < sizes[g].size(); ++l) {
-        weights[g].push_back(count);
-        biases[g].push_back(count += int64_t(sizes[g][l]) * sizes[g][l + 1]);
-        count += sizes[g][l + 1];
-      }
+      int32_t width = observation;
+      const auto add = [&](int32_t outputs, int32_t activation) {
+        layers[g].push_back({LINEAR, width, outputs, activation, count});
+        count += int64_t(outputs) * (width + 1);
+        width = outputs;
+      };
+      if (shared && g != SHARED) width = hidden.back();
+      if (shared == (g == SHARED))
+        for (int32_t size : hidden) add(size, activation);
+      if (g != SHARED) add(g == POLICY ? actions : 1, IDENTITY);
       if (g == POLICY) config.log_std = discrete ? -1 : count;
       if (g == POLICY && !discrete) count += actions;
       parameters[g] = normal(count);
       for (float& parameter : parameters[g]) parameter *= 0.3f;
       exp_avg[g].resize(count), exp_avg_sq[g].resize(count);
       config.parameters[g] = count;
-      config.networks[g] = {int32_t(sizes[g].size()), sizes[g].data(), weights[g].data(), biases[g].data()};
+      config.networks[g] = {int32_t(layers[g].size()), layers[g].data()};
     }
-    config.activation = activation, config.discrete = discrete, config.action_size = actions;
-    config.normalize_advantages = 1, config.value_coef = 0.5f, config.adam_eps = 1e-5f;
-    config.value_clip_coef = 0.2f, config.max_grad_norm = 0.5f, config.target_kl = -1.0f;
+    config.groups = groups, config.discrete = discrete, config.action_size = actions;
+    config.normalize_advantages = 1, config.adam_eps = 1e-5f, config.max_grad_norm = 0.5f;
     config.quantile_count = int32_t(quantiles.size()), config.quantiles = quantiles.data();
     learner = esper_learner(&config);
     pack();
@@ -65,7 +66,7 @@ struct Subject {
   Subject(const Subject&) = delete;
 
   void pack() {
-    const float* addresses[] = {parameters[0].data(), parameters[1].data()};
+    const float* addresses[] = {parameters[0].data(), parameters[1].data(), parameters[2].data()};
     esper_pack(learner, addresses);
   }
 };
@@ -84,14 +85,17 @@ void update(Subject& subject, int64_t rows, int64_t minibatch, int threads, bool
   for (int64_t i = 0; i < rows; ++i) indices[i] = i;
   std::shuffle(indices.begin(), indices.end(), generator);
   const int64_t steps = rows / minibatch;
-  Floats metrics(steps * (METRICS + subject.quantiles.size()));
-  float step = 0, rate = 1e-3f, clip = 0.2f, entropy = 0.01f, stepping = 1, finite = 1;
+  Floats metrics(steps * (LOSS_METRICS + subject.groups + 1 + subject.quantiles.size()));
+  float step = 0, rate = 1e-3f, clip = 0.2f, coefficient = 0.5f, stepping = 1, finite = 1, factor = 1;
   const Batch batch{obs.data(), actions, log_probs.data(), values.data(), advantages.data(), returns.data()};
-  auto both = [](Floats (&f)[2], int g) { return f[g].data(); };
-  const State state{{both(subject.parameters, 0), both(subject.parameters, 1)},
-                    {both(subject.exp_avg, 0), both(subject.exp_avg, 1)},
-                    {both(subject.exp_avg_sq, 0), both(subject.exp_avg_sq, 1)},
-                    &step, {&rate, &rate}, &clip, &entropy, &stepping, &finite};
+  State state{};
+  for (int g = 0; g < subject.groups; ++g) {
+    state.parameters[g] = subject.parameters[g].data(), state.exp_avg[g] = subject.exp_avg[g].data();
+    state.exp_avg_sq[g] = subject.exp_avg_sq[g].data();
+    state.learning_rates[g] = &rate, state.factors[g] = &factor;
+  }
+  state.step = &step, state.clip_coef = state.value_clip_coef = &clip;
+  state.entropy_coef = state.value_coef = &coefficient, state.stepping = &stepping, state.finite = &finite;
   esper_optimize(subject.learner, &batch, &state, indices.data(), steps, minibatch, metrics.data(), threads);
   if (finite == float(with_nan)) std::printf("the update should have seen NaN: %d\n", with_nan), std::exit(1);
 }
@@ -128,8 +132,9 @@ int main() {
       for (bool with_nan : {false, true}) {
         Subject(4, {64, 64}, 3, discrete, TANH);
         Subject tanh(4, {64, 64}, discrete ? 2 : 3, discrete, TANH), relu(17, {33, 17, 5}, 6, discrete, RELU);
+        Subject shared(5, {33, 64}, 3, discrete, TANH, true);
         Subject wide(128, {130}, 1, discrete, RELU), linear(1, {}, 2, discrete, TANH);
-        for (Subject* subject : {&tanh, &relu, &wide, &linear}) {
+        for (Subject* subject : {&tanh, &relu, &shared, &wide, &linear}) {
           update(*subject, 2048, 512, threads, with_nan);
           subject->pack();
         }

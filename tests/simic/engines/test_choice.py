@@ -19,7 +19,6 @@ from esper.simic.engines.native.engine import NativeEngine
 from esper.simic.ppo import PPOAgent
 
 LONG = 10**7
-SHARED = NetworkConfig(shared_trunk=True)
 
 
 def chosen(
@@ -38,11 +37,16 @@ def test_the_kernels_wherever_they_can(mode: str) -> None:
     assert chosen(mode, timesteps=1024) == "native"
 
 
+def test_the_kernels_know_a_shared_trunk() -> None:
+    assert chosen("native", network=NetworkConfig(shared_trunk=True)) == "native"
+
+
 def test_what_the_kernels_cannot_do_is_compiled_by_torch_when_it_pays() -> None:
-    assert chosen("auto", network=SHARED) == "torch"
-    assert chosen("auto", network=SHARED, timesteps=1024) == "eager"
-    with pytest.raises(ConfigError, match=r"compile = native: is not available: shared_trunk; use auto, torch or off"):
-        chosen("native", network=SHARED)
+    elu = NetworkConfig(activation="elu")
+    assert chosen("auto", network=elu) == "torch"
+    assert chosen("auto", network=elu, timesteps=1024) == "eager"
+    with pytest.raises(ConfigError, match=r"compile = native: is not available: ELU; use auto, torch or off"):
+        chosen("native", network=elu)
 
 
 def test_the_kernels_know_one_choice_at_a_time() -> None:
@@ -85,11 +89,19 @@ class TestWhatTheKernelsDoNotDeclare:
 
         self.steps_aside("Levels", probe=Probe)
 
-    @pytest.mark.parametrize("layers", [[torch.nn.Linear(1, 1), torch.nn.Linear(1, 2)], [torch.nn.Linear(1, 2, False)]])
-    def test_layers_in_another_order(self, monkeypatch: pytest.MonkeyPatch, layers: list[torch.nn.Module]) -> None:
+    @pytest.mark.parametrize(
+        ("layers", "why"),
+        [
+            ([torch.nn.Tanh(), torch.nn.Linear(1, 2)], "activations that follow no layer with weights"),
+            ([torch.nn.Linear(1, 2), torch.nn.Tanh(), torch.nn.ReLU()], "activations that follow no layer"),
+            ([torch.nn.Linear(1, 2), torch.nn.Tanh()], "an actor that does not end in a linear layer"),
+            ([torch.nn.Linear(1, 2, bias=False)], "linear layers without bias"),
+        ],
+    )
+    def test_layers_in_another_order(self, layers: list[torch.nn.Module], why: str) -> None:
         agent = PPOAgent(PPOConfig(runtime=RuntimeConfig(compile="off")), probes.Probe().spec)
         agent.network.actor = torch.nn.Sequential(*layers)
-        assert "other than linear" in str(NativeEngine.missing(agent.updater.workload))
+        assert why in str(NativeEngine.missing(agent.updater.workload))
 
     @staticmethod
     def steps_aside(what: str, network: NetworkConfig | None = None, probe: type[probes.Probe] = probes.Probe) -> None:

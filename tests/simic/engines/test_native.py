@@ -34,6 +34,14 @@ CASES: dict[str, dict[str, object]] = {
     "a deeper critic": {"network": NetworkConfig(hidden_sizes=(9,), critic_hidden_sizes=(33, 17), activation="relu")},
     "a linear actor": {"network": NetworkConfig(actor_hidden_sizes=(), activation="relu")},
     "a linear critic": {"network": NetworkConfig(hidden_sizes=(7, 5), critic_hidden_sizes=())},
+    "a shared trunk": {"network": NetworkConfig(shared_trunk=True)},
+    "a shared trunk, odd widths": {
+        "network": NetworkConfig(hidden_sizes=(33, 5), activation="relu", shared_trunk=True)
+    },
+    "a shared trunk, continuous": {
+        "network": NetworkConfig(hidden_sizes=(20,), shared_trunk=True),
+        "actions": ContinuousActions(size=3),
+    },
     "clipped values": {"value_clip_coef": 0.1},
     "no gradient clipping": {"max_grad_norm": None},
     "raw advantages": {"normalize_advantages": False},

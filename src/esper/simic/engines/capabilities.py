@@ -36,7 +36,6 @@ class Capabilities:
     loss_terms: frozenset[str]
     metrics: tuple[str, ...]
     action_masks: bool
-    shared_trunk: bool
 
     def missing(self, workload: Workload) -> str | None:
         """The first thing that `workload` needs and that is not declared; None where nothing is."""
@@ -52,8 +51,6 @@ class Capabilities:
         for layer in (*network.trunk, *network.actor, *network.critic):
             if type(layer) not in self.layers:
                 return _called(type(layer))
-        if network.shared_parameters() and not self.shared_trunk:
-            return "shared_trunk"
         terms = (*losses.LOSS_TERMS, *workload.given_terms)
         unknown = [f"loss term {term.name}" for term in terms if term.name not in self.loss_terms]
         if not unknown and self.metrics != metrics.COLUMNS:

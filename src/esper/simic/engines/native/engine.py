@@ -7,7 +7,7 @@ import weakref
 from ctypes import c_float, c_int32, c_int64, c_void_p
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from esper.envs.base import ContinuousActions, DeviceEnv, DiscreteActions, EnvStates, scaled_to
 from esper.schedules import FeedbackConfig
@@ -15,21 +15,20 @@ from esper.simic.collect import Act
 from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.engines.capabilities import Capabilities
 from esper.simic.engines.native import layout
+from esper.simic.engines.native.networks import ACTIVATIONS, LAYERS, irregular, network_configs
 from esper.simic.engines.protocol import Workload
 from esper.simic.losses import Minibatch
 from esper.simic.metrics import RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 
-_ACTIVATIONS: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu"}
 _CAPABILITIES = Capabilities(
     devices=frozenset({"cpu"}),
     actions=frozenset({DiscreteActions, ContinuousActions}),
-    layers=frozenset({nn.Linear, *_ACTIVATIONS}),
+    layers=frozenset({*LAYERS, *ACTIVATIONS}),
     loss_terms=frozenset({"policy_loss", "value_loss", "entropy"}),
     metrics=layout.METRICS,
     action_masks=False,
-    shared_trunk=False,
 )
 
 
@@ -46,7 +45,7 @@ class NativeEngine:
         network, optimizer = workload.network, workload.optimizer
         coefficients, config = workload.coefficients, workload.config
         self._library, self._environments = layout.load_kernels()
-        state, groups = optimizer.state, c_void_p * len(optimizer.group_names)
+        state, groups = optimizer.state, layout.EACH
         self._parameters = groups(*map(_pointer, state.parameters))
         # These tensors are written in place and never replaced, so their addresses hold.
         self._state = layout.State(
@@ -74,7 +73,7 @@ class NativeEngine:
     @staticmethod
     def missing(workload: Workload) -> str | None:
         """What the kernels cannot compute of `workload`, or None."""
-        return _CAPABILITIES.missing(workload) or _irregular(workload.network)
+        return _CAPABILITIES.missing(workload) or irregular(workload.network)
 
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         batch = batch.map(Tensor.contiguous)
@@ -235,49 +234,21 @@ class NativeEngine:
 
 def _describe(workload: Workload) -> layout.LearnerConfig:
     network, optimizer, config = workload.network, workload.optimizer, workload.config
-    offsets = optimizer.offsets()
+    offsets, groups = optimizer.offsets(), len(layout.GROUPS)
     discrete = network.log_std is None
-    hidden = [*network.actor][1::2] + [*network.critic][1::2]
-    activation = type(hidden[0]) if hidden else nn.Tanh
     return layout.LearnerConfig(
-        networks=(layout.NetworkConfig * 2)(
-            _layers("actor", network.actor, offsets), _layers("critic", network.critic, offsets)
-        ),
-        parameters=(c_int64 * 2)(*(len(flat) for flat in optimizer.state.parameters)),
+        networks=(layout.NetworkConfig * groups)(*network_configs(network, offsets)),
+        parameters=(c_int64 * groups)(*map(len, optimizer.state.parameters)),
         log_std=-1 if discrete else offsets["log_std"],
-        activation=layout.ACTIVATIONS.index(_ACTIVATIONS[activation]),
+        groups=len(optimizer.group_names),
         discrete=discrete,
         action_size=network.action_size,
         normalize_advantages=config.normalize_advantages,
         max_grad_norm=_limit(config.max_grad_norm),
         adam_eps=config.adam_eps,
-        feedback=(layout.Feedback * 2)(*map(_feedback, workload.feedback.configs)),
+        feedback=(layout.Feedback * groups)(*map(_feedback, workload.feedback.configs)),
         quantile_count=len(RATIO_QUANTILES) if workload.debug else 0,
         quantiles=(c_float * len(RATIO_QUANTILES))(*RATIO_QUANTILES.values()),
-    )
-
-
-def _irregular(network: ActorCritic) -> str | None:
-    """Known layers in another order than linear ones with the same activation in between, or without a bias."""
-    actor, critic = list(network.actor), list(network.critic)
-    linear, activations = actor[::2] + critic[::2], actor[1::2] + critic[1::2]
-    kinds = {type(layer) for layer in activations}
-    regular = (
-        len(linear) == len(activations) + 2
-        and all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in linear)
-        and len(kinds - {nn.Linear}) == len(kinds) <= 1
-    )
-    return None if regular else "layers other than linear ones with one activation in between"
-
-
-def _layers(name: str, module: nn.Sequential, offsets: dict[str, int]) -> layout.NetworkConfig:
-    layers = [(f"{name}.{index}", layer) for index, layer in enumerate(module) if isinstance(layer, nn.Linear)]
-    sizes = [layers[0][1].in_features, *(layer.out_features for _, layer in layers)]
-    return layout.NetworkConfig(
-        count=len(sizes),
-        sizes=(c_int32 * len(sizes))(*sizes),
-        weights=(c_int64 * len(layers))(*(offsets[f"{layer}.weight"] for layer, _ in layers)),
-        biases=(c_int64 * len(layers))(*(offsets[f"{layer}.bias"] for layer, _ in layers)),
     )
 
 

@@ -12,25 +12,34 @@ from typing import NamedTuple
 
 from esper.simic.engines.native.library import BuildError, load_library
 
-_GROUPS = 2  # policy and value
-_EACH = c_void_p * _GROUPS
+# The last one only where actor and critic share layers.
+GROUPS = ("policy", "value", "shared")
+EACH = c_void_p * len(GROUPS)
 
-ACTIVATIONS = ("tanh", "relu")
+LAYERS = ("linear",)
+ACTIVATIONS = ("identity", "tanh", "relu")
 METRICS = (
     *("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"),
     *("ratio_mean", "ratio_deviation_sq", "ratio_min", "ratio_max"),
 )
 
 
-class NetworkConfig(Structure):
-    """Sizes of layers, and where weights and biases are in the vector of their group."""
+class LayerConfig(Structure):
+    """A layer: its widths, the activation of its output, and where its parameters begin in their group's vector."""
 
     _fields_ = (
-        ("count", c_int32),
-        ("sizes", POINTER(c_int32)),
-        ("weights", POINTER(c_int64)),
-        ("biases", POINTER(c_int64)),
+        ("kind", c_int32),
+        ("inputs", c_int32),
+        ("outputs", c_int32),
+        ("activation", c_int32),
+        ("first", c_int64),
     )
+
+
+class NetworkConfig(Structure):
+    """A sequence of layers."""
+
+    _fields_ = (("count", c_int32), ("layers", POINTER(LayerConfig)))
 
 
 class Feedback(Structure):
@@ -49,16 +58,16 @@ class LearnerConfig(Structure):
     """Networks, and settings that stay; a negative limit is none."""
 
     _fields_ = (
-        ("networks", NetworkConfig * _GROUPS),
-        ("parameters", c_int64 * _GROUPS),
+        ("networks", NetworkConfig * len(GROUPS)),
+        ("parameters", c_int64 * len(GROUPS)),
         ("log_std", c_int64),
-        ("activation", c_int32),
+        ("groups", c_int32),
         ("discrete", c_int32),
         ("action_size", c_int32),
         ("normalize_advantages", c_int32),
         ("max_grad_norm", c_float),
         ("adam_eps", c_float),
-        ("feedback", Feedback * _GROUPS),
+        ("feedback", Feedback * len(GROUPS)),
         ("quantile_count", c_int32),
         ("quantiles", POINTER(c_float)),
     )
@@ -74,11 +83,11 @@ class State(Structure):
     """What an update changes, and the rates that it reads."""
 
     _fields_ = (
-        ("parameters", _EACH),
-        ("exp_avg", _EACH),
-        ("exp_avg_sq", _EACH),
+        ("parameters", EACH),
+        ("exp_avg", EACH),
+        ("exp_avg_sq", EACH),
         ("step", c_void_p),
-        ("learning_rates", _EACH),
+        ("learning_rates", EACH),
         ("clip_coef", c_void_p),
         ("entropy_coef", c_void_p),
         ("value_coef", c_void_p),
@@ -86,7 +95,7 @@ class State(Structure):
         ("target_kl", c_void_p),
         ("stepping", c_void_p),
         ("finite", c_void_p),
-        ("factors", _EACH),
+        ("factors", EACH),
     )
 
 
@@ -143,14 +152,19 @@ def load_kernels() -> Kernels:
 
 
 def _declared() -> dict[str, tuple[int, int]]:
-    """Offset and size of every field, bytes, and number and size of every metric and activation."""
-    found = {}
-    for struct in (NetworkConfig, Feedback, LearnerConfig, Batch, State, Normalizer, Rollout, Inputs):
+    """Offset and size of every field, bytes, and number and size of every metric, activation and kind of layer."""
+    found: dict[str, tuple[int, int]] = {}
+    for struct in (LayerConfig, NetworkConfig, Feedback, LearnerConfig, Batch, State, Normalizer, Rollout, Inputs):
         for name, *_ in struct._fields_:
             field = getattr(struct, name)
             found[f"{struct.__name__}.{name}"] = (field.offset, field.size)
-    found |= {f"metric.{name}": (number, ctypes.sizeof(c_float)) for number, name in enumerate(METRICS)}
-    return found | {f"activation.{name}": (number, ctypes.sizeof(c_int32)) for number, name in enumerate(ACTIVATIONS)}
+    for kind, names, number in (
+        ("metric", METRICS, c_float),
+        ("activation", ACTIVATIONS, c_int32),
+        ("layer", LAYERS, c_int32),
+    ):
+        found |= {f"{kind}.{name}": (index, ctypes.sizeof(number)) for index, name in enumerate(names)}
+    return found
 
 
 def _parse(text: str) -> dict[str, tuple[int, int]]:

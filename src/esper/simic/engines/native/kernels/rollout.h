@@ -23,17 +23,17 @@ struct Normalizer {
 class Actor {
  public:
   Actor(const Learner& learner, const Normalizer& normalizer)
-      : learner_(learner), normalizer_(normalizer), network_(learner.network(POLICY)),
-        x_(BLOCK * network_.input_stride(), 0.0f), outputs_(network_.output_size, 0.0f) {}
+      : learner_(learner), normalizer_(normalizer), networks_(learner.networks()), buffers_(networks_) {}
 
   int action_size() const { return learner_.action_size(); }
 
   // Actions for `obs` [rows, D]: int64 [rows] or float [rows, A]; `noise` [rows, A] samples, without it the likeliest.
   void act(const float* obs, int rows, const float* noise, void* actions) {
     const int size = learner_.observation_size(), n = learner_.action_size();
-    for (int r = 0; r < rows; ++r) normalizer_.apply(obs + r * size, size, &x_[r * network_.input_stride()]);
-    const float* out = network_.forward(learner_.packed(POLICY), x_.data(), rows, outputs_.data());
-    for (int r = 0; r < rows; ++r, out += network_.output_stride()) {
+    float* x = buffers_.rows.data();
+    for (int r = 0; r < rows; ++r) normalizer_.apply(obs + r * size, size, x + r * networks_.input_stride());
+    const float* out = networks_.output(POLICY, networks_.features(buffers_, rows), buffers_, rows);
+    for (int r = 0; r < rows; ++r, out += networks_.output_stride(POLICY)) {
       const float* row_noise = noise ? noise + r * n : nullptr;
       if (learner_.discrete())
         static_cast<int64_t*>(actions)[r] = choose(out, row_noise, n);
@@ -57,8 +57,8 @@ class Actor {
 
   const Learner& learner_;
   const Normalizer& normalizer_;
-  const Network& network_;
-  std::vector<float> x_, outputs_;
+  const ActorCritic& networks_;
+  ActorCritic::Buffers buffers_;
 };
 
 struct Span {

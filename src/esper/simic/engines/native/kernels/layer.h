@@ -1,0 +1,111 @@
+// What all layers have in common. A network is a sequence of them; blocks of rows pass through it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "activations.h"
+
+namespace esper {
+
+// Rows that pass through a network together: their activations stay in the cache.
+constexpr int BLOCK = 64;
+
+// A layer as Python describes it: its widths, the activation of its output, and where its first parameter is in the
+// vector of its group. The others follow.
+struct LayerConfig {
+  int32_t kind, inputs, outputs, activation;
+  int64_t first;
+};
+
+// Floats of a buffer so far; each vector in it begins at a multiple of LANES.
+struct Room {
+  size_t size = 0;
+
+  ptrdiff_t take(size_t count) {
+    const ptrdiff_t offset = size;
+    size += (count + LANES - 1) / LANES * LANES;
+    return offset;
+  }
+};
+
+// The buffers that the layers of a network share: copies of the parameters, laid out as products read them, sums of
+// gradients in the same way, and outputs of one block of rows.
+struct Rooms {
+  Room packed, gradients, outputs;
+};
+
+// Where the gradients by a layer's input go: through the activation of what is below, of which `kept` is left. They
+// begin with those that are `added`, from another network above the same rows, if any.
+struct Target {
+  float* gradients = nullptr;
+  int32_t activation = IDENTITY;
+  const float *kept = nullptr, *added = nullptr;
+
+  // Calls `use(begin, end)`: `begin(row, column)` is what a sum begins with, `end(row, column, sum)` takes it.
+  template <class Use>
+  void with(int stride, Use use) const {
+    const auto begin = [added = added, stride](int m, int n) { return added ? load(added + m * stride + n) : vec{}; };
+    with_activation(activation, [&](auto a) {
+      use(begin, [a, stride, to = gradients, kept = kept](int m, int n, vec v) {
+        const ptrdiff_t at = m * stride + n;
+        store(to + at, a.gradient(v, load(kept + at)));
+      });
+    });
+  }
+};
+
+class Layer {
+ public:
+  const int in, out, in_stride, out_stride;
+  const int32_t activation;
+  const ptrdiff_t first, size;  // of its parameters in the vector of its group
+
+  virtual ~Layer() = default;
+
+  // Copies its `parameters` into `packed`, whose padding must be 0 already.
+  virtual void pack(const float* parameters, float* packed) const = 0;
+
+  // Rows of `input` [rows, in_stride] into `outputs`.
+  virtual void forward(const float* packed, const float* input, int rows, float* outputs) const = 0;
+
+  // Adds to `gradients` those of the rows that went `forward`. `output` holds the gradients by what the activation was
+  // applied to. Those by the input go to the `target`, if there is one; it may be the input.
+  virtual void backward(const float* packed, const float* input, int rows, const float* outputs, float* gradients,
+                        const Target* target) const = 0;
+
+  // Adds `gradients` to `sum` [size], in the order of the parameters.
+  virtual void add_up(const float* gradients, float* sum) const = 0;
+
+  // Both [BLOCK, out_stride]; `kept` is what the derivative of the activation is computed from.
+  float* output(float* outputs) const { return outputs + output_; }
+  const float* output(const float* outputs) const { return outputs + output_; }
+  float* kept(float* outputs) const { return outputs + kept_; }
+
+  // Where the gradients by its output belong.
+  Target target(float* outputs) const { return {output(outputs), activation, kept(outputs)}; }
+
+ protected:
+  Layer(const LayerConfig& config, ptrdiff_t size, Rooms& rooms)
+      : in(config.inputs), out(config.outputs), in_stride(row_stride(in)), out_stride(row_stride(out)),
+        activation(config.activation), first(config.first), size(size),
+        output_(rooms.outputs.take(BLOCK * out_stride)),
+        kept_(with_activation(activation, [](auto a) { return a.KEEPS_INPUT; }) ? rooms.outputs.take(BLOCK * out_stride)
+                                                                               : output_) {}
+
+  // Calls `use(end)`: `end(row, column, v)` applies the activation to what becomes the output.
+  template <class Use>
+  void finish(float* outputs, Use use) const {
+    with_activation(activation, [&](auto a) {
+      use([a, stride = out_stride, to = output(outputs), kept = kept(outputs)](int m, int n, vec v) {
+        const ptrdiff_t at = m * stride + n;
+        if constexpr (a.KEEPS_INPUT) store(kept + at, v);
+        store(to + at, a.of(v));
+      });
+    });
+  }
+
+ private:
+  const ptrdiff_t output_, kept_;
+};
+
+}  // namespace esper
