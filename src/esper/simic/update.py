@@ -71,7 +71,7 @@ class Draws(NamedTuple):
 
 
 class Updater:
-    """Updates a `learner` by rollouts, with masks if `masked`; its loss has the given `terms`, too.
+    """Updates a `learner` by rollouts; its loss has the given `terms`, too.
 
     `metric_names` are the columns of the metrics, a row per minibatch; with `debug` those of `RATIO_QUANTILES` follow.
     `engine` computes `workload`, with `threads` CPU threads.
@@ -84,7 +84,6 @@ class Updater:
         *,
         draws: Draws,
         terms: GivenTerms,
-        masked: bool = False,
         debug: bool = False,
     ) -> None:
         network, optimizer, _ = learner
@@ -111,7 +110,6 @@ class Updater:
             feedback=self.feedback,
             config=config,
             given_terms=terms.terms,
-            masked=masked,
             debug=debug,
         )
         self.engine_name, self.threads, self.engine = choose_engine(self.workload)

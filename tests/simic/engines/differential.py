@@ -25,8 +25,8 @@ from esper.simic.rollout import Rollout
 from esper.simic.update import UpdateResult
 
 # Both engines compute the first ones; torch alone the others.
-NATIVE = ("plain", "apart", "shared")
-NETWORKS = (*NATIVE, "lstm", "masks", "choices", "layers")
+NATIVE = ("plain", "apart", "shared", "masks", "choices")
+NETWORKS = (*NATIVE, "lstm", "layers")
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,13 @@ struct Subject {
   std::vector<LayerConfig> layers[GROUPS];
   Floats parameters[GROUPS], exp_avg[GROUPS], exp_avg_sq[GROUPS], quantiles{0.05f, 0.25f, 0.5f, 0.75f, 0.95f};
   Learner* learner;
+  std::vector<int32_t> choices;  // none: numbers
   int observation, actions, groups;
-  bool discrete;
 
-  Subject(int observation, std::vector<int32_t> hidden, int actions, bool discrete, Activation activation,
-          bool shared = false)
-      : observation(observation), actions(actions), groups(shared ? 3 : 2), discrete(discrete) {
+  Subject(int observation, std::vector<int32_t> hidden, int actions, std::vector<int32_t> choices,
+          Activation activation, bool shared = false)
+      : choices(choices), observation(observation), actions(actions), groups(shared ? 3 : 2) {
+    const bool discrete = !choices.empty();
     LearnerConfig config{};
     for (int g = 0; g < groups; ++g) {
       int64_t count = 0;
@@ -56,7 +57,7 @@ struct Subject {
       config.parameters[g] = count;
       config.networks[g] = {int32_t(layers[g].size()), layers[g].data()};
     }
-    config.groups = groups, config.discrete = discrete, config.action_size = actions;
+    config.groups = groups, config.choices = int32_t(choices.size()), config.choice_sizes = choices.data();
     config.normalize_advantages = 1, config.adam_eps = 1e-5f, config.max_grad_norm = 0.5f;
     config.quantile_count = int32_t(quantiles.size()), config.quantiles = quantiles.data();
     learner = esper_learner(&config);
@@ -74,20 +75,31 @@ struct Subject {
 void update(Subject& subject, int64_t rows, int64_t minibatch, int threads, bool with_nan) {
   Floats obs = normal(rows * subject.observation), log_probs(rows), values(rows), advantages = normal(rows);
   Floats noise = normal(rows * subject.actions), returns = normal(rows), real(rows * subject.actions);
-  std::vector<int64_t> chosen(rows), indices(rows);
+  const size_t choices = subject.choices.size();
+  std::vector<int64_t> chosen(rows * choices), indices(rows);
+  std::unique_ptr<bool[]> allowed;
+  if (choices) {
+    allowed.reset(new bool[rows * subject.actions]);
+    for (int64_t i = 0, first = 0; i < rows; ++i)
+      for (int32_t size : subject.choices) {
+        for (int32_t j = 0; j < size; ++j) allowed[first + j] = !j || generator() % 2;
+        first += size;
+      }
+  }
   if (with_nan) obs[rows / 2] = advantages[rows / 3] = NAN;
   const Normalizer none{nullptr, nullptr, 0.0f};
-  void* actions = subject.discrete ? static_cast<void*>(chosen.data()) : real.data();
-  esper_act(subject.learner, &none, obs.data(), rows, noise.data(), actions);
-  esper_act(subject.learner, &none, obs.data(), rows, nullptr, actions);
-  esper_evaluate(subject.learner, obs.data(), actions, rows, log_probs.data(), values.data(), threads);
-  esper_evaluate(subject.learner, obs.data(), nullptr, rows, nullptr, values.data(), threads);
+  void* actions = choices ? static_cast<void*>(chosen.data()) : real.data();
+  esper_act(subject.learner, &none, obs.data(), rows, noise.data(), allowed.get(), actions);
+  esper_act(subject.learner, &none, obs.data(), rows, nullptr, allowed.get(), actions);
+  const Batch batch{obs.data(), actions, log_probs.data(), values.data(), advantages.data(), returns.data(),
+                    allowed.get()};
+  esper_evaluate(subject.learner, &batch, rows, log_probs.data(), values.data(), threads);
+  esper_evaluate(subject.learner, &batch, rows, nullptr, values.data(), threads);
   for (int64_t i = 0; i < rows; ++i) indices[i] = i;
   std::shuffle(indices.begin(), indices.end(), generator);
   const int64_t steps = rows / minibatch;
   Floats metrics(steps * (LOSS_METRICS + subject.groups + 1 + subject.quantiles.size()));
   float step = 0, rate = 1e-3f, clip = 0.2f, coefficient = 0.5f, stepping = 1, finite = 1, factor = 1;
-  const Batch batch{obs.data(), actions, log_probs.data(), values.data(), advantages.data(), returns.data()};
   State state{};
   for (int g = 0; g < subject.groups; ++g) {
     state.parameters[g] = subject.parameters[g].data(), state.exp_avg[g] = subject.exp_avg[g].data();
@@ -100,9 +112,13 @@ void update(Subject& subject, int64_t rows, int64_t minibatch, int threads, bool
   if (finite == float(with_nan)) std::printf("the update should have seen NaN: %d\n", with_nan), std::exit(1);
 }
 
+std::vector<int32_t> choices_of(bool discrete, int32_t actions) {
+  return discrete ? std::vector<int32_t>{actions} : std::vector<int32_t>{};
+}
+
 template <class Env>
 void walk_through(int index, int actions, int threads) {
-  Subject subject(Env::OBSERVATION, {16, 9}, actions, Env::DISCRETE, TANH);
+  Subject subject(Env::OBSERVATION, {16, 9}, actions, choices_of(Env::DISCRETE, actions), TANH);
   const int64_t steps = 12, envs = 3 * BLOCK + 5, rows = steps * envs;
   Floats mean = normal(Env::OBSERVATION), deviation(Env::OBSERVATION, 2.0f), state = uniform(envs * Env::STATE);
   const Normalizer normalizer{mean.data(), deviation.data(), 10.0f};
@@ -130,10 +146,10 @@ int main() {
   for (int threads : {1, 2, 5}) {
     for (bool discrete : {true, false})
       for (bool with_nan : {false, true}) {
-        Subject(4, {64, 64}, 3, discrete, TANH);
-        Subject tanh(4, {64, 64}, discrete ? 2 : 3, discrete, TANH), relu(17, {33, 17, 5}, 6, discrete, RELU);
-        Subject shared(5, {33, 64}, 3, discrete, TANH, true);
-        Subject wide(128, {130}, 1, discrete, RELU), linear(1, {}, 2, discrete, TANH);
+        const auto choices = [=](int32_t actions) { return choices_of(discrete, actions); };
+        Subject tanh(4, {64, 64}, 3, choices(3), TANH), relu(17, {33, 17, 5}, 6, choices(6), RELU);
+        Subject shared(5, {33, 64}, 9, discrete ? std::vector<int32_t>{2, 3, 4} : choices(9), TANH, true);
+        Subject wide(128, {130}, 1, choices(1), RELU), linear(1, {}, 2, choices(2), TANH);
         for (Subject* subject : {&tanh, &relu, &shared, &wide, &linear}) {
           update(*subject, 2048, 512, threads, with_nan);
           subject->pack();

@@ -49,16 +49,9 @@ def test_what_the_kernels_cannot_do_is_compiled_by_torch_when_it_pays() -> None:
         chosen("native", network=elu)
 
 
-def test_the_kernels_know_one_choice_at_a_time() -> None:
-    assert chosen("auto", timesteps=1024, probe=probes.RewardByEachChoice) == "eager"
-    with pytest.raises(ConfigError, match="is not available: actions of several choices"):
-        chosen("native", probe=probes.RewardByEachChoice)
-
-
-def test_the_kernels_know_no_masks() -> None:
-    assert chosen("auto", timesteps=1024, probe=probes.Trapdoors) == "eager"
-    with pytest.raises(ConfigError, match="is not available: action masks; use auto, torch or off"):
-        chosen("native", probe=probes.Trapdoors)
+@pytest.mark.parametrize("probe", [probes.RewardByEachChoice, probes.Trapdoors])
+def test_the_kernels_know_several_choices_and_masks(probe: type[probes.Probe]) -> None:
+    assert chosen("native", probe=probe) == "native"
 
 
 class TestWhatTheKernelsDoNotDeclare:

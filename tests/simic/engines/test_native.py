@@ -7,11 +7,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec, Images, Vectors
+from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, Images, MultiDiscreteActions, Vectors
 from esper.schedules import CoefficientConfig, ScheduleConfig
 from esper.settings.options import ConfigError
 from esper.simic.advantages import compute_gae
@@ -42,6 +43,13 @@ CASES: dict[str, dict[str, object]] = {
         "network": NetworkConfig(hidden_sizes=(20,), shared_trunk=True),
         "actions": ContinuousActions(size=3),
     },
+    "masks": {"actions": DiscreteActions(n=20), "masked": True},
+    "several choices": {"actions": MultiDiscreteActions(nvec=(3, 2, 20, 1))},
+    "several choices, masks": {"actions": MultiDiscreteActions(nvec=(3, 2, 5)), "masked": True},
+    "several choices of the same size, a shared trunk": {
+        "actions": MultiDiscreteActions(nvec=(2,) * 9),
+        "network": NetworkConfig(shared_trunk=True),
+    },
     "clipped values": {"value_clip_coef": 0.1},
     "no gradient clipping": {"max_grad_norm": None},
     "raw advantages": {"normalize_advantages": False},
@@ -57,6 +65,7 @@ def make_agent(engine: str, **changes: object) -> PPOAgent:
         num_envs=NUM_ENVS,
         observations=changes.pop("observations", None) or Vectors(size=changes.pop("observation_size", 4)),  # type: ignore[arg-type]
         actions=changes.pop("actions", DiscreteActions(n=2)),  # type: ignore[arg-type]
+        masked=bool(changes.pop("masked", False)),
     )
     settings: dict[str, object] = {
         "num_envs": NUM_ENVS,
@@ -72,18 +81,32 @@ def make_agent(engine: str, **changes: object) -> PPOAgent:
     return agent
 
 
+def random_masks(agent: PPOAgent, rows: int, generator: torch.Generator) -> Tensor | None:
+    """Half of all values, and the last one of each choice, so that there is one."""
+    if not agent.spec.masked:
+        return None
+    masks = torch.rand(rows, agent.spec.actions.outputs, generator=generator) < 0.5
+    masks[:, np.cumsum(sizes_of_choices(agent.spec.actions)) - 1] = True
+    return masks
+
+
+def sizes_of_choices(actions: Actions) -> tuple[int, ...]:
+    return actions.nvec if isinstance(actions, MultiDiscreteActions) else (actions.outputs,)
+
+
 @torch.no_grad()
 def random_batch(agent: PPOAgent) -> Minibatch:
     """Rows whose ratios and values are on both sides of every limit."""
     generator = torch.Generator().manual_seed(3)
     rows = agent.config.batch_size
     obs = torch.randn(rows, *agent.spec.observations.shape, generator=generator)
-    policy = agent.network.policy(obs)
+    masks = random_masks(agent, rows, generator)
+    policy = agent.network.policy(obs, masks)
     actions = policy.sample(agent.network.noise((rows,), generator))
     log_probs, values, advantages, returns = torch.randn(4, rows, generator=generator)
     return Minibatch(
         obs, actions, policy.log_prob(actions) + 0.2 * log_probs, agent.network.value(obs) + 0.1 * values,
-        advantages, returns,
+        advantages, returns, masks,
     )  # fmt: skip
 
 
@@ -107,8 +130,9 @@ class TestAgainstTorch:
     def test_evaluation(self, changes: dict[str, object]) -> None:
         agent = make_agent("native", **changes)
         batch, learner = random_batch(agent), agent.updater.engine
-        log_probs, values = learner.evaluate(batch.obs, batch.actions)
-        torch.testing.assert_close(log_probs, agent.network.policy(batch.obs).log_prob(batch.actions))
+        log_probs, values = learner.evaluate(batch.obs, batch.actions, batch.masks)
+        expected = agent.network.policy(batch.obs, batch.masks).log_prob(batch.actions)
+        torch.testing.assert_close(log_probs, expected)
         torch.testing.assert_close(values, agent.network.value(batch.obs), rtol=1e-5, atol=1e-6)
         assert learner.value(batch.obs).equal(values)
 
@@ -123,10 +147,11 @@ class TestAgainstTorch:
             agent.network.normalizer.update(obs[:40])
         # A policy that prefers something, on which the noise does not decide alone.
         agent.optimizer.state.parameters[0].mul_(3)
-        noise = agent.network.noise((70,), torch.Generator().manual_seed(1))
-        expected = agent.network.act(obs, noise)
+        generator = torch.Generator().manual_seed(1)
+        noise, masks = agent.network.noise((70,), generator), random_masks(agent, 70, generator)
+        expected = agent.network.act(obs, noise, masks)
         actions = torch.zeros_like(expected)
-        agent.updater.engine.actor(agent.network)(obs, noise, actions)
+        agent.updater.engine.actor(agent.network)(obs, noise, actions, masks)
         torch.testing.assert_close(actions, expected, rtol=1e-4, atol=1e-5)
 
     def test_the_number_of_threads_changes_no_bit(self, changes: dict[str, object]) -> None:
@@ -163,6 +188,22 @@ def test_images_in_a_row(normalize: bool) -> None:
     assert ours.equal(theirs)
     for a, b in zip(our_parameters, their_parameters, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("engine", ["native", "off"])
+def test_masks_and_choices_by_hand(engine: str) -> None:
+    """With equal logits the allowed values share the probability: 1/2 of two choices, times 1/3 of three."""
+    agent = make_agent(engine, actions=MultiDiscreteActions(nvec=(4, 3)), masked=True)
+    agent.optimizer.state.parameters[0].zero_()
+    masks = torch.tensor([[True, False, False, True, True, True, True]])
+    obs, actions = torch.ones(1, 4), torch.tensor([[3, 1]])
+    log_probs, _ = agent.updater.engine.evaluate(obs, actions, masks)
+    assert log_probs.exp().item() == pytest.approx(1 / 2 * 1 / 3)
+    # Noise would choose the values 1 and 2; of the first choice, 0 is the best that is allowed.
+    noise = torch.tensor([[1.0, 9.0, 8.0, 0.0, 0.0, 1.0, 2.0]])
+    agent.updater.engine.actor(agent.network)(obs, noise, actions, masks)
+    assert actions.tolist() == [[0, 2]]
 
 
 def test_advantages() -> None:

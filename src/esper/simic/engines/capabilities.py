@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from esper.envs.base import MultiDiscreteActions
 from esper.simic import losses, metrics
 from esper.simic.engines.protocol import Workload
 from esper.simic.nets.encoders import Encoder
@@ -14,7 +13,6 @@ from esper.simic.nets.recurrent import Gru, Lstm
 
 # What users call these; everything else is called by its class.
 _CALLED: dict[type, str] = {
-    MultiDiscreteActions: "actions of several choices (MultiDiscrete, MultiBinary)",
     Encoder: "encoders",
     Gru: "a GRU",
     Lstm: "an LSTM",
@@ -35,7 +33,6 @@ class Capabilities:
     layers: frozenset[type[nn.Module]]
     loss_terms: frozenset[str]
     metrics: tuple[str, ...]
-    action_masks: bool
 
     def missing(self, workload: Workload) -> str | None:
         """The first thing that `workload` needs and that is not declared; None where nothing is."""
@@ -46,8 +43,6 @@ class Capabilities:
             return "a network from Python"
         if type(network.actions) not in self.actions:
             return _called(type(network.actions))
-        if workload.masked and not self.action_masks:
-            return "action masks"
         for layer in (*network.trunk, *network.actor, *network.critic):
             if type(layer) not in self.layers:
                 return _called(type(layer))

@@ -34,7 +34,7 @@ class SkipState(NamedTuple):
 class Workload:
     """What an engine computes with. The tensors are written in place and never replaced.
 
-    Batches have action masks if `masked`. With `debug` metrics have the columns of `RATIO_QUANTILES` too.
+    With `debug` metrics have the columns of `RATIO_QUANTILES` too.
     """
 
     network: ActorCritic
@@ -44,7 +44,6 @@ class Workload:
     feedback: Feedback
     config: PPOConfig
     given_terms: tuple[LossTerm, ...] = ()
-    masked: bool = False
     debug: bool = False
 
     @property

@@ -9,7 +9,15 @@ from ctypes import c_float, c_int32, c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from esper.envs.base import ContinuousActions, DeviceEnv, DiscreteActions, EnvStates, scaled_to
+from esper.envs.base import (
+    Actions,
+    ContinuousActions,
+    DeviceEnv,
+    DiscreteActions,
+    EnvStates,
+    MultiDiscreteActions,
+    scaled_to,
+)
 from esper.schedules import FeedbackConfig
 from esper.simic.collect import Act
 from esper.simic.device_collect import Fill, Unrolled
@@ -24,11 +32,10 @@ from esper.simic.rollout import Rollout
 
 _CAPABILITIES = Capabilities(
     devices=frozenset({"cpu"}),
-    actions=frozenset({DiscreteActions, ContinuousActions}),
+    actions=frozenset({DiscreteActions, MultiDiscreteActions, ContinuousActions}),
     layers=frozenset({*LAYERS, *ACTIVATIONS}),
     loss_terms=frozenset({"policy_loss", "value_loss", "entropy"}),
     metrics=layout.METRICS,
-    action_masks=False,
 )
 
 
@@ -77,14 +84,7 @@ class NativeEngine:
 
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         batch = batch.map(Tensor.contiguous)
-        fields = layout.Batch(
-            obs=_pointer(batch.obs),
-            actions=_pointer(batch.actions),
-            log_probs=_pointer(batch.log_probs),
-            values=_pointer(batch.values),
-            advantages=_pointer(batch.advantages),
-            returns=_pointer(batch.returns),
-        )
+        fields = layout.Batch(*(_pointer(getattr(batch, name)) for name, *_ in layout.Batch._fields_))
         steps, rows = indices.shape
         self._library.esper_optimize(
             self._handle,
@@ -98,24 +98,23 @@ class NativeEngine:
         )
 
     def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        assert masks is None
         log_probs, values = torch.empty(len(obs)), torch.empty(len(obs))
-        self._evaluate(obs, actions, log_probs, values)
+        self._evaluate((obs, actions, masks), log_probs, values)
         return log_probs, values
 
     def value(self, obs: Tensor) -> Tensor:
         values = torch.empty(len(obs))
-        self._evaluate(obs, None, None, values)
+        self._evaluate((obs, None, None), None, values)
         return values
 
-    def _evaluate(self, obs: Tensor, actions: Tensor | None, log_probs: Tensor | None, values: Tensor) -> None:
-        obs = obs.contiguous()
+    def _evaluate(self, batch: tuple[Tensor | None, ...], log_probs: Tensor | None, values: Tensor) -> None:
+        obs, actions, masks = (None if field is None else field.contiguous() for field in batch)
+        fields = layout.Batch(obs=_pointer(obs), actions=_pointer(actions), masks=_pointer(masks))
         self._pack()
         self._library.esper_evaluate(
             self._handle,
-            _address(obs),
-            _address(actions),
-            c_int64(len(obs)),
+            ctypes.byref(fields),
+            c_int64(len(values)),
             _address(log_probs),
             _address(values),
             self._threads,
@@ -123,7 +122,7 @@ class NativeEngine:
 
     def inputs_are_finite(self, rollout: Rollout) -> Tensor:
         def floats(tensor: Tensor) -> int | None:
-            return _pointer(tensor) if tensor.is_floating_point() else None
+            return tensor.data_ptr() if tensor.is_floating_point() else None
 
         inputs = layout.Inputs(
             obs=floats(rollout.obs),
@@ -167,7 +166,6 @@ class NativeEngine:
             masks: Tensor | None = None,
             recurrent_state: Tensor | None = None,
         ) -> None:
-            assert masks is None
             assert recurrent_state is None
             obs = obs.float()  # as the kernels read images in a row
             # Bare integers are C ints to ctypes, too short for an address.
@@ -177,6 +175,7 @@ class NativeEngine:
                 c_void_p(obs.data_ptr()),
                 c_int64(len(obs)),
                 c_void_p(noise.data_ptr()),
+                c_void_p(None if masks is None else masks.data_ptr()),
                 c_void_p(actions.data_ptr()),
             )
 
@@ -235,21 +234,31 @@ class NativeEngine:
 def _describe(workload: Workload) -> layout.LearnerConfig:
     network, optimizer, config = workload.network, workload.optimizer, workload.config
     offsets, groups = optimizer.offsets(), len(layout.GROUPS)
-    discrete = network.log_std is None
+    choices = _choices(network.actions)
     return layout.LearnerConfig(
         networks=(layout.NetworkConfig * groups)(*network_configs(network, offsets)),
         parameters=(c_int64 * groups)(*map(len, optimizer.state.parameters)),
-        log_std=-1 if discrete else offsets["log_std"],
+        log_std=offsets.get("log_std", -1),
         groups=len(optimizer.group_names),
-        discrete=discrete,
-        action_size=network.action_size,
         normalize_advantages=config.normalize_advantages,
+        choices=len(choices),
+        choice_sizes=(c_int32 * len(choices))(*choices),
         max_grad_norm=_limit(config.max_grad_norm),
         adam_eps=config.adam_eps,
         feedback=(layout.Feedback * groups)(*map(_feedback, workload.feedback.configs)),
         quantile_count=len(RATIO_QUANTILES) if workload.debug else 0,
         quantiles=(c_float * len(RATIO_QUANTILES))(*RATIO_QUANTILES.values()),
     )
+
+
+def _choices(actions: Actions) -> tuple[int, ...]:
+    """The sizes of the choices of an action; none if it is numbers."""
+    match actions:
+        case MultiDiscreteActions(nvec=nvec):
+            return nvec
+        case DiscreteActions(n=n):
+            return (n,)
+    return ()
 
 
 def _feedback(config: FeedbackConfig) -> layout.Feedback:
@@ -266,9 +275,9 @@ def _limit(value: float | None) -> float:
     return -1.0 if value is None else value
 
 
-def _pointer(tensor: Tensor) -> int:
-    return tensor.data_ptr()
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _address(tensor: Tensor | None) -> c_void_p:
-    return c_void_p(None if tensor is None else tensor.data_ptr())
+    return c_void_p(_pointer(tensor))

@@ -62,9 +62,9 @@ class LearnerConfig(Structure):
         ("parameters", c_int64 * len(GROUPS)),
         ("log_std", c_int64),
         ("groups", c_int32),
-        ("discrete", c_int32),
-        ("action_size", c_int32),
         ("normalize_advantages", c_int32),
+        ("choices", c_int32),
+        ("choice_sizes", POINTER(c_int32)),
         ("max_grad_norm", c_float),
         ("adam_eps", c_float),
         ("feedback", Feedback * len(GROUPS)),
@@ -76,7 +76,9 @@ class LearnerConfig(Structure):
 class Batch(Structure):
     """Rows to learn from."""
 
-    _fields_ = tuple((name, c_void_p) for name in ("obs", "actions", "log_probs", "values", "advantages", "returns"))
+    _fields_ = tuple(
+        (name, c_void_p) for name in ("obs", "actions", "log_probs", "values", "advantages", "returns", "masks")
+    )
 
 
 class State(Structure):

@@ -16,9 +16,9 @@ void esper_learner_delete(Learner* learner) { delete learner; }
 
 void esper_pack(Learner* learner, const float* const* parameters) { learner->pack(parameters); }
 
-void esper_evaluate(Learner* learner, const float* obs, const void* actions, int64_t rows, float* log_probs,
-                    float* values, int32_t threads) {
-  learner->evaluate(obs, actions, rows, log_probs, values, threads);
+void esper_evaluate(Learner* learner, const Batch* batch, int64_t rows, float* log_probs, float* values,
+                    int32_t threads) {
+  learner->evaluate(*batch, rows, log_probs, values, threads);
 }
 
 void esper_optimize(Learner* learner, const Batch* batch, const State* state, const int64_t* indices, int64_t steps,
@@ -27,12 +27,13 @@ void esper_optimize(Learner* learner, const Batch* batch, const State* state, co
 }
 
 void esper_act(const Learner* learner, const Normalizer* normalizer, const float* obs, int64_t rows,
-               const float* noise, void* actions) {
+               const float* noise, const bool* masks, void* actions) {
   Actor actor(*learner, *normalizer);
-  const int64_t width = learner->discrete() ? sizeof(int64_t) : sizeof(float) * learner->action_size();
+  const Head& head = learner->head();
   for (int64_t first = 0; first < rows; first += BLOCK)
     actor.act(obs + first * learner->observation_size(), int(std::min<int64_t>(BLOCK, rows - first)),
-              noise ? noise + first * learner->action_size() : nullptr, static_cast<char*>(actions) + first * width);
+              noise ? noise + first * head.outputs() : nullptr, masks ? masks + first * head.outputs() : nullptr,
+              static_cast<char*>(actions) + first * head.action_bytes());
 }
 
 void esper_roll_out(const Learner* learner, const Normalizer* normalizer, int32_t environment, const Rollout* rollout,

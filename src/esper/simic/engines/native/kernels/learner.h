@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "actor_critic.h"
-#include "loss.h"
+#include "head.h"
 #include "team.h"
 
 namespace esper {
@@ -19,36 +19,35 @@ class Learner {
  public:
   explicit Learner(const LearnerConfig& config)
       : config_(config), networks_(config.networks),
+        head_(networks_[POLICY].back().out, config.choice_sizes, config.choices),
         quantiles_(config.quantiles, config.quantiles + config.quantile_count) {
     for (int g = 0; g < GROUPS; ++g) {
       gradients_.emplace_back(config.parameters[g], 0.0f);
       for (const auto& layer : networks_[g].layers) parts_.push_back({g, layer.get(), layer->first, layer->size});
     }
-    if (!config.discrete) parts_.push_back({POLICY, nullptr, ptrdiff_t(config.log_std), config.action_size});
+    if (!head_.discrete()) parts_.push_back({POLICY, nullptr, ptrdiff_t(config.log_std), head_.outputs()});
     part_norms_.resize(parts_.size());
   }
 
   int observation_size() const { return networks_.input_size(); }
-  int action_size() const { return config_.action_size; }
-  bool discrete() const { return config_.discrete; }
   const ActorCritic& networks() const { return networks_; }
-  const float* log_std() const { return log_std_; }
+  const Head& head() const { return head_; }
 
   // Lets what follows see these parameters.
   void pack(const float* const* parameters) {
     networks_.pack(parameters);
-    log_std_ = config_.discrete ? nullptr : parameters[POLICY] + config_.log_std;
+    if (!head_.discrete()) head_.set_log_std(parameters[POLICY] + config_.log_std);
   }
 
-  // Log probabilities of `actions` and values, each [rows]; either may be null.
-  void evaluate(const float* obs, const void* actions, int64_t rows, float* log_probs, float* values, int threads) {
+  // Log probabilities of the batch's actions and values, each [rows]; either may be null. It needs no more of the batch.
+  void evaluate(const Batch& batch, int64_t rows, float* log_probs, float* values, int threads) {
     const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
     Team::run(int(std::min<int64_t>(threads, blocks)), [&](Team& team, int) {
       ActorCritic::Buffers buffers(networks_);
       for (int64_t block; (block = team.take()) < blocks;) {
         const int64_t first = block * BLOCK;
         const int count = int(std::min<int64_t>(BLOCK, rows - first));
-        evaluate_block(obs + first * observation_size(), actions, first, count, log_probs, values, buffers);
+        evaluate_block(batch, first, count, log_probs, values, buffers);
       }
     });
   }
@@ -58,7 +57,7 @@ class Learner {
                 float* metrics, int threads) {
     // A fixed number of partial sums, however many threads add them up: the result is the same to the last bit.
     const int lanes = int(std::min<int64_t>(MAX_LANES, std::max<int64_t>(1, rows / (2 * BLOCK))));
-    while (int(lanes_.size()) < lanes) lanes_.emplace_back(new Lane(networks_, action_size()));
+    while (int(lanes_.size()) < lanes) lanes_.emplace_back(new Lane(networks_, head_));
     const int stepped = LOSS_METRICS + config_.groups, named = stepped + 1;
     const size_t columns = named + quantiles_.size();
     if (!quantiles_.empty()) ratios_.resize(rows);
@@ -115,13 +114,12 @@ class Learner {
   struct Lane {
     ActorCritic::Buffers buffers;
     ActorCritic::Gradients gradients;
-    std::vector<float> by_log_std;
+    Head::Work head;
     Sums sums;
-    Lane(const ActorCritic& networks, int action_size)
-        : buffers(networks), gradients(networks), by_log_std(action_size) {}
+    Lane(const ActorCritic& networks, const Head& head) : buffers(networks), gradients(networks), head(head) {}
     void clear() {
       for (auto& sum : gradients.sums) std::fill(sum.begin(), sum.end(), 0.0f);
-      std::fill(by_log_std.begin(), by_log_std.end(), 0.0f);
+      std::fill(head.by_log_std.begin(), head.by_log_std.end(), 0.0f);
       sums = Sums();
     }
   };
@@ -130,21 +128,30 @@ class Learner {
     float mean, factor;
   };
 
-  void evaluate_block(const float* obs, const void* actions, int64_t first, int count, float* log_probs, float* values,
+  const void* action(const Batch& batch, int64_t row) const {
+    return static_cast<const char*>(batch.actions) + row * head_.action_bytes();
+  }
+
+  // The actor's output of a row of the batch, among what is allowed.
+  float* masked(float* output, const Batch& batch, int64_t row) const {
+    if (batch.masks) head_.mask(output, batch.masks + row * head_.outputs());
+    return output;
+  }
+
+  void evaluate_block(const Batch& batch, int64_t first, int count, float* log_probs, float* values,
                       ActorCritic::Buffers& buffers) const {
-    const int size = observation_size(), pad = networks_.input_stride(), n = action_size();
-    for (int r = 0; r < count; ++r) std::memcpy(&buffers.rows[r * pad], obs + r * size, size * sizeof(float));
+    const int size = observation_size(), pad = networks_.input_stride();
+    for (int r = 0; r < count; ++r)
+      std::memcpy(&buffers.rows[r * pad], batch.obs + (first + r) * size, size * sizeof(float));
     const float* features = networks_.features(buffers, count);
     if (values) {
       const float* out = networks_.output(VALUE, features, buffers, count);
       for (int r = 0; r < count; ++r) values[first + r] = out[r * networks_.output_stride(VALUE)];
     }
     if (!log_probs) return;
-    const float* row = networks_.output(POLICY, features, buffers, count);
-    for (int r = 0; r < count; ++r, row += networks_.output_stride(POLICY))
-      log_probs[first + r] =
-          discrete() ? row[static_cast<const int64_t*>(actions)[first + r]] - log_sum_exp(row, n)
-                     : gaussian_log_prob(row, log_std_, static_cast<const float*>(actions) + (first + r) * n, n);
+    float* output = networks_.output(POLICY, features, buffers, count);
+    for (int64_t i = first; i < first + count; ++i, output += networks_.output_stride(POLICY))
+      log_probs[i] = head_.log_prob(masked(output, batch, i), action(batch, i));
   }
 
   Scale advantage_scale(const Batch& batch, const int64_t* rows_of_step, int64_t rows) const {
@@ -169,21 +176,17 @@ class Learner {
 
   void accumulate_block(Lane& lane, const Batch& batch, const State& state, Scale scale, const int64_t* index,
                         int count, float rows, float* ratios) const {
-    const int size = observation_size(), pad = networks_.input_stride(), n = action_size();
+    const int size = observation_size(), pad = networks_.input_stride();
     const float clip = *state.clip_coef, entropy_coef = *state.entropy_coef;
     float* x = lane.buffers.rows.data();
     for (int r = 0; r < count; ++r) std::memcpy(x + r * pad, batch.obs + index[r] * size, size * sizeof(float));
     const float* features = networks_.features(lane.buffers, count);
-    float* row = networks_.output(POLICY, features, lane.buffers, count);
-    for (int r = 0; r < count; ++r, row += networks_.output_stride(POLICY)) {
+    float* output = networks_.output(POLICY, features, lane.buffers, count);
+    for (int r = 0; r < count; ++r, output += networks_.output_stride(POLICY)) {
       const int64_t i = index[r];
       const float advantage = (batch.advantages[i] - scale.mean) * scale.factor;
-      if (discrete())
-        categorical_row(row, n, static_cast<const int64_t*>(batch.actions)[i], batch.log_probs[i], advantage, clip,
-                        entropy_coef, rows, lane.sums);
-      else
-        gaussian_row(row, log_std_, n, static_cast<const float*>(batch.actions) + i * n, batch.log_probs[i], advantage,
-                     clip, entropy_coef, rows, lane.sums, lane.by_log_std.data());
+      const Objective objective{batch.log_probs[i], advantage, clip, entropy_coef, rows};
+      head_.differentiate(masked(output, batch, i), action(batch, i), objective, lane.sums, lane.head);
       if (ratios) ratios[r] = lane.sums.last_ratio;
     }
     networks_.backward_actor(features, lane.buffers, count, lane.gradients);
@@ -204,7 +207,7 @@ class Learner {
       if (part.layer)
         part.layer->add_up(from.gradients.sums[part.group].data(), gradient);
       else
-        for (int j = 0; j < part.size; ++j) gradient[j] += from.by_log_std[j];
+        for (int j = 0; j < part.size; ++j) gradient[j] += from.head.by_log_std[j];
     }
     part_norms_[index] = sum_of_squares(gradient, part.size);
   }
@@ -259,12 +262,12 @@ class Learner {
 
   LearnerConfig config_;
   ActorCritic networks_;
+  Head head_;
   std::vector<std::vector<float>> gradients_;
   std::vector<float> quantiles_, ratios_;
   std::vector<Part> parts_;
   std::vector<double> part_norms_;
   std::vector<std::unique_ptr<Lane>> lanes_;
-  const float* log_std_ = nullptr;
 };
 
 }  // namespace esper

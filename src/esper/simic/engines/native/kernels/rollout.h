@@ -25,36 +25,23 @@ class Actor {
   Actor(const Learner& learner, const Normalizer& normalizer)
       : learner_(learner), normalizer_(normalizer), networks_(learner.networks()), buffers_(networks_) {}
 
-  int action_size() const { return learner_.action_size(); }
+  int outputs() const { return learner_.head().outputs(); }
 
-  // Actions for `obs` [rows, D]: int64 [rows] or float [rows, A]; `noise` [rows, A] samples, without it the likeliest.
-  void act(const float* obs, int rows, const float* noise, void* actions) {
-    const int size = learner_.observation_size(), n = learner_.action_size();
+  // Actions for `obs` [rows, D], laid out as in a batch; `noise` [rows, outputs] samples, without it the likeliest.
+  // `masks` [rows, outputs] allow them, null all.
+  void act(const float* obs, int rows, const float* noise, const bool* masks, void* actions) {
+    const Head& head = learner_.head();
+    const int size = learner_.observation_size(), n = head.outputs();
     float* x = buffers_.rows.data();
     for (int r = 0; r < rows; ++r) normalizer_.apply(obs + r * size, size, x + r * networks_.input_stride());
-    const float* out = networks_.output(POLICY, networks_.features(buffers_, rows), buffers_, rows);
+    float* out = networks_.output(POLICY, networks_.features(buffers_, rows), buffers_, rows);
     for (int r = 0; r < rows; ++r, out += networks_.output_stride(POLICY)) {
-      const float* row_noise = noise ? noise + r * n : nullptr;
-      if (learner_.discrete())
-        static_cast<int64_t*>(actions)[r] = choose(out, row_noise, n);
-      else
-        for (int j = 0; j < n; ++j)
-          static_cast<float*>(actions)[r * n + j] =
-              out[j] + (noise ? std::exp(learner_.log_std()[j]) * row_noise[j] : 0.0f);
+      if (masks) head.mask(out, masks + r * n);
+      head.act(out, noise ? noise + r * n : nullptr, static_cast<char*>(actions) + r * head.action_bytes());
     }
   }
 
  private:
-  static int64_t choose(const float* logits, const float* noise, int n) {
-    int64_t best = 0;
-    float most = -INFINITY;
-    for (int j = 0; j < n; ++j) {
-      const float score = logits[j] + (noise ? noise[j] : 0.0f);
-      if (score > most) most = score, best = j;
-    }
-    return best;
-  }
-
   const Learner& learner_;
   const Normalizer& normalizer_;
   const ActorCritic& networks_;
@@ -83,12 +70,12 @@ void walk(Actor& actor, const Rollout& out, const Span& span, int64_t first, int
   using Action = std::conditional_t<Env::DISCRETE, int64_t, float>;
   constexpr int S = Env::STATE, D = Env::OBSERVATION;
   const int64_t num_envs = span.num_envs;
-  const int noise_width = actor.action_size(), width = Env::DISCRETE ? 1 : noise_width, count = int(last - first);
+  const int noise_width = actor.outputs(), width = Env::DISCRETE ? 1 : noise_width, count = int(last - first);
   for (int64_t e = first; e < last; ++e) Env::observe(out.state + e * S, out.obs + e * D);
   for (int64_t t = 0; t < span.num_steps; ++t) {
     const int64_t row = t * num_envs;
     Action* actions = static_cast<Action*>(out.actions) + (row + first) * width;
-    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * noise_width, actions);
+    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * noise_width, nullptr, actions);
     for (int64_t e = first; e < last; ++e) {
       float* s = out.state + e * S;
       bool terminated;

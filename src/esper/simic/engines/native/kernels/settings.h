@@ -30,7 +30,9 @@ struct LearnerConfig {
   NetworkConfig networks[GROUPS];
   int64_t parameters[GROUPS];  // floats in each group's vector
   int64_t log_std;             // where it is in the policy's vector, if actions are continuous
-  int32_t groups, discrete, action_size, normalize_advantages;
+  int32_t groups, normalize_advantages;
+  int32_t choices;  // of an action, 0 if it is numbers
+  const int32_t* choice_sizes;
   float max_grad_norm;  // negative: no such limit
   float adam_eps;
   Feedback feedback[GROUPS];
@@ -38,11 +40,12 @@ struct LearnerConfig {
   const float* quantiles;
 };
 
-// Rows of a batch; `actions` are int64 [rows] or float [rows, action_size].
+// Rows of a batch; `actions` are int64 [rows, choices] or float [rows, outputs], `masks` [rows, outputs] or null.
 struct Batch {
   const float* obs;
   const void* actions;
   const float *log_probs, *values, *advantages, *returns;
+  const bool* masks;
 };
 
 // Where the tensors are that an update changes, and those it reads its rates from.
