@@ -25,8 +25,9 @@ from esper.simic.rollout import Rollout
 from esper.simic.update import UpdateResult
 
 # Both engines compute the first ones; torch alone the others.
-NATIVE = ("plain", "apart", "shared", "masks", "choices")
-NETWORKS = (*NATIVE, "lstm", "layers")
+RECURRENT = ("lstm", "gru")
+NATIVE = ("plain", "apart", "shared", "masks", "choices", *RECURRENT)
+NETWORKS = (*NATIVE, "layers")
 
 
 @dataclass(frozen=True)
@@ -75,20 +76,21 @@ def random_case(seed: int, network: str) -> Case:
     def one_of(*options: Any) -> Any:
         return options[rng.integers(len(options))]
 
-    num_envs, num_steps = int(rng.integers(2, 6)), int(rng.integers(2, 13))
-    minibatches = [n for n in (1, 2, 3, 4) if (num_envs if network == "lstm" else num_envs * num_steps) % n == 0]
+    recurrent = network in RECURRENT
+    num_envs, num_steps = int(rng.integers(2, 20 if recurrent else 6)), int(rng.integers(2, 13))
+    minibatches = [n for n in (1, 2, 3, 4) if (num_envs if recurrent else num_envs * num_steps) % n == 0]
     actions: Any = {
         "plain": one_of(DiscreteActions(n=int(rng.integers(2, 6))), ContinuousActions(size=int(rng.integers(1, 4)))),
-        "lstm": one_of(DiscreteActions(n=3), ContinuousActions(size=2)),
+        "recurrent": one_of(DiscreteActions(n=3), ContinuousActions(size=2), MultiDiscreteActions(nvec=(2, 3))),
         "masks": one_of(DiscreteActions(n=4), MultiDiscreteActions(nvec=(2, 3))),
         "choices": MultiDiscreteActions(nvec=tuple(rng.integers(2, 5, size=rng.integers(1, 4)).tolist())),
         "shared": one_of(DiscreteActions(n=2), ContinuousActions(size=2)),
-    }[network if network not in ("apart", "layers") else "plain"]
+    }["recurrent" if recurrent else network if network not in ("apart", "layers") else "plain"]
     spec = EnvSpec(
         num_envs=num_envs,
         observations=Vectors(size=int(rng.integers(1, 7))),
         actions=actions,
-        masked=network == "masks",
+        masked=network == "masks" or (recurrent and not isinstance(actions, ContinuousActions) and one_of(False, True)),
     )
     layers = int(rng.integers(1 if network == "shared" else 0, 3))
     settings = {
@@ -109,8 +111,9 @@ def random_case(seed: int, network: str) -> Case:
             hidden_sizes=tuple(rng.integers(1, 40, size=layers).tolist()),
             activation=one_of("tanh", "relu"),
             normalize_observations=one_of(False, True),
-            shared_trunk=network == "shared" or (network == "lstm" and one_of(False, True)),
-            lstm_size=3 if network == "lstm" else None,
+            shared_trunk=network == "shared" or (recurrent and one_of(False, True)),
+            rnn=network if recurrent else None,  # type: ignore[arg-type]
+            rnn_size=int(rng.integers(1, 40)) if recurrent else None,
         ),
     }
     if num_envs * num_steps // settings["num_minibatches"] < 2:

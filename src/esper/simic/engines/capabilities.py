@@ -9,13 +9,10 @@ from torch import nn
 from esper.simic import losses, metrics
 from esper.simic.engines.protocol import Workload
 from esper.simic.nets.encoders import Encoder
-from esper.simic.nets.recurrent import Gru, Lstm
 
 # What users call these; everything else is called by its class.
 _CALLED: dict[type, str] = {
     Encoder: "encoders",
-    Gru: "a GRU",
-    Lstm: "an LSTM",
     nn.LayerNorm: "layer normalization",
 }
 

@@ -71,6 +71,12 @@ class Engine(Protocol):
         """Values [M] of `obs` [M, D]."""
         ...
 
+    def evaluate_sequences(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a recurrent network: log probabilities of the actions of `rollout`, values, and values of the states that
+        steps led to, each [T, N]. After truncation that is the final observation, with the recurrent state of the step.
+        """
+        ...
+
     def inputs_are_finite(self, rollout: Rollout) -> Tensor:
         """Whether everything that an update on `rollout` learns from is finite (0-d bool, on its device)."""
         ...

@@ -22,6 +22,7 @@ from esper.simic.nets.actor_critic import ActorCritic, Evaluation
 from esper.simic.nets.recurrent import Sequences
 from esper.simic.optimizers import adam_step
 from esper.simic.rollout import Rollout
+from esper.simic.sequences import evaluate_sequences
 
 # One tensor, or none where nobody asked for them.
 Quantiles: TypeAlias = tuple[Tensor, ...]
@@ -74,6 +75,9 @@ class TorchEngine:
 
     def value(self, obs: Tensor) -> Tensor:
         return self._network.value(obs)
+
+    def evaluate_sequences(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        return evaluate_sequences(self._network, rollout, self._config.num_envs // self._config.num_minibatches)
 
     def inputs_are_finite(self, rollout: Rollout) -> Tensor:
         return inputs_are_finite(rollout)

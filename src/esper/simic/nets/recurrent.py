@@ -25,14 +25,14 @@ class Sequences(NamedTuple):
 
 
 class Recurrent(nn.Module):
-    """A recurrent layer of `size` units, with PyTorch's order of gates."""
+    """A recurrent layer of `size` units for inputs of size `before`, with PyTorch's order of gates."""
 
     gates: ClassVar[int]
     parts: ClassVar[int]  # of the state, each of `size`: what the layer returns is the first
 
     def __init__(self, before: int, size: int) -> None:
         super().__init__()
-        self.size = size
+        self.before, self.size = before, size
         self.weight_ih = nn.Parameter(torch.empty(self.gates * size, before))
         self.weight_hh = nn.Parameter(torch.empty(self.gates * size, size))
         self.bias = nn.Parameter(torch.empty(self.gates * size))

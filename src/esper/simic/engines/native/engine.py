@@ -120,6 +120,37 @@ class NativeEngine:
             self._threads,
         )
 
+    def evaluate_sequences(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        fields = (
+            rollout.obs,
+            rollout.actions,
+            rollout.masks,
+            rollout.recurrent_state,
+            torch.from_numpy(rollout.begins),
+        )
+        obs, actions, masks, state, begins = (None if field is None else field.contiguous() for field in fields)
+        batch = layout.Batch(
+            obs=_pointer(obs),
+            actions=_pointer(actions),
+            masks=_pointer(masks),
+            recurrent_state=_pointer(state),
+            begins=_pointer(begins),
+        )
+        finals = rollout.final_obs.contiguous()
+        ends = layout.Ends(_pointer(finals), _pointer(rollout.terminated), _pointer(rollout.truncated))
+        evaluated = tuple(torch.empty_like(rollout.rewards) for _ in range(3))
+        self._pack()
+        self._library.esper_evaluate_sequences(
+            self._handle,
+            ctypes.byref(batch),
+            ctypes.byref(ends),
+            *map(c_int64, rollout.rewards.shape),
+            *map(_address, evaluated),
+            self._threads,
+        )
+        log_probs, values, next_values = evaluated
+        return log_probs, values, next_values
+
     def inputs_are_finite(self, rollout: Rollout) -> Tensor:
         def floats(tensor: Tensor) -> int | None:
             return tensor.data_ptr() if tensor.is_floating_point() else None
@@ -166,7 +197,6 @@ class NativeEngine:
             masks: Tensor | None = None,
             recurrent_state: Tensor | None = None,
         ) -> None:
-            assert recurrent_state is None
             obs = obs.float()  # as the kernels read images in a row
             # Bare integers are C ints to ctypes, too short for an address.
             call(
@@ -177,6 +207,7 @@ class NativeEngine:
                 c_void_p(noise.data_ptr()),
                 c_void_p(None if masks is None else masks.data_ptr()),
                 c_void_p(actions.data_ptr()),
+                c_void_p(None if recurrent_state is None else recurrent_state.data_ptr()),
             )
 
         return act
@@ -241,6 +272,7 @@ def _describe(workload: Workload) -> layout.LearnerConfig:
         log_std=offsets.get("log_std", -1),
         groups=len(optimizer.group_names),
         normalize_advantages=config.normalize_advantages,
+        sequence_steps=config.num_steps if network.state_size else 0,
         choices=len(choices),
         choice_sizes=(c_int32 * len(choices))(*choices),
         max_grad_norm=_limit(config.max_grad_norm),

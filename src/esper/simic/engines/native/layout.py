@@ -16,7 +16,7 @@ from esper.simic.engines.native.library import BuildError, load_library
 GROUPS = ("policy", "value", "shared")
 EACH = c_void_p * len(GROUPS)
 
-LAYERS = ("linear",)
+LAYERS = ("linear", "lstm", "gru")
 ACTIVATIONS = ("identity", "tanh", "relu")
 METRICS = (
     *("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"),
@@ -63,6 +63,7 @@ class LearnerConfig(Structure):
         ("log_std", c_int64),
         ("groups", c_int32),
         ("normalize_advantages", c_int32),
+        ("sequence_steps", c_int32),
         ("choices", c_int32),
         ("choice_sizes", POINTER(c_int32)),
         ("max_grad_norm", c_float),
@@ -74,11 +75,21 @@ class LearnerConfig(Structure):
 
 
 class Batch(Structure):
-    """Rows to learn from."""
+    """Rows to learn from, or sequences."""
 
     _fields_ = tuple(
-        (name, c_void_p) for name in ("obs", "actions", "log_probs", "values", "advantages", "returns", "masks")
+        (name, c_void_p)
+        for name in (
+            *("obs", "actions", "log_probs", "values", "advantages", "returns", "masks"),
+            *("recurrent_state", "begins", "selected"),
+        )
     )
+
+
+class Ends(Structure):
+    """Where episodes of a rollout end, and the last observations of truncated ones."""
+
+    _fields_ = tuple((name, c_void_p) for name in ("final_obs", "terminated", "truncated"))
 
 
 class State(Structure):
@@ -156,7 +167,18 @@ def load_kernels() -> Kernels:
 def _declared() -> dict[str, tuple[int, int]]:
     """Offset and size of every field, bytes, and number and size of every metric, activation and kind of layer."""
     found: dict[str, tuple[int, int]] = {}
-    for struct in (LayerConfig, NetworkConfig, Feedback, LearnerConfig, Batch, State, Normalizer, Rollout, Inputs):
+    for struct in (
+        LayerConfig,
+        NetworkConfig,
+        Feedback,
+        LearnerConfig,
+        Batch,
+        Ends,
+        State,
+        Normalizer,
+        Rollout,
+        Inputs,
+    ):
         for name, *_ in struct._fields_:
             field = getattr(struct, name)
             found[f"{struct.__name__}.{name}"] = (field.offset, field.size)

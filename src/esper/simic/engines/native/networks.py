@@ -9,8 +9,9 @@ from torch import nn
 
 from esper.simic.engines.native import layout
 from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.nets.recurrent import Gru, Lstm, Recurrent
 
-LAYERS: Mapping[type[nn.Module], str] = {nn.Linear: "linear"}
+LAYERS: Mapping[type[nn.Module], str] = {nn.Linear: "linear", Lstm: "lstm", Gru: "gru"}
 ACTIVATIONS: Mapping[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu"}
 
 
@@ -19,7 +20,7 @@ def irregular(network: ActorCritic) -> str | None:
     for name in ("trunk", "actor", "critic"):
         layers = getattr(network, name)
         for below, layer in itertools.pairwise((None, *layers)):
-            if type(layer) in ACTIVATIONS and type(below) not in LAYERS:
+            if type(layer) in ACTIVATIONS and (type(below) not in LAYERS or isinstance(below, Recurrent)):
                 return "activations that follow no layer with weights"
             if isinstance(layer, nn.Linear) and layer.bias is None:
                 return "linear layers without bias"
@@ -55,5 +56,7 @@ def _network_config(name: str, modules: nn.Sequential, offsets: Mapping[str, int
 
 
 def _widths(layer: nn.Module) -> tuple[int, int]:
+    if isinstance(layer, Recurrent):
+        return layer.before, layer.size
     assert isinstance(layer, nn.Linear)
     return layer.in_features, layer.out_features

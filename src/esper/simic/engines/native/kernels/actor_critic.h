@@ -9,13 +9,13 @@ namespace esper {
 
 class ActorCritic {
  public:
-  // What a block of rows [BLOCK, input_stride] becomes, and the gradients by the trunk's output.
+  // What a block of rows [rows, input_stride] becomes, and the gradients by the trunk's output.
   struct Buffers {
     std::vector<float> rows, outputs[GROUPS], by_features;
 
     explicit Buffers(const ActorCritic& networks)
-        : rows(BLOCK * networks.input_stride(), 0.0f),
-          by_features(networks.shares() ? BLOCK * networks[SHARED].back().out_stride : 0, 0.0f) {
+        : rows(networks.rows * networks.input_stride(), 0.0f),
+          by_features(networks.shares() ? networks.rows * networks[SHARED].back().out_stride : 0, 0.0f) {
       for (int g = 0; g < GROUPS; ++g) outputs[g].resize(networks[g].rooms.outputs.size, 0.0f);
     }
   };
@@ -29,9 +29,11 @@ class ActorCritic {
     }
   };
 
-  explicit ActorCritic(const NetworkConfig* configs) {
+  const int rows;  // of a block
+
+  ActorCritic(const NetworkConfig* configs, int rows) : rows(rows) {
     for (int g = 0; g < GROUPS; ++g) {
-      networks_.emplace_back(configs[g]);
+      networks_.emplace_back(configs[g], rows);
       packed_.emplace_back(networks_[g].rooms.packed.size, 0.0f);
     }
   }
@@ -49,6 +51,29 @@ class ActorCritic {
   }
   void pack(int group, const Layer& layer, const float* parameters) {
     layer.pack(parameters + layer.first, packed_[group].data());
+  }
+
+  // Floats of the recurrent state: of the trunk, of the actor, of the critic.
+  int state_size() const {
+    int size = 0;
+    for (const Network& network : networks_) size += network.rooms.state;
+    return size;
+  }
+
+  // Lets the rows that go forward next be `sequences`.
+  void begin(Sequences sequences, Buffers& buffers) const {
+    for (int group : STATES) {
+      networks_[group].begin(sequences, buffers.outputs[group].data());
+      sequences.states += networks_[group].rooms.state;
+    }
+  }
+
+  // Copies the `state` after a row that went forward through all of them.
+  void state_after(const Buffers& buffers, int row, float* state) const {
+    for (int group : STATES) {
+      networks_[group].state_after(buffers.outputs[group].data(), row, state);
+      state += networks_[group].rooms.state;
+    }
   }
 
   // What actor and critic read, of the rows in `buffers`.
@@ -78,6 +103,8 @@ class ActorCritic {
   }
 
  private:
+  static constexpr Group STATES[] = {SHARED, POLICY, VALUE};
+
   const float* forward(int group, const float* x, Buffers& buffers, int count) const {
     return networks_[group].forward(packed_[group].data(), x, count, buffers.outputs[group].data());
   }

@@ -26,14 +26,20 @@ void esper_optimize(Learner* learner, const Batch* batch, const State* state, co
   learner->optimize(*batch, *state, indices, steps, rows, metrics, threads);
 }
 
-void esper_act(const Learner* learner, const Normalizer* normalizer, const float* obs, int64_t rows,
-               const float* noise, const bool* masks, void* actions) {
-  Actor actor(*learner, *normalizer);
+void esper_evaluate_sequences(const Learner* learner, const Batch* rollout, const Ends* ends, int64_t num_steps,
+                              int64_t num_envs, float* log_probs, float* values, float* next_values, int32_t threads) {
+  evaluate_sequences(*learner, *rollout, *ends, num_steps, num_envs, {log_probs, values, next_values}, threads);
+}
+
+void esper_act(Learner* learner, const Normalizer* normalizer, const float* obs, int64_t rows, const float* noise,
+               const bool* masks, void* actions, float* states) {
+  Actor actor(*learner, *normalizer, learner->acting());
   const Head& head = learner->head();
   for (int64_t first = 0; first < rows; first += BLOCK)
     actor.act(obs + first * learner->observation_size(), int(std::min<int64_t>(BLOCK, rows - first)),
               noise ? noise + first * head.outputs() : nullptr, masks ? masks + first * head.outputs() : nullptr,
-              static_cast<char*>(actions) + first * head.action_bytes());
+              static_cast<char*>(actions) + first * head.action_bytes(),
+              states ? states + first * learner->networks().state_size() : nullptr);
 }
 
 void esper_roll_out(const Learner* learner, const Normalizer* normalizer, int32_t environment, const Rollout* rollout,

@@ -31,7 +31,18 @@ struct Room {
 // The buffers that the layers of a network share: copies of the parameters, laid out as products read them, sums of
 // gradients in the same way, and outputs of one block of rows.
 struct Rooms {
+  int rows = BLOCK;  // of a block
+  int state = 0;     // floats of the recurrent state so far
   Room packed, gradients, outputs;
+};
+
+// A block of rows that are sequences, ordered by time: those of step t follow those of step t - 1. `states` [count,
+// state_size] are those before the first step; where `begins` [steps, count] an episode does, the state is 0.
+struct Sequences {
+  int count, steps;
+  const float* states;
+  int state_size;
+  const bool* begins;  // null: nowhere
 };
 
 // Where the gradients by a layer's input go: through the activation of what is below, of which `kept` is left. They
@@ -76,7 +87,13 @@ class Layer {
   // Adds `gradients` to `sum` [size], in the order of the parameters.
   virtual void add_up(const float* gradients, float* sum) const = 0;
 
-  // Both [BLOCK, out_stride]; `kept` is what the derivative of the activation is computed from.
+  // A recurrent layer has a part of the state of each sequence. `begin` says which ones are next in the block, and
+  // `state_after` copies its part of the state after a row that went forward.
+  virtual int state_size() const { return 0; }
+  virtual void begin(const Sequences&, float*) const {}
+  virtual void state_after(const float*, int, float*) const {}
+
+  // Both [rows of a block, out_stride]; `kept` is what the derivative of the activation is computed from.
   float* output(float* outputs) const { return outputs + output_; }
   const float* output(const float* outputs) const { return outputs + output_; }
   float* kept(float* outputs) const { return outputs + kept_; }
@@ -88,8 +105,8 @@ class Layer {
   Layer(const LayerConfig& config, ptrdiff_t size, Rooms& rooms)
       : in(config.inputs), out(config.outputs), in_stride(row_stride(in)), out_stride(row_stride(out)),
         activation(config.activation), first(config.first), size(size),
-        output_(rooms.outputs.take(BLOCK * out_stride)),
-        kept_(with_activation(activation, [](auto a) { return a.KEEPS_INPUT; }) ? rooms.outputs.take(BLOCK * out_stride)
+        output_(rooms.outputs.take(rooms.rows * out_stride)),
+        kept_(with_activation(activation, [](auto a) { return a.KEEPS_INPUT; }) ? rooms.outputs.take(rooms.rows * out_stride)
                                                                                : output_) {}
 
   // Calls `use(end)`: `end(row, column, v)` applies the activation to what becomes the output.

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "rollout.h"
+#include "sequences.h"
 
 namespace esper {
 
@@ -32,6 +33,7 @@ inline std::string layout() {
   FIELD(LearnerConfig, log_std)
   FIELD(LearnerConfig, groups)
   FIELD(LearnerConfig, normalize_advantages)
+  FIELD(LearnerConfig, sequence_steps)
   FIELD(LearnerConfig, choices)
   FIELD(LearnerConfig, choice_sizes)
   FIELD(LearnerConfig, max_grad_norm)
@@ -46,6 +48,9 @@ inline std::string layout() {
   FIELD(Batch, advantages)
   FIELD(Batch, returns)
   FIELD(Batch, masks)
+  FIELD(Batch, recurrent_state)
+  FIELD(Batch, begins)
+  FIELD(Batch, selected)
   FIELD(State, parameters)
   FIELD(State, exp_avg)
   FIELD(State, exp_avg_sq)
@@ -72,6 +77,9 @@ inline std::string layout() {
   FIELD(Rollout, steps)
   FIELD(Rollout, noise)
   FIELD(Rollout, uniform)
+  FIELD(Ends, final_obs)
+  FIELD(Ends, terminated)
+  FIELD(Ends, truncated)
   FIELD(Inputs, obs)
   FIELD(Inputs, final_obs)
   FIELD(Inputs, rewards)

@@ -7,6 +7,7 @@
 
 #include "actor_critic.h"
 #include "head.h"
+#include "places.h"
 #include "team.h"
 
 namespace esper {
@@ -14,11 +15,13 @@ namespace esper {
 // What a gradient weighs in Adam's moments; 1 - 0.999f would be 1.3e-5 too small.
 constexpr float NEW_IN_AVG = 1 - 0.9, NEW_IN_AVG_SQ = 1 - 0.999;
 constexpr int MAX_LANES = 16;
+// Sequences in a block: enough rows for a product, few enough for two threads to share 16.
+constexpr int SEQUENCES = 8;
 
 class Learner {
  public:
   explicit Learner(const LearnerConfig& config)
-      : config_(config), networks_(config.networks),
+      : config_(config), networks_(config.networks, rows_of_block(config)),
         head_(networks_[POLICY].back().out, config.choice_sizes, config.choices),
         quantiles_(config.quantiles, config.quantiles + config.quantile_count) {
     for (int g = 0; g < GROUPS; ++g) {
@@ -39,6 +42,11 @@ class Learner {
     if (!head_.discrete()) head_.set_log_std(parameters[POLICY] + config_.log_std);
   }
 
+  // The log probability of row `i` of the batch's actions, from the actor's output, which is masked.
+  float log_prob(float* output, const Batch& batch, int64_t i) const {
+    return head_.log_prob(masked(output, batch, i), action(batch, i));
+  }
+
   // Log probabilities of the batch's actions and values, each [rows]; either may be null. It needs no more of the batch.
   void evaluate(const Batch& batch, int64_t rows, float* log_probs, float* values, int threads) {
     const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
@@ -52,15 +60,16 @@ class Learner {
     });
   }
 
-  // A PPO step on each minibatch of `indices` [steps, rows]; a row of `metrics` for each.
+  // A PPO step on each minibatch of `indices` [steps, rows], or of sequences; a row of `metrics` for each.
   void optimize(const Batch& batch, const State& state, const int64_t* indices, int64_t steps, int64_t rows,
                 float* metrics, int threads) {
     // A fixed number of partial sums, however many threads add them up: the result is the same to the last bit.
-    const int lanes = int(std::min<int64_t>(MAX_LANES, std::max<int64_t>(1, rows / (2 * BLOCK))));
+    const int64_t wanted = recurrent() ? (rows + SEQUENCES - 1) / SEQUENCES : rows / (2 * BLOCK);
+    const int lanes = int(std::min<int64_t>(MAX_LANES, std::max<int64_t>(1, wanted)));
     while (int(lanes_.size()) < lanes) lanes_.emplace_back(new Lane(networks_, head_));
     const int stepped = LOSS_METRICS + config_.groups, named = stepped + 1;
     const size_t columns = named + quantiles_.size();
-    if (!quantiles_.empty()) ratios_.resize(rows);
+    if (!quantiles_.empty()) ratios_.resize(rows * length());
     pack(state.parameters);
     Team::run(std::min(threads, lanes), [&](Team& team, int member) {
       float stepping = *state.stepping, finite = *state.finite, step = *state.step;
@@ -81,7 +90,7 @@ class Learner {
             quantiles(ratios_, quantiles_, row_of_step + named);
         team.wait();
         float row[LOSS_METRICS + GROUPS + 1];
-        const float norm = summarize(state, lanes, rows, row);
+        const float norm = summarize(state, lanes, rows * length(), row);
         const bool good = std::isfinite(norm) && std::isfinite(row[0]);
         if (stepping > 0 && !good) finite = 0;
         if (stepping > 0 && good)
@@ -101,7 +110,22 @@ class Learner {
     });
   }
 
+  // For one caller that acts at a time.
+  ActorCritic::Buffers& acting() {
+    if (!acting_) acting_.reset(new ActorCritic::Buffers(networks_));
+    return *acting_;
+  }
+
  private:
+  // With the step after the last one, which is evaluated too.
+  static int rows_of_block(const LearnerConfig& config) {
+    return config.sequence_steps ? std::max(BLOCK, SEQUENCES * (config.sequence_steps + 1)) : BLOCK;
+  }
+
+  bool recurrent() const { return config_.sequence_steps > 0; }
+  // Rows of the batch for each index of a minibatch.
+  int64_t length() const { return std::max(1, config_.sequence_steps); }
+
   // A layer of a group, or without one the standard deviations: where its parameters begin in the group's vector, and how
   // many there are.
   struct Part {
@@ -115,8 +139,10 @@ class Learner {
     ActorCritic::Buffers buffers;
     ActorCritic::Gradients gradients;
     Head::Work head;
+    Places places;
     Sums sums;
-    Lane(const ActorCritic& networks, const Head& head) : buffers(networks), gradients(networks), head(head) {}
+    Lane(const ActorCritic& networks, const Head& head)
+        : buffers(networks), gradients(networks), head(head), places(networks) {}
     void clear() {
       for (auto& sum : gradients.sums) std::fill(sum.begin(), sum.end(), 0.0f);
       std::fill(head.by_log_std.begin(), head.by_log_std.end(), 0.0f);
@@ -151,29 +177,38 @@ class Learner {
     if (!log_probs) return;
     float* output = networks_.output(POLICY, features, buffers, count);
     for (int64_t i = first; i < first + count; ++i, output += networks_.output_stride(POLICY))
-      log_probs[i] = head_.log_prob(masked(output, batch, i), action(batch, i));
+      log_probs[i] = log_prob(output, batch, i);
   }
 
   Scale advantage_scale(const Batch& batch, const int64_t* rows_of_step, int64_t rows) const {
     if (!config_.normalize_advantages) return {0.0f, 1.0f};
+    const int64_t steps = length(), count = rows * steps;
     double sum = 0, squares = 0;
-    for (int64_t r = 0; r < rows; ++r) sum += batch.advantages[rows_of_step[r]];
-    const double mean = sum / rows;
-    for (int64_t r = 0; r < rows; ++r) {
-      const double distance = batch.advantages[rows_of_step[r]] - mean;
-      squares += distance * distance;
-    }
-    return {float(mean), 1.0f / (float(std::sqrt(squares / (rows - 1))) + 1e-8f)};
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t t = 0; t < steps; ++t) sum += batch.advantages[rows_of_step[r] * steps + t];
+    const double mean = sum / count;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t t = 0; t < steps; ++t) {
+        const double distance = batch.advantages[rows_of_step[r] * steps + t] - mean;
+        squares += distance * distance;
+      }
+    return {float(mean), 1.0f / (float(std::sqrt(squares / (count - 1))) + 1e-8f)};
   }
 
   void accumulate(Lane& lane, const Batch& batch, const State& state, Scale scale, const int64_t* rows_of_step,
                   int64_t from, int64_t to, int64_t rows) {
     lane.clear();
-    for (; from < to; from += BLOCK)
-      accumulate_block(lane, batch, state, scale, rows_of_step + from, int(std::min<int64_t>(BLOCK, to - from)),
-                       float(rows), quantiles_.empty() ? nullptr : &ratios_[from]);
+    const int64_t size = recurrent() ? SEQUENCES : BLOCK;
+    for (; from < to; from += size) {
+      const int count = int(std::min(size, to - from));
+      const int64_t* index = rows_of_step + from;
+      if (recurrent()) index = lane.places.begin(networks_, batch, index, count, config_.sequence_steps, lane.buffers);
+      accumulate_block(lane, batch, state, scale, index, count * int(length()), float(rows * length()),
+                       quantiles_.empty() ? nullptr : &ratios_[from * length()]);
+    }
   }
 
+  // `index` are the rows of the batch.
   void accumulate_block(Lane& lane, const Batch& batch, const State& state, Scale scale, const int64_t* index,
                         int count, float rows, float* ratios) const {
     const int size = observation_size(), pad = networks_.input_stride();
@@ -182,18 +217,19 @@ class Learner {
     for (int r = 0; r < count; ++r) std::memcpy(x + r * pad, batch.obs + index[r] * size, size * sizeof(float));
     const float* features = networks_.features(lane.buffers, count);
     float* output = networks_.output(POLICY, features, lane.buffers, count);
-    for (int r = 0; r < count; ++r, output += networks_.output_stride(POLICY)) {
-      const int64_t i = index[r];
+    lane.places.each(output, networks_.output_stride(POLICY), count, [&](float* row, int r, int about) {
+      const int64_t i = index[r], seen = index[about];
       const float advantage = (batch.advantages[i] - scale.mean) * scale.factor;
       const Objective objective{batch.log_probs[i], advantage, clip, entropy_coef, rows};
-      head_.differentiate(masked(output, batch, i), action(batch, i), objective, lane.sums, lane.head);
+      head_.differentiate(masked(row, batch, seen), action(batch, seen), objective, lane.sums, lane.head);
       if (ratios) ratios[r] = lane.sums.last_ratio;
-    }
+    });
     networks_.backward_actor(features, lane.buffers, count, lane.gradients);
     const float value_scale = *state.value_coef / rows, value_clip = state.value_clip_coef ? *state.value_clip_coef : -1.0f;
-    float* value = networks_.output(VALUE, features, lane.buffers, count);
-    for (int r = 0; r < count; ++r, value += networks_.output_stride(VALUE))
+    float* values = networks_.output(VALUE, features, lane.buffers, count);
+    lane.places.each(values, networks_.output_stride(VALUE), count, [&](float* value, int r, int) {
       *value = value_row(*value, batch.values[index[r]], batch.returns[index[r]], value_clip, value_scale, lane.sums);
+    });
     networks_.backward_critic(features, lane.buffers, count, lane.gradients);
   }
 
@@ -268,6 +304,7 @@ class Learner {
   std::vector<Part> parts_;
   std::vector<double> part_norms_;
   std::vector<std::unique_ptr<Lane>> lanes_;
+  std::unique_ptr<ActorCritic::Buffers> acting_;
 };
 
 }  // namespace esper

@@ -1,5 +1,6 @@
 // A linear layer: weight [out, in], then bias [out].
 #pragma once
+#include <algorithm>
 #include <cstring>
 
 #include "layer.h"
@@ -34,14 +35,18 @@ class Linear : public Layer {
     const float* dy = output(outputs);
     float* dw = gradients + weight_gradient_;
     const int stride = in_stride;
-    product(out, padded(in), rows, dy, 1, out_stride, input, stride,
-            [=](int m, int n) { return load(dw + m * stride + n); },
-            [=](int m, int n, vec v) { store(dw + m * stride + n, v); });
     float* db = gradients + bias_gradient_;
-    for (int n = 0; n < padded(out); n += LANES) {
-      vec sum = load(db + n);
-      for (int r = 0; r < rows; ++r) sum += load(dy + r * out_stride + n);
-      store(db + n, sum);
+    // In pieces that stay in the cache.
+    for (int row = 0; row < rows; row += BLOCK) {
+      const int piece = std::min(BLOCK, rows - row);
+      product(out, padded(in), piece, dy + row * out_stride, 1, out_stride, input + row * stride, stride,
+              [=](int m, int n) { return load(dw + m * stride + n); },
+              [=](int m, int n, vec v) { store(dw + m * stride + n, v); });
+      for (int n = 0; n < padded(out); n += LANES) {
+        vec sum = load(db + n);
+        for (int r = row; r < row + piece; ++r) sum += load(dy + r * out_stride + n);
+        store(db + n, sum);
+      }
     }
     if (target)
       target->with(stride, [&](auto begin, auto end) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "linear.h"
+#include "recurrent.h"
 
 namespace esper {
 
@@ -12,11 +13,15 @@ struct NetworkConfig {
   const LayerConfig* layers;
 };
 
-enum LayerKind : int32_t { LINEAR };
-constexpr const char* LAYER_NAMES[] = {"linear"};
+enum LayerKind : int32_t { LINEAR, LSTM, GRU };
+constexpr const char* LAYER_NAMES[] = {"linear", "lstm", "gru"};
 
 inline std::unique_ptr<const Layer> make_layer(const LayerConfig& config, Rooms& rooms) {
-  return std::make_unique<Linear>(config, rooms);
+  switch (config.kind) {
+    case LSTM: return std::make_unique<Recurrent<Lstm>>(config, rooms);
+    case GRU: return std::make_unique<Recurrent<Gru>>(config, rooms);
+    default: return std::make_unique<Linear>(config, rooms);
+  }
 }
 
 class Network {
@@ -24,7 +29,9 @@ class Network {
   std::vector<std::unique_ptr<const Layer>> layers;
   Rooms rooms;
 
-  explicit Network(const NetworkConfig& config) {
+  // For blocks of so many `rows`.
+  Network(const NetworkConfig& config, int rows) {
+    rooms.rows = rows;
     for (int l = 0; l < config.count; ++l) layers.push_back(make_layer(config.layers[l], rooms));
   }
 
@@ -34,6 +41,15 @@ class Network {
 
   void pack(const float* parameters, float* packed) const {
     for (const auto& layer : layers) layer->pack(parameters + layer->first, packed);
+  }
+
+  // Lets the rows that go forward next be `sequences`, of whose state its own part begins at 0.
+  void begin(const Sequences& sequences, float* outputs) const {
+    for (const auto& layer : layers) layer->begin(sequences, outputs);
+  }
+
+  void state_after(const float* outputs, int row, float* state) const {
+    for (const auto& layer : layers) layer->state_after(outputs, row, state);
   }
 
   // Rows `x` through all layers into `outputs`; returns the last one's, or `x` without layers.

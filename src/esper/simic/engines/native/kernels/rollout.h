@@ -22,30 +22,37 @@ struct Normalizer {
 // The policy of a learner, acting on up to BLOCK rows at a time.
 class Actor {
  public:
-  Actor(const Learner& learner, const Normalizer& normalizer)
-      : learner_(learner), normalizer_(normalizer), networks_(learner.networks()), buffers_(networks_) {}
+  Actor(const Learner& learner, const Normalizer& normalizer, ActorCritic::Buffers& buffers)
+      : learner_(learner), normalizer_(normalizer), networks_(learner.networks()), buffers_(buffers) {}
 
   int outputs() const { return learner_.head().outputs(); }
 
   // Actions for `obs` [rows, D], laid out as in a batch; `noise` [rows, outputs] samples, without it the likeliest.
-  // `masks` [rows, outputs] allow them, null all.
-  void act(const float* obs, int rows, const float* noise, const bool* masks, void* actions) {
+  // `masks` [rows, outputs] allow them, null all. The recurrent `states` [rows, state_size], if there are any, become
+  // those after the step.
+  void act(const float* obs, int rows, const float* noise, const bool* masks, void* actions, float* states) {
     const Head& head = learner_.head();
     const int size = learner_.observation_size(), n = head.outputs();
     float* x = buffers_.rows.data();
     for (int r = 0; r < rows; ++r) normalizer_.apply(obs + r * size, size, x + r * networks_.input_stride());
-    float* out = networks_.output(POLICY, networks_.features(buffers_, rows), buffers_, rows);
+    const int state_size = networks_.state_size();
+    if (states) networks_.begin({rows, 1, states, state_size, nullptr}, buffers_);
+    const float* features = networks_.features(buffers_, rows);
+    float* out = networks_.output(POLICY, features, buffers_, rows);
     for (int r = 0; r < rows; ++r, out += networks_.output_stride(POLICY)) {
       if (masks) head.mask(out, masks + r * n);
       head.act(out, noise ? noise + r * n : nullptr, static_cast<char*>(actions) + r * head.action_bytes());
     }
+    if (!states) return;
+    networks_.output(VALUE, features, buffers_, rows);
+    for (int r = 0; r < rows; ++r) networks_.state_after(buffers_, r, states + r * state_size);
   }
 
  private:
   const Learner& learner_;
   const Normalizer& normalizer_;
   const ActorCritic& networks_;
-  ActorCritic::Buffers buffers_;
+  ActorCritic::Buffers& buffers_;
 };
 
 struct Span {
@@ -75,7 +82,7 @@ void walk(Actor& actor, const Rollout& out, const Span& span, int64_t first, int
   for (int64_t t = 0; t < span.num_steps; ++t) {
     const int64_t row = t * num_envs;
     Action* actions = static_cast<Action*>(out.actions) + (row + first) * width;
-    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * noise_width, nullptr, actions);
+    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * noise_width, nullptr, actions, nullptr);
     for (int64_t e = first; e < last; ++e) {
       float* s = out.state + e * S;
       bool terminated;
@@ -112,7 +119,8 @@ inline void roll_out(const Learner& learner, const Normalizer& normalizer, Walk 
                      const Span& span, int threads) {
   const int64_t blocks = (span.num_envs + BLOCK - 1) / BLOCK;
   Team::run(int(std::min<int64_t>(threads, blocks)), [&](Team& team, int) {
-    Actor actor(learner, normalizer);
+    ActorCritic::Buffers buffers(learner.networks());
+    Actor actor(learner, normalizer, buffers);
     for (int64_t block; (block = team.take()) < blocks;)
       walk(actor, out, span, block * BLOCK, std::min<int64_t>((block + 1) * BLOCK, span.num_envs));
   });

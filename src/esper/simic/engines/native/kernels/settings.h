@@ -31,6 +31,7 @@ struct LearnerConfig {
   int64_t parameters[GROUPS];  // floats in each group's vector
   int64_t log_std;             // where it is in the policy's vector, if actions are continuous
   int32_t groups, normalize_advantages;
+  int32_t sequence_steps;  // of the sequences that a recurrent network learns from; 0: rows are independent
   int32_t choices;  // of an action, 0 if it is numbers
   const int32_t* choice_sizes;
   float max_grad_norm;  // negative: no such limit
@@ -40,12 +41,17 @@ struct LearnerConfig {
   const float* quantiles;
 };
 
-// Rows of a batch; `actions` are int64 [rows, choices] or float [rows, outputs], `masks` [rows, outputs] or null.
+// Rows of a batch; `actions` are int64 [rows, choices] or float [rows, outputs], `masks` [rows, outputs] or null. For a
+// recurrent network rows are sequences [sequences, steps], and one may be about a `selected` step (null: its own), as in
+// esper.simic.losses.
 struct Batch {
   const float* obs;
   const void* actions;
   const float *log_probs, *values, *advantages, *returns;
   const bool* masks;
+  const float* recurrent_state;
+  const bool* begins;
+  const int64_t* selected;
 };
 
 // Where the tensors are that an update changes, and those it reads its rates from.

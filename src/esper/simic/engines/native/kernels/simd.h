@@ -42,6 +42,32 @@ inline vec tanh(vec x) {
   return x * p / q;
 }
 
+typedef int ints __attribute__((vector_size(4 * LANES)));
+
+// exp by a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes), to about 1e-7; 0 below -87, NaN stays NaN. For x up to 88.
+inline vec exp(vec x) {
+  constexpr float round = 12582912.0f;  // 1.5 * 2^23: what is added to it loses its fraction
+  const vec bounded = x > -87.0f ? x : vec{} - 87.0f;
+  const vec n = (bounded * 1.44269504088896341f + round) - round;
+  const vec r = bounded - n * 0.693359375f + n * 2.12194440e-4f;
+  vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = r * p + 8.3334519073e-3f;
+  p = r * p + 4.1665795894e-2f;
+  p = r * p + 1.6666665459e-1f;
+  p = r * p + 5.0000001201e-1f;
+  const ints power = (__builtin_convertvector(n, ints) + 127) << 23;
+  vec scale;
+  __builtin_memcpy(&scale, &power, sizeof scale);
+  const vec y = (r * r * p + r + 1.0f) * scale;
+  return x > -87.0f ? y : x == x ? vec{} : x;
+}
+
+// 1 / (1 + exp(-x)); 0 below -87, as it is in torch for what is far below.
+inline vec sigmoid(vec x) {
+  const vec e = exp(x < 0.0f ? x : -x), high = 1.0f / (1.0f + e);
+  return x < 0.0f ? e * high : high;
+}
+
 inline double sum_of_squares(const float* x, ptrdiff_t count) {
   vec sums = {};
   ptrdiff_t i = 0;
