@@ -15,7 +15,6 @@ from esper.simic.nets.recurrent import Lstm
 _CALLED: dict[type, str] = {
     Encoder: "encoders",
     Lstm: "an LSTM",
-    nn.LayerNorm: "layer normalization",
 }
 
 

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "layer_norm.h"
 #include "linear.h"
 
 namespace esper {
@@ -12,10 +13,11 @@ struct NetworkConfig {
   const LayerConfig* layers;
 };
 
-enum LayerKind : int32_t { LINEAR };
-constexpr const char* LAYER_NAMES[] = {"linear"};
+enum LayerKind : int32_t { LINEAR, LAYER_NORM };
+constexpr const char* LAYER_NAMES[] = {"linear", "layer_norm"};
 
 inline std::unique_ptr<const Layer> make_layer(const LayerConfig& config, Rooms& rooms) {
+  if (config.kind == LAYER_NORM) return std::make_unique<LayerNorm>(config, rooms);
   return std::make_unique<Linear>(config, rooms);
 }
 
