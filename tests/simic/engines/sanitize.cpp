@@ -33,22 +33,25 @@ struct Subject {
   int observation, actions, groups;
 
   Subject(int observation, std::vector<int32_t> hidden, int actions, std::vector<int32_t> choices,
-          Activation activation, bool shared = false)
+          Activation activation, bool shared = false, bool normalized = false)
       : choices(choices), observation(observation), actions(actions), groups(shared ? 3 : 2) {
     const bool discrete = !choices.empty();
     LearnerConfig config{};
     for (int g = 0; g < groups; ++g) {
       int64_t count = 0;
       int32_t width = observation;
-      const auto add = [&](int32_t outputs, int32_t activation) {
-        layers[g].push_back({LINEAR, width, outputs, activation, count});
+      const auto add = [&](int32_t outputs, int32_t activation, bool normalized) {
+        layers[g].push_back({LINEAR, width, outputs, normalized ? IDENTITY : activation, count});
         count += int64_t(outputs) * (width + 1);
         width = outputs;
+        if (!normalized) return;
+        layers[g].push_back({LAYER_NORM, width, width, activation, count});
+        count += 2 * width;
       };
       if (shared && g != SHARED) width = hidden.back();
       if (shared == (g == SHARED))
-        for (int32_t size : hidden) add(size, activation);
-      if (g != SHARED) add(g == POLICY ? actions : 1, IDENTITY);
+        for (int32_t size : hidden) add(size, activation, normalized);
+      if (g != SHARED) add(g == POLICY ? actions : 1, IDENTITY, false);
       if (g == POLICY) config.log_std = discrete ? -1 : count;
       if (g == POLICY && !discrete) count += actions;
       parameters[g] = normal(count);
@@ -149,8 +152,10 @@ int main() {
         const auto choices = [=](int32_t actions) { return choices_of(discrete, actions); };
         Subject tanh(4, {64, 64}, 3, choices(3), TANH), relu(17, {33, 17, 5}, 6, choices(6), RELU);
         Subject shared(5, {33, 64}, 9, discrete ? std::vector<int32_t>{2, 3, 4} : choices(9), TANH, true);
+        Subject elu(4, {20, 3}, 3, choices(3), ELU, false, true), gelu(4, {17}, 3, choices(3), GELU);
+        Subject silu(4, {64, 33}, 3, choices(3), SILU, true, true);
         Subject wide(128, {130}, 1, choices(1), RELU), linear(1, {}, 2, choices(2), TANH);
-        for (Subject* subject : {&tanh, &relu, &shared, &wide, &linear}) {
+        for (Subject* subject : {&tanh, &relu, &shared, &elu, &gelu, &silu, &wide, &linear}) {
           update(*subject, 2048, 512, threads, with_nan);
           subject->pack();
         }

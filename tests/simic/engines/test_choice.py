@@ -16,6 +16,7 @@ from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines import choice as engine
 from esper.simic.engines.native import library
 from esper.simic.engines.native.engine import NativeEngine
+from esper.simic.nets.activations import ACTIVATIONS
 from esper.simic.ppo import PPOAgent
 
 LONG = 10**7
@@ -37,16 +38,24 @@ def test_the_kernels_wherever_they_can(mode: str) -> None:
     assert chosen(mode, timesteps=1024) == "native"
 
 
-def test_the_kernels_know_a_shared_trunk() -> None:
-    assert chosen("native", network=NetworkConfig(shared_trunk=True)) == "native"
+@pytest.mark.parametrize(
+    "network",
+    [
+        NetworkConfig(shared_trunk=True),
+        NetworkConfig(layer_norm=True),
+        *(NetworkConfig(activation=name) for name in ACTIVATIONS),
+    ],
+)
+def test_the_kernels_know_a_shared_trunk_layer_normalization_and_activations(network: NetworkConfig) -> None:
+    assert chosen("native", network=network) == "native"
 
 
-def test_what_the_kernels_cannot_do_is_compiled_by_torch_when_it_pays() -> None:
-    elu = NetworkConfig(activation="elu")
-    assert chosen("auto", network=elu) == "torch"
-    assert chosen("auto", network=elu, timesteps=1024) == "eager"
-    with pytest.raises(ConfigError, match=r"compile = native: is not available: ELU; use auto, torch or off"):
-        chosen("native", network=elu)
+def test_what_the_kernels_cannot_do_is_compiled_by_torch_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACTIVATIONS, "tanh", "torch.nn:Mish")
+    assert chosen("auto") == "torch"
+    assert chosen("auto", timesteps=1024) == "eager"
+    with pytest.raises(ConfigError, match=r"compile = native: is not available: Mish; use auto, torch or off"):
+        chosen("native")
 
 
 @pytest.mark.parametrize("probe", [probes.RewardByEachChoice, probes.Trapdoors])
@@ -56,13 +65,6 @@ def test_the_kernels_know_several_choices_and_masks(probe: type[probes.Probe]) -
 
 class TestWhatTheKernelsDoNotDeclare:
     """It is torch's, and nothing else had to be told of it."""
-
-    @pytest.mark.parametrize(("name", "layer"), [("elu", "ELU"), ("gelu", "GELU"), ("silu", "SiLU")])
-    def test_an_activation(self, name: str, layer: str) -> None:
-        self.steps_aside(layer, NetworkConfig(activation=name))
-
-    def test_layer_normalization(self) -> None:
-        self.steps_aside("layer normalization", NetworkConfig(layer_norm=True))
 
     def test_a_loss_term(self, monkeypatch: pytest.MonkeyPatch) -> None:
         term = losses.LossTerm("log_ratio_penalty", lambda inputs: inputs.ratio.log().square().mean())
@@ -88,10 +90,16 @@ class TestWhatTheKernelsDoNotDeclare:
             ([torch.nn.Tanh(), torch.nn.Linear(1, 2)], "activations that follow no layer with weights"),
             ([torch.nn.Linear(1, 2), torch.nn.Tanh(), torch.nn.ReLU()], "activations that follow no layer"),
             ([torch.nn.Linear(1, 2), torch.nn.Tanh()], "an actor that does not end in a linear layer"),
-            ([torch.nn.Linear(1, 2, bias=False)], "linear layers without bias"),
+            ([torch.nn.Linear(1, 2, bias=False)], "Linear(in_features=1, out_features=2, bias=False)"),
+            ([torch.nn.Linear(1, 2), torch.nn.ELU(0.5), torch.nn.Linear(2, 2)], "ELU(alpha=0.5)"),
+            (
+                [torch.nn.Linear(1, 2), torch.nn.GELU(approximate="tanh"), torch.nn.Linear(2, 2)],
+                "GELU(approximate='tanh')",
+            ),
+            ([torch.nn.LayerNorm(1, eps=0.1), torch.nn.Linear(1, 2)], "LayerNorm((1,), eps=0.1, "),
         ],
     )
-    def test_layers_in_another_order(self, layers: list[torch.nn.Module], why: str) -> None:
+    def test_layers_in_another_order_or_of_another_form(self, layers: list[torch.nn.Module], why: str) -> None:
         agent = PPOAgent(PPOConfig(runtime=RuntimeConfig(compile="off")), probes.Probe().spec)
         agent.network.actor = torch.nn.Sequential(*layers)
         assert why in str(NativeEngine.missing(agent.updater.workload))

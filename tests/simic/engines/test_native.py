@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,17 @@ CASES: dict[str, dict[str, object]] = {
     "a shared trunk, continuous": {
         "network": NetworkConfig(hidden_sizes=(20,), shared_trunk=True),
         "actions": ContinuousActions(size=3),
+    },
+    "elu": {"network": NetworkConfig(activation="elu")},
+    "gelu": {"network": NetworkConfig(hidden_sizes=(33, 17, 5), activation="gelu")},
+    "silu, a shared trunk": {"network": NetworkConfig(hidden_sizes=(33, 5), activation="silu", shared_trunk=True)},
+    "layer normalization": {"network": NetworkConfig(layer_norm=True)},
+    "layer normalization, odd widths": {
+        "network": NetworkConfig(hidden_sizes=(33, 17, 5), activation="gelu", layer_norm=True)
+    },
+    "layer normalization in a shared trunk": {
+        "network": NetworkConfig(hidden_sizes=(9, 40), activation="elu", layer_norm=True, shared_trunk=True),
+        "actions": ContinuousActions(size=2),
     },
     "masks": {"actions": DiscreteActions(n=20), "masked": True},
     "several choices": {"actions": MultiDiscreteActions(nvec=(3, 2, 20, 1))},
@@ -241,16 +253,29 @@ def test_rates_and_coefficients_are_read_at_every_call() -> None:
     assert metrics[100.0] == 0.0
 
 
-@pytest.mark.parametrize("value", [0.0, 1e-4, 0.1, 1.0, 5.0, 9.0, 100.0, float("inf"), float("nan")])
-@pytest.mark.parametrize("sign", [1, -1])
-def test_tanh_to_the_last_digits(value: float, sign: int) -> None:
-    agent = make_agent("native", observation_size=1, network=NetworkConfig(hidden_sizes=(1,)))
-    # The network is the identity around its one tanh.
+EDGES = [0.0, 1e-4, 0.1, 1.0, 3.0, 5.0, 9.0, 30.0, 86.9, 87.1, 88.1, 100.0, 1e30, math.inf, math.nan]
+
+
+def one_unit(engine: str, activation: str) -> PPOAgent:
+    """A critic that is the identity around one unit."""
+    agent = make_agent(engine, observation_size=1, network=NetworkConfig(hidden_sizes=(1,), activation=activation))
     for name, parameter in agent.network.critic.named_parameters():
         parameter.data.fill_(1.0 if name.endswith("weight") else 0.0)
-    x = torch.tensor([[sign * value]])
-    expected = x[0].double().tanh().float()
-    torch.testing.assert_close(agent.updater.engine.value(x), expected, rtol=4e-7, atol=0, equal_nan=True)
+    return agent
+
+
+# How far from torch's own, in double precision: torch's erf in float32 is as far.
+@pytest.mark.parametrize(
+    ("activation", "relative", "absolute"),
+    [("tanh", 4e-7, 0), ("elu", 4e-7, 0), ("silu", 5e-7, 1e-35), ("gelu", 5e-7, 6e-7)],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_activations_to_the_last_digits(activation: str, relative: float, absolute: float, sign: int) -> None:
+    agent = one_unit("native", activation)
+    x = sign * torch.tensor(EDGES)[:, None]
+    expected = agent.network.critic[1](x.double()).float().squeeze(1)
+    ours = agent.updater.engine.value(x)
+    torch.testing.assert_close(ours, expected, rtol=relative, atol=absolute, equal_nan=True)
 
 
 @pytest.mark.parametrize("engine", ["native", "off"])

@@ -13,7 +13,6 @@ from esper.simic.nets.encoders import Encoder
 # What users call these; everything else is called by its class.
 _CALLED: dict[type, str] = {
     Encoder: "encoders",
-    nn.LayerNorm: "layer normalization",
 }
 
 

@@ -16,8 +16,8 @@ from esper.simic.engines.native.library import BuildError, load_library
 GROUPS = ("policy", "value", "shared")
 EACH = c_void_p * len(GROUPS)
 
-LAYERS = ("linear", "lstm", "gru")
-ACTIVATIONS = ("identity", "tanh", "relu")
+LAYERS = ("linear", "layer_norm", "lstm", "gru")
+ACTIVATIONS = ("identity", "tanh", "relu", "elu", "gelu", "silu")
 METRICS = (
     *("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"),
     *("ratio_mean", "ratio_deviation_sq", "ratio_min", "ratio_max"),

@@ -11,8 +11,19 @@ from esper.simic.engines.native import layout
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.recurrent import Gru, Lstm, Recurrent
 
-LAYERS: Mapping[type[nn.Module], str] = {nn.Linear: "linear", Lstm: "lstm", Gru: "gru"}
-ACTIVATIONS: Mapping[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu"}
+LAYERS: Mapping[type[nn.Module], str] = {
+    nn.Linear: "linear",
+    nn.LayerNorm: "layer_norm",
+    Lstm: "lstm",
+    Gru: "gru",
+}
+ACTIVATIONS: Mapping[type[nn.Module], str] = {
+    nn.Tanh: "tanh",
+    nn.ReLU: "relu",
+    nn.ELU: "elu",
+    nn.GELU: "gelu",
+    nn.SiLU: "silu",
+}
 
 
 def irregular(network: ActorCritic) -> str | None:
@@ -22,8 +33,8 @@ def irregular(network: ActorCritic) -> str | None:
         for below, layer in itertools.pairwise((None, *layers)):
             if type(layer) in ACTIVATIONS and (type(below) not in LAYERS or isinstance(below, Recurrent)):
                 return "activations that follow no layer with weights"
-            if isinstance(layer, nn.Linear) and layer.bias is None:
-                return "linear layers without bias"
+            if str(layer) != str(_plain(layer)):
+                return f"{layer}"
         if name != "trunk" and type(layers[-1]) is not nn.Linear:
             return f"an {name} that does not end in a linear layer"
     return None
@@ -58,5 +69,18 @@ def _network_config(name: str, modules: nn.Sequential, offsets: Mapping[str, int
 def _widths(layer: nn.Module) -> tuple[int, int]:
     if isinstance(layer, Recurrent):
         return layer.before, layer.size
+    if isinstance(layer, nn.LayerNorm):
+        (width,) = layer.normalized_shape
+        return width, width
     assert isinstance(layer, nn.Linear)
     return layer.in_features, layer.out_features
+
+
+def _plain(layer: nn.Module) -> nn.Module:
+    """A layer like this one, whose form is the only one that the kernels know."""
+    if type(layer) not in LAYERS:
+        return type(layer)()
+    inputs, outputs = _widths(layer)
+    if isinstance(layer, Recurrent):
+        return type(layer)(inputs, outputs)
+    return nn.Linear(inputs, outputs, device="meta") if isinstance(layer, nn.Linear) else nn.LayerNorm(outputs)

@@ -32,8 +32,34 @@ struct Relu {
   static vec gradient(vec by_output, vec y) { return y > 0.0f ? by_output : vec{}; }
 };
 
-enum Activation : int32_t { IDENTITY, TANH, RELU };
-constexpr const char* ACTIVATION_NAMES[] = {"identity", "tanh", "relu"};
+struct Elu {
+  static constexpr bool KEEPS_INPUT = false;
+  static vec of(vec x) { return x > 0.0f ? x : expm1(x); }
+  static vec gradient(vec by_output, vec y) { return y > 0.0f ? by_output : by_output * y + by_output; }
+};
+
+struct Gelu {
+  static constexpr bool KEEPS_INPUT = true;
+  static constexpr float SQRT_HALF = 0.707106781186547524f, INVERSE_SQRT_TWO_PI = 0.398942280401432678f;
+
+  static vec normal_cdf(vec x) { return erf(x * SQRT_HALF) * 0.5f + 0.5f; }
+  static vec of(vec x) { return x * normal_cdf(x); }
+  static vec gradient(vec by_output, vec x) {
+    return by_output * (normal_cdf(x) + x * exp(x * x * -0.5f) * INVERSE_SQRT_TWO_PI);
+  }
+};
+
+struct Silu {
+  static constexpr bool KEEPS_INPUT = true;
+  static vec of(vec x) { return x * sigmoid(x); }
+  static vec gradient(vec by_output, vec x) {
+    const vec s = sigmoid(x);
+    return by_output * s * (x * (1.0f - s) + 1.0f);
+  }
+};
+
+enum Activation : int32_t { IDENTITY, TANH, RELU, ELU, GELU, SILU };
+constexpr const char* ACTIVATION_NAMES[] = {"identity", "tanh", "relu", "elu", "gelu", "silu"};
 
 // What `use` returns for the activation of this number.
 template <class Use>
@@ -41,6 +67,9 @@ inline auto with_activation(int32_t activation, Use use) {
   switch (activation) {
     case TANH: return use(Tanh{});
     case RELU: return use(Relu{});
+    case ELU: return use(Elu{});
+    case GELU: return use(Gelu{});
+    case SILU: return use(Silu{});
     default: return use(Identity{});
   }
 }
