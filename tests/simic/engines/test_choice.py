@@ -111,6 +111,16 @@ class TestWhatTheKernelsDoNotDeclare:
             chosen("native", network=network, probe=probe)
 
 
+def test_auto_says_once_what_the_kernels_do_not_compute(caplog: pytest.LogCaptureFixture) -> None:
+    engine._say_once.cache_clear()
+    caplog.set_level("INFO", "esper")
+    for _ in range(2):
+        assert chosen("auto", timesteps=1024, network=NetworkConfig(lstm_size=4)) == "eager"
+    assert [record.getMessage() for record in caplog.records] == [
+        "updates run in torch: the C++ kernels do not compute an LSTM"
+    ]
+
+
 def test_off() -> None:
     assert chosen("off") == "eager"
 
@@ -120,7 +130,7 @@ class TestWithoutACompiler:
     def _nothing_on_path(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
         monkeypatch.delenv("CXX", raising=False)
-        engine._warn_once.cache_clear()
+        engine._say_once.cache_clear()
 
     def test_auto_says_so_once_and_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
         assert chosen("auto") == chosen("auto") == "eager"
