@@ -111,7 +111,8 @@ class RuntimeConfig:
     compile: Literal["auto", "native", "torch", "off"] = option(
         "auto",
         "what computes: C++ kernels compiled for this machine, torch.compile, or torch as it is; auto: the kernels "
-        "where they can (CPU, actor and critic apart), else torch.compile where the run is long enough to gain",
+        "where they can (CPU; no encoder or network from Python), else torch.compile where the run is long "
+        "enough to gain",
         may_change="always",
     )
     threads: int | None = option(

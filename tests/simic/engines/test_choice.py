@@ -44,9 +44,10 @@ def test_the_kernels_wherever_they_can(mode: str) -> None:
         NetworkConfig(shared_trunk=True),
         NetworkConfig(layer_norm=True),
         *(NetworkConfig(activation=name) for name in ACTIVATIONS),
+        *(NetworkConfig(rnn=name) for name in ("lstm", "gru")),  # type: ignore[arg-type]
     ],
 )
-def test_the_kernels_know_a_shared_trunk_layer_normalization_and_activations(network: NetworkConfig) -> None:
+def test_the_kernels_know_networks_of_all_settings_but_encoders(network: NetworkConfig) -> None:
     assert chosen("native", network=network) == "native"
 
 
@@ -111,6 +112,19 @@ class TestWhatTheKernelsDoNotDeclare:
             chosen("native", network=network, probe=probe)
 
 
+def test_auto_says_once_what_the_kernels_do_not_compute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ACTIVATIONS, "tanh", "torch.nn:Mish")
+    engine._say_once.cache_clear()
+    caplog.set_level("INFO", "esper")
+    for _ in range(2):
+        assert chosen("auto", timesteps=1024) == "eager"
+    assert [record.getMessage() for record in caplog.records] == [
+        "updates run in torch: the C++ kernels do not compute Mish"
+    ]
+
+
 def test_off() -> None:
     assert chosen("off") == "eager"
 
@@ -120,7 +134,7 @@ class TestWithoutACompiler:
     def _nothing_on_path(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
         monkeypatch.delenv("CXX", raising=False)
-        engine._warn_once.cache_clear()
+        engine._say_once.cache_clear()
 
     def test_auto_says_so_once_and_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
         assert chosen("auto") == chosen("auto") == "eager"
