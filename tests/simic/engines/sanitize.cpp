@@ -186,8 +186,8 @@ std::vector<int32_t> choices_of(bool discrete, int32_t actions) {
 }
 
 template <class Env>
-void walk_through(int index, int actions, int threads) {
-  Subject subject(Env::OBSERVATION, {16, 9}, actions, choices_of(Env::DISCRETE, actions), TANH);
+void walk_through(int index, int actions, int threads, Shape shape = {}) {
+  Subject subject(Env::OBSERVATION, {16, 9}, actions, choices_of(Env::DISCRETE, actions), TANH, shape);
   const int64_t steps = 12, envs = 3 * BLOCK + 5, rows = steps * envs;
   Floats mean = normal(Env::OBSERVATION), deviation(Env::OBSERVATION, 2.0f), state = uniform(envs * Env::STATE);
   const Normalizer normalizer{mean.data(), deviation.data(), 10.0f};
@@ -195,10 +195,13 @@ void walk_through(int index, int actions, int threads) {
   Floats noise = normal(rows * actions), starts = uniform(rows * Env::STATE), values = normal(rows);
   std::vector<int64_t> chosen(rows);
   std::vector<int32_t> ages(envs);
-  std::unique_ptr<bool[]> terminated(new bool[rows]), truncated(new bool[rows]);
+  std::unique_ptr<bool[]> terminated(new bool[rows]), truncated(new bool[rows]), resets(new bool[rows]);
+  std::unique_ptr<bool[]> begins(new bool[rows + envs]());
+  Floats recurrent_state = normal(envs * subject.learner->networks().state_size());
   void* out = Env::DISCRETE ? static_cast<void*>(chosen.data()) : real.data();
   const Rollout rollout{obs.data(), out, rewards.data(), terminated.get(), truncated.get(),
-                        final_obs.data(), state.data(), ages.data(), noise.data(), starts.data()};
+                        final_obs.data(), state.data(), ages.data(), noise.data(), starts.data(),
+                        shape.rnn_size ? recurrent_state.data() : nullptr, begins.get(), resets.get()};
   esper_roll_out(subject.learner, &normalizer, index, &rollout, steps, envs, 5, threads);
   const Inputs inputs{obs.data(), final_obs.data(), rewards.data(), Env::DISCRETE ? nullptr : real.data(),
                       terminated.get(), truncated.get()};
@@ -233,6 +236,7 @@ int main() {
         for (Subject* subject : {&lstm, &gru, &normalized}) update_sequences(*subject, 40, 20, threads, with_nan);
       }
     walk_through<CartPole>(0, 2, threads);
+    walk_through<CartPole>(0, 2, threads, {.rnn = GRU, .rnn_size = 7, .steps = 12});
     walk_through<Acrobot>(1, 3, threads);
     walk_through<Pendulum>(2, 1, threads);
     walk_through<MountainCar>(3, 3, threads);

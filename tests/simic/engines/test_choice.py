@@ -44,7 +44,8 @@ def test_the_kernels_wherever_they_can(mode: str) -> None:
         NetworkConfig(shared_trunk=True),
         NetworkConfig(layer_norm=True),
         *(NetworkConfig(activation=name) for name in ACTIVATIONS),
-        *(NetworkConfig(rnn=name) for name in ("lstm", "gru")),  # type: ignore[arg-type]
+        NetworkConfig(rnn="lstm"),
+        NetworkConfig(rnn="gru"),
     ],
 )
 def test_the_kernels_know_networks_of_all_settings_but_encoders(network: NetworkConfig) -> None:

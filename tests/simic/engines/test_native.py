@@ -344,8 +344,8 @@ class TestLayout:
         ("change", "wrong"),
         [
             (lambda fields: (fields[1], fields[0], *fields[2:]), r"Rollout.actions is \(8, 8\), here \(0, 8\)"),
-            (lambda fields: (*fields, ("masks", ctypes.c_void_p)), r"Rollout.masks is None, here \(80, 8\)"),
-            (lambda fields: fields[:-1], r"Rollout.uniform is \(72, 8\), here None"),
+            (lambda fields: (*fields, ("masks", ctypes.c_void_p)), r"Rollout.masks is None, here \(104, 8\)"),
+            (lambda fields: fields[:-1], r"Rollout.recurrent_resets is \(96, 8\), here None"),
             (lambda fields: (("obs", ctypes.c_int32), *fields[1:]), r"Rollout.obs is \(0, 8\), here \(0, 4\)"),
         ],
     )

@@ -91,6 +91,6 @@ class Engine(Protocol):
         """The policy of its network as it is now."""
         ...
 
-    def fill(self, env: DeviceEnv) -> Fill:
-        """What fills rollouts in `env`."""
+    def fill(self, env: DeviceEnv) -> Fill | None:
+        """What fills rollouts in `env`; None where it is stepped on the host."""
         ...

@@ -91,8 +91,8 @@ class TorchEngine:
     def actor(self, network: ActorCritic) -> Act:
         return act_in_torch(network)
 
-    def fill(self, env: DeviceEnv) -> Fill:
-        return Unrolled(env, compiled=self._compiled)
+    def fill(self, env: DeviceEnv) -> Fill | None:
+        return None if self._network.state_size else Unrolled(env, compiled=self._compiled)
 
     def _eager_step(self, batch: Minibatch, rows: Tensor) -> Tensor:
         state, skip, config = self._optimizer.state, self._skip, self._config

@@ -212,12 +212,17 @@ class NativeEngine:
 
         return act
 
-    def fill(self, env: DeviceEnv) -> Fill:
+    def fill(self, env: DeviceEnv) -> Fill | None:
         if env.name not in self._environments or scaled_to(env.spec.actions):
-            return Unrolled(env, compiled=False)
+            return None if self._network.state_size else Unrolled(env, compiled=False)
 
         def fill(
-            network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout
+            network: ActorCritic,
+            states: EnvStates,
+            noise: Tensor,
+            uniform: Tensor,
+            rollout: Rollout,
+            recurrent_state: Tensor | None = None,
         ) -> EnvStates:
             self._pack()
             moved = EnvStates(*(tensor.clone() for tensor in states))
@@ -233,6 +238,9 @@ class NativeEngine:
                 steps=_pointer(moved.steps),
                 noise=_pointer(noise),
                 uniform=_pointer(uniform),
+                recurrent_state=_pointer(recurrent_state),
+                begins=rollout.begins.ctypes.data,
+                recurrent_resets=rollout.recurrent_resets.ctypes.data,
             )
             self._library.esper_roll_out(
                 self._handle,

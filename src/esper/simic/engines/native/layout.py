@@ -126,6 +126,7 @@ class Rollout(Structure):
         for name in (
             *("obs", "actions", "rewards", "terminated", "truncated", "final_obs"),
             *("state", "steps", "noise", "uniform"),
+            *("recurrent_state", "begins", "recurrent_resets"),
         )
     )
 

@@ -8,6 +8,12 @@
 
 namespace esper {
 
+inline bool all_finite(const float* x, int64_t count) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
+  return largest < 0x7f800000u;
+}
+
 // Scales observations as esper.simic.nets.normalization does; without a mean it leaves them alone.
 struct Normalizer {
   const float *mean, *deviation;
@@ -26,6 +32,7 @@ class Actor {
       : learner_(learner), normalizer_(normalizer), networks_(learner.networks()), buffers_(buffers) {}
 
   int outputs() const { return learner_.head().outputs(); }
+  int state_size() const { return networks_.state_size(); }
 
   // Actions for `obs` [rows, D], laid out as in a batch; `noise` [rows, outputs] samples, without it the likeliest.
   // `masks` [rows, outputs] allow them, null all. The recurrent `states` [rows, state_size], if there are any, become
@@ -69,6 +76,10 @@ struct Rollout {
   float* state;
   int32_t* steps;
   const float *noise, *uniform;
+  // Of a recurrent policy: its state now [num_envs, state_size], null for others; which observations begin an episode
+  // [num_steps + 1, num_envs], of which the first row is given; where it was reset as it was not finite.
+  float* recurrent_state;
+  bool *begins, *recurrent_resets;
 };
 
 // The copies `first` to `last` of an environment through a whole rollout: copies know nothing of each other.
@@ -78,11 +89,15 @@ void walk(Actor& actor, const Rollout& out, const Span& span, int64_t first, int
   constexpr int S = Env::STATE, D = Env::OBSERVATION;
   const int64_t num_envs = span.num_envs;
   const int noise_width = actor.outputs(), width = Env::DISCRETE ? 1 : noise_width, count = int(last - first);
+  const int state_size = actor.state_size();
+  float* states = out.recurrent_state ? out.recurrent_state + first * state_size : nullptr;
   for (int64_t e = first; e < last; ++e) Env::observe(out.state + e * S, out.obs + e * D);
   for (int64_t t = 0; t < span.num_steps; ++t) {
     const int64_t row = t * num_envs;
     Action* actions = static_cast<Action*>(out.actions) + (row + first) * width;
-    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * noise_width, nullptr, actions, nullptr);
+    for (int e = 0; states && e < count; ++e)
+      if (out.begins[row + first + e]) std::fill_n(states + e * state_size, state_size, 0.0f);
+    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * noise_width, nullptr, actions, states);
     for (int64_t e = first; e < last; ++e) {
       float* s = out.state + e * S;
       bool terminated;
@@ -90,6 +105,13 @@ void walk(Actor& actor, const Rollout& out, const Span& span, int64_t first, int
       const bool truncated = ++out.steps[e] >= span.max_episode_steps;
       out.terminated[row + e] = terminated;
       out.truncated[row + e] = truncated;
+      if (states) {
+        float* recurrent_state = states + (e - first) * state_size;
+        const bool ended = terminated || truncated, lost = !all_finite(recurrent_state, state_size);
+        out.recurrent_resets[row + e] = lost && !ended;
+        out.begins[row + num_envs + e] = lost || ended;
+        if (lost) std::fill_n(recurrent_state, state_size, 0.0f);
+      }
       if (terminated || truncated) {
         Env::observe(s, out.final_obs + (row + e) * D);
         Env::begin(out.uniform + (row + e) * S, s);
@@ -124,12 +146,6 @@ inline void roll_out(const Learner& learner, const Normalizer& normalizer, Walk 
     for (int64_t block; (block = team.take()) < blocks;)
       walk(actor, out, span, block * BLOCK, std::min<int64_t>((block + 1) * BLOCK, span.num_envs));
   });
-}
-
-inline bool all_finite(const float* x, int64_t count) {
-  uint32_t largest = 0;
-  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
-  return largest < 0x7f800000u;
 }
 
 // What a rollout of vectors [num_steps, num_envs] is learned from, as esper.simic.faults; null for what is not floats.
