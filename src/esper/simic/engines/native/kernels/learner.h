@@ -224,13 +224,14 @@ class Learner {
       head_.differentiate(masked(row, batch, seen), action(batch, seen), objective, lane.sums, lane.head);
       if (ratios) ratios[r] = lane.sums.last_ratio;
     });
-    networks_.backward_actor(features, lane.buffers, count, lane.gradients);
+    networks_.backward(POLICY, features, lane.buffers, count, lane.gradients);
     const float value_scale = *state.value_coef / rows, value_clip = state.value_clip_coef ? *state.value_clip_coef : -1.0f;
     float* values = networks_.output(VALUE, features, lane.buffers, count);
     lane.places.each(values, networks_.output_stride(VALUE), count, [&](float* value, int r, int) {
       *value = value_row(*value, batch.values[index[r]], batch.returns[index[r]], value_clip, value_scale, lane.sums);
     });
-    networks_.backward_critic(features, lane.buffers, count, lane.gradients);
+    networks_.backward(VALUE, features, lane.buffers, count, lane.gradients);
+    networks_.backward_trunk(lane.buffers, count, lane.gradients);
   }
 
   // Adds up the lanes' gradients of a part, and their squares.

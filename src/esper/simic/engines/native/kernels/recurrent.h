@@ -152,8 +152,9 @@ class Recurrent : public Layer {
       }
     }
     if (target)
-      target->with(in_stride, [&](auto begin, auto end) {
-        product(rows, padded(in), gates_, parts, stride, 1, packed + input_weight_, in_stride, begin, end);
+      target->with(in_stride, [&](auto end) {
+        product(rows, padded(in), gates_, parts, stride, 1, packed + input_weight_, in_stride,
+                [](int, int) { return vec{}; }, end);
       });
   }
 
