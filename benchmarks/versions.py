@@ -28,8 +28,14 @@ CASES: dict[str, dict[str, Any]] = {
     "torch, LSTM 64, CartPole-v1, 16 x 32": {"env": "CartPole-v1", "num_envs": 16, "num_steps": 32, "lstm": 64},
     # The preset's: 10 epochs of one minibatch.
     "auto, LSTM 64, CartPole-v1, 16 x 32, 10 epochs": {
-        **{"env": "CartPole-v1", "num_envs": 16, "num_steps": 32, "num_minibatches": 1, "update_epochs": 10},
-        **{"lstm": 64, "hidden_sizes": (64,), "compile": "auto"},
+        "env": "CartPole-v1",
+        "num_envs": 16,
+        "num_steps": 32,
+        "num_minibatches": 1,
+        "update_epochs": 10,
+        "lstm": 64,
+        "hidden_sizes": (64,),
+        "compile": "auto",
     },
 }
 
