@@ -26,6 +26,17 @@ CASES: dict[str, dict[str, Any]] = {
     "kernels, normalized, HalfCheetah-v4, 8 x 128": {"env": "HalfCheetah-v4", "num_envs": 8, "normalize": True},
     "torch, shared trunk, torch/CartPole-v1, 8 x 128": {"env": "torch/CartPole-v1", "num_envs": 8, "shared": True},
     "torch, LSTM 64, CartPole-v1, 16 x 32": {"env": "CartPole-v1", "num_envs": 16, "num_steps": 32, "lstm": 64},
+    # The preset's: 10 epochs of one minibatch.
+    "auto, LSTM 64, CartPole-v1, 16 x 32, 10 epochs": {
+        "env": "CartPole-v1",
+        "num_envs": 16,
+        "num_steps": 32,
+        "num_minibatches": 1,
+        "update_epochs": 10,
+        "lstm": 64,
+        "hidden_sizes": (64,),
+        "compile": "auto",
+    },
 }
 
 
@@ -40,16 +51,22 @@ def work(case: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     env = make_env(case["env"], num_envs=case["num_envs"], vector=case.get("vector", "auto"))
     normalize = case.get("normalize", False)
+    compiled = case.get("compile", "auto" if "lstm" not in case and "shared" not in case else "off")
     network = NetworkConfig(
-        lstm_size=case.get("lstm"), shared_trunk=case.get("shared", False), normalize_observations=normalize
+        hidden_sizes=tuple(case.get("hidden_sizes", (64, 64))),
+        lstm_size=case.get("lstm"),
+        shared_trunk=case.get("shared", False),
+        normalize_observations=normalize,
     )
     config = PPOConfig(
         num_envs=case["num_envs"],
         num_steps=case.get("num_steps", 128),
+        num_minibatches=case.get("num_minibatches", 4),
+        update_epochs=case.get("update_epochs", 4),
         total_timesteps=10**9,
         normalize_rewards=normalize,
         network=network,
-        runtime=RuntimeConfig(threads=1, compile="auto" if "lstm" not in case and "shared" not in case else "off"),
+        runtime=RuntimeConfig(threads=1, compile=compiled),
     )
     training = Training(PPOAgent(config, env.spec, seed=1), env, env_seed=1)
     training.update()

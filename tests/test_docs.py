@@ -123,7 +123,7 @@ def test_the_programs_of_schedules(folder: Path, capsys: pytest.CaptureFixture[s
 
 def test_policies_in_python(folder: Path) -> None:
     short = ["--num-envs", "4", "--num-steps", "32", "--total-timesteps", "256", "--no-picture", "--quiet"]
-    recurrent = ["--env", "CartPoleNoVel-v1", "--lstm-size", "8"]
+    recurrent = ["--env", "CartPoleNoVel-v1", "--rnn", "gru", "--rnn-size", "8"]
     assert main(["ppo", "--env", "CartPole-v1", *short, "--run-dir", "runs/first"]) == 0
     assert main(["ppo", *recurrent, *short, "--run-dir", "runs/recurrent"]) == 0
     names: dict[str, Any] = {}
@@ -132,7 +132,7 @@ def test_policies_in_python(folder: Path) -> None:
         exec(program, names)
     assert names["episode_return"] >= 8
     assert names["actions"].shape == (4,)
-    assert names["state"].shape == (4, 2 * 2 * 8)
+    assert names["state"].shape == (4, 2 * 8)
     assert len(names["scores"].returns) == 10
 
 

@@ -73,9 +73,10 @@ def test_pt2_acts_as_the_policy(tmp_path: Path, actions: Actions, shared: bool) 
     assert not [name for name in exported.state_dict() if "critic" in name]
 
 
-@pytest.mark.parametrize(("lstm_size", "normalize"), [(None, False), (4, False), (None, True)])
-def test_images_and_memory(tmp_path: Path, lstm_size: int | None, normalize: bool) -> None:
-    network = NetworkConfig(hidden_sizes=(8,), lstm_size=lstm_size, normalize_observations=normalize)
+@pytest.mark.parametrize(("rnn", "normalize"), [(None, False), ("lstm", False), ("gru", False), (None, True)])
+def test_images_and_memory(tmp_path: Path, rnn: Any, normalize: bool) -> None:
+    size = None if rnn is None else 4
+    network = NetworkConfig(hidden_sizes=(8,), rnn=rnn, rnn_size=size, normalize_observations=normalize)
     config = PPOConfig(num_envs=4, network=network, runtime=RuntimeConfig(compile="off"))
     seen = Images(shape=(2, 6, 6), highest=9)
     agent = PPOAgent(config, EnvSpec(num_envs=4, observations=seen, actions=ACTIONS[0]), seed=1)
@@ -90,7 +91,7 @@ def test_images_and_memory(tmp_path: Path, lstm_size: int | None, normalize: boo
     taken = []
     for _ in range(5):
         obs = torch.randint(10, (3, *seen.shape), dtype=torch.uint8, generator=generator)
-        if lstm_size is None:
+        if rnn is None:
             taken += [exported(obs)]
             assert taken[-1].equal(policy.network.act(obs))
         else:
@@ -100,7 +101,7 @@ def test_images_and_memory(tmp_path: Path, lstm_size: int | None, normalize: boo
             torch.testing.assert_close(theirs, memory)
             taken += [actions]
     assert len(torch.cat(taken).unique()) > 1
-    assert (lstm_size is None) == (not memory.any())
+    assert (rnn is None) == (not memory.any())
 
 
 @pytest.mark.parametrize("lstm_size", [None, 4])

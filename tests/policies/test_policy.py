@@ -87,9 +87,9 @@ def settings(network: NetworkConfig | None = None) -> PPOConfig:
     )
 
 
-def trained(folder: Path, env: VectorEnv, lstm_size: int | None = None, name: str = "Draws-v0") -> Path:
+def trained(folder: Path, env: VectorEnv, rnn: Any = None, name: str = "Draws-v0") -> Path:
     """The folder of a policy for `env`, whose random weights tell observations apart."""
-    network = NetworkConfig(hidden_sizes=(8,), lstm_size=lstm_size)
+    network = NetworkConfig(hidden_sizes=(8,), rnn=rnn, rnn_size=None if rnn is None else 3)
     agent = PPOAgent(settings(network), env.spec, seed=3)
     with torch.no_grad():
         agent.network.actor[-1].get_parameter("weight").mul_(100)
@@ -97,10 +97,10 @@ def trained(folder: Path, env: VectorEnv, lstm_size: int | None = None, name: st
     return folder
 
 
-def loaded(folder: Path, env: Draws, lstm_size: int | None = None) -> Policy:
+def loaded(folder: Path, env: Draws, rnn: Any = None) -> Policy:
     """A policy for `env`, which is neither reset nor stepped."""
     alike = Draws(env.observation_space, env.action_space, env.masks)
-    return load_policy(trained(folder, make_env(alike), lstm_size), env=env)
+    return load_policy(trained(folder, make_env(alike), rnn), env=env)
 
 
 def evaluated(policy: Policy, env: Draws, *, stochastic: bool = False) -> list[Any]:
@@ -157,15 +157,16 @@ class TestPredict:
         assert same(actions, evaluated(policy, second, stochastic=stochastic))
         assert len({np.asarray(action).tobytes() for action in actions}) > 1
 
-    def test_carries_a_state(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("rnn", "size"), [("lstm", 12), ("gru", 6)])
+    def test_carries_a_state(self, tmp_path: Path, rnn: str, size: int) -> None:
         first, second = (Draws(OBSERVATIONS["number"], ACTIONS["choices"]) for _ in range(2))
-        policy = loaded(tmp_path, first, lstm_size=3)
+        policy = loaded(tmp_path, first, rnn)
         assert same(played(policy, first), evaluated(policy, second))
-        # Outputs and cells of 3, for policy and value.
+        # Outputs of 3, and cells of an LSTM, for policy and value.
         action, state = policy.predict(np.float32(1))
         assert action.shape == (2, 2)
         assert state is not None
-        assert state.shape == (12,)
+        assert state.shape == (size,)
         assert state.dtype == np.float32
         before = state.copy()
         _, after = policy.predict(np.float32(1), state)
@@ -180,11 +181,11 @@ class TestPredict:
         assert rows is not None
         np.testing.assert_allclose(rows, [after, before], rtol=1e-4)
 
-    @pytest.mark.parametrize("lstm_size", [None, 3])
-    def test_obeys_masks(self, tmp_path: Path, lstm_size: int | None) -> None:
+    @pytest.mark.parametrize("rnn", [None, "lstm", "gru"])
+    def test_obeys_masks(self, tmp_path: Path, rnn: str | None) -> None:
         taken = spaces.MultiDiscrete([2, 5])
         first, second = (Draws(OBSERVATIONS["vector"], taken, masks=7) for _ in range(2))
-        policy = loaded(tmp_path, first, lstm_size)
+        policy = loaded(tmp_path, first, rnn)
         assert policy.masked
         assert same(played(policy, first), evaluated(policy, second))
         for allowed in range(5):
@@ -202,16 +203,16 @@ class TestPredict:
         assert policy.predict({"action_mask": masks[2], "observation": observation[2]})[0] == 5
 
     @pytest.mark.parametrize("observed", OBSERVATIONS.values(), ids=OBSERVATIONS)
-    @pytest.mark.parametrize("lstm_size", [None, 3])
-    def test_of_a_batch_is_that_of_each(self, tmp_path: Path, observed: Any, lstm_size: int | None) -> None:
+    @pytest.mark.parametrize("rnn", [None, "lstm", "gru"])
+    def test_of_a_batch_is_that_of_each(self, tmp_path: Path, observed: Any, rnn: str | None) -> None:
         env = Draws(observed, ACTIONS["continuous, scaled"])
-        policy = loaded(tmp_path, env, lstm_size)
+        policy = loaded(tmp_path, env, rnn)
         observations = [env.observation_space.sample() for _ in range(5)]
         actions, states = policy.predict(together(env.observation_space, observations))
         assert (actions.shape, actions.dtype) == ((5, 2), np.float64)
         one_by_one: list[Any] = [policy.predict(observation) for observation in observations]
         np.testing.assert_allclose(actions, [action for action, _ in one_by_one], rtol=1e-4)
-        if lstm_size is None:
+        if rnn is None:
             assert states is None
         else:
             assert states is not None
@@ -358,7 +359,7 @@ class TestCopies:
     @pytest.mark.parametrize("used", [False, True])
     def test_predict_the_same(self, tmp_path: Path, again: Callable[[Policy], Policy], used: bool) -> None:
         env = Draws(OBSERVATIONS["dictionary"], ACTIONS["choices"])
-        policy = loaded(tmp_path, env, lstm_size=3)
+        policy = loaded(tmp_path, env, rnn="lstm")
         observations = together(env.observation_space, [env.observation_space.sample() for _ in range(9)])
         if used:
             policy.predict(observations, deterministic=False)
@@ -451,7 +452,7 @@ class TestBadInput:
         ],
     )
     def test_beside_one_observation(self, tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
-        policy = loaded(tmp_path, Draws(OBSERVATIONS["vector"], ACTIONS["discrete"], masks=6), lstm_size=3)
+        policy = loaded(tmp_path, Draws(OBSERVATIONS["vector"], ACTIONS["discrete"], masks=6), rnn="lstm")
         with pytest.raises(ConfigError) as refused:
             policy.predict(NUMBERS, **{"mask": np.ones(6), **arguments})
         assert message in str(refused.value)
@@ -466,7 +467,7 @@ class TestBadInput:
         ],
     )
     def test_beside_a_batch(self, tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
-        policy = loaded(tmp_path, Draws(OBSERVATIONS["vector"], ACTIONS["discrete"], masks=6), lstm_size=3)
+        policy = loaded(tmp_path, Draws(OBSERVATIONS["vector"], ACTIONS["discrete"], masks=6), rnn="lstm")
         with pytest.raises(ConfigError) as refused:
             policy.predict(np.stack([NUMBERS] * 2), **{"mask": np.ones((2, 6)), **arguments})
         assert message in str(refused.value)

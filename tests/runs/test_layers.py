@@ -16,6 +16,7 @@ from esper.runs.layers import (
     SettingsError,
     file_layer,
     recorded,
+    recorded_layer,
     resolve,
 )
 from esper.runs.presets import load_presets, preset_layer
@@ -45,6 +46,29 @@ class TestLayers:
 
     def test_a_stronger_layer_wins_even_by_a_common_name(self) -> None:
         assert settings({"policy_lr": 1e-3}, {"lr": 5e-4}).config.ppo.policy_lr.peak == 5e-4
+
+    def test_an_older_name_stands_for_several_settings(self) -> None:
+        def network(*layers: dict[str, Any]) -> tuple[str | None, int | None]:
+            made = settings(*layers).config.ppo.network
+            return made.rnn, made.rnn_size
+
+        assert network({"lstm_size": "5"}) == ("lstm", 5)
+        assert network({"rnn": "gru", "rnn_size": 7}, {"lstm_size": 5}) == ("lstm", 5)
+        assert network({"lstm_size": 5}, {"rnn": "gru"}) == ("gru", 5)
+        assert network({"rnn": "gru", "rnn_size": 7}, {"lstm_size": "none"}) == (None, None)
+        with pytest.raises(SettingsError, match="lstm_size = 5: is given beside rnn, which it sets"):
+            settings({"lstm_size": 5, "rnn": "gru"})
+        with pytest.raises(SettingsError, match="must be at least 1") as refused:
+            settings({"lstm_size": 0})
+        assert refused.value.origin is not None
+        assert refused.value.origin.name == "lstm_size"
+
+    def test_a_record_with_an_older_name_is_one_with_todays(self) -> None:
+        for older, today in ((None, (None, None)), (5, ("lstm", 5))):
+            values = recorded_layer({"lstm_size": older, "num_envs": 3}, "record").values
+            assert "lstm_size" not in values
+            assert (values["rnn"], values["rnn_size"]) == today
+            assert values["num_envs"] == 3
 
     def test_a_new_warmup_replaces_the_old_one_in_its_other_unit(self) -> None:
         schedule = settings({"lr_warmup_frac": 0.1}, {"lr_warmup_timesteps": 70}).config.ppo.policy_lr

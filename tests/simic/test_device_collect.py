@@ -18,7 +18,7 @@ from esper.simic.device_collect import DeviceCollector, Unrolled, steps_per_call
 from esper.simic.engines.choice import choose_engine
 from esper.simic.engines.protocol import Engine, Workload
 from esper.simic.rollout import Rollout
-from esper.simic.vectorized import Training
+from esper.simic.vectorized import Training, make_collector
 from esper.telemetry.events import UpdateCompleted
 
 NUM_ENVS = 5
@@ -33,6 +33,8 @@ class Setting:
     limit: int = 7
     num_steps: int = 18
     scale_actions: Literal["auto", "on"] = "auto"
+    rnn: Literal["lstm", "gru"] | None = None
+    compile: Literal["off", "native"] = "off"
 
     def __post_init__(self) -> None:
         env = make_env(
@@ -48,14 +50,21 @@ class Setting:
             num_minibatches=1,
             update_epochs=1,
             normalize_rewards=True,
-            network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True),
-            runtime=RuntimeConfig(compile="off"),
+            network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True, rnn=self.rnn),
+            runtime=RuntimeConfig(compile=self.compile),
         )
         self.env, self.agent = env, PPOAgent(config, env.spec)
 
     def device_collector(self, *, compiled: bool = False, native: bool = False) -> DeviceCollector:
         fill = self.native().fill(self.env) if native else Unrolled(self.env, compiled=compiled)
-        return DeviceCollector(self.env, 3, CPU, fill)
+        assert fill is not None
+        return DeviceCollector(self.env, 3, CPU, fill, recurrent_state=self.recurrent_state())
+
+    def host_collector(self, engine: Engine) -> Collector:
+        return Collector(self.env, 3, engine.actor, recurrent_state=self.recurrent_state())
+
+    def recurrent_state(self) -> torch.Tensor | None:
+        return None if self.rnn is None else torch.zeros(NUM_ENVS, self.agent.network.state_size)
 
     def native(self) -> Engine:
         """One that computes with this agent's parameters."""
@@ -157,13 +166,50 @@ def test_the_kernels_walk_the_same_way(name: str) -> None:
     torch.testing.assert_close(tuple(ours.env.states), tuple(theirs.env.states), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+@pytest.mark.parametrize("name", list(DYNAMICS))
+def test_the_kernels_carry_a_recurrent_state_as_on_the_host(name: str, rnn: Literal["lstm", "gru"]) -> None:
+    ours, theirs = Setting(name, limit=13, rnn=rnn), Setting(name, limit=13, rnn=rnn)
+    collectors = ours.device_collector(native=True), theirs.host_collector(theirs.native())
+    for a, b in zip(ours.rollouts(collectors[0], 3), theirs.rollouts(collectors[1], 3), strict=True):
+        torch.testing.assert_close((a.actions, a.obs, a.rewards), (b.actions, b.obs, b.rewards), rtol=1e-4, atol=1e-4)
+        assert a.begins[1:].any()
+        assert (a.begins == b.begins).all()
+        torch.testing.assert_close(a.recurrent_state, b.recurrent_state, rtol=1e-4, atol=1e-4)
+        assert not a.recurrent_resets.any()
+    states = [collector.state_dict() for collector in collectors]
+    assert set(states[0]) == set(states[1]) == set(collectors[0].state_form()) == set(collectors[1].state_form())
+    torch.testing.assert_close(states[0]["memory"], states[1]["memory"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_recurrent_state_that_is_not_finite_is_reset() -> None:
+    setting = Setting(rnn="gru", limit=500)
+    collector = setting.device_collector(native=True)
+    setting.env.states.state[2, 1] = torch.nan
+    (rollout,) = setting.rollouts(collector, 1)
+    # A position that is not a number ends no episode, until the pole falls.
+    assert rollout.recurrent_resets[:5, 2].all()
+    assert rollout.begins[:6, 2].all()
+    assert not rollout.recurrent_resets[:, [0, 1, 3, 4]].any()
+    assert collector.state_dict()["memory"].isfinite().all()
+
+
+@pytest.mark.parametrize("engine", ["off", "native"])
+def test_torch_steps_a_recurrent_policy_on_the_host_and_the_kernels_do_not(engine: Literal["off", "native"]) -> None:
+    setting = Setting(rnn="lstm")
+    config = replace(setting.agent.config, runtime=RuntimeConfig(compile=engine))
+    collector = make_collector(PPOAgent(config, setting.env.spec), setting.env, 1)
+    assert isinstance(collector, DeviceCollector if engine == "native" else Collector)
+
+
 @pytest.mark.parametrize("name", list(DYNAMICS))
 def test_the_kernels_take_every_step_that_torch_takes(name: str) -> None:
     """From states all over, as rollouts seldom get far: one step of many states."""
     setting = Setting(name, num_steps=1, limit=500)
     generator = torch.Generator().manual_seed(0)
     env, scale = setting.env, {"CartPole-v1": 1.5, "Acrobot-v1": 3.0, "Pendulum-v1": 3.0}.get(name, 0.5)
-    learner, wrapped = setting.native(), torch.tensor(2 * torch.pi)
+    walk, wrapped = setting.native().fill(env), torch.tensor(2 * torch.pi)
+    assert walk is not None
     for _ in range(40):
         state = scale * torch.randn(env.states.state.shape, generator=generator)
         states = EnvStates(state, torch.zeros(NUM_ENVS, dtype=torch.int32))
@@ -173,7 +219,7 @@ def test_the_kernels_take_every_step_that_torch_takes(name: str) -> None:
         with torch.no_grad():
             ours, theirs = (
                 fill(setting.agent.network, states, noise, uniform, rollout)
-                for fill, rollout in zip((learner.fill(env), Unrolled(env, compiled=False)), rollouts, strict=True)
+                for fill, rollout in zip((walk, Unrolled(env, compiled=False)), rollouts, strict=True)
             )
         a, b = rollouts
         assert a.terminated.equal(b.terminated)
@@ -194,8 +240,9 @@ class TestTraining:
         # Then where episodes ended, and their rewards.
         assert host_reads[1:] == ["cpu", "numpy"] * 2
 
-    def test_goes_on_to_the_last_bit(self) -> None:
-        first, second = Setting(), Setting()
+    @pytest.mark.parametrize("rnn", [None, "lstm"])
+    def test_goes_on_to_the_last_bit(self, rnn: Literal["lstm"] | None) -> None:
+        first, second = (Setting(rnn=rnn, compile="native" if rnn else "off") for _ in range(2))
         training, resumed = (Training(s.agent, s.env, env_seed=seed) for s, seed in ((first, 1), (second, 9)))
         for _ in range(3):
             training.update()

@@ -99,7 +99,10 @@ class TestRecurrentState:
     def test_what_is_learned_next_is_as_the_policy_acted(self) -> None:
         """The observation that begins the third episode, in step 2 of the second rollout, is not finite."""
         env = FaultyCue({10: NAN})
-        config = PPOConfig(num_envs=8, num_steps=8, num_minibatches=2, network=NetworkConfig(lstm_size=4))
+        runtime = RuntimeConfig(compile="off")
+        config = PPOConfig(
+            num_envs=8, num_steps=8, num_minibatches=2, network=NetworkConfig(lstm_size=4), runtime=runtime
+        )
         agent, acted = PPOAgent(config, env.spec, seed=1), []
         collector, rollout, unroll = make_collector(agent, env, 1), agent.allocate_rollout(), agent.network.unroll
 

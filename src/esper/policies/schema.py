@@ -72,12 +72,14 @@ def read_network(stored: Any) -> NetworkConfig:
     Raises:
         ConfigError: naming the field.
     """
-    settings = _known("network", stored, {field.name for field in dataclasses.fields(NetworkConfig)})
+    names = (field.name for field in dataclasses.fields(NetworkConfig))
+    settings = _known("network", stored, {*names, *NetworkConfig.aliases})
     for name in ("hidden_sizes", "actor_hidden_sizes", "critic_hidden_sizes"):
         if settings.get(name) not in (None, []):
             _wholes(f"network.{name}", settings[name])
-    if settings.get("lstm_size") is not None:
-        _whole("network.lstm_size", settings["lstm_size"])
+    for name in ("rnn_size", "lstm_size"):
+        if settings.get(name) is not None:
+            _whole(f"network.{name}", settings[name])
     return NetworkConfig(**settings)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 import typing
@@ -18,7 +19,7 @@ from esper.schedules import SWITCH, Function, ScheduleConfig, schedules_enabled
 from esper.schedules.shape import in_updates
 from esper.settings.counterparts import suggestion
 from esper.settings.layers import common_names, origin_of
-from esper.settings.options import Bounds, ConfigError, Setting, settings_of
+from esper.settings.options import Bounds, ConfigError, Setting, aliases_of, settings_of
 from esper.settings.values import coerce, format_value, nearest, parse
 from esper.simic.config import SCHEDULES, PPOConfig
 from esper.storage import files
@@ -214,6 +215,8 @@ def _flags() -> Iterator[tuple[str, Setting, bool]]:
         shown = name in (setting.prefix, "policy_lr_delay")
         detail = (issubclass(setting.section, ScheduleConfig) or setting.common is not None) and not shown
         yield name, setting, detail
+    for name, alias in aliases_of(settings).items():
+        yield name, dataclasses.replace(settings[alias.of], help=alias.help), True
 
 
 def _add_flag(group: Any, name: str, setting: Setting, *, hidden: bool) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from esper.settings.counterparts import suggestion
-from esper.settings.options import ConfigError, Merging, Setting, settings_of, unflatten
+from esper.settings.options import ConfigError, Merging, Setting, aliases_of, settings_of, unflatten
 from esper.settings.values import parse
 
 T = TypeVar("T")
@@ -169,9 +169,9 @@ def _common_and_own(layer: Layer, settings: Mapping[str, Setting]) -> tuple[_Giv
     """The layer's values by final name, each with the name it was given by: those for several sections, then the rest.
 
     Raises:
-        SettingsError: for an unknown name.
+        SettingsError: for an unknown name; for an alias beside what it stands for.
     """
-    common = common_names(settings)
+    common, aliases = common_names(settings), aliases_of(settings)
     shared: _Given = {}
     own: _Given = {}
     for name, value in layer.values.items():
@@ -179,8 +179,14 @@ def _common_and_own(layer: Layer, settings: Mapping[str, Setting]) -> tuple[_Giv
             shared.update(dict.fromkeys(common[name], (name, value)))
         elif name in settings:
             own[name] = (name, value)
+        elif name in aliases:
+            meant = aliases[name].values(value)
+            if twice := [each for each in meant if each in layer.values]:
+                error = ConfigError(name, value, f"is given beside {twice[0]}, which it sets; leave one of them out")
+                raise SettingsError(error, Origin(source=layer.source, name=name))
+            own.update({each: (name, of_each) for each, of_each in meant.items()})
         else:
-            error = ConfigError(name, value, f"is no setting{suggestion(name, {*settings, *common})}")
+            error = ConfigError(name, value, f"is no setting{suggestion(name, {*settings, *common, *aliases})}")
             raise SettingsError(error, Origin(source=layer.source, name=name))
     return shared, own
 

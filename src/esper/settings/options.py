@@ -122,6 +122,28 @@ class Setting:
         return self.may_change == "always" and self.name != "total_timesteps"
 
 
+@dataclass(frozen=True)
+class Alias:
+    """Another name, as an older one, for the setting `of`, which is not alone: `beside` are others, where there is one.
+
+    A section declares them, by name, as its class attribute `aliases`.
+    """
+
+    of: str
+    beside: Mapping[str, Any]
+    help: str
+
+    def values(self, value: Any) -> dict[str, Any]:
+        """The settings that `value` stands for."""
+        return {**(dict.fromkeys(self.beside) if value in (None, "none") else self.beside), self.of: value}
+
+
+def aliases_of(settings: Mapping[str, Setting]) -> dict[str, Alias]:
+    """The other names for `settings`."""
+    sections = dict.fromkeys(setting.section for setting in settings.values())
+    return {name: alias for section in sections for name, alias in getattr(section, "aliases", {}).items()}
+
+
 class Merging:
     """What the class of a section says of its fields where layers of settings are merged.
 
@@ -198,7 +220,9 @@ def _flat_name(config: Any, path: tuple[str, ...], field: str) -> str:
 def complete(values: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[str, Any]:
     """Recorded `values`, which may be of an older version, with what those of `settings` meant that came later."""
     later = {name: setting.before for name, setting in settings.items() if setting.before is not None}
-    return {**later, **values}
+    aliases = aliases_of(settings)
+    older = [aliases[name].values(value) for name, value in values.items() if name in aliases]
+    return functools.reduce(dict.__or__, older, later) | {n: v for n, v in values.items() if n not in aliases}
 
 
 def flatten(config: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -162,7 +163,8 @@ class Collector:
 def _reset_lost(recurrent_state: Tensor) -> BoolArray:
     """Zero rows [N, S] that are not finite, as they would stay so until the episode ends; returns which [N]."""
     # A sum takes a fifth of the time of `isfinite` on each number, and no recurrent state is near float32's limit.
+    if math.isfinite(recurrent_state.sum()):
+        return np.zeros(len(recurrent_state), dtype=np.bool_)
     lost: BoolArray = (~recurrent_state.sum(1).isfinite()).cpu().numpy()
-    if lost.any():
-        recurrent_state[torch.from_numpy(lost).to(recurrent_state.device)] = 0.0
+    recurrent_state[torch.from_numpy(lost).to(recurrent_state.device)] = 0.0
     return lost

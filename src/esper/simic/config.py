@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from esper.schedules import CoefficientConfig, FeedbackConfig, LimitConfig, Schedule, ScheduleConfig, make_schedule
 from esper.schedules.shape import Rate
-from esper.settings.options import Bounds, ConfigError, check_options, option, section
+from esper.settings.options import Alias, Bounds, ConfigError, check_options, option, section
 from esper.simic.nets.activations import ACTIVATIONS
 
 S = TypeVar("S", bound=ScheduleConfig)
@@ -29,13 +29,20 @@ else:
 _POSITIVE = Bounds(above=0)
 _COUNT = Bounds(minimum=1)
 _UNIT = Bounds(minimum=0, maximum=1)
+RNN_SIZE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Actor and critic: an encoder where there is one, and hidden layers; apart unless `shared_trunk`."""
+    """Actor and critic: an encoder where there is one, and hidden layers; apart unless `shared_trunk`.
+
+    `lstm_size` is an older name: `lstm_size=64` is `rnn="lstm", rnn_size=64`.
+    """
 
     group: ClassVar[str] = "network"
+    aliases: ClassVar[Mapping[str, Alias]] = {
+        "lstm_size": Alias("rnn_size", {"rnn": "lstm"}, "the same as --rnn lstm --rnn-size")
+    }
 
     encoder: str | Callable[..., Any] = option(
         "auto",
@@ -52,16 +59,27 @@ class NetworkConfig:
     )
     activation: Activation = option("tanh", "activation of the hidden layers")
     layer_norm: bool = option(False, "layer normalization of each hidden layer, before its activation")
-    lstm_size: int | None = option(
-        None, "cells of an LSTM after the hidden layers, for a policy that remembers its episode", bounds=_COUNT
+    rnn: Literal["lstm", "gru"] | None = option(
+        None, "a recurrent layer after the hidden layers, lstm or gru, for a policy that remembers its episode"
     )
+    rnn_size: int | None = option(None, f"units of the recurrent layer (default: {RNN_SIZE} with rnn)", bounds=_COUNT)
     shared_trunk: bool = option(False, "one trunk for policy and value; its rate is set by shared_lr")
     log_std_init: float = option(0.0, "initial log standard deviation of continuous actions", bounds=Bounds())
     normalize_observations: bool = option(False, "scale observations by their running mean and deviation")
+    lstm_size: InitVar[int | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, lstm_size: int | None) -> None:
+        if lstm_size is not None:
+            if self.rnn is not None or self.rnn_size is not None:
+                raise ConfigError("lstm_size", lstm_size, "says what rnn and rnn_size do; leave it out beside them")
+            object.__setattr__(self, "rnn", "lstm")
+            object.__setattr__(self, "rnn_size", lstm_size)
         check_options(self)
-        nothing = not self.hidden_sizes and self.lstm_size is None and self.encoder in ("auto", "none", "flatten")
+        if self.rnn is None and self.rnn_size is not None:
+            raise ConfigError("rnn_size", self.rnn_size, "needs rnn (lstm or gru); without it this must be none")
+        if self.rnn is not None and self.rnn_size is None:
+            object.__setattr__(self, "rnn_size", RNN_SIZE)
+        nothing = not self.hidden_sizes and self.rnn is None and self.encoder in ("auto", "none", "flatten")
         if self.shared_trunk and nothing:
             raise ConfigError("shared_trunk", True, "needs at least one hidden layer to share; hidden_sizes is empty")
         for name in ("actor_hidden_sizes", "critic_hidden_sizes"):
@@ -93,7 +111,8 @@ class RuntimeConfig:
     compile: Literal["auto", "native", "torch", "off"] = option(
         "auto",
         "what computes: C++ kernels compiled for this machine, torch.compile, or torch as it is; auto: the kernels "
-        "where they can (CPU, actor and critic apart), else torch.compile where the run is long enough to gain",
+        "where they can (CPU; no encoder or network from Python), else torch.compile where the run is long "
+        "enough to gain",
         may_change="always",
     )
     threads: int | None = option(
@@ -196,11 +215,11 @@ class PPOConfig:
                 f"must divide num_envs * num_steps = {self.num_envs} * {self.num_steps} = {self.batch_size}; "
                 f"the nearest that does is {near}",
             )
-        if self.network.lstm_size is not None and self.num_envs % self.num_minibatches:
+        if self.network.rnn is not None and self.num_envs % self.num_minibatches:
             raise ConfigError(
                 "num_minibatches",
                 self.num_minibatches,
-                f"must divide num_envs = {self.num_envs} with an LSTM, which learns from whole sequences",
+                f"must divide num_envs = {self.num_envs} for a recurrent policy, which learns from whole sequences",
             )
         if self.normalize_advantages and self.minibatch_size < 2:
             raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from esper.envs.base import DeviceEnv, EnvStates, StateTree
 from esper.simic.compiling import as_one_graph
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
-from esper.simic.state import StateForm
+from esper.simic.state import StateForm, array
 
 # On two cores compiling took 10 s, and 1.5 s for each further step; 8 steps a call instead of 4 save 25 us a step of 8
 # environments, which pays off only after millions of steps.
@@ -23,47 +24,87 @@ class Fill(Protocol):
     """Collects a whole rollout, and returns the environments' states after it."""
 
     def __call__(
-        self, network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout
+        self,
+        network: ActorCritic,
+        states: EnvStates,
+        noise: Tensor,
+        uniform: Tensor,
+        rollout: Rollout,
+        recurrent_state: Tensor | None = None,
     ) -> EnvStates:
-        """Write all of `rollout` but `obs[T]`, beginning from `states`.
+        """Write all of `rollout` but `obs[T]`, `begins[0]` and `recurrent_state`, beginning from `states`.
 
         Step t acts on raw observations with `noise[t]` [N, A], as `ActorCritic.act` does, and episodes that end in it
-        restart from `uniform[t]` [N, S]. The host must not wait for the device.
+        restart from `uniform[t]` [N, S]. The host must not wait for the device. `recurrent_state` [N, S], if the policy
+        has one, is updated in place, and reset where episodes begin or it is not finite.
         """
         ...
 
 
 class DeviceCollector:
-    """Collects rollouts from `env` on `device`; `fill` does the steps."""
+    """Collects rollouts from `env` on `device`; `fill` does the steps.
+
+    `recurrent_state` [N, S] is the policy's; None for a policy without one.
+    """
 
     step = 0  # no environment raises within a rollout
 
-    def __init__(self, env: DeviceEnv, seed: int, device: torch.device, fill: Fill) -> None:
-        self._env = env
-        self._fill = fill
+    def __init__(
+        self,
+        env: DeviceEnv,
+        seed: int,
+        device: torch.device,
+        fill: Fill,
+        *,
+        recurrent_state: Tensor | None = None,
+    ) -> None:
+        self._env, self._fill, self._recurrent_state = env, fill, recurrent_state
         env.to(device)
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
         """Reset every environment."""
         self._env.reset(seed)
+        if self._recurrent_state is not None:
+            self._recurrent_state.zero_()
+        self._begins = np.ones(self._env.spec.num_envs, dtype=np.bool_)
 
     @torch.no_grad()
     def collect(self, network: ActorCritic, rollout: Rollout, generator: torch.Generator) -> None:
         """Fill `rollout`."""
         noise = network.noise(rollout.rewards.shape, generator)
         uniform = self._env.draw(len(noise))
-        self._env.states = self._fill(network, self._env.states, noise, uniform, rollout)
+        if rollout.recurrent_state is not None:
+            assert self._recurrent_state is not None
+            rollout.recurrent_state.copy_(self._recurrent_state)
+            rollout.begins[0] = self._begins
+        self._env.states = self._fill(network, self._env.states, noise, uniform, rollout, self._recurrent_state)
         rollout.obs[-1] = self._env.observe(self._env.states)
+        self._begins = rollout.begins[-1].copy()
 
     def state_dict(self) -> StateTree:
-        """Empty: the environment has all state."""
-        return {}
+        """Empty without a recurrent state: the environment has all other. With one as of `Collector`, which another
+        engine has.
+        """
+        if self._recurrent_state is None:
+            return {}
+        obs = self._env.observe(self._env.states).numpy()
+        return {"obs": obs, "memory": self._recurrent_state.clone(), "begins": self._begins.copy()}
 
     def state_form(self) -> StateForm:
-        return {}
+        if self._recurrent_state is None:
+            return {}
+        obs = self._env.observe(self._env.states)
+        return {
+            "obs": array(*obs.shape),
+            "memory": array(*self._recurrent_state.shape),
+            "begins": array(len(obs), dtype=torch.bool),
+        }
 
-    def load_state_dict(self, state: StateTree) -> None: ...
+    def load_state_dict(self, state: StateTree) -> None:
+        if self._recurrent_state is not None:
+            self._recurrent_state.copy_(torch.as_tensor(state["memory"]))
+            self._begins = np.array(state["begins"])
 
 
 class Unrolled:
@@ -74,8 +115,15 @@ class Unrolled:
         self._steps = as_one_graph(steps) if compiled else steps
 
     def __call__(
-        self, network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout
+        self,
+        network: ActorCritic,
+        states: EnvStates,
+        noise: Tensor,
+        uniform: Tensor,
+        rollout: Rollout,
+        recurrent_state: Tensor | None = None,
     ) -> EnvStates:
+        assert recurrent_state is None
         size = steps_per_call(len(noise))
         pieces = (torch.split(tensor[: len(noise)], size) for tensor in (*rollout.tensors(), noise, uniform))
         for *targets, piece_noise, piece_uniform in zip(*pieces, strict=True):

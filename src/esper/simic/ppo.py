@@ -80,7 +80,6 @@ class PPOAgent:
             self.config,
             draws=Draws(self.generators["minibatches"], self.ignored_rows),
             terms=self.given_terms,
-            masked=spec.masked,
             debug=debug,
         )
         self.set_horizon(Horizon(updates=self.config.total_updates))

@@ -28,7 +28,7 @@ from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Adam, restore_unless
 from esper.simic.rates import Rates
 from esper.simic.rollout import Rollout
-from esper.simic.sequences import evaluate_sequences, to_sequences
+from esper.simic.sequences import to_sequences
 from esper.simic.threads import torch_threads
 
 
@@ -71,7 +71,7 @@ class Draws(NamedTuple):
 
 
 class Updater:
-    """Updates a `learner` by rollouts, with masks if `masked`; its loss has the given `terms`, too.
+    """Updates a `learner` by rollouts; its loss has the given `terms`, too.
 
     `metric_names` are the columns of the metrics, a row per minibatch; with `debug` those of `RATIO_QUANTILES` follow.
     `engine` computes `workload`, with `threads` CPU threads.
@@ -84,7 +84,6 @@ class Updater:
         *,
         draws: Draws,
         terms: GivenTerms,
-        masked: bool = False,
         debug: bool = False,
     ) -> None:
         network, optimizer, _ = learner
@@ -111,7 +110,6 @@ class Updater:
             feedback=self.feedback,
             config=config,
             given_terms=terms.terms,
-            masked=masked,
             debug=debug,
         )
         self.engine_name, self.threads, self.engine = choose_engine(self.workload)
@@ -173,7 +171,7 @@ class Updater:
     def _evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
         """Log probabilities, values, and values of the states that steps led to, each [T, N]."""
         if self._network.state_size:
-            return evaluate_sequences(self._network, rollout, self._config.num_envs // self._config.num_minibatches)
+            return self.engine.evaluate_sequences(rollout)
         shape = rollout.rewards.shape
         masks = None if rollout.masks is None else rollout.masks.flatten(0, 1)
         log_probs, values = self.engine.evaluate(rollout.obs[:-1].flatten(0, 1), rollout.actions.flatten(0, 1), masks)

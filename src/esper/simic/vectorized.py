@@ -77,10 +77,10 @@ def train_ppo_vectorized(
 def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | DeviceCollector:
     """The collector of rollouts of `agent` in `env`, from the reset with `seed`."""
     engine = agent.updater.engine
-    if isinstance(env, DeviceEnv) and not agent.network.state_size:
-        return DeviceCollector(env, seed, agent.device, engine.fill(env))
     size = agent.network.state_size
     recurrent_state = torch.zeros((env.spec.num_envs, size), device=agent.device) if size else None
+    if isinstance(env, DeviceEnv) and (fill := engine.fill(env)) is not None:
+        return DeviceCollector(env, seed, agent.device, fill, recurrent_state=recurrent_state)
     return Collector(env, seed, engine.actor, recurrent_state=recurrent_state)
 
 

@@ -32,7 +32,7 @@ from esper.telemetry.events import Event, UpdateCompleted, UpdateSkipped
 
 # Levels of each factor, and the settings they stand for. `_env` are arguments of the environment.
 FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "memory": {"none": {}, "lstm": {"lstm_size": 3}},
+    "memory": {"none": {}, **{name: {"rnn": name, "rnn_size": 3} for name in ("lstm", "gru")}},
     "observations": {
         "vector": {},
         "dict": {"_env": {"observations": "dict"}},
@@ -52,8 +52,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "trunk": {"apart": {}, **{f"shared, {lr}": {"shared_trunk": True, "shared_lr": lr} for lr in ("policy", "min")}},
     "passed": {"id": {}, "class": {"env": "<Mixed>"}},
     "vector": {name: {"vector": name} for name in ("sync", "async", "native")} | {"torch": {"vector": "auto"}},
-    # Of auto the kernels where they can, else torch as it is.
-    "engine": {name: {"compile": name} for name in ("auto", "off", "torch")},
+    "engine": {name: {"compile": name} for name in ("native", "off", "torch")},
     "telemetry": {name: {"telemetry": name} for name in ("off", "minimal", "normal", "debug")},
     "decay": {
         "constant": {},
@@ -120,8 +119,10 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("native",), "observations": ("dict",)},
     # A class has no vector version, and none makes environments in tensors.
     {"vector": ("native", "torch"), "passed": ("class",)},
-    # `torch` compiles each step of an LSTM's sequences anew, and is refused.
-    {"engine": ("torch",), "memory": ("lstm",)},
+    # The kernels have no encoders.
+    {"engine": ("native",), "observations": ("image, small",)},
+    # `torch` compiles each step of a recurrent network's sequences anew, and is refused.
+    {"engine": ("torch",), "memory": ("lstm", "gru")},
     # The environments in tensors have vectors, no masks, one choice or numbers, no faults, tell of no success, and draw
     # from a generator of their own.
     {"vector": ("torch",), "observations": ("dict", "image, small", "image, flatten")},

@@ -19,6 +19,7 @@ from write_schema2 import KEPT, RUNS, SWEEP
 from esper.analysis.runs import read_events
 from esper.policies.policy import load_policy
 from esper.runs.checkpoint.folder import load_checkpoint
+from esper.runs.layers import recorded_layer
 from esper.scripts.train import main
 
 OLD = Path(__file__).parent / "schema2"
@@ -112,6 +113,8 @@ class TestRun:
         found = checkpoint(again, kept)
         for tree in (stored, found):
             del tree["versions"], tree["events_bytes"]
+        # Older names of settings are today's.
+        stored["config"] = dict(recorded_layer(stored["config"], "stored").values)
         if "env" in (copies := (found["training"]["environment"] or {}).get("copies", {})):
             # Generators that nobody gave the environment stand beside it now.
             found["training"]["environment"]["copies"] = copies["env"]

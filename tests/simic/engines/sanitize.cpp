@@ -24,39 +24,56 @@ Floats uniform(size_t count) {
   return values;
 }
 
-// An actor and a critic with their parameters, and an optimizer's state.
-struct Subject {
-  std::vector<int32_t> sizes[2];
-  std::vector<int64_t> weights[2], biases[2];
-  Floats parameters[2], exp_avg[2], exp_avg_sq[2], quantiles{0.05f, 0.25f, 0.5f, 0.75f, 0.95f};
-  Learner* learner;
-  int observation, actions;
-  bool discrete;
+// A network with its parameters, and an optimizer's state.
+struct Shape {
+  bool shared = false, normalized = false;
+  int32_t rnn = LINEAR, rnn_size = 0, steps = 0;  // a recurrent layer above the hidden ones, and its sequences
+};
 
-  Subject(int observation, std::vector<int32_t> hidden, int actions, bool discrete, Activation activation)
-      : observation(observation), actions(actions), discrete(discrete) {
+struct Subject {
+  std::vector<LayerConfig> layers[GROUPS];
+  Floats parameters[GROUPS], exp_avg[GROUPS], exp_avg_sq[GROUPS], quantiles{0.05f, 0.25f, 0.5f, 0.75f, 0.95f};
+  Learner* learner;
+  std::vector<int32_t> choices;  // none: numbers
+  int observation, actions, groups, steps;
+
+  Subject(int observation, std::vector<int32_t> hidden, int actions, std::vector<int32_t> choices,
+          Activation activation, Shape shape = {})
+      : choices(choices), observation(observation), actions(actions), groups(shape.shared ? 3 : 2), steps(shape.steps) {
+    const bool discrete = !choices.empty(), shared = shape.shared;
     LearnerConfig config{};
-    for (int g = 0; g < 2; ++g) {
-      sizes[g] = {observation};
-      sizes[g].insert(sizes[g].end(), hidden.begin(), hidden.end());
-      sizes[g].push_back(g == POLICY ? actions : 1);
+    for (int g = 0; g < groups; ++g) {
       int64_t count = 0;
-      for (size_t l = 0; l + 1 < sizes[g].size(); ++l) {
-        weights[g].push_back(count);
-        biases[g].push_back(count += int64_t(sizes[g][l]) * sizes[g][l + 1]);
-        count += sizes[g][l + 1];
+      int32_t width = observation;
+      const auto add = [&](int32_t outputs, int32_t activation, bool normalized) {
+        layers[g].push_back({LINEAR, width, outputs, normalized ? IDENTITY : activation, count});
+        count += int64_t(outputs) * (width + 1);
+        width = outputs;
+        if (!normalized) return;
+        layers[g].push_back({LAYER_NORM, width, width, activation, count});
+        count += 2 * width;
+      };
+      if (shared && g != SHARED) width = shape.rnn_size ? shape.rnn_size : hidden.back();
+      if (shared == (g == SHARED)) {
+        for (int32_t size : hidden) add(size, activation, shape.normalized);
+        if (const int32_t size = shape.rnn_size) {
+          layers[g].push_back({shape.rnn, width, size, IDENTITY, count});
+          count += shape.rnn == LSTM ? 4 * size * (width + size + 1) : 3 * size * (width + size + 1) + size;
+          width = size;
+        }
       }
+      if (g != SHARED) add(g == POLICY ? actions : 1, IDENTITY, false);
       if (g == POLICY) config.log_std = discrete ? -1 : count;
       if (g == POLICY && !discrete) count += actions;
       parameters[g] = normal(count);
       for (float& parameter : parameters[g]) parameter *= 0.3f;
       exp_avg[g].resize(count), exp_avg_sq[g].resize(count);
       config.parameters[g] = count;
-      config.networks[g] = {int32_t(sizes[g].size()), sizes[g].data(), weights[g].data(), biases[g].data()};
+      config.networks[g] = {int32_t(layers[g].size()), layers[g].data()};
     }
-    config.activation = activation, config.discrete = discrete, config.action_size = actions;
-    config.normalize_advantages = 1, config.value_coef = 0.5f, config.adam_eps = 1e-5f;
-    config.value_clip_coef = 0.2f, config.max_grad_norm = 0.5f, config.target_kl = -1.0f;
+    config.groups = groups, config.choices = int32_t(choices.size()), config.choice_sizes = choices.data();
+    config.sequence_steps = shape.steps;
+    config.normalize_advantages = 1, config.adam_eps = 1e-5f, config.max_grad_norm = 0.5f;
     config.quantile_count = int32_t(quantiles.size()), config.quantiles = quantiles.data();
     learner = esper_learner(&config);
     pack();
@@ -65,40 +82,112 @@ struct Subject {
   Subject(const Subject&) = delete;
 
   void pack() {
-    const float* addresses[] = {parameters[0].data(), parameters[1].data()};
+    const float* addresses[] = {parameters[0].data(), parameters[1].data(), parameters[2].data()};
     esper_pack(learner, addresses);
   }
 };
 
-void update(Subject& subject, int64_t rows, int64_t minibatch, int threads, bool with_nan) {
-  Floats obs = normal(rows * subject.observation), log_probs(rows), values(rows), advantages = normal(rows);
-  Floats noise = normal(rows * subject.actions), returns = normal(rows), real(rows * subject.actions);
-  std::vector<int64_t> chosen(rows), indices(rows);
-  if (with_nan) obs[rows / 2] = advantages[rows / 3] = NAN;
-  const Normalizer none{nullptr, nullptr, 0.0f};
-  void* actions = subject.discrete ? static_cast<void*>(chosen.data()) : real.data();
-  esper_act(subject.learner, &none, obs.data(), rows, noise.data(), actions);
-  esper_act(subject.learner, &none, obs.data(), rows, nullptr, actions);
-  esper_evaluate(subject.learner, obs.data(), actions, rows, log_probs.data(), values.data(), threads);
-  esper_evaluate(subject.learner, obs.data(), nullptr, rows, nullptr, values.data(), threads);
+// Rows of a batch, or sequences, and what was allowed in them.
+struct Rows {
+  Floats obs, noise, log_probs, values, advantages, returns, real;
+  std::vector<int64_t> chosen;
+  std::unique_ptr<bool[]> allowed;
+  void* actions;
+
+  Rows(const Subject& subject, int64_t rows, bool with_nan)
+      : obs(normal(rows * subject.observation)), noise(normal(rows * subject.actions)), log_probs(rows), values(rows),
+        advantages(normal(rows)), returns(normal(rows)), real(rows * subject.actions),
+        chosen(rows * subject.choices.size()), actions(real.data()) {
+    if (!subject.choices.empty()) {
+      actions = chosen.data();
+      allowed.reset(new bool[rows * subject.actions]);
+      for (int64_t i = 0, first = 0; i < rows; ++i)
+        for (int32_t size : subject.choices) {
+          for (int32_t j = 0; j < size; ++j) allowed[first + j] = !j || generator() % 2;
+          first += size;
+        }
+    }
+    if (with_nan) obs[rows / 2] = advantages[rows / 3] = NAN;
+  }
+
+  Batch batch() const {
+    return {obs.data(), actions, log_probs.data(), values.data(), advantages.data(), returns.data(), allowed.get(),
+            nullptr, nullptr, nullptr};
+  }
+};
+
+// Steps on minibatches of `minibatch` of so many rows, or sequences.
+void optimize(Subject& subject, const Batch& batch, int64_t rows, int64_t minibatch, int threads, bool with_nan) {
+  std::vector<int64_t> indices(rows);
   for (int64_t i = 0; i < rows; ++i) indices[i] = i;
   std::shuffle(indices.begin(), indices.end(), generator);
   const int64_t steps = rows / minibatch;
-  Floats metrics(steps * (METRICS + subject.quantiles.size()));
-  float step = 0, rate = 1e-3f, clip = 0.2f, entropy = 0.01f, stepping = 1, finite = 1;
-  const Batch batch{obs.data(), actions, log_probs.data(), values.data(), advantages.data(), returns.data()};
-  auto both = [](Floats (&f)[2], int g) { return f[g].data(); };
-  const State state{{both(subject.parameters, 0), both(subject.parameters, 1)},
-                    {both(subject.exp_avg, 0), both(subject.exp_avg, 1)},
-                    {both(subject.exp_avg_sq, 0), both(subject.exp_avg_sq, 1)},
-                    &step, {&rate, &rate}, &clip, &entropy, &stepping, &finite};
+  Floats metrics(steps * (LOSS_METRICS + subject.groups + 1 + subject.quantiles.size()));
+  float step = 0, rate = 1e-3f, clip = 0.2f, coefficient = 0.5f, stepping = 1, finite = 1, factor = 1;
+  State state{};
+  for (int g = 0; g < subject.groups; ++g) {
+    state.parameters[g] = subject.parameters[g].data(), state.exp_avg[g] = subject.exp_avg[g].data();
+    state.exp_avg_sq[g] = subject.exp_avg_sq[g].data();
+    state.learning_rates[g] = &rate, state.factors[g] = &factor;
+  }
+  state.step = &step, state.clip_coef = state.value_clip_coef = &clip;
+  state.entropy_coef = state.value_coef = &coefficient, state.stepping = &stepping, state.finite = &finite;
   esper_optimize(subject.learner, &batch, &state, indices.data(), steps, minibatch, metrics.data(), threads);
   if (finite == float(with_nan)) std::printf("the update should have seen NaN: %d\n", with_nan), std::exit(1);
 }
 
+const Normalizer none{nullptr, nullptr, 0.0f};
+
+void update(Subject& subject, int64_t rows, int64_t minibatch, int threads, bool with_nan) {
+  Rows made(subject, rows, with_nan);
+  const auto act = [&](const float* noise) {
+    esper_act(subject.learner, &none, made.obs.data(), rows, noise, made.allowed.get(), made.actions, nullptr);
+  };
+  act(made.noise.data());
+  act(nullptr);
+  const Batch batch = made.batch();
+  esper_evaluate(subject.learner, &batch, rows, made.log_probs.data(), made.values.data(), threads);
+  esper_evaluate(subject.learner, &batch, rows, nullptr, made.values.data(), threads);
+  optimize(subject, batch, rows, minibatch, threads, with_nan);
+}
+
+void update_sequences(Subject& subject, int64_t sequences, int64_t minibatch, int threads, bool with_nan) {
+  const int64_t steps = subject.steps, rows = steps * sequences, state_size = subject.learner->networks().state_size();
+  Rows made(subject, rows, with_nan);
+  Floats states = normal(sequences * state_size), acting = states, final_obs = normal(rows * subject.observation);
+  esper_act(subject.learner, &none, made.obs.data(), sequences, made.noise.data(), made.allowed.get(), made.actions,
+            acting.data());
+  const auto random = [](int64_t count) {
+    std::unique_ptr<bool[]> made(new bool[count]);
+    for (int64_t i = 0; i < count; ++i) made[i] = generator() % 5 == 0;
+    return made;
+  };
+  const auto begins = random(rows + sequences), terminated = random(rows), truncated = random(rows);
+  std::vector<int64_t> selected(rows);
+  for (int64_t& step : selected) step = generator() % steps;
+  Batch batch = made.batch();
+  batch.recurrent_state = states.data(), batch.begins = begins.get();
+  Floats obs = made.obs, next_values(rows);
+  obs.resize((rows + sequences) * subject.observation);
+  batch.obs = obs.data();
+  const Ends ends{final_obs.data(), terminated.get(), truncated.get()};
+  esper_evaluate_sequences(subject.learner, &batch, &ends, steps, sequences, made.log_probs.data(), made.values.data(),
+                           next_values.data(), threads);
+  batch.obs = made.obs.data();
+  std::fill(made.log_probs.begin(), made.log_probs.end(), 0.0f);
+  optimize(subject, batch, sequences, minibatch, threads, with_nan);
+  subject.pack();
+  batch.selected = selected.data();
+  optimize(subject, batch, sequences, minibatch, threads, with_nan);
+}
+
+std::vector<int32_t> choices_of(bool discrete, int32_t actions) {
+  return discrete ? std::vector<int32_t>{actions} : std::vector<int32_t>{};
+}
+
 template <class Env>
-void walk_through(int index, int actions, int threads) {
-  Subject subject(Env::OBSERVATION, {16, 9}, actions, Env::DISCRETE, TANH);
+void walk_through(int index, int actions, int threads, Shape shape = {}) {
+  Subject subject(Env::OBSERVATION, {16, 9}, actions, choices_of(Env::DISCRETE, actions), TANH, shape);
   const int64_t steps = 12, envs = 3 * BLOCK + 5, rows = steps * envs;
   Floats mean = normal(Env::OBSERVATION), deviation(Env::OBSERVATION, 2.0f), state = uniform(envs * Env::STATE);
   const Normalizer normalizer{mean.data(), deviation.data(), 10.0f};
@@ -106,10 +195,13 @@ void walk_through(int index, int actions, int threads) {
   Floats noise = normal(rows * actions), starts = uniform(rows * Env::STATE), values = normal(rows);
   std::vector<int64_t> chosen(rows);
   std::vector<int32_t> ages(envs);
-  std::unique_ptr<bool[]> terminated(new bool[rows]), truncated(new bool[rows]);
+  std::unique_ptr<bool[]> terminated(new bool[rows]), truncated(new bool[rows]), resets(new bool[rows]);
+  std::unique_ptr<bool[]> begins(new bool[rows + envs]());
+  Floats recurrent_state = normal(envs * subject.learner->networks().state_size());
   void* out = Env::DISCRETE ? static_cast<void*>(chosen.data()) : real.data();
   const Rollout rollout{obs.data(), out, rewards.data(), terminated.get(), truncated.get(),
-                        final_obs.data(), state.data(), ages.data(), noise.data(), starts.data()};
+                        final_obs.data(), state.data(), ages.data(), noise.data(), starts.data(),
+                        shape.rnn_size ? recurrent_state.data() : nullptr, begins.get(), resets.get()};
   esper_roll_out(subject.learner, &normalizer, index, &rollout, steps, envs, 5, threads);
   const Inputs inputs{obs.data(), final_obs.data(), rewards.data(), Env::DISCRETE ? nullptr : real.data(),
                       terminated.get(), truncated.get()};
@@ -126,17 +218,25 @@ int main() {
   for (int threads : {1, 2, 5}) {
     for (bool discrete : {true, false})
       for (bool with_nan : {false, true}) {
-        Subject(4, {64, 64}, 3, discrete, TANH);
-        Subject tanh(4, {64, 64}, discrete ? 2 : 3, discrete, TANH), relu(17, {33, 17, 5}, 6, discrete, RELU);
-        Subject wide(128, {130}, 1, discrete, RELU), linear(1, {}, 2, discrete, TANH);
-        for (Subject* subject : {&tanh, &relu, &wide, &linear}) {
+        const auto choices = [=](int32_t actions) { return choices_of(discrete, actions); };
+        Subject tanh(4, {64, 64}, 3, choices(3), TANH), relu(17, {33, 17, 5}, 6, choices(6), RELU);
+        Subject shared(5, {33, 64}, 9, discrete ? std::vector<int32_t>{2, 3, 4} : choices(9), TANH, {.shared = true});
+        Subject elu(4, {20, 3}, 3, choices(3), ELU, {.normalized = true}), gelu(4, {17}, 3, choices(3), GELU);
+        Subject silu(4, {64, 33}, 3, choices(3), SILU, {.shared = true, .normalized = true});
+        Subject wide(128, {130}, 1, choices(1), RELU), linear(1, {}, 2, choices(2), TANH);
+        for (Subject* subject : {&tanh, &relu, &shared, &elu, &gelu, &silu, &wide, &linear}) {
           update(*subject, 2048, 512, threads, with_nan);
           subject->pack();
         }
         update(tanh, 70, 35, threads, with_nan);  // no whole block
         update(relu, 8, 2, threads, false);
+        Subject lstm(4, {9}, 3, choices(3), TANH, {.rnn = LSTM, .rnn_size = 17, .steps = 11});
+        Subject gru(4, {}, 3, choices(3), TANH, {.shared = true, .rnn = GRU, .rnn_size = 33, .steps = 1});
+        Subject normalized(3, {6}, 2, choices(2), SILU, {.normalized = true, .rnn = GRU, .rnn_size = 3, .steps = 5});
+        for (Subject* subject : {&lstm, &gru, &normalized}) update_sequences(*subject, 40, 20, threads, with_nan);
       }
     walk_through<CartPole>(0, 2, threads);
+    walk_through<CartPole>(0, 2, threads, {.rnn = GRU, .rnn_size = 7, .steps = 12});
     walk_through<Acrobot>(1, 3, threads);
     walk_through<Pendulum>(2, 1, threads);
     walk_through<MountainCar>(3, 3, threads);

@@ -16,10 +16,10 @@ from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines import choice as engine
 from esper.simic.engines.native import library
 from esper.simic.engines.native.engine import NativeEngine
+from esper.simic.nets.activations import ACTIVATIONS
 from esper.simic.ppo import PPOAgent
 
 LONG = 10**7
-SHARED = NetworkConfig(shared_trunk=True)
 
 
 def chosen(
@@ -38,34 +38,35 @@ def test_the_kernels_wherever_they_can(mode: str) -> None:
     assert chosen(mode, timesteps=1024) == "native"
 
 
-def test_what_the_kernels_cannot_do_is_compiled_by_torch_when_it_pays() -> None:
-    assert chosen("auto", network=SHARED) == "torch"
-    assert chosen("auto", network=SHARED, timesteps=1024) == "eager"
-    with pytest.raises(ConfigError, match=r"compile = native: is not available: shared_trunk; use auto, torch or off"):
-        chosen("native", network=SHARED)
+@pytest.mark.parametrize(
+    "network",
+    [
+        NetworkConfig(shared_trunk=True),
+        NetworkConfig(layer_norm=True),
+        *(NetworkConfig(activation=name) for name in ACTIVATIONS),
+        NetworkConfig(rnn="lstm"),
+        NetworkConfig(rnn="gru"),
+    ],
+)
+def test_the_kernels_know_networks_of_all_settings_but_encoders(network: NetworkConfig) -> None:
+    assert chosen("native", network=network) == "native"
 
 
-def test_the_kernels_know_one_choice_at_a_time() -> None:
-    assert chosen("auto", timesteps=1024, probe=probes.RewardByEachChoice) == "eager"
-    with pytest.raises(ConfigError, match="is not available: actions of several choices"):
-        chosen("native", probe=probes.RewardByEachChoice)
+def test_what_the_kernels_cannot_do_is_compiled_by_torch_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACTIVATIONS, "tanh", "torch.nn:Mish")
+    assert chosen("auto") == "torch"
+    assert chosen("auto", timesteps=1024) == "eager"
+    with pytest.raises(ConfigError, match=r"compile = native: is not available: Mish; use auto, torch or off"):
+        chosen("native")
 
 
-def test_the_kernels_know_no_masks() -> None:
-    assert chosen("auto", timesteps=1024, probe=probes.Trapdoors) == "eager"
-    with pytest.raises(ConfigError, match="is not available: action masks; use auto, torch or off"):
-        chosen("native", probe=probes.Trapdoors)
+@pytest.mark.parametrize("probe", [probes.RewardByEachChoice, probes.Trapdoors])
+def test_the_kernels_know_several_choices_and_masks(probe: type[probes.Probe]) -> None:
+    assert chosen("native", probe=probe) == "native"
 
 
 class TestWhatTheKernelsDoNotDeclare:
     """It is torch's, and nothing else had to be told of it."""
-
-    @pytest.mark.parametrize(("name", "layer"), [("elu", "ELU"), ("gelu", "GELU"), ("silu", "SiLU")])
-    def test_an_activation(self, name: str, layer: str) -> None:
-        self.steps_aside(layer, NetworkConfig(activation=name))
-
-    def test_layer_normalization(self) -> None:
-        self.steps_aside("layer normalization", NetworkConfig(layer_norm=True))
 
     def test_a_loss_term(self, monkeypatch: pytest.MonkeyPatch) -> None:
         term = losses.LossTerm("log_ratio_penalty", lambda inputs: inputs.ratio.log().square().mean())
@@ -85,17 +86,44 @@ class TestWhatTheKernelsDoNotDeclare:
 
         self.steps_aside("Levels", probe=Probe)
 
-    @pytest.mark.parametrize("layers", [[torch.nn.Linear(1, 1), torch.nn.Linear(1, 2)], [torch.nn.Linear(1, 2, False)]])
-    def test_layers_in_another_order(self, monkeypatch: pytest.MonkeyPatch, layers: list[torch.nn.Module]) -> None:
+    @pytest.mark.parametrize(
+        ("layers", "why"),
+        [
+            ([torch.nn.Tanh(), torch.nn.Linear(1, 2)], "activations that follow no layer with weights"),
+            ([torch.nn.Linear(1, 2), torch.nn.Tanh(), torch.nn.ReLU()], "activations that follow no layer"),
+            ([torch.nn.Linear(1, 2), torch.nn.Tanh()], "an actor that does not end in a linear layer"),
+            ([torch.nn.Linear(1, 2, bias=False)], "Linear(in_features=1, out_features=2, bias=False)"),
+            ([torch.nn.Linear(1, 2), torch.nn.ELU(0.5), torch.nn.Linear(2, 2)], "ELU(alpha=0.5)"),
+            (
+                [torch.nn.Linear(1, 2), torch.nn.GELU(approximate="tanh"), torch.nn.Linear(2, 2)],
+                "GELU(approximate='tanh')",
+            ),
+            ([torch.nn.LayerNorm(1, eps=0.1), torch.nn.Linear(1, 2)], "LayerNorm((1,), eps=0.1, "),
+        ],
+    )
+    def test_layers_in_another_order_or_of_another_form(self, layers: list[torch.nn.Module], why: str) -> None:
         agent = PPOAgent(PPOConfig(runtime=RuntimeConfig(compile="off")), probes.Probe().spec)
         agent.network.actor = torch.nn.Sequential(*layers)
-        assert "other than linear" in str(NativeEngine.missing(agent.updater.workload))
+        assert why in str(NativeEngine.missing(agent.updater.workload))
 
     @staticmethod
     def steps_aside(what: str, network: NetworkConfig | None = None, probe: type[probes.Probe] = probes.Probe) -> None:
         assert chosen("auto", timesteps=1024, network=network, probe=probe) == "eager"
         with pytest.raises(ConfigError, match=f"is not available: {what}; use auto, torch or off"):
             chosen("native", network=network, probe=probe)
+
+
+def test_auto_says_once_what_the_kernels_do_not_compute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ACTIVATIONS, "tanh", "torch.nn:Mish")
+    engine._say_once.cache_clear()
+    caplog.set_level("INFO", "esper")
+    for _ in range(2):
+        assert chosen("auto", timesteps=1024) == "eager"
+    assert [record.getMessage() for record in caplog.records] == [
+        "updates run in torch: the C++ kernels do not compute Mish"
+    ]
 
 
 def test_off() -> None:
@@ -107,7 +135,7 @@ class TestWithoutACompiler:
     def _nothing_on_path(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
         monkeypatch.delenv("CXX", raising=False)
-        engine._warn_once.cache_clear()
+        engine._say_once.cache_clear()
 
     def test_auto_says_so_once_and_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
         assert chosen("auto") == chosen("auto") == "eager"

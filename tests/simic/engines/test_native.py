@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec, Images, Vectors
+from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, Images, MultiDiscreteActions, Vectors
 from esper.schedules import CoefficientConfig, ScheduleConfig
 from esper.settings.options import ConfigError
 from esper.simic.advantages import compute_gae
@@ -34,6 +36,32 @@ CASES: dict[str, dict[str, object]] = {
     "a deeper critic": {"network": NetworkConfig(hidden_sizes=(9,), critic_hidden_sizes=(33, 17), activation="relu")},
     "a linear actor": {"network": NetworkConfig(actor_hidden_sizes=(), activation="relu")},
     "a linear critic": {"network": NetworkConfig(hidden_sizes=(7, 5), critic_hidden_sizes=())},
+    "a shared trunk": {"network": NetworkConfig(shared_trunk=True)},
+    "a shared trunk, odd widths": {
+        "network": NetworkConfig(hidden_sizes=(33, 5), activation="relu", shared_trunk=True)
+    },
+    "a shared trunk, continuous": {
+        "network": NetworkConfig(hidden_sizes=(20,), shared_trunk=True),
+        "actions": ContinuousActions(size=3),
+    },
+    "elu": {"network": NetworkConfig(activation="elu")},
+    "gelu": {"network": NetworkConfig(hidden_sizes=(33, 17, 5), activation="gelu")},
+    "silu, a shared trunk": {"network": NetworkConfig(hidden_sizes=(33, 5), activation="silu", shared_trunk=True)},
+    "layer normalization": {"network": NetworkConfig(layer_norm=True)},
+    "layer normalization, odd widths": {
+        "network": NetworkConfig(hidden_sizes=(33, 17, 5), activation="gelu", layer_norm=True)
+    },
+    "layer normalization in a shared trunk": {
+        "network": NetworkConfig(hidden_sizes=(9, 40), activation="elu", layer_norm=True, shared_trunk=True),
+        "actions": ContinuousActions(size=2),
+    },
+    "masks": {"actions": DiscreteActions(n=20), "masked": True},
+    "several choices": {"actions": MultiDiscreteActions(nvec=(3, 2, 20, 1))},
+    "several choices, masks": {"actions": MultiDiscreteActions(nvec=(3, 2, 5)), "masked": True},
+    "several choices of the same size, a shared trunk": {
+        "actions": MultiDiscreteActions(nvec=(2,) * 9),
+        "network": NetworkConfig(shared_trunk=True),
+    },
     "clipped values": {"value_clip_coef": 0.1},
     "no gradient clipping": {"max_grad_norm": None},
     "raw advantages": {"normalize_advantages": False},
@@ -49,6 +77,7 @@ def make_agent(engine: str, **changes: object) -> PPOAgent:
         num_envs=NUM_ENVS,
         observations=changes.pop("observations", None) or Vectors(size=changes.pop("observation_size", 4)),  # type: ignore[arg-type]
         actions=changes.pop("actions", DiscreteActions(n=2)),  # type: ignore[arg-type]
+        masked=bool(changes.pop("masked", False)),
     )
     settings: dict[str, object] = {
         "num_envs": NUM_ENVS,
@@ -64,18 +93,32 @@ def make_agent(engine: str, **changes: object) -> PPOAgent:
     return agent
 
 
+def random_masks(agent: PPOAgent, rows: int, generator: torch.Generator) -> Tensor | None:
+    """Half of all values, and the last one of each choice, so that there is one."""
+    if not agent.spec.masked:
+        return None
+    masks = torch.rand(rows, agent.spec.actions.outputs, generator=generator) < 0.5
+    masks[:, np.cumsum(sizes_of_choices(agent.spec.actions)) - 1] = True
+    return masks
+
+
+def sizes_of_choices(actions: Actions) -> tuple[int, ...]:
+    return actions.nvec if isinstance(actions, MultiDiscreteActions) else (actions.outputs,)
+
+
 @torch.no_grad()
 def random_batch(agent: PPOAgent) -> Minibatch:
     """Rows whose ratios and values are on both sides of every limit."""
     generator = torch.Generator().manual_seed(3)
     rows = agent.config.batch_size
     obs = torch.randn(rows, *agent.spec.observations.shape, generator=generator)
-    policy = agent.network.policy(obs)
+    masks = random_masks(agent, rows, generator)
+    policy = agent.network.policy(obs, masks)
     actions = policy.sample(agent.network.noise((rows,), generator))
     log_probs, values, advantages, returns = torch.randn(4, rows, generator=generator)
     return Minibatch(
         obs, actions, policy.log_prob(actions) + 0.2 * log_probs, agent.network.value(obs) + 0.1 * values,
-        advantages, returns,
+        advantages, returns, masks,
     )  # fmt: skip
 
 
@@ -99,8 +142,9 @@ class TestAgainstTorch:
     def test_evaluation(self, changes: dict[str, object]) -> None:
         agent = make_agent("native", **changes)
         batch, learner = random_batch(agent), agent.updater.engine
-        log_probs, values = learner.evaluate(batch.obs, batch.actions)
-        torch.testing.assert_close(log_probs, agent.network.policy(batch.obs).log_prob(batch.actions))
+        log_probs, values = learner.evaluate(batch.obs, batch.actions, batch.masks)
+        expected = agent.network.policy(batch.obs, batch.masks).log_prob(batch.actions)
+        torch.testing.assert_close(log_probs, expected)
         torch.testing.assert_close(values, agent.network.value(batch.obs), rtol=1e-5, atol=1e-6)
         assert learner.value(batch.obs).equal(values)
 
@@ -115,10 +159,11 @@ class TestAgainstTorch:
             agent.network.normalizer.update(obs[:40])
         # A policy that prefers something, on which the noise does not decide alone.
         agent.optimizer.state.parameters[0].mul_(3)
-        noise = agent.network.noise((70,), torch.Generator().manual_seed(1))
-        expected = agent.network.act(obs, noise)
+        generator = torch.Generator().manual_seed(1)
+        noise, masks = agent.network.noise((70,), generator), random_masks(agent, 70, generator)
+        expected = agent.network.act(obs, noise, masks)
         actions = torch.zeros_like(expected)
-        agent.updater.engine.actor(agent.network)(obs, noise, actions)
+        agent.updater.engine.actor(agent.network)(obs, noise, actions, masks)
         torch.testing.assert_close(actions, expected, rtol=1e-4, atol=1e-5)
 
     def test_the_number_of_threads_changes_no_bit(self, changes: dict[str, object]) -> None:
@@ -157,6 +202,22 @@ def test_images_in_a_row(normalize: bool) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("engine", ["native", "off"])
+def test_masks_and_choices_by_hand(engine: str) -> None:
+    """With equal logits the allowed values share the probability: 1/2 of two choices, times 1/3 of three."""
+    agent = make_agent(engine, actions=MultiDiscreteActions(nvec=(4, 3)), masked=True)
+    agent.optimizer.state.parameters[0].zero_()
+    masks = torch.tensor([[True, False, False, True, True, True, True]])
+    obs, actions = torch.ones(1, 4), torch.tensor([[3, 1]])
+    log_probs, _ = agent.updater.engine.evaluate(obs, actions, masks)
+    assert log_probs.exp().item() == pytest.approx(1 / 2 * 1 / 3)
+    # Noise would choose the values 1 and 2; of the first choice, 0 is the best that is allowed.
+    noise = torch.tensor([[1.0, 9.0, 8.0, 0.0, 0.0, 1.0, 2.0]])
+    agent.updater.engine.actor(agent.network)(obs, noise, actions, masks)
+    assert actions.tolist() == [[0, 2]]
+
+
 def test_advantages() -> None:
     agent = make_agent("native")
     generator = torch.Generator().manual_seed(0)
@@ -192,16 +253,29 @@ def test_rates_and_coefficients_are_read_at_every_call() -> None:
     assert metrics[100.0] == 0.0
 
 
-@pytest.mark.parametrize("value", [0.0, 1e-4, 0.1, 1.0, 5.0, 9.0, 100.0, float("inf"), float("nan")])
-@pytest.mark.parametrize("sign", [1, -1])
-def test_tanh_to_the_last_digits(value: float, sign: int) -> None:
-    agent = make_agent("native", observation_size=1, network=NetworkConfig(hidden_sizes=(1,)))
-    # The network is the identity around its one tanh.
+EDGES = [0.0, 1e-4, 0.1, 1.0, 3.0, 5.0, 9.0, 30.0, 86.9, 87.1, 88.1, 100.0, 1e30, math.inf, math.nan]
+
+
+def one_unit(engine: str, activation: str) -> PPOAgent:
+    """A critic that is the identity around one unit."""
+    agent = make_agent(engine, observation_size=1, network=NetworkConfig(hidden_sizes=(1,), activation=activation))
     for name, parameter in agent.network.critic.named_parameters():
         parameter.data.fill_(1.0 if name.endswith("weight") else 0.0)
-    x = torch.tensor([[sign * value]])
-    expected = x[0].double().tanh().float()
-    torch.testing.assert_close(agent.updater.engine.value(x), expected, rtol=4e-7, atol=0, equal_nan=True)
+    return agent
+
+
+# How far from torch's own, in double precision: torch's erf in float32 is as far.
+@pytest.mark.parametrize(
+    ("activation", "relative", "absolute"),
+    [("tanh", 4e-7, 0), ("elu", 4e-7, 0), ("silu", 5e-7, 1e-35), ("gelu", 5e-7, 6e-7)],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_activations_to_the_last_digits(activation: str, relative: float, absolute: float, sign: int) -> None:
+    agent = one_unit("native", activation)
+    x = sign * torch.tensor(EDGES)[:, None]
+    expected = agent.network.critic[1](x.double()).float().squeeze(1)
+    ours = agent.updater.engine.value(x)
+    torch.testing.assert_close(ours, expected, rtol=relative, atol=absolute, equal_nan=True)
 
 
 @pytest.mark.parametrize("engine", ["native", "off"])
@@ -270,8 +344,8 @@ class TestLayout:
         ("change", "wrong"),
         [
             (lambda fields: (fields[1], fields[0], *fields[2:]), r"Rollout.actions is \(8, 8\), here \(0, 8\)"),
-            (lambda fields: (*fields, ("masks", ctypes.c_void_p)), r"Rollout.masks is None, here \(80, 8\)"),
-            (lambda fields: fields[:-1], r"Rollout.uniform is \(72, 8\), here None"),
+            (lambda fields: (*fields, ("masks", ctypes.c_void_p)), r"Rollout.masks is None, here \(104, 8\)"),
+            (lambda fields: fields[:-1], r"Rollout.recurrent_resets is \(96, 8\), here None"),
             (lambda fields: (("obs", ctypes.c_int32), *fields[1:]), r"Rollout.obs is \(0, 8\), here \(0, 4\)"),
         ],
     )

@@ -206,7 +206,7 @@ def test_a_network_that_cannot_be_used_is_refused_with_the_reason() -> None:
         with pytest.raises(ConfigError, match=message) as refused:
             agent(factory)
         assert refused.value.name == "network"
-    with pytest.raises(ConfigError, match="lstm_size = 4: has no effect on a network from Python; leave it out"):
+    with pytest.raises(ConfigError, match="rnn = lstm: has no effect on a network from Python; leave it out"):
         PPOAgent(config(network=NetworkConfig(lstm_size=4)), probes.Probe().spec, network=Mine)
 
 

@@ -1,4 +1,4 @@
-"""The LSTM against PyTorch's own, and rollouts of a policy that remembers."""
+"""LSTM and GRU against PyTorch's own, and rollouts of a policy that remembers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from esper.envs.base import EnvSpec, Vectors
 from esper.settings.options import ConfigError
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig
 from esper.simic.collect import Collector
-from esper.simic.nets.recurrent import Lstm, Sequences
+from esper.simic.nets.recurrent import LAYERS, Recurrent, Sequences
 from esper.simic.rollout import Rollout
 from esper.simic.sequences import evaluate_sequences
 from esper.simic.vectorized import make_collector
@@ -22,10 +22,13 @@ CPU = torch.device("cpu")
 B, T, D, H = 3, 6, 4, 5
 
 
-def made(dtype: torch.dtype = torch.float64) -> tuple[Lstm, Any]:
-    """A layer of ours and one of PyTorch's with the same weights; ours has one bias, and theirs two."""
-    ours = Lstm(D, H).to(dtype)
-    theirs: Any = nn.LSTM(D, H, batch_first=True, dtype=dtype)
+KINDS = tuple(LAYERS)
+
+
+def made(kind: str, dtype: torch.dtype = torch.float64) -> tuple[Recurrent, Any]:
+    """A layer of ours and one of PyTorch's with the same weights; biases that are sums there are one here."""
+    ours = LAYERS[kind](D, H).to(dtype)
+    theirs: Any = {"lstm": nn.LSTM, "gru": nn.GRU}[kind](D, H, batch_first=True, dtype=dtype)
     ours.initialize(torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours.bias.normal_(generator=torch.Generator().manual_seed(1))
@@ -33,62 +36,85 @@ def made(dtype: torch.dtype = torch.float64) -> tuple[Lstm, Any]:
         theirs.weight_hh_l0.copy_(ours.weight_hh)
         theirs.bias_ih_l0.copy_(ours.bias)
         theirs.bias_hh_l0.zero_()
+        if kind == "gru":
+            theirs.bias_hh_l0[2 * H :].normal_(generator=torch.Generator().manual_seed(4))
+            getattr(ours, "bias_hn").copy_(theirs.bias_hh_l0[2 * H :])  # noqa: B009
     return ours, theirs
 
 
-def inputs() -> tuple[Tensor, Tensor]:
+def inputs(layer: Recurrent) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     inputs = torch.randn(B, T, D, generator=generator, dtype=torch.float64, requires_grad=True)
-    return inputs, torch.randn(B, 2 * H, generator=generator, dtype=torch.float64)
+    return inputs, torch.randn(B, layer.state_size, generator=generator, dtype=torch.float64)
 
 
+def as_theirs(state: Tensor) -> Any:
+    """The state [B, S] as PyTorch's layers take it: a tuple for the LSTM."""
+    parts = [part[None].contiguous() for part in state.split(H, 1)]
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 class TestLayer:
-    def test_is_pytorchs_where_no_episode_begins(self) -> None:
-        ours, theirs = made()
-        seen, memory = inputs()
-        expected, (output, cells) = theirs(seen, (memory[None, :, :H].contiguous(), memory[None, :, H:].contiguous()))
-        outputs, memories = ours(seen, Sequences(memory, torch.zeros(B, T, dtype=torch.bool)))
+    def test_is_pytorchs_where_no_episode_begins(self, kind: str) -> None:
+        ours, theirs = made(kind)
+        seen, state = inputs(ours)
+        expected, last = theirs(seen, as_theirs(state))
+        outputs, states = ours(seen, Sequences(state, torch.zeros(B, T, dtype=torch.bool)))
         torch.testing.assert_close(outputs, expected)
-        torch.testing.assert_close(memories[:, -1], torch.cat((output[0], cells[0]), 1))
+        last = (last,) if kind == "gru" else last
+        torch.testing.assert_close(states[:, -1], torch.cat([part[0] for part in last], 1))
 
-    def test_gradients_are_those_of_pytorchs_over_each_episode_by_itself(self) -> None:
-        ours, theirs = made()
-        seen, memory = inputs()
+    def test_gradients_are_those_of_pytorchs_over_each_episode_by_itself(self, kind: str) -> None:
+        ours, theirs = made(kind)
+        seen, state = inputs(ours)
         begins = torch.zeros(B, T, dtype=torch.bool)
         begins[0, 3] = begins[1, 0] = begins[1, 5] = True
         weights = torch.randn(B, T, H, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        parameters = dict(ours.named_parameters())
         gradients = torch.autograd.grad(
-            (ours(seen, Sequences(memory, begins))[0] * weights).sum(),
-            (seen, ours.weight_ih, ours.weight_hh, ours.bias),
+            (ours(seen, Sequences(state, begins))[0] * weights).sum(), (seen, *parameters.values())
         )
         # Row 0 is two episodes, of which the first goes on; row 1 two that begin; row 2 one that goes on.
         episodes = [(0, 0, 3, True), (0, 3, 6, False), (1, 0, 5, False), (1, 5, 6, False), (2, 0, 6, True)]
         total = torch.zeros((), dtype=torch.float64)
         for row, first, last, goes_on in episodes:
-            before = memory[row] if goes_on else torch.zeros(2 * H, dtype=torch.float64)
-            state = (before[None, None, :H].contiguous(), before[None, None, H:].contiguous())
-            output, _ = theirs(seen[row : row + 1, first:last], state)
+            before = state[row : row + 1] if goes_on else torch.zeros(1, ours.state_size, dtype=torch.float64)
+            output, _ = theirs(seen[row : row + 1, first:last], as_theirs(before))
             total = total + (output * weights[row : row + 1, first:last]).sum()
-        expected = torch.autograd.grad(total, (seen, theirs.weight_ih_l0, theirs.weight_hh_l0, theirs.bias_ih_l0))
-        for gradient, right in zip(gradients, expected, strict=True):
+        wanted = (seen, theirs.weight_ih_l0, theirs.weight_hh_l0, theirs.bias_ih_l0, theirs.bias_hh_l0)
+        by_seen, *expected, by_bias_hh = torch.autograd.grad(total, wanted)
+        if kind == "gru":
+            expected.append(by_bias_hh[2 * H :])
+        assert list(parameters) == ["weight_ih", "weight_hh", "bias", "bias_hn"][: len(expected)]
+        for gradient, right in zip(gradients, (by_seen, *expected), strict=True):
             torch.testing.assert_close(gradient, right)
 
-    def test_a_step_at_a_time_is_the_sequence(self) -> None:
-        layer, _ = made()
-        seen, memory = inputs()
-        whole, _ = layer(seen, Sequences(memory, torch.zeros(B, T, dtype=torch.bool)))
+    def test_a_step_at_a_time_is_the_sequence(self, kind: str) -> None:
+        layer, _ = made(kind)
+        seen, state = inputs(layer)
+        whole, _ = layer(seen, Sequences(state, torch.zeros(B, T, dtype=torch.bool)))
         with torch.no_grad():
             for step in range(T):
-                one = Sequences(memory, torch.zeros(B, 1, dtype=torch.bool))
-                output, memories = layer(seen[:, step : step + 1], one)
-                memory = memories[:, -1]
+                one = Sequences(state, torch.zeros(B, 1, dtype=torch.bool))
+                output, states = layer(seen[:, step : step + 1], one)
+                state = states[:, -1]
                 torch.testing.assert_close(output[:, 0], whole[:, step].detach())
+
+    def test_a_state_that_is_not_finite_is_reset(self, kind: str) -> None:
+        layer, _ = made(kind)
+        seen, state = inputs(layer)
+        begins = torch.zeros(B, T, dtype=torch.bool)
+        begins[:, 0] = True
+        outputs, _ = layer(seen, Sequences(torch.full_like(state, torch.nan), begins))
+        assert outputs.isfinite().all()
 
 
 def agent_for(spec: EnvSpec, **changes: Any) -> PPOAgent:
-    network = {"hidden_sizes": (8,), "lstm_size": 6} | changes.pop("network", {})
+    network = {"hidden_sizes": (8,), "rnn": "lstm", "rnn_size": 6} | changes.pop("network", {})
+    engine = changes.pop("engine", "auto")
     settings = {"num_envs": spec.num_envs, "num_steps": 12, "num_minibatches": 2, "gamma": 0.9} | changes
-    config = PPOConfig(**settings, network=NetworkConfig(**network), runtime=RuntimeConfig(compile="auto"))
+    config = PPOConfig(**settings, network=NetworkConfig(**network), runtime=RuntimeConfig(compile=engine))
     return PPOAgent(config, spec, seed=5)
 
 
@@ -103,10 +129,13 @@ def collected(env: Any, agent: PPOAgent, rollouts: int = 2) -> tuple[Collector, 
 class TestRollout:
     @pytest.mark.parametrize("resets_in_a_step", [False, True])
     @pytest.mark.parametrize("shared_trunk", [False, True])
-    def test_the_update_sees_the_policy_that_acted(self, shared_trunk: bool, resets_in_a_step: bool) -> None:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_the_update_sees_the_policy_that_acted(self, kind: str, shared_trunk: bool, resets_in_a_step: bool) -> None:
         """At a rate near 0 every ratio of every minibatch is 1, whatever was remembered and wherever episodes began."""
         env, still = probes.Cue(resets_in_a_step=resets_in_a_step), ScheduleConfig(peak=1e-12)
-        agent = agent_for(env.spec, policy_lr=still, value_lr=still, network={"shared_trunk": shared_trunk})
+        agent = agent_for(
+            env.spec, policy_lr=still, value_lr=still, engine="off", network={"rnn": kind, "shared_trunk": shared_trunk}
+        )
         acted: list[Tensor] = []
         unroll = agent.network.unroll
 
@@ -182,11 +211,12 @@ class TestRollout:
 
 
 class TestState:
-    def test_a_collector_goes_on_with_what_it_remembers(self) -> None:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_collector_goes_on_with_what_it_remembers(self, kind: str) -> None:
         rollouts = []
         for interrupted in (False, True):
             env = probes.Cue()
-            agent = agent_for(env.spec)
+            agent = agent_for(env.spec, network={"rnn": kind})
             collector, rollout = collected(env, agent, rollouts=1)
             if interrupted:
                 state = collector.state_dict(), env.state_dict()
@@ -220,23 +250,34 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"num_minibatches": 3}, "num_minibatches = 3: must divide num_envs = 8 with an LSTM"),
-            ({"network": {"lstm_size": 0}}, "lstm_size = 0: must be at least 1"),
+            ({"num_minibatches": 3}, "num_minibatches = 3: must divide num_envs = 8 for a recurrent policy"),
+            ({"network": {"rnn_size": 0}}, "rnn_size = 0: must be at least 1"),
+            ({"network": {"rnn": "elman"}}, "rnn = elman: must be one of lstm, gru"),
+            ({"network": {"rnn": None}}, r"rnn_size = 6: needs rnn \(lstm or gru\)"),
+            ({"network": {"lstm_size": 3}}, "lstm_size = 3: says what rnn and rnn_size do"),
         ],
     )
     def test_what_cannot_be_is_refused(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             agent_for(probes.Cue().spec, **changes)
 
-    @pytest.mark.parametrize(("compile", "message"), [("torch", "LSTM"), ("native", "an LSTM")])
-    def test_what_cannot_compute_it_is_refused(self, compile: Any, message: str) -> None:
-        network = NetworkConfig(lstm_size=4)
-        config = PPOConfig(num_envs=8, network=network, runtime=RuntimeConfig(compile=compile))
-        with pytest.raises(ConfigError, match=message):
+    def test_an_older_name_is_the_same_network(self) -> None:
+        assert NetworkConfig(lstm_size=3) == NetworkConfig(rnn="lstm", rnn_size=3)
+
+    def test_a_size_is_there_where_none_is_given(self) -> None:
+        assert NetworkConfig(rnn="gru") == NetworkConfig(rnn="gru", rnn_size=64)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_torch_compile_is_refused(self, kind: Any) -> None:
+        config = PPOConfig(num_envs=8, network=NetworkConfig(rnn=kind), runtime=RuntimeConfig(compile="torch"))
+        with pytest.raises(ConfigError, match="a recurrent network's sequences"):
             PPOAgent(config, EnvSpec(num_envs=8, observations=Vectors(size=2), actions=probes.Probe.actions))
 
-    def test_a_shared_trunk_has_one_memory_and_its_own_rate(self) -> None:
-        apart, shared = (agent_for(probes.Cue().spec, network={"shared_trunk": flag}) for flag in (False, True))
-        assert (apart.network.state_size, shared.network.state_size) == (2 * 2 * 6, 2 * 6)
+    @pytest.mark.parametrize(("kind", "parts"), [("lstm", 2), ("gru", 1)])
+    def test_a_shared_trunk_has_one_state_and_its_own_rate(self, kind: str, parts: int) -> None:
+        apart, shared = (
+            agent_for(probes.Cue().spec, network={"rnn": kind, "shared_trunk": flag}) for flag in (False, True)
+        )
+        assert (apart.network.state_size, shared.network.state_size) == (2 * parts * 6, parts * 6)
         assert shared.optimizer.group_names == ("policy", "value", "shared")
         assert any("weight_hh" in name for name in shared.network.shared_parameters())

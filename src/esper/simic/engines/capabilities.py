@@ -6,18 +6,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from esper.envs.base import MultiDiscreteActions
 from esper.simic import losses, metrics
 from esper.simic.engines.protocol import Workload
 from esper.simic.nets.encoders import Encoder
-from esper.simic.nets.recurrent import Lstm
 
 # What users call these; everything else is called by its class.
 _CALLED: dict[type, str] = {
-    MultiDiscreteActions: "actions of several choices (MultiDiscrete, MultiBinary)",
     Encoder: "encoders",
-    Lstm: "an LSTM",
-    nn.LayerNorm: "layer normalization",
 }
 
 
@@ -34,8 +29,6 @@ class Capabilities:
     layers: frozenset[type[nn.Module]]
     loss_terms: frozenset[str]
     metrics: tuple[str, ...]
-    action_masks: bool
-    shared_trunk: bool
 
     def missing(self, workload: Workload) -> str | None:
         """The first thing that `workload` needs and that is not declared; None where nothing is."""
@@ -46,13 +39,9 @@ class Capabilities:
             return "a network from Python"
         if type(network.actions) not in self.actions:
             return _called(type(network.actions))
-        if workload.masked and not self.action_masks:
-            return "action masks"
         for layer in (*network.trunk, *network.actor, *network.critic):
             if type(layer) not in self.layers:
                 return _called(type(layer))
-        if network.shared_parameters() and not self.shared_trunk:
-            return "shared_trunk"
         terms = (*losses.LOSS_TERMS, *workload.given_terms)
         unknown = [f"loss term {term.name}" for term in terms if term.name not in self.loss_terms]
         if not unknown and self.metrics != metrics.COLUMNS:

@@ -46,17 +46,18 @@ def choose_engine(workload: Workload) -> EngineChoice:
     """
     asked = workload.config.runtime.compile
     if asked in ("auto", "native"):
-        reason = NativeEngine.missing(workload)
+        missing = NativeEngine.missing(workload)
         try:
-            if reason is None:
+            if missing is None:
                 threads = _threads("native", workload)
                 return EngineChoice("native", threads, NativeEngine(workload, threads))
+            level, line = logging.INFO, f"updates run in torch: the C++ kernels do not compute {missing}"
         except BuildError as error:
-            reason = str(error)
-            if asked == "auto":
-                _warn_once(f"{reason}: updates run several times slower")
+            missing = str(error)
+            level, line = logging.WARNING, f"{missing}: updates run several times slower"
         if asked == "native":
-            raise ConfigError("compile", asked, f"is not available: {reason}; use auto, torch or off")
+            raise ConfigError("compile", asked, f"is not available: {missing}; use auto, torch or off")
+        _say_once(level, line)
     compiled = _compiles(workload)
     name: EngineName = "torch" if compiled else "eager"
     return EngineChoice(name, _threads(name, workload), TorchEngine(workload, compiled=compiled))
@@ -66,7 +67,9 @@ def _compiles(workload: Workload) -> bool:
     """Whether torch compiles, which it is asked to, or may where it pays and can."""
     asked, recurrent = workload.config.runtime.compile, bool(workload.network.state_size)
     if asked == "torch" and recurrent:
-        raise ConfigError("compile", asked, "would compile each step of an LSTM's sequences anew; use auto or off")
+        raise ConfigError(
+            "compile", asked, "would compile each step of a recurrent network's sequences anew; use auto or off"
+        )
     if asked == "off" or recurrent:
         return False
     # Whether a user's code can be compiled only shows when it is.
@@ -85,9 +88,9 @@ def _threads(engine: EngineName, workload: Workload) -> int:
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
+def _say_once(level: int, message: str) -> None:
     """A process may make many agents."""
-    _log.warning("%s", message)
+    _log.log(level, "%s", message)
 
 
 def default_threads(engine: EngineName, parameters: int, minibatch_size: int) -> int:

@@ -34,7 +34,7 @@ class SkipState(NamedTuple):
 class Workload:
     """What an engine computes with. The tensors are written in place and never replaced.
 
-    Batches have action masks if `masked`. With `debug` metrics have the columns of `RATIO_QUANTILES` too.
+    With `debug` metrics have the columns of `RATIO_QUANTILES` too.
     """
 
     network: ActorCritic
@@ -44,7 +44,6 @@ class Workload:
     feedback: Feedback
     config: PPOConfig
     given_terms: tuple[LossTerm, ...] = ()
-    masked: bool = False
     debug: bool = False
 
     @property
@@ -72,6 +71,12 @@ class Engine(Protocol):
         """Values [M] of `obs` [M, D]."""
         ...
 
+    def evaluate_sequences(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a recurrent network: log probabilities of the actions of `rollout`, values, and values of the states that
+        steps led to, each [T, N]. After truncation that is the final observation, with the recurrent state of the step.
+        """
+        ...
+
     def inputs_are_finite(self, rollout: Rollout) -> Tensor:
         """Whether everything that an update on `rollout` learns from is finite (0-d bool, on its device)."""
         ...
@@ -86,6 +91,6 @@ class Engine(Protocol):
         """The policy of its network as it is now."""
         ...
 
-    def fill(self, env: DeviceEnv) -> Fill:
-        """What fills rollouts in `env`."""
+    def fill(self, env: DeviceEnv) -> Fill | None:
+        """What fills rollouts in `env`; None where it is stepped on the host."""
         ...

@@ -22,6 +22,7 @@ from esper.simic.nets.actor_critic import ActorCritic, Evaluation
 from esper.simic.nets.recurrent import Sequences
 from esper.simic.optimizers import adam_step
 from esper.simic.rollout import Rollout
+from esper.simic.sequences import evaluate_sequences
 
 # One tensor, or none where nobody asked for them.
 Quantiles: TypeAlias = tuple[Tensor, ...]
@@ -75,6 +76,9 @@ class TorchEngine:
     def value(self, obs: Tensor) -> Tensor:
         return self._network.value(obs)
 
+    def evaluate_sequences(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        return evaluate_sequences(self._network, rollout, self._config.num_envs // self._config.num_minibatches)
+
     def inputs_are_finite(self, rollout: Rollout) -> Tensor:
         return inputs_are_finite(rollout)
 
@@ -87,8 +91,8 @@ class TorchEngine:
     def actor(self, network: ActorCritic) -> Act:
         return act_in_torch(network)
 
-    def fill(self, env: DeviceEnv) -> Fill:
-        return Unrolled(env, compiled=self._compiled)
+    def fill(self, env: DeviceEnv) -> Fill | None:
+        return None if self._network.state_size else Unrolled(env, compiled=self._compiled)
 
     def _eager_step(self, batch: Minibatch, rows: Tensor) -> Tensor:
         state, skip, config = self._optimizer.state, self._skip, self._config

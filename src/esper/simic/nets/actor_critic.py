@@ -18,7 +18,7 @@ from esper.simic.nets.distributions import Categorical, DiagGaussian, Distributi
 from esper.simic.nets.encoders import Encoder, make_encoder
 from esper.simic.nets.given import Layers
 from esper.simic.nets.normalization import ObservationNormalizer
-from esper.simic.nets.recurrent import Lstm, Sequences, Unrolling
+from esper.simic.nets.recurrent import LAYERS, Recurrent, Sequences, Unrolling
 
 
 class Evaluation(NamedTuple):
@@ -58,7 +58,7 @@ class ActorCritic(nn.Module):
         self.trunk, self.actor, self.critic = given or _layers(observations, self.action_size, config, generator)
         continuous = isinstance(actions, ContinuousActions)
         self.log_std = nn.Parameter(torch.full((self.action_size,), config.log_std_init)) if continuous else None
-        self.state_size = sum(layer.state_size for layer in self.modules() if isinstance(layer, Lstm))
+        self.state_size = sum(layer.state_size for layer in self.modules() if isinstance(layer, Recurrent))
         if given is None:
             self._initialize(generator)
 
@@ -69,7 +69,7 @@ class ActorCritic(nn.Module):
                 nn.init.orthogonal_(layer.weight, math.sqrt(2), generator=generator)
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
-            elif isinstance(layer, Lstm):
+            elif isinstance(layer, Recurrent):
                 layer.initialize(generator)
         for head, gain in ((self.actor[-1], 0.01), (self.critic[-1], 1.0)):
             assert isinstance(head, nn.Linear)
@@ -200,7 +200,7 @@ def _body(
         normalization = [nn.LayerNorm(after)] if config.layer_norm else []
         layers += [_linear(before, after), *normalization, _activation(config.activation)]
         width = after
-    if config.lstm_size is not None:
-        layers.append(Lstm(width, config.lstm_size))
-        width = config.lstm_size
+    if config.rnn is not None and config.rnn_size is not None:
+        layers.append(LAYERS[config.rnn](width, config.rnn_size))
+        width = config.rnn_size
     return layers, width

@@ -66,8 +66,8 @@ def make_layers(
     name = spelled(factory)
     if isinstance(factory, nn.Module) or not callable(factory):
         raise ConfigError("network", name, "must be a factory: a class or a function that takes the spec")
-    if config.lstm_size is not None:
-        raise ConfigError("lstm_size", config.lstm_size, "has no effect on a network from Python; leave it out")
+    if config.rnn is not None:
+        raise ConfigError("rnn", config.rnn, "has no effect on a network from Python; leave it out")
     with drawn_from(generator):
         made = _call(factory, spec, config)
         if not isinstance(made, nn.Module):

@@ -7,29 +7,35 @@ import weakref
 from ctypes import c_float, c_int32, c_int64, c_void_p
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from esper.envs.base import ContinuousActions, DeviceEnv, DiscreteActions, EnvStates, scaled_to
+from esper.envs.base import (
+    Actions,
+    ContinuousActions,
+    DeviceEnv,
+    DiscreteActions,
+    EnvStates,
+    MultiDiscreteActions,
+    scaled_to,
+)
 from esper.schedules import FeedbackConfig
 from esper.simic.collect import Act
 from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.engines.capabilities import Capabilities
 from esper.simic.engines.native import layout
+from esper.simic.engines.native.networks import ACTIVATIONS, LAYERS, irregular, network_configs
 from esper.simic.engines.protocol import Workload
 from esper.simic.losses import Minibatch
 from esper.simic.metrics import RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 
-_ACTIVATIONS: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu"}
 _CAPABILITIES = Capabilities(
     devices=frozenset({"cpu"}),
-    actions=frozenset({DiscreteActions, ContinuousActions}),
-    layers=frozenset({nn.Linear, *_ACTIVATIONS}),
+    actions=frozenset({DiscreteActions, MultiDiscreteActions, ContinuousActions}),
+    layers=frozenset({*LAYERS, *ACTIVATIONS}),
     loss_terms=frozenset({"policy_loss", "value_loss", "entropy"}),
     metrics=layout.METRICS,
-    action_masks=False,
-    shared_trunk=False,
 )
 
 
@@ -46,7 +52,7 @@ class NativeEngine:
         network, optimizer = workload.network, workload.optimizer
         coefficients, config = workload.coefficients, workload.config
         self._library, self._environments = layout.load_kernels()
-        state, groups = optimizer.state, c_void_p * len(optimizer.group_names)
+        state, groups = optimizer.state, layout.EACH
         self._parameters = groups(*map(_pointer, state.parameters))
         # These tensors are written in place and never replaced, so their addresses hold.
         self._state = layout.State(
@@ -74,18 +80,11 @@ class NativeEngine:
     @staticmethod
     def missing(workload: Workload) -> str | None:
         """What the kernels cannot compute of `workload`, or None."""
-        return _CAPABILITIES.missing(workload) or _irregular(workload.network)
+        return _CAPABILITIES.missing(workload) or irregular(workload.network)
 
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         batch = batch.map(Tensor.contiguous)
-        fields = layout.Batch(
-            obs=_pointer(batch.obs),
-            actions=_pointer(batch.actions),
-            log_probs=_pointer(batch.log_probs),
-            values=_pointer(batch.values),
-            advantages=_pointer(batch.advantages),
-            returns=_pointer(batch.returns),
-        )
+        fields = layout.Batch(*(_pointer(getattr(batch, name)) for name, *_ in layout.Batch._fields_))
         steps, rows = indices.shape
         self._library.esper_optimize(
             self._handle,
@@ -99,32 +98,62 @@ class NativeEngine:
         )
 
     def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        assert masks is None
         log_probs, values = torch.empty(len(obs)), torch.empty(len(obs))
-        self._evaluate(obs, actions, log_probs, values)
+        self._evaluate((obs, actions, masks), log_probs, values)
         return log_probs, values
 
     def value(self, obs: Tensor) -> Tensor:
         values = torch.empty(len(obs))
-        self._evaluate(obs, None, None, values)
+        self._evaluate((obs, None, None), None, values)
         return values
 
-    def _evaluate(self, obs: Tensor, actions: Tensor | None, log_probs: Tensor | None, values: Tensor) -> None:
-        obs = obs.contiguous()
+    def _evaluate(self, batch: tuple[Tensor | None, ...], log_probs: Tensor | None, values: Tensor) -> None:
+        obs, actions, masks = (None if field is None else field.contiguous() for field in batch)
+        fields = layout.Batch(obs=_pointer(obs), actions=_pointer(actions), masks=_pointer(masks))
         self._pack()
         self._library.esper_evaluate(
             self._handle,
-            _address(obs),
-            _address(actions),
-            c_int64(len(obs)),
+            ctypes.byref(fields),
+            c_int64(len(values)),
             _address(log_probs),
             _address(values),
             self._threads,
         )
 
+    def evaluate_sequences(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        fields = (
+            rollout.obs,
+            rollout.actions,
+            rollout.masks,
+            rollout.recurrent_state,
+            torch.from_numpy(rollout.begins),
+        )
+        obs, actions, masks, state, begins = (None if field is None else field.contiguous() for field in fields)
+        batch = layout.Batch(
+            obs=_pointer(obs),
+            actions=_pointer(actions),
+            masks=_pointer(masks),
+            recurrent_state=_pointer(state),
+            begins=_pointer(begins),
+        )
+        finals = rollout.final_obs.contiguous()
+        ends = layout.Ends(_pointer(finals), _pointer(rollout.terminated), _pointer(rollout.truncated))
+        evaluated = tuple(torch.empty_like(rollout.rewards) for _ in range(3))
+        self._pack()
+        self._library.esper_evaluate_sequences(
+            self._handle,
+            ctypes.byref(batch),
+            ctypes.byref(ends),
+            *map(c_int64, rollout.rewards.shape),
+            *map(_address, evaluated),
+            self._threads,
+        )
+        log_probs, values, next_values = evaluated
+        return log_probs, values, next_values
+
     def inputs_are_finite(self, rollout: Rollout) -> Tensor:
         def floats(tensor: Tensor) -> int | None:
-            return _pointer(tensor) if tensor.is_floating_point() else None
+            return tensor.data_ptr() if tensor.is_floating_point() else None
 
         inputs = layout.Inputs(
             obs=floats(rollout.obs),
@@ -168,8 +197,6 @@ class NativeEngine:
             masks: Tensor | None = None,
             recurrent_state: Tensor | None = None,
         ) -> None:
-            assert masks is None
-            assert recurrent_state is None
             obs = obs.float()  # as the kernels read images in a row
             # Bare integers are C ints to ctypes, too short for an address.
             call(
@@ -178,17 +205,24 @@ class NativeEngine:
                 c_void_p(obs.data_ptr()),
                 c_int64(len(obs)),
                 c_void_p(noise.data_ptr()),
+                c_void_p(None if masks is None else masks.data_ptr()),
                 c_void_p(actions.data_ptr()),
+                c_void_p(None if recurrent_state is None else recurrent_state.data_ptr()),
             )
 
         return act
 
-    def fill(self, env: DeviceEnv) -> Fill:
+    def fill(self, env: DeviceEnv) -> Fill | None:
         if env.name not in self._environments or scaled_to(env.spec.actions):
-            return Unrolled(env, compiled=False)
+            return None if self._network.state_size else Unrolled(env, compiled=False)
 
         def fill(
-            network: ActorCritic, states: EnvStates, noise: Tensor, uniform: Tensor, rollout: Rollout
+            network: ActorCritic,
+            states: EnvStates,
+            noise: Tensor,
+            uniform: Tensor,
+            rollout: Rollout,
+            recurrent_state: Tensor | None = None,
         ) -> EnvStates:
             self._pack()
             moved = EnvStates(*(tensor.clone() for tensor in states))
@@ -204,6 +238,9 @@ class NativeEngine:
                 steps=_pointer(moved.steps),
                 noise=_pointer(noise),
                 uniform=_pointer(uniform),
+                recurrent_state=_pointer(recurrent_state),
+                begins=rollout.begins.ctypes.data,
+                recurrent_resets=rollout.recurrent_resets.ctypes.data,
             )
             self._library.esper_roll_out(
                 self._handle,
@@ -235,50 +272,33 @@ class NativeEngine:
 
 def _describe(workload: Workload) -> layout.LearnerConfig:
     network, optimizer, config = workload.network, workload.optimizer, workload.config
-    offsets = optimizer.offsets()
-    discrete = network.log_std is None
-    hidden = [*network.actor][1::2] + [*network.critic][1::2]
-    activation = type(hidden[0]) if hidden else nn.Tanh
+    offsets, groups = optimizer.offsets(), len(layout.GROUPS)
+    choices = _choices(network.actions)
     return layout.LearnerConfig(
-        networks=(layout.NetworkConfig * 2)(
-            _layers("actor", network.actor, offsets), _layers("critic", network.critic, offsets)
-        ),
-        parameters=(c_int64 * 2)(*(len(flat) for flat in optimizer.state.parameters)),
-        log_std=-1 if discrete else offsets["log_std"],
-        activation=layout.ACTIVATIONS.index(_ACTIVATIONS[activation]),
-        discrete=discrete,
-        action_size=network.action_size,
+        networks=(layout.NetworkConfig * groups)(*network_configs(network, offsets)),
+        parameters=(c_int64 * groups)(*map(len, optimizer.state.parameters)),
+        log_std=offsets.get("log_std", -1),
+        groups=len(optimizer.group_names),
         normalize_advantages=config.normalize_advantages,
+        sequence_steps=config.num_steps if network.state_size else 0,
+        choices=len(choices),
+        choice_sizes=(c_int32 * len(choices))(*choices),
         max_grad_norm=_limit(config.max_grad_norm),
         adam_eps=config.adam_eps,
-        feedback=(layout.Feedback * 2)(*map(_feedback, workload.feedback.configs)),
+        feedback=(layout.Feedback * groups)(*map(_feedback, workload.feedback.configs)),
         quantile_count=len(RATIO_QUANTILES) if workload.debug else 0,
         quantiles=(c_float * len(RATIO_QUANTILES))(*RATIO_QUANTILES.values()),
     )
 
 
-def _irregular(network: ActorCritic) -> str | None:
-    """Known layers in another order than linear ones with the same activation in between, or without a bias."""
-    actor, critic = list(network.actor), list(network.critic)
-    linear, activations = actor[::2] + critic[::2], actor[1::2] + critic[1::2]
-    kinds = {type(layer) for layer in activations}
-    regular = (
-        len(linear) == len(activations) + 2
-        and all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in linear)
-        and len(kinds - {nn.Linear}) == len(kinds) <= 1
-    )
-    return None if regular else "layers other than linear ones with one activation in between"
-
-
-def _layers(name: str, module: nn.Sequential, offsets: dict[str, int]) -> layout.NetworkConfig:
-    layers = [(f"{name}.{index}", layer) for index, layer in enumerate(module) if isinstance(layer, nn.Linear)]
-    sizes = [layers[0][1].in_features, *(layer.out_features for _, layer in layers)]
-    return layout.NetworkConfig(
-        count=len(sizes),
-        sizes=(c_int32 * len(sizes))(*sizes),
-        weights=(c_int64 * len(layers))(*(offsets[f"{layer}.weight"] for layer, _ in layers)),
-        biases=(c_int64 * len(layers))(*(offsets[f"{layer}.bias"] for layer, _ in layers)),
-    )
+def _choices(actions: Actions) -> tuple[int, ...]:
+    """The sizes of the choices of an action; none if it is numbers."""
+    match actions:
+        case MultiDiscreteActions(nvec=nvec):
+            return nvec
+        case DiscreteActions(n=n):
+            return (n,)
+    return ()
 
 
 def _feedback(config: FeedbackConfig) -> layout.Feedback:
@@ -295,9 +315,9 @@ def _limit(value: float | None) -> float:
     return -1.0 if value is None else value
 
 
-def _pointer(tensor: Tensor) -> int:
-    return tensor.data_ptr()
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _address(tensor: Tensor | None) -> c_void_p:
-    return c_void_p(None if tensor is None else tensor.data_ptr())
+    return c_void_p(_pointer(tensor))

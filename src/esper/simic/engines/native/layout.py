@@ -12,25 +12,34 @@ from typing import NamedTuple
 
 from esper.simic.engines.native.library import BuildError, load_library
 
-_GROUPS = 2  # policy and value
-_EACH = c_void_p * _GROUPS
+# The last one only where actor and critic share layers.
+GROUPS = ("policy", "value", "shared")
+EACH = c_void_p * len(GROUPS)
 
-ACTIVATIONS = ("tanh", "relu")
+LAYERS = ("linear", "layer_norm", "lstm", "gru")
+ACTIVATIONS = ("identity", "tanh", "relu", "elu", "gelu", "silu")
 METRICS = (
     *("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"),
     *("ratio_mean", "ratio_deviation_sq", "ratio_min", "ratio_max"),
 )
 
 
-class NetworkConfig(Structure):
-    """Sizes of layers, and where weights and biases are in the vector of their group."""
+class LayerConfig(Structure):
+    """A layer: its widths, the activation of its output, and where its parameters begin in their group's vector."""
 
     _fields_ = (
-        ("count", c_int32),
-        ("sizes", POINTER(c_int32)),
-        ("weights", POINTER(c_int64)),
-        ("biases", POINTER(c_int64)),
+        ("kind", c_int32),
+        ("inputs", c_int32),
+        ("outputs", c_int32),
+        ("activation", c_int32),
+        ("first", c_int64),
     )
+
+
+class NetworkConfig(Structure):
+    """A sequence of layers."""
+
+    _fields_ = (("count", c_int32), ("layers", POINTER(LayerConfig)))
 
 
 class Feedback(Structure):
@@ -49,36 +58,49 @@ class LearnerConfig(Structure):
     """Networks, and settings that stay; a negative limit is none."""
 
     _fields_ = (
-        ("networks", NetworkConfig * _GROUPS),
-        ("parameters", c_int64 * _GROUPS),
+        ("networks", NetworkConfig * len(GROUPS)),
+        ("parameters", c_int64 * len(GROUPS)),
         ("log_std", c_int64),
-        ("activation", c_int32),
-        ("discrete", c_int32),
-        ("action_size", c_int32),
+        ("groups", c_int32),
         ("normalize_advantages", c_int32),
+        ("sequence_steps", c_int32),
+        ("choices", c_int32),
+        ("choice_sizes", POINTER(c_int32)),
         ("max_grad_norm", c_float),
         ("adam_eps", c_float),
-        ("feedback", Feedback * _GROUPS),
+        ("feedback", Feedback * len(GROUPS)),
         ("quantile_count", c_int32),
         ("quantiles", POINTER(c_float)),
     )
 
 
 class Batch(Structure):
-    """Rows to learn from."""
+    """Rows to learn from, or sequences."""
 
-    _fields_ = tuple((name, c_void_p) for name in ("obs", "actions", "log_probs", "values", "advantages", "returns"))
+    _fields_ = tuple(
+        (name, c_void_p)
+        for name in (
+            *("obs", "actions", "log_probs", "values", "advantages", "returns", "masks"),
+            *("recurrent_state", "begins", "selected"),
+        )
+    )
+
+
+class Ends(Structure):
+    """Where episodes of a rollout end, and the last observations of truncated ones."""
+
+    _fields_ = tuple((name, c_void_p) for name in ("final_obs", "terminated", "truncated"))
 
 
 class State(Structure):
     """What an update changes, and the rates that it reads."""
 
     _fields_ = (
-        ("parameters", _EACH),
-        ("exp_avg", _EACH),
-        ("exp_avg_sq", _EACH),
+        ("parameters", EACH),
+        ("exp_avg", EACH),
+        ("exp_avg_sq", EACH),
         ("step", c_void_p),
-        ("learning_rates", _EACH),
+        ("learning_rates", EACH),
         ("clip_coef", c_void_p),
         ("entropy_coef", c_void_p),
         ("value_coef", c_void_p),
@@ -86,7 +108,7 @@ class State(Structure):
         ("target_kl", c_void_p),
         ("stepping", c_void_p),
         ("finite", c_void_p),
-        ("factors", _EACH),
+        ("factors", EACH),
     )
 
 
@@ -104,6 +126,7 @@ class Rollout(Structure):
         for name in (
             *("obs", "actions", "rewards", "terminated", "truncated", "final_obs"),
             *("state", "steps", "noise", "uniform"),
+            *("recurrent_state", "begins", "recurrent_resets"),
         )
     )
 
@@ -143,14 +166,30 @@ def load_kernels() -> Kernels:
 
 
 def _declared() -> dict[str, tuple[int, int]]:
-    """Offset and size of every field, bytes, and number and size of every metric and activation."""
-    found = {}
-    for struct in (NetworkConfig, Feedback, LearnerConfig, Batch, State, Normalizer, Rollout, Inputs):
+    """Offset and size of every field, bytes, and number and size of every metric, activation and kind of layer."""
+    found: dict[str, tuple[int, int]] = {}
+    for struct in (
+        LayerConfig,
+        NetworkConfig,
+        Feedback,
+        LearnerConfig,
+        Batch,
+        Ends,
+        State,
+        Normalizer,
+        Rollout,
+        Inputs,
+    ):
         for name, *_ in struct._fields_:
             field = getattr(struct, name)
             found[f"{struct.__name__}.{name}"] = (field.offset, field.size)
-    found |= {f"metric.{name}": (number, ctypes.sizeof(c_float)) for number, name in enumerate(METRICS)}
-    return found | {f"activation.{name}": (number, ctypes.sizeof(c_int32)) for number, name in enumerate(ACTIVATIONS)}
+    for kind, names, number in (
+        ("metric", METRICS, c_float),
+        ("activation", ACTIVATIONS, c_int32),
+        ("layer", LAYERS, c_int32),
+    ):
+        found |= {f"{kind}.{name}": (index, ctypes.sizeof(number)) for index, name in enumerate(names)}
+    return found
 
 
 def _parse(text: str) -> dict[str, tuple[int, int]]:

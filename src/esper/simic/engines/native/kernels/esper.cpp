@@ -16,9 +16,9 @@ void esper_learner_delete(Learner* learner) { delete learner; }
 
 void esper_pack(Learner* learner, const float* const* parameters) { learner->pack(parameters); }
 
-void esper_evaluate(Learner* learner, const float* obs, const void* actions, int64_t rows, float* log_probs,
-                    float* values, int32_t threads) {
-  learner->evaluate(obs, actions, rows, log_probs, values, threads);
+void esper_evaluate(Learner* learner, const Batch* batch, int64_t rows, float* log_probs, float* values,
+                    int32_t threads) {
+  learner->evaluate(*batch, rows, log_probs, values, threads);
 }
 
 void esper_optimize(Learner* learner, const Batch* batch, const State* state, const int64_t* indices, int64_t steps,
@@ -26,13 +26,20 @@ void esper_optimize(Learner* learner, const Batch* batch, const State* state, co
   learner->optimize(*batch, *state, indices, steps, rows, metrics, threads);
 }
 
-void esper_act(const Learner* learner, const Normalizer* normalizer, const float* obs, int64_t rows,
-               const float* noise, void* actions) {
-  Actor actor(*learner, *normalizer);
-  const int64_t width = learner->discrete() ? sizeof(int64_t) : sizeof(float) * learner->action_size();
+void esper_evaluate_sequences(const Learner* learner, const Batch* rollout, const Ends* ends, int64_t num_steps,
+                              int64_t num_envs, float* log_probs, float* values, float* next_values, int32_t threads) {
+  evaluate_sequences(*learner, *rollout, *ends, num_steps, num_envs, {log_probs, values, next_values}, threads);
+}
+
+void esper_act(Learner* learner, const Normalizer* normalizer, const float* obs, int64_t rows, const float* noise,
+               const bool* masks, void* actions, float* states) {
+  Actor actor(*learner, *normalizer, learner->acting());
+  const Head& head = learner->head();
   for (int64_t first = 0; first < rows; first += BLOCK)
     actor.act(obs + first * learner->observation_size(), int(std::min<int64_t>(BLOCK, rows - first)),
-              noise ? noise + first * learner->action_size() : nullptr, static_cast<char*>(actions) + first * width);
+              noise ? noise + first * head.outputs() : nullptr, masks ? masks + first * head.outputs() : nullptr,
+              static_cast<char*>(actions) + first * head.action_bytes(),
+              states ? states + first * learner->networks().state_size() : nullptr);
 }
 
 void esper_roll_out(const Learner* learner, const Normalizer* normalizer, int32_t environment, const Rollout* rollout,

@@ -1,10 +1,12 @@
 // What Python has to know of what it passes and reads, as text for `layout.py`, which checks it when it loads the
-// library: a line for each field of a struct (offset and size, bytes), each metric, activation and environment.
+// library: a line for each field of a struct (offset and size, bytes), each metric, activation, kind of
+// layer and environment.
 #pragma once
 #include <cstddef>
 #include <string>
 
 #include "rollout.h"
+#include "sequences.h"
 
 namespace esper {
 
@@ -14,10 +16,13 @@ inline std::string layout() {
     text += name + " " + std::to_string(first) + " " + std::to_string(second) + "\n";
   };
 #define FIELD(STRUCT, NAME) line(#STRUCT "." #NAME, offsetof(STRUCT, NAME), sizeof(STRUCT::NAME));
+  FIELD(LayerConfig, kind)
+  FIELD(LayerConfig, inputs)
+  FIELD(LayerConfig, outputs)
+  FIELD(LayerConfig, activation)
+  FIELD(LayerConfig, first)
   FIELD(NetworkConfig, count)
-  FIELD(NetworkConfig, sizes)
-  FIELD(NetworkConfig, weights)
-  FIELD(NetworkConfig, biases)
+  FIELD(NetworkConfig, layers)
   FIELD(Feedback, target)
   FIELD(Feedback, min_factor)
   FIELD(Feedback, max_factor)
@@ -26,10 +31,11 @@ inline std::string layout() {
   FIELD(LearnerConfig, networks)
   FIELD(LearnerConfig, parameters)
   FIELD(LearnerConfig, log_std)
-  FIELD(LearnerConfig, activation)
-  FIELD(LearnerConfig, discrete)
-  FIELD(LearnerConfig, action_size)
+  FIELD(LearnerConfig, groups)
   FIELD(LearnerConfig, normalize_advantages)
+  FIELD(LearnerConfig, sequence_steps)
+  FIELD(LearnerConfig, choices)
+  FIELD(LearnerConfig, choice_sizes)
   FIELD(LearnerConfig, max_grad_norm)
   FIELD(LearnerConfig, adam_eps)
   FIELD(LearnerConfig, feedback)
@@ -41,6 +47,10 @@ inline std::string layout() {
   FIELD(Batch, values)
   FIELD(Batch, advantages)
   FIELD(Batch, returns)
+  FIELD(Batch, masks)
+  FIELD(Batch, recurrent_state)
+  FIELD(Batch, begins)
+  FIELD(Batch, selected)
   FIELD(State, parameters)
   FIELD(State, exp_avg)
   FIELD(State, exp_avg_sq)
@@ -67,6 +77,12 @@ inline std::string layout() {
   FIELD(Rollout, steps)
   FIELD(Rollout, noise)
   FIELD(Rollout, uniform)
+  FIELD(Rollout, recurrent_state)
+  FIELD(Rollout, begins)
+  FIELD(Rollout, recurrent_resets)
+  FIELD(Ends, final_obs)
+  FIELD(Ends, terminated)
+  FIELD(Ends, truncated)
   FIELD(Inputs, obs)
   FIELD(Inputs, final_obs)
   FIELD(Inputs, rewards)
@@ -74,9 +90,12 @@ inline std::string layout() {
   FIELD(Inputs, terminated)
   FIELD(Inputs, truncated)
 #undef FIELD
-  for (size_t i = 0; i < std::size(METRIC_NAMES); ++i) line(std::string("metric.") + METRIC_NAMES[i], i, sizeof(float));
-  line("activation.tanh", TANH, sizeof(int32_t));
-  line("activation.relu", RELU, sizeof(int32_t));
+  const auto numbers = [&](std::string kind, const auto& names, size_t size) {
+    for (size_t i = 0; i < std::size(names); ++i) line(kind + "." + names[i], i, size);
+  };
+  numbers("metric", METRIC_NAMES, sizeof(float));
+  numbers("activation", ACTIVATION_NAMES, sizeof(int32_t));
+  numbers("layer", LAYER_NAMES, sizeof(int32_t));
   for (size_t i = 0; i < std::size(ENVIRONMENTS); ++i)
     line(std::string("environment.") + ENVIRONMENTS[i].name, i, sizeof(int32_t));
   return text;

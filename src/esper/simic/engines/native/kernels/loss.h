@@ -1,4 +1,4 @@
-// The PPO loss of one row and its gradients by the network's outputs; the same as esper.simic.losses.
+// The PPO loss of one row and its gradients by log probability and value; the same as esper.simic.losses.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -50,27 +50,14 @@ inline void quantiles(std::vector<float>& values, const std::vector<float>& at, 
   }
 }
 
-inline float log_sum_exp(const float* logits, int n) {
-  float top = logits[0];
-  for (int j = 1; j < n; ++j) top = std::max(top, logits[j]);
-  float sum = 0;
-  for (int j = 0; j < n; ++j) sum += std::exp(logits[j] - top);
-  return top + std::log(sum);
-}
+// What the loss of the policy is computed from, of a row: it is a mean over `rows`.
+struct Objective {
+  float old_log_prob, advantage, clip, entropy_coef, rows;
+};
 
-constexpr float HALF_LOG_TWO_PI = 0.918938533204672742f;
-
-inline float gaussian_log_prob(const float* mean, const float* log_std, const float* action, int n) {
-  float sum = 0;
-  for (int j = 0; j < n; ++j) {
-    const float scaled = (action[j] - mean[j]) * std::exp(-log_std[j]);
-    sum += -0.5f * scaled * scaled - log_std[j] - HALF_LOG_TWO_PI;
-  }
-  return sum;
-}
-
-// What the policy loss says of a row: the derivative of the mean over `rows` by the log probability.
-inline float policy_term(float log_prob, float old_log_prob, float advantage, float clip, float rows, Sums& sums) {
+// What the policy loss says of a row: its derivative by the log probability.
+inline float policy_term(float log_prob, const Objective& objective, Sums& sums) {
+  const auto [old_log_prob, advantage, clip, entropy_coef, rows] = objective;
   const float log_ratio = log_prob - old_log_prob, ratio = std::exp(log_ratio), deviation = ratio - 1;
   const float clipped = std::min(std::max(deviation, -clip), clip) + 1;
   const float free = advantage * ratio, bound = advantage * clipped;
@@ -79,34 +66,6 @@ inline float policy_term(float log_prob, float old_log_prob, float advantage, fl
   const bool inside = std::fabs(deviation) <= clip;
   // Times 0, a ratio that is infinite becomes NaN, as in torch: it is no step to take.
   return inside || free < bound || free != free ? -free / rows : 0.0f * ratio;
-}
-
-// Turns `logits` into the gradients by them.
-inline void categorical_row(float* logits, int n, int64_t action, float old_log_prob, float advantage, float clip,
-                            float entropy_coef, float rows, Sums& sums) {
-  const float norm = log_sum_exp(logits, n);
-  float entropy = 0;
-  for (int j = 0; j < n; ++j) entropy -= std::exp(logits[j] - norm) * (logits[j] - norm);
-  sums.entropy += entropy;
-  const float by_log_prob = policy_term(logits[action] - norm, old_log_prob, advantage, clip, rows, sums);
-  for (int j = 0; j < n; ++j) {
-    const float log_prob = logits[j] - norm, prob = std::exp(log_prob);
-    logits[j] = by_log_prob * ((j == action) - prob) + entropy_coef / rows * prob * (log_prob + entropy);
-  }
-}
-
-// Turns `mean` into the gradients by it, and adds those by `log_std`.
-inline void gaussian_row(float* mean, const float* log_std, int n, const float* action, float old_log_prob,
-                         float advantage, float clip, float entropy_coef, float rows, Sums& sums,
-                         float* by_log_std) {
-  const float log_prob = gaussian_log_prob(mean, log_std, action, n);
-  const float by_log_prob = policy_term(log_prob, old_log_prob, advantage, clip, rows, sums);
-  for (int j = 0; j < n; ++j) {
-    const float inverse = std::exp(-log_std[j]), scaled = (action[j] - mean[j]) * inverse;
-    sums.entropy += log_std[j] + 0.5f + HALF_LOG_TWO_PI;
-    mean[j] = by_log_prob * scaled * inverse;
-    by_log_std[j] += by_log_prob * (scaled * scaled - 1) - entropy_coef / rows;
-  }
 }
 
 // The gradient of `scale` times half the squared error by the value; a negative `clip` means that there is none.

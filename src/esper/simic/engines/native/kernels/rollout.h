@@ -8,6 +8,12 @@
 
 namespace esper {
 
+inline bool all_finite(const float* x, int64_t count) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
+  return largest < 0x7f800000u;
+}
+
 // Scales observations as esper.simic.nets.normalization does; without a mean it leaves them alone.
 struct Normalizer {
   const float *mean, *deviation;
@@ -22,43 +28,38 @@ struct Normalizer {
 // The policy of a learner, acting on up to BLOCK rows at a time.
 class Actor {
  public:
-  Actor(const Learner& learner, const Normalizer& normalizer)
-      : learner_(learner), normalizer_(normalizer), network_(learner.network(POLICY)),
-        x_(BLOCK * network_.input_stride(), 0.0f), outputs_(network_.output_size, 0.0f) {}
+  Actor(const Learner& learner, const Normalizer& normalizer, ActorCritic::Buffers& buffers)
+      : learner_(learner), normalizer_(normalizer), networks_(learner.networks()), buffers_(buffers) {}
 
-  int action_size() const { return learner_.action_size(); }
+  int outputs() const { return learner_.head().outputs(); }
+  int state_size() const { return networks_.state_size(); }
 
-  // Actions for `obs` [rows, D]: int64 [rows] or float [rows, A]; `noise` [rows, A] samples, without it the likeliest.
-  void act(const float* obs, int rows, const float* noise, void* actions) {
-    const int size = learner_.observation_size(), n = learner_.action_size();
-    for (int r = 0; r < rows; ++r) normalizer_.apply(obs + r * size, size, &x_[r * network_.input_stride()]);
-    const float* out = network_.forward(learner_.packed(POLICY), x_.data(), rows, outputs_.data());
-    for (int r = 0; r < rows; ++r, out += network_.output_stride()) {
-      const float* row_noise = noise ? noise + r * n : nullptr;
-      if (learner_.discrete())
-        static_cast<int64_t*>(actions)[r] = choose(out, row_noise, n);
-      else
-        for (int j = 0; j < n; ++j)
-          static_cast<float*>(actions)[r * n + j] =
-              out[j] + (noise ? std::exp(learner_.log_std()[j]) * row_noise[j] : 0.0f);
+  // Actions for `obs` [rows, D], laid out as in a batch; `noise` [rows, outputs] samples, without it the likeliest.
+  // `masks` [rows, outputs] allow them, null all. The recurrent `states` [rows, state_size], if there are any, become
+  // those after the step.
+  void act(const float* obs, int rows, const float* noise, const bool* masks, void* actions, float* states) {
+    const Head& head = learner_.head();
+    const int size = learner_.observation_size(), n = head.outputs();
+    float* x = buffers_.rows.data();
+    for (int r = 0; r < rows; ++r) normalizer_.apply(obs + r * size, size, x + r * networks_.input_stride());
+    const int state_size = networks_.state_size();
+    if (states) networks_.begin({rows, 1, states, state_size, nullptr}, buffers_);
+    const float* features = networks_.features(buffers_, rows);
+    float* out = networks_.output(POLICY, features, buffers_, rows);
+    for (int r = 0; r < rows; ++r, out += networks_.output_stride(POLICY)) {
+      if (masks) head.mask(out, masks + r * n);
+      head.act(out, noise ? noise + r * n : nullptr, static_cast<char*>(actions) + r * head.action_bytes());
     }
+    if (!states) return;
+    networks_.output(VALUE, features, buffers_, rows);
+    for (int r = 0; r < rows; ++r) networks_.state_after(buffers_, r, states + r * state_size);
   }
 
  private:
-  static int64_t choose(const float* logits, const float* noise, int n) {
-    int64_t best = 0;
-    float most = -INFINITY;
-    for (int j = 0; j < n; ++j) {
-      const float score = logits[j] + (noise ? noise[j] : 0.0f);
-      if (score > most) most = score, best = j;
-    }
-    return best;
-  }
-
   const Learner& learner_;
   const Normalizer& normalizer_;
-  const Network& network_;
-  std::vector<float> x_, outputs_;
+  const ActorCritic& networks_;
+  ActorCritic::Buffers& buffers_;
 };
 
 struct Span {
@@ -75,6 +76,10 @@ struct Rollout {
   float* state;
   int32_t* steps;
   const float *noise, *uniform;
+  // Of a recurrent policy: its state now [num_envs, state_size], null for others; which observations begin an episode
+  // [num_steps + 1, num_envs], of which the first row is given; where it was reset as it was not finite.
+  float* recurrent_state;
+  bool *begins, *recurrent_resets;
 };
 
 // The copies `first` to `last` of an environment through a whole rollout: copies know nothing of each other.
@@ -83,12 +88,16 @@ void walk(Actor& actor, const Rollout& out, const Span& span, int64_t first, int
   using Action = std::conditional_t<Env::DISCRETE, int64_t, float>;
   constexpr int S = Env::STATE, D = Env::OBSERVATION;
   const int64_t num_envs = span.num_envs;
-  const int noise_width = actor.action_size(), width = Env::DISCRETE ? 1 : noise_width, count = int(last - first);
+  const int noise_width = actor.outputs(), width = Env::DISCRETE ? 1 : noise_width, count = int(last - first);
+  const int state_size = actor.state_size();
+  float* states = out.recurrent_state ? out.recurrent_state + first * state_size : nullptr;
   for (int64_t e = first; e < last; ++e) Env::observe(out.state + e * S, out.obs + e * D);
   for (int64_t t = 0; t < span.num_steps; ++t) {
     const int64_t row = t * num_envs;
     Action* actions = static_cast<Action*>(out.actions) + (row + first) * width;
-    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * noise_width, actions);
+    for (int e = 0; states && e < count; ++e)
+      if (out.begins[row + first + e]) std::fill_n(states + e * state_size, state_size, 0.0f);
+    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * noise_width, nullptr, actions, states);
     for (int64_t e = first; e < last; ++e) {
       float* s = out.state + e * S;
       bool terminated;
@@ -96,6 +105,13 @@ void walk(Actor& actor, const Rollout& out, const Span& span, int64_t first, int
       const bool truncated = ++out.steps[e] >= span.max_episode_steps;
       out.terminated[row + e] = terminated;
       out.truncated[row + e] = truncated;
+      if (states) {
+        float* recurrent_state = states + (e - first) * state_size;
+        const bool ended = terminated || truncated, lost = !all_finite(recurrent_state, state_size);
+        out.recurrent_resets[row + e] = lost && !ended;
+        out.begins[row + num_envs + e] = lost || ended;
+        if (lost) std::fill_n(recurrent_state, state_size, 0.0f);
+      }
       if (terminated || truncated) {
         Env::observe(s, out.final_obs + (row + e) * D);
         Env::begin(out.uniform + (row + e) * S, s);
@@ -125,16 +141,11 @@ inline void roll_out(const Learner& learner, const Normalizer& normalizer, Walk 
                      const Span& span, int threads) {
   const int64_t blocks = (span.num_envs + BLOCK - 1) / BLOCK;
   Team::run(int(std::min<int64_t>(threads, blocks)), [&](Team& team, int) {
-    Actor actor(learner, normalizer);
+    ActorCritic::Buffers buffers(learner.networks());
+    Actor actor(learner, normalizer, buffers);
     for (int64_t block; (block = team.take()) < blocks;)
       walk(actor, out, span, block * BLOCK, std::min<int64_t>((block + 1) * BLOCK, span.num_envs));
   });
-}
-
-inline bool all_finite(const float* x, int64_t count) {
-  uint32_t largest = 0;
-  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
-  return largest < 0x7f800000u;
 }
 
 // What a rollout of vectors [num_steps, num_envs] is learned from, as esper.simic.faults; null for what is not floats.

@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 
 namespace esper {
 
@@ -16,6 +17,8 @@ constexpr int LANES = 4;
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef float unaligned_vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
 
 inline vec load(const float* p) { return *reinterpret_cast<const unaligned_vec*>(p); }
 inline void store(float* p, vec v) { *reinterpret_cast<unaligned_vec*>(p) = v; }
@@ -40,6 +43,63 @@ inline vec tanh(vec x) {
   q = s * q + 2.26843463243900e-03f;
   q = s * q + 4.89352518554385e-03f;
   return x * p / q;
+}
+
+// e^x as scale * (1 + rest): a power of 2, and what is between two of them (the polynomial of Cephes), to about 1e-7. For
+// x from -87 to 88; NaN stays NaN.
+struct Exponential {
+  vec scale, rest;
+
+  explicit Exponential(vec x) {
+    // Adding it rounds to a whole number, which is in the last bits then.
+    constexpr float shift = 12582912.0f;
+    const vec shifted = x * 1.44269504088896341f + shift, n = shifted - shift;
+    const vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = r * p + 8.3334519073e-3f;
+    p = r * p + 4.1665795894e-2f;
+    p = r * p + 1.6666665459e-1f;
+    p = r * p + 5.0000001201e-1f;
+    rest = r * r * p + r;
+    scale = (vec)(((bits)shifted + 127) << 23);
+  }
+};
+
+inline vec exp(vec x) {
+  const Exponential e(x < -87.0f ? vec{} - 87.0f : x > 88.0f ? vec{} + 88.0f : x);
+  return x < -87.0f ? vec{} : x > 88.0f ? vec{} + INFINITY : e.scale * e.rest + e.scale;
+}
+
+// e^x - 1 for x up to 88.
+inline vec expm1(vec x) {
+  const Exponential e(x < -87.0f ? vec{} - 87.0f : x);
+  return e.scale * e.rest + (e.scale - 1.0f);
+}
+
+inline vec sigmoid(vec x) { return 1.0f / (exp(-x) + 1.0f); }
+
+// The error function (Abramowitz and Stegun 1964, 7.1.26; as torch has it), to 1.5e-7; exactly 1 or -1 far from 0.
+inline vec erf(vec x) {
+  const vec size = x < 0.0f ? -x : x, t = 1.0f / (size * 0.3275911f + 1.0f);
+  vec p = t * 1.061405429f + -1.453152027f;
+  p = t * p + 1.421413741f;
+  p = t * p + -0.284496736f;
+  p = t * p + 0.254829592f;
+  const vec y = 1.0f - p * t * exp(-x * x);
+  return x < 0.0f ? -y : y;
+}
+
+// The first `count` lanes, and 0 in the others.
+inline vec first_lanes(vec v, int count) {
+  vec kept = {};
+  for (int lane = 0; lane < LANES; ++lane) kept[lane] = lane < count ? v[lane] : 0.0f;
+  return kept;
+}
+
+inline float sum_of_lanes(vec v) {
+  for (int half = LANES / 2; half; half /= 2)
+    for (int lane = 0; lane < half; ++lane) v[lane] += v[lane + half];
+  return v[0];
 }
 
 inline double sum_of_squares(const float* x, ptrdiff_t count) {

@@ -1,0 +1,132 @@
+// What all layers have in common. A network is a sequence of them; blocks of rows pass through it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "activations.h"
+
+namespace esper {
+
+// Rows that pass through a network together: their activations stay in the cache.
+constexpr int BLOCK = 64;
+
+// A layer as Python describes it: its widths, the activation of its output, and where its first parameter is in the
+// vector of its group. The others follow.
+struct LayerConfig {
+  int32_t kind, inputs, outputs, activation;
+  int64_t first;
+};
+
+// Floats of a buffer so far; each vector in it begins at a multiple of LANES.
+struct Room {
+  size_t size = 0;
+
+  ptrdiff_t take(size_t count) {
+    const ptrdiff_t offset = size;
+    size += (count + LANES - 1) / LANES * LANES;
+    return offset;
+  }
+};
+
+// The buffers that the layers of a network share: copies of the parameters, laid out as products read them, sums of
+// gradients in the same way, and outputs of one block of rows.
+struct Rooms {
+  int rows = BLOCK;  // of a block
+  int state = 0;     // floats of the recurrent state so far
+  Room packed, gradients, outputs;
+};
+
+// A block of rows that are sequences, ordered by time: those of step t follow those of step t - 1. `states` [count,
+// state_size] are those before the first step; where `begins` [steps, count] an episode does, the state is 0.
+struct Sequences {
+  int count, steps;
+  const float* states;
+  int state_size;
+  const bool* begins;  // null: nowhere
+};
+
+// Where the gradients by a layer's input go: through the activation of what is below, of which `kept` is left.
+struct Target {
+  float* gradients;
+  int32_t activation;
+  const float* kept;
+
+  // Calls `use(end)`: `end(row, column, v)` takes a gradient.
+  template <class Use>
+  void with(int stride, Use use) const {
+    with_activation(activation, [&](auto a) {
+      if constexpr (a.KEEPS_INPUT)
+        use([a, stride, to = gradients, kept = kept](int m, int n, vec v) {
+          store(to + m * stride + n, a.gradient(v, load(kept + m * stride + n)));
+        });
+      else
+        use([a, stride, to = gradients](int m, int n, vec v) {
+          store(to + m * stride + n, a.gradient(v, load(to + m * stride + n)));
+        });
+    });
+  }
+};
+
+class Layer {
+ public:
+  const int in, out, in_stride, out_stride;
+  const int32_t activation;
+  const ptrdiff_t first, size;  // of its parameters in the vector of its group
+
+  virtual ~Layer() = default;
+
+  // Copies its `parameters` into `packed`, whose padding must be 0 already.
+  virtual void pack(const float* parameters, float* packed) const = 0;
+
+  // Rows of `input` [rows, in_stride] into `outputs`.
+  virtual void forward(const float* packed, const float* input, int rows, float* outputs) const = 0;
+
+  // Adds to `gradients` those of the rows that went `forward`. `output` holds the gradients by what the activation was
+  // applied to. Those by the input go to the `target`, if there is one; it may be the input.
+  virtual void backward(const float* packed, const float* input, int rows, const float* outputs, float* gradients,
+                        const Target* target) const = 0;
+
+  // Adds `gradients` to `sum` [size], in the order of the parameters.
+  virtual void add_up(const float* gradients, float* sum) const = 0;
+
+  // A recurrent layer has a part of the state of each sequence. `begin` says which ones are next in the block, and
+  // `state_after` copies its part of the state after a row that went forward.
+  virtual int state_size() const { return 0; }
+  virtual void begin(const Sequences&, float*) const {}
+  virtual void state_after(const float*, int, float*) const {}
+
+  // Both [rows of a block, out_stride]; `kept` is what the derivative of the activation is computed from.
+  float* output(float* outputs) const { return outputs + output_; }
+  const float* output(const float* outputs) const { return outputs + output_; }
+  float* kept(float* outputs) const { return outputs + kept_; }
+
+  // Where the gradients by its output belong.
+  Target target(float* outputs) const { return {output(outputs), activation, kept(outputs)}; }
+
+ protected:
+  Layer(const LayerConfig& config, ptrdiff_t size, Rooms& rooms)
+      : in(config.inputs), out(config.outputs), in_stride(row_stride(in)), out_stride(row_stride(out)),
+        activation(config.activation), first(config.first), size(size),
+        output_(rooms.outputs.take(rooms.rows * out_stride)),
+        kept_(with_activation(activation, [](auto a) { return a.KEEPS_INPUT; }) ? rooms.outputs.take(rooms.rows * out_stride)
+                                                                               : output_) {}
+
+  // Calls `use(end)`: `end(row, column, v)` applies the activation to what becomes the output.
+  template <class Use>
+  void finish(float* outputs, Use use) const {
+    with_activation(activation, [&](auto a) {
+      if constexpr (a.KEEPS_INPUT)
+        use([a, stride = out_stride, to = output(outputs), kept = kept(outputs)](int m, int n, vec v) {
+          store(kept + m * stride + n, v);
+          store(to + m * stride + n, a.of(v));
+        });
+      else
+        use([a, stride = out_stride, to = output(outputs)](int m, int n, vec v) { store(to + m * stride + n, a.of(v)); });
+    });
+  }
+
+ private:
+  const ptrdiff_t output_, kept_;
+};
+
+}  // namespace esper

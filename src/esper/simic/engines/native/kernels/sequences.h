@@ -1,0 +1,97 @@
+// Evaluation of whole rollouts by a recurrent network, as esper.simic.sequences.
+#pragma once
+#include <vector>
+
+#include "learner.h"
+
+namespace esper {
+
+// Where episodes of a rollout [num_steps, num_envs] end, and the last observations of those that are truncated.
+struct Ends {
+  const float* final_obs;
+  const bool *terminated, *truncated;
+};
+
+// Each [num_steps, num_envs].
+struct Evaluation {
+  float *log_probs, *values, *next_values;
+};
+
+// Some of the environments of a rollout, from `first` on.
+class SequenceEvaluation {
+ public:
+  SequenceEvaluation(const Learner& learner, int64_t num_steps, int64_t num_envs)
+      : learner_(learner), networks_(learner.networks()), buffers_(networks_), num_steps_(num_steps),
+        num_envs_(num_envs), begins_(new bool[networks_.rows]) {}
+
+  void evaluate(const Batch& rollout, const Ends& ends, int64_t first, int count, const Evaluation& to) {
+    const int steps = int(num_steps_) + 1, state_size = networks_.state_size();
+    for (int t = 0; t < steps; ++t)
+      for (int s = 0; s < count; ++s) {
+        observe(t * count + s, rollout.obs, t * num_envs_ + first + s);
+        begins_[t * count + s] = rollout.begins[t * num_envs_ + first + s];
+      }
+    networks_.begin({count, steps, rollout.recurrent_state + first * state_size, state_size, begins_.get()}, buffers_);
+    const float* features = networks_.features(buffers_, steps * count);
+    float* output = networks_.output(POLICY, features, buffers_, steps * count);
+    const float* value = networks_.output(VALUE, features, buffers_, steps * count);
+    const int stride = networks_.output_stride(POLICY), value_stride = networks_.output_stride(VALUE);
+    for (int t = 0; t < steps; ++t)
+      for (int s = 0; s < count; ++s) {
+        const int64_t i = t * num_envs_ + first + s, row = t * count + s;
+        if (t) to.next_values[i - num_envs_] = value[row * value_stride];
+        if (t == num_steps_) continue;
+        to.values[i] = value[row * value_stride];
+        to.log_probs[i] = learner_.log_prob(output + row * stride, rollout, i);
+      }
+    evaluate_ends(ends, first, count, to.next_values);
+  }
+
+ private:
+  void observe(int row, const float* obs, int64_t i) {
+    const int size = learner_.observation_size();
+    std::copy_n(obs + i * size, size, &buffers_.rows[row * networks_.input_stride()]);
+  }
+
+  // The values of the last observations of truncated episodes, after the state of their last steps.
+  void evaluate_ends(const Ends& ends, int64_t first, int count, float* next_values) {
+    const int state_size = networks_.state_size();
+    std::vector<int64_t> found;
+    std::vector<float> states;
+    for (int t = 0; t < num_steps_; ++t)
+      for (int s = 0; s < count; ++s) {
+        const int64_t i = t * num_envs_ + first + s;
+        if (!ends.truncated[i] || ends.terminated[i]) continue;
+        found.push_back(i);
+        states.resize(found.size() * state_size);
+        networks_.state_after(buffers_, t * count + s, &states[states.size() - state_size]);
+      }
+    const int rows = int(found.size());
+    if (!rows) return;
+    for (int r = 0; r < rows; ++r) observe(r, ends.final_obs, found[r]);
+    networks_.begin({rows, 1, states.data(), state_size, nullptr}, buffers_);
+    const float* value = networks_.output(VALUE, networks_.features(buffers_, rows), buffers_, rows);
+    for (int r = 0; r < rows; ++r) next_values[found[r]] = value[r * networks_.output_stride(VALUE)];
+  }
+
+  const Learner& learner_;
+  const ActorCritic& networks_;
+  ActorCritic::Buffers buffers_;
+  const int64_t num_steps_, num_envs_;
+  std::unique_ptr<bool[]> begins_;
+};
+
+// The actions of a rollout and its states; `rollout.obs` and `rollout.begins` have num_steps + 1 steps.
+inline void evaluate_sequences(const Learner& learner, const Batch& rollout, const Ends& ends, int64_t num_steps,
+                               int64_t num_envs, const Evaluation& to, int threads) {
+  const int64_t blocks = (num_envs + SEQUENCES - 1) / SEQUENCES;
+  Team::run(int(std::min<int64_t>(threads, blocks)), [&](Team& team, int) {
+    SequenceEvaluation evaluation(learner, num_steps, num_envs);
+    for (int64_t block; (block = team.take()) < blocks;) {
+      const int64_t first = num_envs * block / blocks, last = num_envs * (block + 1) / blocks;
+      evaluation.evaluate(rollout, ends, first, int(last - first), to);
+    }
+  });
+}
+
+}  // namespace esper
