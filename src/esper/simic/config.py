@@ -146,7 +146,12 @@ class PPOConfig:
     gae_lambda: float = option(0.95, "GAE: weight of longer returns", bounds=_UNIT)
     normalize_advantages: bool = option(True, "standardise advantages in every minibatch")
     normalize_rewards: bool = option(False, "divide rewards by the running deviation of the discounted return")
-    max_grad_norm: float | None = option(0.5, "clip the global gradient norm at this", bounds=_POSITIVE)
+    max_grad_norm: float | None = option(0.5, "clip the gradient norm at this", bounds=_POSITIVE)
+    max_grad_norm_over: Literal["all", "group"] = option(
+        "all",
+        "whose norm is clipped: of all parameters, where one large gradient shrinks every step, or of each group "
+        "(policy, value, shared) by itself",
+    )
     max_skipped_updates: int = option(
         10,
         "stop after this many updates in a row with a non-finite loss or gradient",

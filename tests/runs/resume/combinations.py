@@ -94,6 +94,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "limits": {
         "none": {},
         "all": {"target_kl": 0.02, "value_clip_coef": 0.2, "max_grad_norm": "none"},
+        "each": {"max_grad_norm": 0.1, "max_grad_norm_over": "group"},
         "falling": {
             "target_kl": 0.05,
             "target_kl_decay": "cosine",

@@ -103,6 +103,7 @@ def random_case(seed: int, network: str) -> Case:
         "value_clip_coef": one_of(None, 0.2),
         "target_kl": one_of(None, None, 1e-3, 1.0),
         "max_grad_norm": one_of(None, 0.5),
+        "max_grad_norm_over": one_of("all", "group"),
         "normalize_advantages": one_of(False, True),
         "normalize_rewards": one_of(False, True),
         "entropy_coef": CoefficientConfig(peak=one_of(0.0, 0.01)),

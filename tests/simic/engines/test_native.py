@@ -64,6 +64,7 @@ CASES: dict[str, dict[str, object]] = {
     },
     "clipped values": {"value_clip_coef": 0.1},
     "no gradient clipping": {"max_grad_norm": None},
+    "each group clipped by itself": {"max_grad_norm": 1e-3, "max_grad_norm_over": "group"},
     "raw advantages": {"normalize_advantages": False},
     "stopped by kl": {"target_kl": 0.02},
     "small minibatches": {"num_minibatches": 64},
@@ -329,6 +330,29 @@ def test_adams_moments_after_equal_gradients(engine: str) -> None:
         largest = average.abs().argmax()
         ratio = (average_sq[largest].double() / average[largest].double() ** 2).item()
         assert ratio == pytest.approx(0.019811135170 / 0.878423345409**2, rel=2e-6)
+
+
+class TestGradientClipping:
+    """After one step Adam's first moment is 0.1 of the gradient, as clipped, so its norm says at what."""
+
+    LIMIT = 1e-3
+
+    def norms(self, engine: str, over: str) -> list[float]:
+        agent = make_agent(
+            engine, max_grad_norm=self.LIMIT, max_grad_norm_over=over, update_epochs=1, num_minibatches=1
+        )
+        after_an_update(agent)
+        return [10 * moment.norm().item() for moment in agent.optimizer.state.exp_avg]
+
+    @pytest.mark.parametrize("engine", ["off", "native"])
+    def test_over_all_the_larger_gradient_takes_the_smaller_ones_part(self, engine: str) -> None:
+        policy, value = self.norms(engine, "all")
+        assert math.hypot(policy, value) == pytest.approx(self.LIMIT, rel=1e-3)
+        assert policy < value
+
+    @pytest.mark.parametrize("engine", ["off", "native"])
+    def test_each_group_by_itself_has_the_whole_limit(self, engine: str) -> None:
+        assert self.norms(engine, "group") == pytest.approx([self.LIMIT] * 2, rel=1e-3)
 
 
 class TestLayout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TypeAlias
 
 import torch
@@ -112,8 +113,9 @@ class TorchEngine:
             rates = self._feedback.rates(rates)
         skip.stepping.mul_(go_on)
         if config.max_grad_norm is not None:
-            scale = (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-            gradients = tuple(gradient * scale for gradient in gradients)
+            clipped = norms if config.max_grad_norm_over == "group" else (norm,)
+            scales = [(config.max_grad_norm / (each + 1e-6)).clamp(max=1.0) for each in clipped]
+            gradients = tuple(map(torch.mul, gradients, itertools.cycle(scales)))
         adam_step(state, gradients, rates, skip.stepping, config.adam_eps)
         given = (metrics[name] for name in self._given)
         row = torch.stack((*(metrics[column] for column in COLUMNS), *norms, skip.stepping, *given))

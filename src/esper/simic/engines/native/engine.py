@@ -284,6 +284,7 @@ def _describe(workload: Workload) -> layout.LearnerConfig:
         choices=len(choices),
         choice_sizes=(c_int32 * len(choices))(*choices),
         max_grad_norm=_limit(config.max_grad_norm),
+        max_grad_norm_over_group=config.max_grad_norm_over == "group",
         adam_eps=config.adam_eps,
         feedback=(layout.Feedback * groups)(*map(_feedback, workload.feedback.configs)),
         quantile_count=len(RATIO_QUANTILES) if workload.debug else 0,

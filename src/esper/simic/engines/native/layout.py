@@ -67,6 +67,7 @@ class LearnerConfig(Structure):
         ("choices", c_int32),
         ("choice_sizes", POINTER(c_int32)),
         ("max_grad_norm", c_float),
+        ("max_grad_norm_over_group", c_int32),
         ("adam_eps", c_float),
         ("feedback", Feedback * len(GROUPS)),
         ("quantile_count", c_int32),

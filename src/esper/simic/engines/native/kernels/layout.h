@@ -37,6 +37,7 @@ inline std::string layout() {
   FIELD(LearnerConfig, choices)
   FIELD(LearnerConfig, choice_sizes)
   FIELD(LearnerConfig, max_grad_norm)
+  FIELD(LearnerConfig, max_grad_norm_over_group)
   FIELD(LearnerConfig, adam_eps)
   FIELD(LearnerConfig, feedback)
   FIELD(LearnerConfig, quantile_count)

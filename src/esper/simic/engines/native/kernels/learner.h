@@ -99,7 +99,10 @@ class Learner {
         row[stepped] = stepping;
         step += stepping;
         if (stepping > 0)
-          for (size_t part; (part = team.take()) < parts_.size();) adam(part, state, norm, step, factors[parts_[part].group]);
+          for (size_t part; (part = team.take()) < parts_.size();) {
+            const int group = parts_[part].group;
+            adam(part, state, config_.max_grad_norm_over_group ? row[LOSS_METRICS + group] : norm, step, factors[group]);
+          }
         if (member == 0) std::memcpy(row_of_step, row, named * sizeof(float));
         team.wait();
       }

@@ -35,6 +35,7 @@ struct LearnerConfig {
   int32_t choices;  // of an action, 0 if it is numbers
   const int32_t* choice_sizes;
   float max_grad_norm;  // negative: no such limit
+  int32_t max_grad_norm_over_group;  // else over all parameters
   float adam_eps;
   Feedback feedback[GROUPS];
   int32_t quantile_count;  // of the ratio, to be told of each minibatch
