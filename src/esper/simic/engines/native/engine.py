@@ -19,6 +19,7 @@ from esper.simic.engines.protocol import Workload
 from esper.simic.losses import Minibatch
 from esper.simic.metrics import RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.optimizers import Adam
 from esper.simic.rollout import Rollout
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu"}
@@ -44,6 +45,7 @@ class NativeEngine:
 
     def __init__(self, workload: Workload, threads: int) -> None:
         network, optimizer = workload.network, workload.optimizer
+        assert isinstance(optimizer, Adam)
         coefficients, config = workload.coefficients, workload.config
         self._library, self._environments = layout.load_kernels()
         state, groups = optimizer.state, c_void_p * len(optimizer.group_names)
@@ -243,7 +245,7 @@ def _describe(workload: Workload) -> layout.LearnerConfig:
         networks=(layout.NetworkConfig * 2)(
             _layers("actor", network.actor, offsets), _layers("critic", network.critic, offsets)
         ),
-        parameters=(c_int64 * 2)(*(len(flat) for flat in optimizer.state.parameters)),
+        parameters=(c_int64 * 2)(*(len(flat) for flat in optimizer.parameters)),
         log_std=-1 if discrete else offsets["log_std"],
         activation=layout.ACTIVATIONS.index(_ACTIVATIONS[activation]),
         discrete=discrete,
