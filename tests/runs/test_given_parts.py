@@ -64,9 +64,11 @@ PARTS: dict[str, dict[str, Any]] = {
     "network": {"network": Mine},
     "loss_terms": {"loss_terms": {"small": (small_values, rising), "also": (small_values, 0.5)}},
     "optimizer": {"optimizer": rmsprop},
+    "activation": {"activation": nn.PReLU, "hidden_sizes": [4]},
 }
 RECORDED = {
     "network": NAME,
+    "activation": "torch.nn.modules.activation:PReLU",
     "optimizer": f"{__name__}:rmsprop",
     "loss_terms": {
         "small": [f"{__name__}:small_values", f"{__name__}:rising"],
@@ -101,7 +103,7 @@ def test_a_resume_with_the_same_part_is_exact(tmp_path: Path, part: str) -> None
     assert ours.read_bytes() != (train(tmp_path / "without", 6).folder / "policy.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", sorted(PARTS.keys() - {"activation"}))
 def test_a_resume_without_it_is_refused_by_name(tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = train(tmp_path / "run", 2, **PARTS[part]).folder
     needed = rf"{part} = .*: was given in Python, where it must be given again: esper.resume\(folder, {part}=...\)"
@@ -141,9 +143,25 @@ def test_policy_of_a_given_network(tmp_path: Path) -> None:
         load_policy(run.folder, trust=True)
 
 
+def test_an_activation_is_given_again(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", 2, activation=nn.PReLU)
+    assert [type(layer) for layer in run.policy.network.actor[1::2]] == [nn.PReLU, nn.PReLU]
+    assert "actor.1.weight" in run.policy.network.state_dict()
+    with pytest.raises(ConfigError, match=r"activation = torch.*PReLU: was given in Python, where it must be given"):
+        esper.resume(run.folder, total_timesteps=STEPS * 4, trust=True, quiet=True)
+    with pytest.raises(StoreError, match=r"activation = torch.*PReLU: was given in Python, where it must be given"):
+        load_policy(run.folder, trust=True)
+    assert load_policy(run.folder, activation=nn.PReLU).network.act(torch.zeros(1, 4)).shape == (1,)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"activation": nn.PReLU()}, "activation = .*PReLU>: must be what makes a module: a class or a function"),
+        ({"activation": lambda: None}, "must return a torch.nn.Module, not NoneType"),
+        ({"activation": nn.functional.mish}, "fails on features .*missing 1 required positional argument"),
+        ({"activation": lambda: nn.Linear(64, 2)}, r"must keep the shape of features \[2, 64\], and returns \[2, 2\]"),
+        ({"activation": "mish"}, "activation = mish: must be one of tanh, .* or a callable that makes a module"),
         ({"network": "module:name"}, "network = module:name: was given in Python"),
         ({"network": 3}, "network = 3: must be text or a callable"),
         ({"network": lambda spec: None}, "must return a torch.nn.Module, not NoneType"),

@@ -176,8 +176,9 @@ class Run:
 
     def _modules(self) -> dict[str, Any]:
         """The settings of the network that are callables."""
-        encoder = self.config.ppo.network.encoder
-        return {} if isinstance(encoder, str) else {"encoder": encoder}
+        network = self.config.ppo.network
+        settings = {"encoder": network.encoder, "activation": network.activation}
+        return {name: each for name, each in settings.items() if not isinstance(each, str)}
 
 
 def _resolved(layers: Sequence[Layer], settings: Mapping[str, Any]) -> RunConfig:

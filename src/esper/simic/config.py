@@ -10,12 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Ty
 from esper.schedules import CoefficientConfig, FeedbackConfig, LimitConfig, Schedule, ScheduleConfig, make_schedule
 from esper.schedules.shape import Rate
 from esper.settings.options import Bounds, ConfigError, check_options, option, section
+from esper.settings.values import Convertible
 from esper.simic.nets.activations import ACTIVATIONS
 
 S = TypeVar("S", bound=ScheduleConfig)
 
+
+class GivenActivation(Convertible):
+    """An activation from Python: a callable, or its name in files."""
+
+    expects = "a callable that makes a module"
+
+    @classmethod
+    def convert(cls, value: Any) -> Any:
+        is_name = isinstance(value, str) and (value.startswith("<") or ":" in value)
+        return value if callable(value) or is_name else None
+
+
 if TYPE_CHECKING:
-    Activation: TypeAlias = str
+    Activation: TypeAlias = str | Callable[[], Any]
 
     class Scheduled(Generic[S]):
         """A field that takes numbers and functions too, and has a schedule."""
@@ -23,7 +36,7 @@ if TYPE_CHECKING:
         def __get__(self, instance: object, owner: type) -> S: ...
         def __set__(self, instance: object, value: ScheduleConfig | float | Rate | None) -> None: ...
 else:
-    Activation = Literal[tuple(ACTIVATIONS)]
+    Activation = Literal[tuple(ACTIVATIONS)] | GivenActivation
     Scheduled = Annotated[S, "takes numbers and functions too"]
 
 _POSITIVE = Bounds(above=0)
