@@ -24,6 +24,9 @@ PROMISES = {
     "feedback": r"update  0: .* x factor 1\.00.*x factor (?!1\.00)\d",
     "own_environment": r"Corridor.* completed after 20 updates.*return of one episode: -7\.0;",
     "own_loop": r"1,024 steps, rate [\d.e-]+, return \d+.*the agent is that of \d+ updates again",
+    "own_loss_term": r"CartPole-v1.* completed after \d+ updates.*first and last: \[[\d.e+-]+ +[\d.e+-]+\]",
+    # 4 * 128 + 128 of the trunk, 128 * 2 + 2 of the actor, 128 + 1 of the critic.
+    "own_network": r"CartPole-v1.* completed after \d+ updates.*parameters: 1027\n.*completed after \d+ updates",
     "own_schedule": r"update  3: policy 7\.0e-04, value 2\.0e-03.*update  9: policy 2\.0e-04.*value 2\.0e-04",
     "policy_loop": r"return: \d+\.0\n",
     "resume": r"\(half of it\) after 10 updates.* after 20 updates.*rate 5\.0e-05\n.* after 40 updates.*rate 2\.5e-05",

@@ -108,7 +108,7 @@ class TestUpdate:
         ours.updater.feedback.factors[0].fill_(2 / 3)
         ours.update(rollout)
         theirs.update(rollout)
-        for a, b in zip(ours.optimizer.state.parameters, theirs.optimizer.state.parameters, strict=True):
+        for a, b in zip(ours.optimizer.parameters, theirs.optimizer.parameters, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
     def test_by_minibatch_the_step_has_the_factor_that_its_own_divergence_gives(self, engine: RuntimeConfig) -> None:
@@ -190,7 +190,7 @@ class TestCost:
         for _ in range(3):
             assert plain.update(rollout).lr_factors is None
             assert followed.update(rollout).lr_factors == {"policy": 1.0, "value": 1.0}
-        for a, b in zip(plain.optimizer.state.tensors(), followed.optimizer.state.tensors(), strict=True):
+        for a, b in zip(plain.optimizer.tensors(), followed.optimizer.tensors(), strict=True):
             assert a.equal(b)
 
 

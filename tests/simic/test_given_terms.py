@@ -64,7 +64,7 @@ def test_a_weight_of_zero_changes_nothing() -> None:
     with_term, without = agent({"mine": (value_mean, 0.0)}, compile="off"), agent(None, compile="off")
     trained(with_term)
     trained(without)
-    pairs = zip(with_term.optimizer.state.tensors(), without.optimizer.state.tensors(), strict=True)
+    pairs = zip(with_term.optimizer.tensors(), without.optimizer.tensors(), strict=True)
     assert all(ours.equal(theirs) for ours, theirs in pairs)
 
 
@@ -104,11 +104,11 @@ def test_torch_computes_it() -> None:
 
 def test_one_that_is_not_finite_undoes_the_update_and_is_named() -> None:
     made = agent({"mine": (lambda inputs: inputs.ratio.mean() * float("nan"), 1.0)})
-    before = [tensor.clone() for tensor in made.optimizer.state.tensors()]
+    before = [tensor.clone() for tensor in made.optimizer.tensors()]
     first = trained(made)[0]
     assert isinstance(first, UpdateSkipped)
     assert "loss_term/mine nan" in first.cause
-    assert all(ours.equal(saved) for ours, saved in zip(made.optimizer.state.tensors(), before, strict=True))
+    assert all(ours.equal(saved) for ours, saved in zip(made.optimizer.tensors(), before, strict=True))
 
 
 def test_goes_on_where_it_was_with_the_same_terms_alone() -> None:
@@ -123,7 +123,7 @@ def test_goes_on_where_it_was_with_the_same_terms_alone() -> None:
     second.load_state_dict(state, env_seed=1)
     for _ in range(2):
         second.update()
-    pairs = zip(whole.agent.optimizer.state.tensors(), second.agent.optimizer.state.tensors(), strict=True)
+    pairs = zip(whole.agent.optimizer.tensors(), second.agent.optimizer.tensors(), strict=True)
     assert all(ours.equal(theirs) for ours, theirs in pairs)
     for other in ({}, {"other": terms["mine"]}):
         with pytest.raises(ValueError, match=r"trained with loss_terms \['mine'\], not .*; give the same ones again"):

@@ -171,14 +171,14 @@ class TestRates:
 
     def test_delay_moves_the_critic_and_leaves_the_policy_exactly_where_it_was(self) -> None:
         agent = agent_for(config(total_timesteps=64, policy_lr=ScheduleConfig(peak=1.0, delay=1)))
-        policy, value = (flat.clone() for flat in agent.optimizer.state.parameters)
+        policy, value = (flat.clone() for flat in agent.optimizer.parameters)
         moved = []
         train(agent, probes.RewardByObservation(), on_event=lambda e: moved.append(self._moved(agent, policy, value)))
         assert moved == [(False, True), (True, True)]
 
     @staticmethod
     def _moved(agent: PPOAgent, policy: torch.Tensor, value: torch.Tensor) -> tuple[bool, bool]:
-        now = agent.optimizer.state.parameters
+        now = agent.optimizer.parameters
         return (not now[0].equal(policy), not now[1].equal(value))
 
     @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ class TestRates:
         untouched.optimizer.set_learning_rates({"policy": 3e-3, "value": 1e-3})
         monkeypatch.setattr(untouched.optimizer, "set_learning_rates", lambda rates: None)
         run(untouched)
-        pairs = zip(scheduled.optimizer.state.tensors(), untouched.optimizer.state.tensors(), strict=True)
+        pairs = zip(scheduled.optimizer.tensors(), untouched.optimizer.tensors(), strict=True)
         assert all(a.equal(b) for a, b in pairs)
 
 
@@ -258,7 +258,7 @@ class TestState:
         resumed.load_state_dict(first.state_dict(), env_seed=99)
         again = [resumed.update() for _ in range(UPDATES - stop)]
         assert [comparable(event) for event in again] == [comparable(event) for event in events[stop:]]
-        pairs = zip(whole.agent.optimizer.state.tensors(), resumed.agent.optimizer.state.tensors(), strict=True)
+        pairs = zip(whole.agent.optimizer.tensors(), resumed.agent.optimizer.tensors(), strict=True)
         assert all(a.equal(b) for a, b in pairs)
 
     def test_without_the_environments_state_episodes_and_their_discounted_returns_begin_anew(self) -> None:
@@ -285,7 +285,7 @@ class TestState:
         records = [[comparable(event) for event in run(agent)] for agent in (first, second, other)]
         assert records[0] == records[1]
         assert records[0] != records[2]
-        pairs = zip(first.optimizer.state.tensors(), second.optimizer.state.tensors(), strict=True)
+        pairs = zip(first.optimizer.tensors(), second.optimizer.tensors(), strict=True)
         assert all(a.equal(b) for a, b in pairs)
 
     def test_making_and_training_an_agent_leaves_torchs_own_generator_alone(self) -> None:

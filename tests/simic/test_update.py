@@ -45,11 +45,11 @@ def collected(agent: PPOAgent) -> Rollout:
 
 
 def snapshot(agent: PPOAgent) -> list[Tensor]:
-    return [tensor.clone() for tensor in agent.optimizer.state.tensors()]
+    return [tensor.clone() for tensor in agent.optimizer.tensors()]
 
 
 def same(before: list[Tensor], agent: PPOAgent) -> bool:
-    return all(a.equal(b) for a, b in zip(before, agent.optimizer.state.tensors(), strict=True))
+    return all(a.equal(b) for a, b in zip(before, agent.optimizer.tensors(), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ class TestCompiled:
         rollout = collected(eager)
         ours, theirs = compiled.update(rollout), eager.update(rollout)
         assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-3, abs=1e-5)
-        for a, b in zip(compiled.optimizer.state.parameters, eager.optimizer.state.parameters, strict=True):
+        for a, b in zip(compiled.optimizer.parameters, eager.optimizer.parameters, strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
     def test_500_updates_with_all_rates_changing_compile_one_graph(self, compiled: PPOAgent) -> None:
@@ -144,7 +144,7 @@ class TestEarlyStop:
         # The first minibatch has the policy that collected: no divergence. The second sees the first step.
         assert result.optimizer_steps == 1
         assert agent.train_steps == 1
-        assert agent.optimizer.state.step.item() == 1
+        assert agent.optimizer.state_dict()["step"].item() == 1
 
     def test_over_the_target_before_any_step_is_a_skipped_update(self, engine: RuntimeConfig) -> None:
         agent = make_agent(runtime=engine, target_kl=1e-3)

@@ -211,6 +211,7 @@ def load_policy(
     path: str | Path,
     *,
     encoder: str | Callable[..., Any] | None = None,
+    activation: Callable[[], Any] | None = None,
     network: NetworkFactory | None = None,
     env: str | Given | None = None,
     trust: bool = False,
@@ -223,7 +224,7 @@ def load_policy(
 
     Or pass an object, which is used in place of the name. `env`: a class or another callable, which is called without
     arguments, an environment, or a vector environment, of which only the spaces are read. `encoder`: a callable that
-    gets the shape of an observation and returns a module.
+    gets the shape of an observation and returns a module. `activation`: as that which the policy was trained with.
 
     Raises:
         StoreError: naming the file and what is wrong with it.
@@ -243,7 +244,8 @@ def load_policy(
         raise StoreError(f"{file}: {reason}")
     if reason := wrong_factory(metadata, network):
         raise StoreError(f"{file}: {reason}")
-    policy = _read(file, metadata, encoder, network)
+    modules = {name: each for name, each in (("encoder", encoder), ("activation", activation)) if each is not None}
+    policy = _read(file, metadata, modules, network)
     try:
         check_form(tensors, policy.network.state_dict(), finite=True)
     except TreeError as error:
@@ -260,7 +262,7 @@ def load_policy(
 def _read(
     file: Path,
     metadata: Mapping[str, Any],
-    encoder: str | Callable[..., Any] | None,
+    modules: Mapping[str, Any],
     factory: NetworkFactory | None,
 ) -> Policy:
     """The policy that `metadata` of `file` describe, without tensors.
@@ -270,7 +272,7 @@ def _read(
     """
     try:
         masked, updates = read_flag(metadata, "masked"), read_count(metadata, "updates")
-        network = _network(metadata, encoder, factory, masked=masked)
+        network = _network(metadata, modules, factory, masked=masked)
         environment = dataclasses.replace(
             read_environment(metadata), scale_actions="on" if scaled_to(network.actions) else "off"
         )
@@ -290,7 +292,7 @@ def _read(
 
 def _network(
     metadata: Mapping[str, Any],
-    encoder: str | Callable[..., Any] | None,
+    modules: Mapping[str, Any],
     factory: NetworkFactory | None,
     *,
     masked: bool,
@@ -300,7 +302,7 @@ def _network(
     with torch.device("meta"):
         observations, actions = read_observations(metadata.get("observations")), read_actions(metadata.get("actions"))
         config = read_network(metadata.get("network"))
-        config = config if encoder is None else dataclasses.replace(config, encoder=encoder)
+        config = dataclasses.replace(config, **modules)
         if factory is None:
             return ActorCritic(observations, actions, config)
     spec = EnvSpec(num_envs=1, observations=observations, actions=actions, masked=masked)

@@ -193,7 +193,7 @@ def named_again(config: RunConfig) -> str:
 def begin_again(path: Path, config: RunConfig) -> str | None:
     """What trains as the run in `path` did, with another seed; None where its files do not have all of it."""
     schedules = {name: getattr(config.ppo, name) for name in SCHEDULES}
-    if any(str(schedule.decay) == CUSTOM for schedule in schedules.values()):
+    if config.parts.given or any(str(schedule.decay) == CUSTOM for schedule in schedules.values()):
         return None
     named = named_again(config)
     functions = {name: str(schedule.decay) for name, schedule in schedules.items() if is_function(schedule.decay)}
@@ -204,6 +204,7 @@ def begin_again(path: Path, config: RunConfig) -> str | None:
 
 def resume_command(path: Path, config: RunConfig) -> str:
     """The command that resumes a run of `config` from `path`, its folder or a checkpoint; a call if only Python can."""
-    if config.environment.was_given:
-        return f"esper.resume({str(path)!r}, env)"
+    given = ["env"] * config.environment.was_given + [f"{name}=..." for name in config.parts.given]
+    if given:
+        return f"esper.resume({', '.join([repr(str(path)), *given])})"
     return f"esper ppo --resume {shlex.quote(str(path))}{named_again(config)}"

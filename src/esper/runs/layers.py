@@ -16,7 +16,7 @@ from esper.settings.layers import Layer as Layer
 from esper.settings.layers import Origin as Origin
 from esper.settings.layers import SettingsError as SettingsError
 from esper.settings.options import ConfigError, complete, flatten, settings_of
-from esper.settings.values import spelled
+from esper.settings.values import names_in, spelled
 from esper.storage import files
 
 RECORD = "config.json"  # where a run records its settings
@@ -81,7 +81,7 @@ def recorded(config: RunConfig) -> dict[str, Any]:
     """The settings in `config.json`, which also works as a config file."""
     settings = settings_of(RunConfig)
     return {
-        name: value.name if isinstance(value, Function) else spelled(value)
+        name: value.name if isinstance(value, Function) else spelled(value) if settings[name].flag else names_in(value)
         for name, value in flatten(config).items()
         if settings[name].recorded
     }

@@ -77,6 +77,7 @@ def run(
         StoreError, ResumeError: for a state, or a record, that cannot be resumed.
         RunError: when the environment or a callback raises, or writing fails during the run.
     """
+    config.parts.check()
     _check_recordable(config)
     check_callbacks(callbacks)
     check_writers(config.telemetry)
@@ -89,7 +90,8 @@ def run(
             env = watched(make_for_training(config.environment, config.ppo.num_envs, env_seed(config, 0)), stop)
             if not config.environment.exists:
                 stack.callback(env.close)
-            agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=config.telemetry.telemetry == "debug")
+            debug = config.telemetry.telemetry == "debug"
+            agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug, **config.parts.given)
             stack.enter_context(agent.updater.torch_threads())
             training = Training(agent, env, env_seed=env_seed(config, 0))
             rates_before = load_run(config, training, resume) if resume and resume.point.state else None

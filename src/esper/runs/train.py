@@ -41,8 +41,8 @@ def train(
 
     `env` is an id, a callable (as a class) that makes a `gymnasium.Env`, or an environment or vector environment that
     exists already, which stays open. Every flag of `esper ppo` is a keyword: `lr=1e-3, lr_decay="cosine"`. A schedule
-    may be a number, a function of the update index, or a `ScheduleConfig`. `preset` and `config` are as the flags, but
-    `auto` is no preset where `env` is no id.
+    may be a number, a function of the update index, or a `ScheduleConfig`. `network`, `loss_terms` and `optimizer` are
+    those of `PPOAgent`. `preset` and `config` are as the flags, but `auto` is no preset where `env` is no id.
 
     Raises:
         ConfigError: naming the setting, for one that cannot be used.
@@ -83,7 +83,7 @@ def resume(
 ) -> Run:
     """Resume the run, or from the checkpoint, in `path`; `settings` are those to change, as `total_timesteps`.
 
-    An environment that was passed from Python is passed again. `schedule` is `--resume-schedule`.
+    What was passed from Python is passed again: `env`, `encoder`, and so on. `schedule` is `--resume-schedule`.
 
     Raises:
         ConfigError, StoreError, ResumeError, RunError: as `resume_run`.
@@ -172,13 +172,20 @@ class Run:
 
     def resume(self, **settings: Any) -> Run:
         """Continue the run, as `esper.resume`: `run.resume(total_timesteps=1_000_000, schedule="extend")`."""
-        inherited = {"trust": True, "quiet": self.config.quiet}
+        inherited = {"trust": True, "quiet": self.config.quiet, **self.config.parts.given, **self._modules()}
         return resume(self.folder, self.config.environment.given, **{**inherited, **settings})
 
     def _loaded(self, folder: Path) -> Policy:
-        policy = load_policy(folder, trust=True)
+        network = self.config.parts.given.get("network")
+        policy = load_policy(folder, trust=True, network=network, **self._modules())
         given = self.config.environment.given
         return dataclasses.replace(policy, environment=dataclasses.replace(policy.environment, given=given))
+
+    def _modules(self) -> dict[str, Any]:
+        """The settings of the network that are callables."""
+        network = self.config.ppo.network
+        settings = {"encoder": network.encoder, "activation": network.activation}
+        return {name: each for name, each in settings.items() if not isinstance(each, str)}
 
 
 def _resolved(layers: Sequence[Layer], settings: Mapping[str, Any]) -> RunConfig:

@@ -117,7 +117,7 @@ def trusted(args: argparse.Namespace) -> dict[str, Any]:
 
 def add_settings(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     """Add a flag for every setting."""
-    titles = dict.fromkeys([*_FIRST_GROUPS, *(setting.group for setting in settings_of(RunConfig).values())])
+    titles = dict.fromkeys([*_FIRST_GROUPS, *(setting.group for _, setting, _ in _flags())])
     groups = {title: parser.add_argument_group(title, _NOTES.get(title)) for title in titles}
     for name, setting, hidden in _flags():
         _add_flag(groups[setting.group], name, setting, hidden=hidden and not help_all)
@@ -214,7 +214,8 @@ def _flags() -> Iterator[tuple[str, Setting, bool]]:
         # The delay of the policy stands for all delays, which have no common name.
         shown = name in (setting.prefix, "policy_lr_delay")
         detail = (issubclass(setting.section, ScheduleConfig) or setting.common is not None) and not shown
-        yield name, setting, detail
+        if setting.flag:
+            yield name, setting, detail
     for name, alias in aliases_of(settings).items():
         yield name, dataclasses.replace(settings[alias.of], help=alias.help), True
 

@@ -110,6 +110,7 @@ class Setting:
     before: Any
     common: str | None
     derived_from: str | None
+    flag: bool
 
     @property
     def prefix(self) -> str:
@@ -205,6 +206,7 @@ def _walk(config: Any, path: tuple[str, ...], given: Mapping[str, Any]) -> Itera
                 recorded=field.metadata["recorded"],
                 may_change=field.metadata["may_change"] or given["may_change"] or "never",
                 before=field.metadata["before"],
+                flag=getattr(config, "flags", True),
                 common=given["common"] + ending if given["common"] and field.name not in apart else None,
                 derived_from=None if source is None else _flat_name(config, path, source),
             )

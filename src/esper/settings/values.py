@@ -79,6 +79,13 @@ def spelled(value: object) -> Any:
     return f"{module}:{name}" if there else f"<{module}.{name}>"
 
 
+def names_in(value: object) -> Any:
+    """`value` as JSON, with the names of callables in place of these."""
+    if isinstance(value, dict):
+        return {name: names_in(each) for name, each in value.items()}
+    return [names_in(each) for each in value] if isinstance(value, list | tuple) else spelled(value)
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """`"; did you mean 'x'?"`, or nothing when no candidate is close."""
     matches = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.6)

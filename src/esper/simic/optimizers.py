@@ -1,4 +1,4 @@
-"""Adam over named parameter groups, each with its own learning rate in a 0-d tensor.
+"""Optimizers over named parameter groups, each with its own learning rate in a 0-d tensor; Adam is the usual one.
 
 A group keeps its parameters, and Adam's moments for them, in one flat vector each; the module's parameters are views
 into it. One vector means one fused kernel per group, a gradient norm in one reduction, and an update that is undone by
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,25 +39,56 @@ class AdamState(NamedTuple):
         return (*self.parameters, *self.exp_avg, *self.exp_avg_sq, self.step)
 
 
-class Adam:
-    """Adam (Kingma and Ba 2015, arXiv 1412.6980) for `groups` of named parameters of `module`.
+class Optimizer(ABC):
+    """What changes `groups` of named parameters of `module`. `parameters` are their flat vectors.
 
     Raises:
         ValueError: naming a trainable parameter that is in no group, or in two.
     """
 
-    def __init__(self, module: nn.Module, groups: Mapping[str, Mapping[str, nn.Parameter]], *, eps: float) -> None:
+    is_given: ClassVar[bool] = False
+
+    def __init__(self, module: nn.Module, groups: Mapping[str, Mapping[str, nn.Parameter]]) -> None:
         _check_membership(module, groups)
         self.group_names = tuple(groups)
-        self.eps = eps
         self._layout = tuple(
             tuple((name, parameter.shape) for name, parameter in group.items()) for group in groups.values()
         )
-        flats = tuple(_flatten_in_place(group) for group in groups.values())
-        zeros = tuple(torch.zeros_like(flat) for flat in flats)
-        device = flats[0].device
-        self.state = AdamState(flats, zeros, tuple(map(torch.zeros_like, zeros)), torch.zeros((), device=device))
-        self.learning_rates = tuple(torch.zeros((), device=device) for _ in groups)
+        self.parameters = tuple(_flatten_in_place(group) for group in groups.values())
+        self.device = self.parameters[0].device
+        self.learning_rates = tuple(torch.zeros((), device=self.device) for _ in groups)
+
+    @abstractmethod
+    def step(self, gradients: tuple[Tensor, ...], rates: tuple[Tensor, ...], enabled: Tensor) -> None:
+        """One step at `rates`, a flat gradient and a rate per group; where `enabled` (0-d) is 0 nothing changes."""
+
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What a step changes in place."""
+
+    @abstractmethod
+    def backup(self) -> Any:
+        """Copies of all that a step changes."""
+
+    @abstractmethod
+    def restore_unless(self, condition: Tensor, backup: Any) -> None:
+        """Put `backup` back unless `condition` (0-d bool) holds."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of its state and the rates; the parameters are the module's to save."""
+
+    @abstractmethod
+    def state_form(self) -> StateForm:
+        """What `state_dict` holds."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy `state` into what is here.
+
+        Raises:
+            ValueError: for a state of another optimizer.
+        """
 
     def set_learning_rates(self, rates: Mapping[str, float]) -> None:
         """Write each group's rate into its tensor, in place."""
@@ -79,30 +111,60 @@ class Adam:
             found.update(zip((name for name, _ in layout), itertools.accumulate([0, *sizes]), strict=False))
         return found
 
+    def _learning_rates(self) -> dict[str, Tensor]:
+        return {name: rate.clone() for name, rate in zip(self.group_names, self.learning_rates, strict=True)}
+
+    def _load_learning_rates(self, stored: Mapping[str, Tensor]) -> None:
+        self._load_by_group("learning_rate", self.learning_rates, stored)
+
+    def _load_by_group(self, key: str, tensors: tuple[Tensor, ...], stored: Mapping[str, Tensor]) -> None:
+        if set(stored) != set(self.group_names):
+            raise ValueError(f"{key} has groups {sorted(stored)}; this optimizer has {list(self.group_names)}")
+        for name, tensor in zip(self.group_names, tensors, strict=True):
+            _copy_same_shape(tensor, stored[name], f"{key} of group {name}")
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980) for `groups` of named parameters of `module`."""
+
+    def __init__(self, module: nn.Module, groups: Mapping[str, Mapping[str, nn.Parameter]], *, eps: float) -> None:
+        super().__init__(module, groups)
+        self.eps = eps
+        zeros = tuple(torch.zeros_like(flat) for flat in self.parameters)
+        step = torch.zeros((), device=self.device)
+        self.state = AdamState(self.parameters, zeros, tuple(map(torch.zeros_like, zeros)), step)
+
+    def step(self, gradients: tuple[Tensor, ...], rates: tuple[Tensor, ...], enabled: Tensor) -> None:
+        adam_step(self.state, gradients, rates, enabled, self.eps)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.state.tensors()
+
+    def backup(self) -> Any:
+        return self.state.clone()
+
+    def restore_unless(self, condition: Tensor, backup: AdamState) -> None:
+        restore_unless(condition, self.tensors(), backup.tensors())
+
     def state_dict(self) -> dict[str, Any]:
-        """Copies of the moments, the step count and the rates; the parameters are the module's to save."""
+        """Copies of the moments, the step count and the rates."""
         return {
             "exp_avg": {name: t.clone() for name, t in zip(self.group_names, self.state.exp_avg, strict=True)},
             "exp_avg_sq": {name: t.clone() for name, t in zip(self.group_names, self.state.exp_avg_sq, strict=True)},
-            "learning_rate": {name: t.clone() for name, t in zip(self.group_names, self.learning_rates, strict=True)},
+            "learning_rate": self._learning_rates(),
             "step": self.state.step.clone(),
         }
 
     def state_form(self) -> StateForm:
-        """What `state_dict` holds."""
         return form_of(self.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy `state` into the tensors that are here: none is replaced, so a compiled update goes on using them."""
-        for key, tensors in (
-            ("exp_avg", self.state.exp_avg),
-            ("exp_avg_sq", self.state.exp_avg_sq),
-            ("learning_rate", self.learning_rates),
-        ):
-            if set(state[key]) != set(self.group_names):
-                raise ValueError(f"{key} has groups {sorted(state[key])}; this optimizer has {list(self.group_names)}")
-            for name, tensor in zip(self.group_names, tensors, strict=True):
-                _copy_same_shape(tensor, state[key][name], f"{key} of group {name}")
+        if "exp_avg" not in state:
+            raise ValueError("the state is of another optimizer; give the same optimizer= again")
+        self._load_by_group("exp_avg", self.state.exp_avg, state["exp_avg"])
+        self._load_by_group("exp_avg_sq", self.state.exp_avg_sq, state["exp_avg_sq"])
+        self._load_learning_rates(state["learning_rate"])
         _copy_same_shape(self.state.step, state["step"], "step")
 
 

@@ -12,11 +12,12 @@ from esper.envs.base import EnvSpec
 from esper.schedules import schedules_enabled
 from esper.settings.options import ConfigError
 from esper.simic.config import PPOConfig
+from esper.simic.given_optimizer import GivenOptimizer, OptimizerFactory
 from esper.simic.given_terms import GivenTerm, GivenTerms
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.given import NetworkFactory, make_layers
 from esper.simic.nets.normalization import RewardScaler
-from esper.simic.optimizers import Adam
+from esper.simic.optimizers import Adam, Optimizer
 from esper.simic.rates import Horizon, RateSchedules
 from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm, form_of
@@ -39,6 +40,10 @@ class PPOAgent:
     `loss_terms` are added to the loss, by name: each a function of `losses.Inputs` that returns the mean over the
     minibatch, and its weight, a number or a function of the update's index. Torch computes these, too.
 
+    `optimizer` makes a torch optimizer of parameter groups that are named policy, value and, for a trunk, shared:
+    `functools.partial(torch.optim.AdamW, weight_decay=1e-4)`. Their `lr` is written before each step. Torch computes
+    it, uncompiled.
+
     Raises:
         ConfigError: for settings that do not fit together, or this machine.
     """
@@ -54,6 +59,7 @@ class PPOAgent:
         debug: bool = False,
         network: NetworkFactory | None = None,
         loss_terms: Mapping[str, GivenTerm] | None = None,
+        optimizer: OptimizerFactory | None = None,
     ) -> None:
         if config.num_envs != spec.num_envs:
             raise ConfigError("num_envs", config.num_envs, f"must be {spec.num_envs}, as many as the environment has")
@@ -73,7 +79,7 @@ class PPOAgent:
         self.reward_scaler = RewardScaler(spec.num_envs, config.gamma).to(self.device)
         self.generators = {name: device_generator(seed, name, self.device) for name in ("actions", "minibatches")}
         self.ignored_rows = host_generator(seed, "ignored_rows")
-        self.optimizer = Adam(self.network, _parameter_groups(self.network), eps=config.adam_eps)
+        self.optimizer = _make_optimizer(self.network, config, optimizer)
         self.given_terms = GivenTerms(loss_terms or {}, self.device)
         self.updater = Updater(
             Learner(self.network, self.optimizer, self.reward_scaler),
@@ -170,6 +176,15 @@ def resolve_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError("device", name, f"is not available here, use cpu ({reason})") from None
     return device
+
+
+def _make_optimizer(network: ActorCritic, config: PPOConfig, factory: OptimizerFactory | None) -> Optimizer:
+    groups = _parameter_groups(network)
+    if factory is None:
+        return Adam(network, groups, eps=config.adam_eps)
+    if config.adam_eps != PPOConfig().adam_eps:
+        raise ConfigError("adam_eps", config.adam_eps, "has no effect on an optimizer from Python; leave it out")
+    return GivenOptimizer(network, groups, factory)
 
 
 def _parameter_groups(network: ActorCritic) -> dict[str, dict[str, torch.nn.Parameter]]:

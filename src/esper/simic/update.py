@@ -25,7 +25,7 @@ from esper.simic.losses import GIVEN, Coefficients, Minibatch
 from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance, means_below, summarize
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.normalization import RewardScaler
-from esper.simic.optimizers import Adam, restore_unless
+from esper.simic.optimizers import Optimizer, restore_unless
 from esper.simic.rates import Rates
 from esper.simic.rollout import Rollout
 from esper.simic.sequences import to_sequences
@@ -59,7 +59,7 @@ class Learner(NamedTuple):
     """What an update changes."""
 
     network: ActorCritic
-    optimizer: Adam
+    optimizer: Optimizer
     reward_scaler: RewardScaler
 
 
@@ -89,7 +89,7 @@ class Updater:
         network, optimizer, _ = learner
         self._network, self._optimizer, self._reward_scaler = learner
         self._config, self._draws, self._terms, self._debug = config, draws, terms, debug
-        device = optimizer.state.step.device
+        device = optimizer.device
         self.coefficients = Coefficients.allocate(device)
         self.feedback = Feedback(config.feedback(optimizer.group_names), device)
         self._skip = SkipState(torch.ones((), device=device), torch.ones((), device=device))
@@ -198,8 +198,7 @@ class Updater:
         """
         for tensor in self._skip:
             tensor.copy_(usable) if usable is not None else tensor.fill_(1.0)
-        changing = (*self._optimizer.state.tensors(), *self.feedback.changing)
-        backup = [tensor.clone() for tensor in changing]
+        before, factors = self._optimizer.backup(), [factor.clone() for factor in self.feedback.changing]
         rows = len(batch.returns)
         orders = [
             torch.randperm(rows, generator=generator, device=generator.device)
@@ -207,9 +206,10 @@ class Updater:
         ]
         self.engine.optimize(batch, torch.cat(orders).view(len(self._metrics), -1), self._metrics)
         # A step can be finite and still throw the parameters out of float32; the next loss would show it too late.
-        norms = torch.stack([torch.linalg.vector_norm(flat) for flat in self._optimizer.state.parameters])
+        norms = torch.stack([torch.linalg.vector_norm(flat) for flat in self._optimizer.parameters])
         self._skip.finite.mul_(norms.isfinite().all())
-        restore_unless(self._skip.finite > 0, changing, backup)
+        self._optimizer.restore_unless(self._skip.finite > 0, before)
+        restore_unless(self._skip.finite > 0, self.feedback.changing, factors)
         return self._metrics, self._skip.finite
 
     def _follow_kl(self, metrics: Tensor, finite: Tensor) -> None:

@@ -229,7 +229,7 @@ class Outcome:
 def tensors(agent: PPOAgent) -> dict[str, Tensor]:
     """Copies of parameters and moments, each flat by group, and statistics."""
     state = agent.state_dict()
-    flat = zip(agent.optimizer.group_names, agent.optimizer.state.parameters, strict=True)
+    flat = zip(agent.optimizer.group_names, agent.optimizer.parameters, strict=True)
     parameters = {f"parameters/{name}": t.clone() for name, t in flat}
     optimizer = {f"{key}/{name}": t for key in ("exp_avg", "exp_avg_sq") for name, t in state["optimizer"][key].items()}
     buffers = {name: state["network"][name] for name, _ in agent.network.named_buffers()}

@@ -10,7 +10,7 @@ from differential import NETWORKS, compare, random_case, study, update
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_engines_agree_and_what_is_not_learned_from_changes_nothing(network: str) -> None:
-    outcomes = study(range(100 if network == "plain" else 25), network)
+    outcomes = study(range(100 if network == "plain" else 40), network)
     # Neither is so rare that the test would not see it.
     assert min(outcomes["accepted"], outcomes["refused"]) >= 5
 

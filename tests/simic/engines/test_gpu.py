@@ -111,5 +111,5 @@ def test_a_replayed_graph_sees_new_rates_and_equals_the_cpu() -> None:
             indices = torch.randperm(config.batch_size, generator=generator).repeat(4).view(16, -1)
             on_device = Minibatch(*(field.to(agent.device) for field in batch.tensors()))
             agent.updater.engine.optimize(on_device, indices.to(agent.device), metrics)
-        states.append([metrics.cpu(), *(tensor.cpu() for tensor in agent.optimizer.state.tensors())])
+        states.append([metrics.cpu(), *(tensor.cpu() for tensor in agent.optimizer.tensors())])
     torch.testing.assert_close(states[0], states[1], rtol=1e-3, atol=1e-5)

@@ -126,7 +126,7 @@ def random_batch(agent: PPOAgent) -> Minibatch:
 def after_an_update(agent: PPOAgent) -> tuple[Tensor, list[Tensor]]:
     metrics, finite = agent.updater.optimize(random_batch(agent), torch.Generator().manual_seed(5))
     assert finite
-    return metrics, [tensor.clone() for tensor in agent.optimizer.state.tensors()]
+    return metrics, [tensor.clone() for tensor in agent.optimizer.tensors()]
 
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
@@ -159,7 +159,7 @@ class TestAgainstTorch:
         if agent.network.normalizer is not None:
             agent.network.normalizer.update(obs[:40])
         # A policy that prefers something, on which the noise does not decide alone.
-        agent.optimizer.state.parameters[0].mul_(3)
+        agent.optimizer.parameters[0].mul_(3)
         generator = torch.Generator().manual_seed(1)
         noise, masks = agent.network.noise((70,), generator), random_masks(agent, 70, generator)
         expected = agent.network.act(obs, noise, masks)
@@ -193,7 +193,7 @@ def test_images_in_a_row(normalize: bool) -> None:
             rollout.truncated.bernoulli_(0.1, generator=generator)
             assert agent.update(rollout).fault is None
         # A policy that prefers something, on which the noise does not decide alone.
-        agent.optimizer.state.parameters[0].mul_(3)
+        agent.optimizer.parameters[0].mul_(3)
         noise, actions = agent.network.noise((NUM_ENVS,), generator), torch.zeros(NUM_ENVS, dtype=torch.int64)
         agent.updater.engine.actor(agent.network)(rollout.obs[0], noise, actions)
         results.append((actions, list(agent.network.parameters())))
@@ -208,7 +208,7 @@ def test_images_in_a_row(normalize: bool) -> None:
 def test_masks_and_choices_by_hand(engine: str) -> None:
     """With equal logits the allowed values share the probability: 1/2 of two choices, times 1/3 of three."""
     agent = make_agent(engine, actions=MultiDiscreteActions(nvec=(4, 3)), masked=True)
-    agent.optimizer.state.parameters[0].zero_()
+    agent.optimizer.parameters[0].zero_()
     masks = torch.tensor([[True, False, False, True, True, True, True]])
     obs, actions = torch.ones(1, 4), torch.tensor([[3, 1]])
     log_probs, _ = agent.updater.engine.evaluate(obs, actions, masks)
@@ -233,7 +233,7 @@ def test_advantages() -> None:
 def test_rates_and_coefficients_are_read_at_every_call() -> None:
     agent = make_agent("native")
     batch, generator = random_batch(agent), torch.Generator()
-    policy, value = agent.optimizer.state.parameters
+    policy, value = agent.optimizer.parameters
     before = policy.clone(), value.clone()
     agent.optimizer.set_learning_rates({"policy": 0.0, "value": 1e-3})
     agent.updater.optimize(batch, generator)
@@ -241,10 +241,10 @@ def test_rates_and_coefficients_are_read_at_every_call() -> None:
     assert not value.equal(before[1])
     # Adam's first step is as long as the rate, to within the share of epsilon in the denominator.
     fresh = make_agent("native", update_epochs=1, num_minibatches=1)
-    start = fresh.optimizer.state.parameters[0].clone()
+    start = fresh.optimizer.parameters[0].clone()
     fresh.optimizer.set_learning_rates({"policy": 0.25, "value": 0.0})
     fresh.updater.optimize(batch, generator)
-    assert (fresh.optimizer.state.parameters[0] - start).abs().max().item() == pytest.approx(0.25, rel=1e-2)
+    assert (fresh.optimizer.parameters[0] - start).abs().max().item() == pytest.approx(0.25, rel=1e-2)
     metrics = {}
     for clip in (1e-6, 100.0):
         agent.updater.coefficients.clip_coef.fill_(clip)
@@ -325,8 +325,8 @@ def test_adams_moments_after_equal_gradients(engine: str) -> None:
     agent = make_agent(engine, num_minibatches=1, update_epochs=20, max_grad_norm=None)
     agent.optimizer.set_learning_rates({"policy": 0.0, "value": 0.0})
     agent.updater.optimize(random_batch(agent), torch.Generator())
-    state = agent.optimizer.state
-    for average, average_sq in zip(state.exp_avg, state.exp_avg_sq, strict=True):
+    state = agent.optimizer.state_dict()
+    for average, average_sq in zip(state["exp_avg"].values(), state["exp_avg_sq"].values(), strict=True):
         largest = average.abs().argmax()
         ratio = (average_sq[largest].double() / average[largest].double() ** 2).item()
         assert ratio == pytest.approx(0.019811135170 / 0.878423345409**2, rel=2e-6)
@@ -342,7 +342,7 @@ class TestGradientClipping:
             engine, max_grad_norm=self.LIMIT, max_grad_norm_over=over, update_epochs=1, num_minibatches=1
         )
         after_an_update(agent)
-        return [10 * moment.norm().item() for moment in agent.optimizer.state.exp_avg]
+        return [10 * moment.norm().item() for moment in agent.optimizer.state_dict()["exp_avg"].values()]
 
     @pytest.mark.parametrize("engine", ["off", "native"])
     def test_over_all_the_larger_gradient_takes_the_smaller_ones_part(self, engine: str) -> None:

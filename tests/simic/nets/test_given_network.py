@@ -104,7 +104,7 @@ def test_computes_what_the_same_layers_compute_from_settings() -> None:
     for _ in range(3):
         ours.update()
         theirs.update()
-    pairs = zip(ours.agent.optimizer.state.tensors(), theirs.agent.optimizer.state.tensors(), strict=True)
+    pairs = zip(ours.agent.optimizer.tensors(), theirs.agent.optimizer.tensors(), strict=True)
     assert all(mine.equal(other) for mine, other in pairs)
 
 

@@ -37,6 +37,8 @@ class Capabilities:
             return f"device {workload.device.type}"
         if network.is_given:
             return "a network from Python"
+        if workload.optimizer.is_given:
+            return "an optimizer from Python"
         if type(network.actions) not in self.actions:
             return _called(type(network.actions))
         for layer in (*network.trunk, *network.actor, *network.critic):

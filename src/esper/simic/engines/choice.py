@@ -70,6 +70,11 @@ def _compiles(workload: Workload) -> bool:
         raise ConfigError(
             "compile", asked, "would compile each step of a recurrent network's sequences anew; use auto or off"
         )
+    if asked == "torch" and workload.optimizer.is_given:
+        raise ConfigError("compile", asked, "is not available: an optimizer from Python; use auto or off")
+    if asked == "auto" and workload.optimizer.is_given:
+        _log.info("compile auto: torch computes an optimizer from Python, uncompiled")
+        return False
     if asked == "off" or recurrent:
         return False
     # Whether a user's code can be compiled only shows when it is.
@@ -83,7 +88,7 @@ def _compiles(workload: Workload) -> bool:
 
 
 def _threads(engine: EngineName, workload: Workload) -> int:
-    parameters = sum(len(flat) for flat in workload.optimizer.state.parameters)
+    parameters = sum(len(flat) for flat in workload.optimizer.parameters)
     return workload.config.runtime.threads or default_threads(engine, parameters, workload.config.minibatch_size)
 
 

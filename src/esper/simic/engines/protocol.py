@@ -15,7 +15,7 @@ from esper.simic.device_collect import Fill
 from esper.simic.feedback import Feedback
 from esper.simic.losses import Coefficients, LossTerm, Minibatch
 from esper.simic.nets.actor_critic import ActorCritic
-from esper.simic.optimizers import Adam
+from esper.simic.optimizers import Optimizer
 from esper.simic.rollout import Rollout
 
 
@@ -38,7 +38,7 @@ class Workload:
     """
 
     network: ActorCritic
-    optimizer: Adam
+    optimizer: Optimizer
     coefficients: Coefficients
     skip: SkipState
     feedback: Feedback
@@ -48,7 +48,7 @@ class Workload:
 
     @property
     def device(self) -> torch.device:
-        return self.optimizer.state.step.device
+        return self.optimizer.device
 
 
 class Engine(Protocol):

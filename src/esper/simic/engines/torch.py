@@ -21,7 +21,6 @@ from esper.simic.losses import GIVEN, Minibatch, ppo_loss
 from esper.simic.metrics import COLUMNS, RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic, Evaluation
 from esper.simic.nets.recurrent import Sequences
-from esper.simic.optimizers import adam_step
 from esper.simic.rollout import Rollout
 from esper.simic.sequences import evaluate_sequences
 
@@ -56,7 +55,7 @@ class TorchEngine:
 
         self._gradients_of = torch.func.grad(loss_of, has_aux=True)
         self._step = as_one_graph(self._eager_step) if compiled else self._eager_step
-        changed = (*optimizer.state.tensors(), *skip, *workload.feedback.changing)
+        changed = (*optimizer.tensors(), *skip, *workload.feedback.changing)
         on_gpu = workload.device.type == "cuda"
         self._steps: Steps = Replayed(self._each, changed) if compiled and on_gpu else self._each
 
@@ -96,9 +95,9 @@ class TorchEngine:
         return None if self._network.state_size else Unrolled(env, compiled=self._compiled)
 
     def _eager_step(self, batch: Minibatch, rows: Tensor) -> Tensor:
-        state, skip, config = self._optimizer.state, self._skip, self._config
+        optimizer, skip, config = self._optimizer, self._skip, self._config
         minibatch = batch.map(lambda field: field[rows])
-        gradients, (metrics, quantiles) = self._gradients_of(state.parameters, minibatch)
+        gradients, (metrics, quantiles) = self._gradients_of(optimizer.parameters, minibatch)
         norms = tuple(torch.linalg.vector_norm(gradient) for gradient in gradients)
         norm = torch.linalg.vector_norm(torch.stack(norms))
         finite = torch.isfinite(norm) & torch.isfinite(metrics["loss"])
@@ -107,7 +106,7 @@ class TorchEngine:
         go_on = finite
         if not config.target_kl.is_off:
             go_on = finite & (metrics["approx_kl"] <= self._coefficients.target_kl)
-        rates = self._optimizer.learning_rates
+        rates = optimizer.learning_rates
         if self._feedback.is_on:
             self._feedback.follow("minibatch", metrics["approx_kl"], finite & (skip.stepping > 0))
             rates = self._feedback.rates(rates)
@@ -116,7 +115,7 @@ class TorchEngine:
             clipped = norms if config.max_grad_norm_over == "group" else (norm,)
             scales = [(config.max_grad_norm / (each + 1e-6)).clamp(max=1.0) for each in clipped]
             gradients = tuple(map(torch.mul, gradients, itertools.cycle(scales)))
-        adam_step(state, gradients, rates, skip.stepping, config.adam_eps)
+        optimizer.step(gradients, rates, skip.stepping)
         given = (metrics[name] for name in self._given)
         row = torch.stack((*(metrics[column] for column in COLUMNS), *norms, skip.stepping, *given))
         return torch.cat((row, *quantiles)) if quantiles else row

@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from esper.envs.base import Actions, ContinuousActions, Images, MultiDiscreteActions, Observations
-from esper.simic.config import NetworkConfig
+from esper.settings.options import ConfigError
 from esper.simic.nets.activations import ACTIVATIONS
+from esper.simic.nets.config import NetworkConfig
 from esper.simic.nets.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, masked
-from esper.simic.nets.encoders import Encoder, make_encoder
+from esper.simic.nets.encoders import Encoder, drawn_from, make_encoder
 from esper.simic.nets.given import Layers
 from esper.simic.nets.normalization import ObservationNormalizer
 from esper.simic.nets.recurrent import LAYERS, Recurrent, Sequences, Unrolling
@@ -173,10 +174,28 @@ def _linear(before: int, after: int) -> nn.Module:
     return layer
 
 
-def _activation(name: str) -> nn.Module:
-    module, _, attribute = ACTIVATIONS[name].partition(":")
-    activation: nn.Module = getattr(importlib.import_module(module), attribute)()
-    return activation
+def _activation(given: str | Callable[[], Any], width: int, generator: torch.Generator | None) -> nn.Module:
+    """The activation called `given`, or made by it, for `width` features."""
+    if given in ACTIVATIONS:
+        module, _, attribute = ACTIVATIONS[str(given)].partition(":")
+        ours: nn.Module = getattr(importlib.import_module(module), attribute)()
+        return ours
+    if isinstance(given, str):
+        raise ConfigError("activation", given, "was given in Python, where it must be given again")
+    if isinstance(given, nn.Module):
+        raise ConfigError("activation", given, "must be what makes a module: a class or a function of no argument")
+    try:
+        with drawn_from(generator), torch.no_grad():
+            made = given()
+            found = made(torch.zeros(2, width)) if isinstance(made, nn.Module) else None
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError("activation", given, f"fails on features [N, {width}]: {error}") from None
+    if not isinstance(made, nn.Module):
+        raise ConfigError("activation", given, f"must return a torch.nn.Module, not {type(made).__name__}")
+    shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if shape != [2, width]:
+        raise ConfigError("activation", given, f"must keep the shape of features [2, {width}], and returns {shape}")
+    return made
 
 
 def _layers(
@@ -198,7 +217,7 @@ def _body(
     width = math.prod(observations.shape) if encoder is None else encoder.count_features()
     for before, after in itertools.pairwise((width, *hidden_sizes)):
         normalization = [nn.LayerNorm(after)] if config.layer_norm else []
-        layers += [_linear(before, after), *normalization, _activation(config.activation)]
+        layers += [_linear(before, after), *normalization, _activation(config.activation, after, generator)]
         width = after
     if config.rnn is not None and config.rnn_size is not None:
         layers.append(LAYERS[config.rnn](width, config.rnn_size))

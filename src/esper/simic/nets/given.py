@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from esper.envs.base import EnvSpec, Images
 from esper.settings.options import ConfigError
 from esper.settings.values import spelled
-from esper.simic.config import NetworkConfig
+from esper.simic.nets.config import NetworkConfig
 from esper.simic.nets.encoders import drawn_from
 
 _PARTS = ("trunk", "actor", "critic")

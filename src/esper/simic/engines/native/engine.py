@@ -28,6 +28,7 @@ from esper.simic.engines.protocol import Workload
 from esper.simic.losses import Minibatch
 from esper.simic.metrics import RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.optimizers import Adam
 from esper.simic.rollout import Rollout
 
 _CAPABILITIES = Capabilities(
@@ -50,6 +51,7 @@ class NativeEngine:
 
     def __init__(self, workload: Workload, threads: int) -> None:
         network, optimizer = workload.network, workload.optimizer
+        assert isinstance(optimizer, Adam)
         coefficients, config = workload.coefficients, workload.config
         self._library, self._environments = layout.load_kernels()
         state, groups = optimizer.state, layout.EACH
@@ -276,7 +278,7 @@ def _describe(workload: Workload) -> layout.LearnerConfig:
     choices = _choices(network.actions)
     return layout.LearnerConfig(
         networks=(layout.NetworkConfig * groups)(*network_configs(network, offsets)),
-        parameters=(c_int64 * groups)(*map(len, optimizer.state.parameters)),
+        parameters=(c_int64 * groups)(*map(len, optimizer.parameters)),
         log_std=offsets.get("log_std", -1),
         groups=len(optimizer.group_names),
         normalize_advantages=config.normalize_advantages,
