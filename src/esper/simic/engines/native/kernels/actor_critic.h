@@ -9,15 +9,17 @@ namespace esper {
 
 class ActorCritic {
  public:
-  // What a block of rows [BLOCK, input_stride] becomes, and the gradients by the trunk's output.
+  // What a block of rows [BLOCK, input_stride] becomes, and the gradients of actor and critic by the trunk's output.
   struct Buffers {
-    AlignedFloats rows, outputs[GROUPS], by_features;
+    AlignedFloats rows, outputs[GROUPS], by_features[2];
 
-    explicit Buffers(const ActorCritic& networks)
-        : rows(BLOCK * networks.input_stride(), 0.0f),
-          by_features(networks.shares() ? BLOCK * networks[SHARED].back().out_stride : 0, 0.0f) {
+    explicit Buffers(const ActorCritic& networks) : rows(BLOCK * networks.input_stride(), 0.0f) {
       for (int g = 0; g < GROUPS; ++g) outputs[g].resize(networks[g].rooms.outputs.size, 0.0f);
+      if (networks.shares())
+        for (auto& by : by_features) by.resize(BLOCK * networks[SHARED].back().out_stride, 0.0f);
     }
+
+    Target target(Group group) { return {by_features[group].data(), IDENTITY, by_features[group].data()}; }
   };
 
   // Sums of gradients, laid out as the layers have it.
@@ -62,18 +64,23 @@ class ActorCritic {
     return networks_[group].back().output(buffers.outputs[group].data());
   }
 
-  // Adds the gradients of the actor, of which the buffers hold those by its output.
-  void backward_actor(const float* features, Buffers& buffers, int count, Gradients& gradients) const {
-    const Target aside{buffers.by_features.data(), IDENTITY, buffers.by_features.data()};
-    backward(POLICY, features, buffers, count, gradients, shares() ? &aside : nullptr);
+  // Adds the gradients of actor or critic, of which the buffers hold those by its output.
+  void backward(Group group, const float* features, Buffers& buffers, int count, Gradients& gradients) const {
+    const Target target = buffers.target(group);
+    backward(group, features, buffers, count, gradients, shares() ? &target : nullptr);
   }
 
-  // The same of the critic, after the actor. Then all of the trunk's gradients are there: their sum goes on through it.
-  void backward_critic(const float* features, Buffers& buffers, int count, Gradients& gradients) const {
-    if (!shares()) return backward(VALUE, features, buffers, count, gradients, nullptr);
-    Target trunk = networks_[SHARED].back().target(buffers.outputs[SHARED].data());
-    trunk.added = buffers.by_features.data();
-    backward(VALUE, features, buffers, count, gradients, &trunk);
+  // After both, the gradients of the trunk, by the sum of theirs.
+  void backward_trunk(Buffers& buffers, int count, Gradients& gradients) const {
+    if (!shares()) return;
+    const int stride = networks_[SHARED].back().out_stride;
+    const Target trunk = networks_[SHARED].back().target(buffers.outputs[SHARED].data());
+    const float *by_actor = buffers.by_features[POLICY].data(), *by_critic = buffers.by_features[VALUE].data();
+    trunk.with(stride, [&](auto end) {
+      for (int r = 0; r < count; ++r)
+        for (int n = 0; n < stride; n += LANES)
+          end(r, n, load(by_actor + r * stride + n) + load(by_critic + r * stride + n));
+    });
     backward(SHARED, buffers.rows.data(), buffers, count, gradients, nullptr);
   }
 

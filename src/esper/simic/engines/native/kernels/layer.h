@@ -34,24 +34,22 @@ struct Rooms {
   Room packed, gradients, outputs;
 };
 
-// Where the gradients by a layer's input go: through the activation of what is below, of which `kept` is left. They
-// begin with those that are `added`, from another network above the same rows, if any.
+// Where the gradients by a layer's input go: through the activation of what is below, of which `kept` is left.
 struct Target {
-  float* gradients = nullptr;
-  int32_t activation = IDENTITY;
-  const float *kept = nullptr, *added = nullptr;
+  float* gradients;
+  int32_t activation;
+  const float* kept;
 
-  // Calls `use(begin, end)`: `begin(row, column)` is what a sum begins with, `end(row, column, sum)` takes it.
+  // Calls `use(end)`: `end(row, column, v)` takes a gradient.
   template <class Use>
   void with(int stride, Use use) const {
-    const auto begin = [added = added, stride](int m, int n) { return added ? load(added + m * stride + n) : vec{}; };
     with_activation(activation, [&](auto a) {
       if constexpr (a.KEEPS_INPUT)
-        use(begin, [a, stride, to = gradients, kept = kept](int m, int n, vec v) {
+        use([a, stride, to = gradients, kept = kept](int m, int n, vec v) {
           store(to + m * stride + n, a.gradient(v, load(kept + m * stride + n)));
         });
       else
-        use(begin, [a, stride, to = gradients](int m, int n, vec v) {
+        use([a, stride, to = gradients](int m, int n, vec v) {
           store(to + m * stride + n, a.gradient(v, load(to + m * stride + n)));
         });
     });

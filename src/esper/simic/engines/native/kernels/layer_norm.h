@@ -54,7 +54,7 @@ class LayerNorm : public Layer {
       }
     }
     if (target)
-      target->with(in_stride, [&](auto begin, auto end) {
+      target->with(in_stride, [&](auto end) {
         const float* weight = packed + weight_;
         for (int r = 0; r < rows; ++r) {
           const float *x = input + r * in_stride, *dy = by_output + r * out_stride;
@@ -63,7 +63,7 @@ class LayerNorm : public Layer {
           const auto normal = [=](int n) { return (load(x + n) - mean) * inverse; };
           const float all = sum(by_normal) / out, along = sum([=](int n) { return by_normal(n) * normal(n); }) / out;
           for (int n = 0; n < padded(in); n += LANES)
-            end(r, n, begin(r, n) + (by_normal(n) - all - normal(n) * along) * inverse);
+            end(r, n, (by_normal(n) - all - normal(n) * along) * inverse);
         }
       });
   }

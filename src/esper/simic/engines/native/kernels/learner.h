@@ -189,12 +189,13 @@ class Learner {
       head_.differentiate(masked(output, batch, i), action(batch, i), objective, lane.sums, lane.head);
       if (ratios) ratios[r] = lane.sums.last_ratio;
     }
-    networks_.backward_actor(features, lane.buffers, count, lane.gradients);
+    networks_.backward(POLICY, features, lane.buffers, count, lane.gradients);
     const float value_scale = *state.value_coef / rows, value_clip = state.value_clip_coef ? *state.value_clip_coef : -1.0f;
     float* value = networks_.output(VALUE, features, lane.buffers, count);
     for (int r = 0; r < count; ++r, value += networks_.output_stride(VALUE))
       *value = value_row(*value, batch.values[index[r]], batch.returns[index[r]], value_clip, value_scale, lane.sums);
-    networks_.backward_critic(features, lane.buffers, count, lane.gradients);
+    networks_.backward(VALUE, features, lane.buffers, count, lane.gradients);
+    networks_.backward_trunk(lane.buffers, count, lane.gradients);
   }
 
   // Adds up the lanes' gradients of a part, and their squares.

@@ -44,8 +44,9 @@ class Linear : public Layer {
       store(db + n, sum);
     }
     if (target)
-      target->with(stride, [&](auto begin, auto end) {
-        product(rows, padded(in), out, dy, out_stride, 1, packed + weight_, stride, begin, end);
+      target->with(stride, [&](auto end) {
+        const auto zero = [](int, int) { return vec{}; };
+        product(rows, padded(in), out, dy, out_stride, 1, packed + weight_, stride, zero, end);
       });
   }
 
