@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from esper.runs.config import RunConfig
+from esper.runs.kinds import KINDS
 from esper.runs.layers import (
     Layer,
     Origin,
@@ -19,7 +20,7 @@ from esper.runs.layers import (
     recorded_layer,
     resolve,
 )
-from esper.runs.presets import load_presets, preset_layer
+from esper.runs.presets import load_presets, with_preset
 from esper.schedules import ScheduleConfig
 from esper.settings.layers import common_names, with_common_names
 from esper.settings.options import flatten, settings_of
@@ -328,19 +329,21 @@ class TestFiles:
 class TestPresets:
     def test_all_resolve_and_none_switches_a_learning_rate_schedule_on(self) -> None:
         for name in load_presets():
-            layer = preset_layer(name, "whatever")
-            assert layer is not None
-            config = resolve([layer]).config
-            assert config.environment.env == (RunConfig().environment.env if set("*?[") & set(name) else name)
+            config = resolve(with_preset(name, [])).config
+            names_none = name in KINDS or set("*?[") & set(name)
+            assert config.environment.env == (RunConfig().environment.env if names_none else name)
             for schedule in (config.ppo.policy_lr, config.ppo.value_lr):
                 assert schedule == ScheduleConfig(peak=schedule.peak)
 
     def test_auto_goes_by_environment(self) -> None:
-        layer = preset_layer("auto", "Acrobot-v1")
-        assert layer is not None
-        assert layer.source == "preset Acrobot-v1"
-        assert preset_layer("auto", "Some-v0") is None
-        assert preset_layer("none", "Acrobot-v1") is None
+        flags = Layer(source="flag", values={"env": "Acrobot-v1"})
+        preset, last = with_preset("auto", [flags])
+        assert (preset.source, last) == ("preset Acrobot-v1", flags)
+        assert with_preset("none", [flags]) == [flags]
+
+    def test_an_environment_that_cannot_be_made_is_left_to_the_run(self) -> None:
+        flags = Layer(source="flag", values={"env": "Some-v0"})
+        assert with_preset("auto", [flags]) == [flags]
 
     @pytest.mark.parametrize(
         ("env", "pattern"),
@@ -355,28 +358,74 @@ class TestPresets:
     )
     @pytest.mark.parametrize("chosen", ["by environment", "by name"])
     def test_a_pattern_is_for_every_environment_that_fits_it(self, env: str, pattern: str, chosen: str) -> None:
-        layer = preset_layer("auto", env) if chosen == "by environment" else preset_layer(env, "CartPole-v1")
-        assert layer is not None
+        flags = Layer(source="flag", values={"env": env})
+        layer = with_preset("auto", [flags])[0] if chosen == "by environment" else with_preset(env, [])[0]
         assert layer.source == f"preset {pattern}"
         assert layer.values == {"env": env, **load_presets()[pattern]}
 
     def test_a_pattern_by_its_name_leaves_the_environment_open(self) -> None:
-        layer = preset_layer("ALE/*", "ALE/Pong-v5")
-        assert layer is not None
-        config = resolve([layer, Layer(source="flag", values={"env": "Mine-v0"})]).config
+        config = resolve(with_preset("ALE/*", [Layer(source="flag", values={"env": "Mine-v0"})])).config
         assert (config.environment.env, config.ppo.network.hidden_sizes) == ("Mine-v0", (512,))
 
     def test_an_exact_name_comes_before_a_pattern(self, monkeypatch: pytest.MonkeyPatch) -> None:
         presets = {"Mine-*": {"lr": 1e-3}, "Mine-v1": {"lr": 2e-3}}
         monkeypatch.setattr("esper.runs.presets.load_presets", lambda: presets)
         for env, lr in (("Mine-v0", 1e-3), ("Mine-v1", 2e-3)):
-            layer = preset_layer("auto", env)
-            assert layer is not None
+            layer, _ = with_preset("auto", [Layer(source="flag", values={"env": env})])
             assert layer.values == {"env": env, "lr": lr}
 
     def test_unknown(self) -> None:
         with pytest.raises(SettingsError, match="did you mean 'Acrobot-v1'"):
-            preset_layer("Acrobat-v1", "CartPole-v1")
+            with_preset("Acrobat-v1", [])
+
+
+class TestKinds:
+    """General settings where no preset is for the environment."""
+
+    @pytest.mark.parametrize(
+        ("settings", "kind"),
+        [
+            ({"env": "Pendulum-v2"}, None),  # there is no such environment
+            ({"env": "kinds_env:Box-v0"}, "continuous"),
+            ({"env": "kinds_env:Choice-v0"}, "discrete"),
+            ({"env": "kinds_env:Dict-v0"}, "discrete"),
+            ({"env": "kinds_env:Place-v0"}, "one-hot"),
+            ({"env": "kinds_env:Picture-v0"}, "images"),
+            ({"env": "kinds_env:Box-v0", "rnn": "gru"}, "memory"),
+            ({"env": "kinds_env:Box-v0", "lstm_size": 8}, "memory"),
+        ],
+    )
+    def test_they_go_by_the_spaces(self, settings: dict[str, Any], kind: str | None) -> None:
+        preset = with_preset("auto", [Layer(source="flag", values=settings)])[:-1]
+        expected = [] if kind is None else [f"preset {kind} (by the spaces of {settings['env']})"]
+        assert [layer.source for layer in preset] == expected
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_each_resolves_by_itself_and_below_flags(self, kind: str) -> None:
+        settings = resolve(with_preset(kind, [Layer(source="flag", values={"gamma": 0.5})]))
+        assert settings.config.ppo.gamma == 0.5
+        assert settings.origins["normalize_rewards"].source == f"preset {kind}"
+
+    @pytest.mark.parametrize(
+        ("sizes", "num_minibatches"),
+        [
+            ({}, 16),  # of 8 x 128
+            ({"num_envs": 5, "num_steps": 33}, 15),  # 165 = 3 x 5 x 11
+            ({"num_envs": 1, "num_steps": 16}, 8),  # two rows each, for the deviation of advantages
+            ({"num_envs": 17, "num_steps": 17}, 17),
+            ({"num_envs": 6, "rnn": "lstm"}, 3),  # divides the environments; 4 does not
+            ({"num_envs": 5, "num_steps": 33, "num_minibatches": 3}, 3),
+        ],
+    )
+    def test_the_number_of_minibatches_fits_the_rollout(self, sizes: dict[str, Any], num_minibatches: int) -> None:
+        layers = with_preset("auto", [Layer(source="flag", values={"env": "kinds_env:Box-v0", **sizes})])
+        assert resolve(layers).config.ppo.num_minibatches == num_minibatches
+
+    def test_a_number_that_does_not_fit_is_still_an_error_where_it_is_given(self) -> None:
+        values = {"env": "kinds_env:Box-v0", "num_minibatches": 7}
+        with pytest.raises(SettingsError, match="num_minibatches = 7: must divide") as raised:
+            resolve(with_preset("auto", [Layer(source="flag", values=values)]))
+        assert raised.value.origin == Origin(source="flag", name="num_minibatches")
 
 
 class TestParsing:

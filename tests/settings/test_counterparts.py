@@ -17,5 +17,5 @@ def test_each_leads_to_a_setting_and_is_none_itself() -> None:
 
 
 def test_a_name_of_nobody_gets_the_nearest() -> None:
-    assert suggestion("max_grad_nrm", OURS) == "; did you mean 'max_grad_norm'?"
+    assert suggestion("max_grad_nrm", OURS) == "; did you mean 'max_grad_norm' or 'max_grad_norm_over'?"
     assert suggestion("elephant", OURS) == ""

@@ -103,6 +103,11 @@ class Adapter:
         """The learner's observations."""
         return observations_of(self.view.observation_space)
 
+    @property
+    def one_hot(self) -> bool:
+        """Whether an observation is one number of a Discrete space, which the learner sees one-hot."""
+        return isinstance(self.observation_space, Discrete)
+
     def to_learner(self, observation: Any) -> tuple[ObsArray, Any, bool]:
         """One observation, or a batch of N with each array [N, ...], as the learner's [N, ...].
 

@@ -15,12 +15,12 @@ from esper.policies.policy import Policy, load_policy
 from esper.runs.callbacks import CallbackLike
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, Settings, SettingsError, file_layer, resolve
-from esper.runs.presets import preset_layer
+from esper.runs.presets import with_preset
 from esper.runs.resume.rules import Mode
 from esper.runs.run import RunResult, resume_run
 from esper.runs.run import run as run_training
 from esper.schedules import ScheduleConfig
-from esper.settings.options import ConfigError, settings_of
+from esper.settings.options import ConfigError
 from esper.simic.config import SCHEDULES
 from esper.simic.threads import torch_threads
 from esper.telemetry.console import on_terminal
@@ -42,7 +42,7 @@ def train(
     `env` is an id, a callable (as a class) that makes a `gymnasium.Env`, or an environment or vector environment that
     exists already, which stays open. Every flag of `esper ppo` is a keyword: `lr=1e-3, lr_decay="cosine"`. A schedule
     may be a number, a function of the update index, or a `ScheduleConfig`. `network`, `loss_terms` and `optimizer` are
-    those of `PPOAgent`. `preset` and `config` are as the flags, but `auto` is no preset where `env` is no id.
+    those of `PPOAgent`. `preset` and `config` are as the flags; where `env` is no id, `auto` goes by its spaces.
 
     Raises:
         ConfigError: naming the setting, for one that cannot be used.
@@ -52,14 +52,10 @@ def train(
         layers = [] if config is None else [file_layer(Path(config))]
         given = None if env is None or isinstance(env, str) else env
         own = {} if env is None else {"env": env if given is None else recorded_name(given)}
-        named = [layer.values["env"] for layer in layers if layer.values.get("env")] + ([own["env"]] if own else [])
         if given is not None and (number := own_num_envs(given)) is not None:
             # Weaker than the file and keywords, as another number there is an error.
             layers = [Layer(source="env", values={"num_envs": number}), *layers]
-        if given is None or preset != "auto":
-            tuned = preset_layer(preset, str(named[-1] if named else settings_of(RunConfig)["env"].default))
-            layers = layers if tuned is None else [tuned, *layers]
-        made = _resolved([*layers, Layer(source="env", values=own)], settings)
+        made = _resolved(preset, [*layers, Layer(source="env", values=own)], settings, given)
     except SettingsError as error:
         raise error.error from None
     environment = dataclasses.replace(made.environment, given=given)
@@ -188,10 +184,10 @@ class Run:
         return {name: each for name, each in settings.items() if not isinstance(each, str)}
 
 
-def _resolved(layers: Sequence[Layer], settings: Mapping[str, Any]) -> RunConfig:
-    """The settings of `layers` under those of the caller."""
+def _resolved(preset: str, layers: Sequence[Layer], settings: Mapping[str, Any], given: Given | None) -> RunConfig:
+    """The settings of `preset` and `layers` under those of the caller."""
     values, schedules = _apart(settings)
-    made: Settings = resolve([*layers, Layer(source="train", values=values)])
+    made: Settings = resolve(with_preset(preset, [*layers, Layer(source="train", values=values)], given))
     if not schedules:
         return made.config
     return dataclasses.replace(made.config, ppo=dataclasses.replace(made.config.ppo, **schedules))

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 from esper.envs.config import MAX_EPISODE_STEPS, TIME_LIMIT
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, Origin, Settings, SettingsError, file_layer, resolve
-from esper.runs.presets import preset_layer
+from esper.runs.presets import with_preset
 from esper.schedules import SWITCH, Function, ScheduleConfig, schedules_enabled
 from esper.schedules.shape import in_updates
 from esper.settings.counterparts import suggestion
@@ -85,7 +85,9 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose a preset or a file of settings."""
     sources = parser.add_argument_group("where settings come from", "A flag beats the file, the file the preset.")
     sources.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON file of settings, as a config.json")
-    sources.add_argument("--preset", default="auto", metavar="NAME", help="auto (by environment), none, or a name")
+    sources.add_argument(
+        "--preset", default="auto", metavar="NAME", help="auto (by environment or kind of task), none, or a name"
+    )
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
@@ -130,10 +132,7 @@ def flag(name: str) -> str:
 def settings_from(args: argparse.Namespace) -> Settings:
     """The settings from flags, file and preset; ends the program when they cannot be used."""
     try:
-        layers = given_layers(args)
-        given = [layer.values["env"] for layer in layers if layer.values.get("env")]
-        preset = preset_layer(args.preset, str(given[-1] if given else settings_of(RunConfig)["env"].default))
-        return resolve(layers if preset is None else [preset, *layers])
+        return resolve(with_preset(args.preset, given_layers(args)))
     except SettingsError as error:
         fail(explain(error), f"esper {args.command}")
 

@@ -35,7 +35,7 @@ def _table(presets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = [("environment", "steps", "rate", "other settings")]
     for env, values in presets.items():
         config = resolve([Layer(source=env, values=values)]).config
-        rows.append((env, f"{config.ppo.total_timesteps:,}", as_toml(values["lr"]), _special(values)))
+        rows.append((env, f"{config.ppo.total_timesteps:,}", as_toml(config.ppo.policy_lr.peak), _special(values)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, resolve
-from esper.runs.presets import preset_layer
+from esper.runs.presets import with_preset
 from esper.settings.options import nearest
 from esper.storage import files
 
@@ -168,8 +168,7 @@ def make_jobs(sweep: Sweep, defaults: Mapping[str, Any], flags: Layer) -> list[J
                         values={"seed": seed, "run_dir": str(sweep.folder / environment.name / arm / f"seed-{seed}")},
                     ),
                 ]
-                preset = preset_layer(sweep.preset, str(environment.settings["env"]))
-                config = resolve(layers if preset is None else [preset, *layers]).config
+                config = resolve(with_preset(sweep.preset, layers)).config
                 jobs.append(Job(environment=environment.name, arm=arm, config=config))
     return jobs
 
