@@ -11,7 +11,7 @@ class ActorCritic {
  public:
   // What a block of rows [rows, input_stride] becomes, and the gradients of actor and critic by the trunk's output.
   struct Buffers {
-    std::vector<float> rows, outputs[GROUPS], by_features[2];
+    AlignedFloats rows, outputs[GROUPS], by_features[2];
 
     explicit Buffers(const ActorCritic& networks) : rows(networks.rows * networks.input_stride(), 0.0f) {
       for (int g = 0; g < GROUPS; ++g) outputs[g].resize(networks[g].rooms.outputs.size, 0.0f);
@@ -24,7 +24,7 @@ class ActorCritic {
 
   // Sums of gradients, laid out as the layers have it.
   struct Gradients {
-    std::vector<float> sums[GROUPS];
+    AlignedFloats sums[GROUPS];
 
     explicit Gradients(const ActorCritic& networks) {
       for (int g = 0; g < GROUPS; ++g) sums[g].resize(networks[g].rooms.gradients.size);
@@ -123,7 +123,7 @@ class ActorCritic {
   }
 
   std::vector<Network> networks_;
-  std::vector<std::vector<float>> packed_;
+  std::vector<AlignedFloats> packed_;
 };
 
 }  // namespace esper

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <new>
+#include <vector>
 
 namespace esper {
 
@@ -23,6 +25,22 @@ typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
 inline vec load(const float* p) { return *reinterpret_cast<const unaligned_vec*>(p); }
 inline void store(float* p, vec v) { *reinterpret_cast<unaligned_vec*>(p) = v; }
 inline int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
+
+// Puts vectors at the beginning of a cache line, so that none is in two.
+template <class T>
+struct CacheAligned {
+  using value_type = T;
+  static constexpr std::align_val_t LINE{64};
+
+  CacheAligned() = default;
+  template <class U>
+  CacheAligned(const CacheAligned<U>&) {}
+  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), LINE)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, LINE); }
+  bool operator==(const CacheAligned&) const { return true; }
+};
+
+using AlignedFloats = std::vector<float, CacheAligned<float>>;
 
 // Floats from one row of `n` to the next. At a multiple of 512 bytes the rows of a column would share a few cache sets.
 inline int row_stride(int n) { return padded(n) % 128 ? padded(n) : padded(n) + 16; }
