@@ -109,3 +109,23 @@ def test_more_environments_than_a_block_has_rows_act() -> None:
     agent.updater.engine.actor(agent.network)(obs, noise, actions, None, ours)
     torch.testing.assert_close(actions, expected)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_a_fault_leaves_nothing_behind(kind: Any) -> None:
+    """In buffers: blocks of 8 sequences and of 1 take turns in them, and their rows are longer than the 5 units."""
+    spec = replace(random_case(4, kind).spec, num_envs=140, masked=False)
+    config = PPOConfig(
+        num_envs=140, num_steps=3, num_minibatches=1, network=NetworkConfig(rnn=kind, rnn_size=5),
+        runtime=RuntimeConfig(compile="native"),
+    )  # fmt: skip
+    agent, generator = PPOAgent(config, spec, seed=1), torch.Generator().manual_seed(0)
+    rollout = agent.allocate_rollout()
+    rollout.obs.normal_(generator=generator)
+    state = agent.state_dict()
+    expected = agent.update(rollout)
+    assert expected.fault is None
+    faulty = replace(rollout, obs=rollout.obs.clone().fill_(torch.nan))
+    assert agent.update(faulty).fault is not None
+    agent.load_state_dict(state)
+    assert agent.update(rollout) == replace(expected, update=0)

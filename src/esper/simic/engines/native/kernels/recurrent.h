@@ -2,6 +2,7 @@
 //
 // Rows are ordered by time: those of step t follow those of step t - 1, so that a step is a block of neighbouring rows.
 #pragma once
+#include <algorithm>
 #include <cstring>
 
 #include "layer.h"
@@ -9,8 +10,8 @@
 namespace esper {
 
 // The four parts of a row of gates lie side by side. The input's product is added to some of them and the recurrent
-// product to some, each to neighbouring ones; before the backward pass they hold what the derivatives need, after it the
-// gradients. `STATE` counts the parts of the state, of which the output is the first.
+// product to some, each to neighbouring ones. Before the backward pass they hold what the derivatives need, after it
+// the gradients. `STATE` counts the parts of the state, of which the output is the first.
 constexpr int PARTS = 4;
 
 struct Lstm {
@@ -26,7 +27,8 @@ struct Lstm {
     output = p[3] * tanh(cell);
   }
 
-  // `cell` is the one before the step. `by_output` becomes what goes to the output before, beside the recurrent product.
+  // `cell` is the one before the step. `by_output` becomes what goes to the output before it, but for what goes through
+  // the recurrent product.
   static void backward(vec* p, vec, vec cell, vec& by_output, vec& by_cell) {
     const vec i = p[0], f = p[1], g = p[2], o = p[3], squashed = tanh(f * cell + i * g);
     by_cell += Tanh::gradient(by_output * o, squashed);
@@ -66,16 +68,15 @@ template <class Cell>
 class Recurrent : public Layer {
  public:
   Recurrent(const LayerConfig& config, Rooms& rooms)
-      : Layer(config, ptrdiff_t(config.outputs) * (Cell::GATES * (config.inputs + config.outputs + 1) + Cell::RECURRENT_BIAS),
-              rooms),
-        width_(padded(out)), gates_(Cell::GATES * width_), gates_stride_(row_stride(gates_)),
-        parts_stride_(row_stride(PARTS * width_)), input_weight_(rooms.packed.take(gates_ * in_stride)),
+      : Layer(config, parameters(config.inputs, config.outputs), rooms), width_(padded(out)),
+        gates_(Cell::GATES * width_), gates_stride_(row_stride(gates_)), parts_stride_(row_stride(PARTS * width_)),
+        input_weight_(rooms.packed.take(gates_ * in_stride)),
         input_transposed_(rooms.packed.take(in * gates_stride_)), weight_(rooms.packed.take(gates_ * out_stride)),
         transposed_(rooms.packed.take(out * gates_stride_)), bias_(rooms.packed.take(gates_)),
         recurrent_bias_(rooms.packed.take(width_)), input_weight_gradient_(rooms.gradients.take(gates_ * in_stride)),
-        weight_gradient_(rooms.gradients.take(gates_ * out_stride)), bias_gradient_(rooms.gradients.take(PARTS * width_)),
-        state_(rooms.state), parts_(rooms.outputs.take(rooms.rows * parts_stride_)),
-        before_(rooms.outputs.take(rooms.rows * out_stride)),
+        weight_gradient_(rooms.gradients.take(gates_ * out_stride)),
+        bias_gradient_(rooms.gradients.take(PARTS * width_)), state_(rooms.state),
+        parts_(rooms.outputs.take(rooms.rows * parts_stride_)), before_(rooms.outputs.take(rooms.rows * out_stride)),
         cells_(rooms.outputs.take(Cell::STATE > 1 ? 2 * rooms.rows * out_stride : 0)),
         carried_(rooms.outputs.take(2 * rooms.rows * out_stride)), keep_(rooms.outputs.take(rooms.rows + 1)) {
     rooms.state += state_size();
@@ -87,7 +88,7 @@ class Recurrent : public Layer {
     const float *input = parameters, *recurrent = input + Cell::GATES * out * in,
                 *bias = recurrent + Cell::GATES * out * out, *recurrent_bias = bias + Cell::GATES * out;
     for (int gate = 0; gate < Cell::GATES; ++gate) {
-      const int to = Cell::INPUT[gate] * width_, to_recurrent = (Cell::RECURRENT[gate] - Cell::FIRST_RECURRENT) * width_;
+      const int to = input_part(gate), to_recurrent = recurrent_part(gate);
       for (int o = 0; o < out; ++o, input += in, recurrent += out) {
         std::memcpy(packed + input_weight_ + (to + o) * in_stride, input, in * sizeof(float));
         std::memcpy(packed + weight_ + (to_recurrent + o) * out_stride, recurrent, out * sizeof(float));
@@ -105,11 +106,12 @@ class Recurrent : public Layer {
     for (int r = 0; r < sequences.count * sequences.steps; ++r) keep[1 + r] = !sequences.begins || !sequences.begins[r];
     for (int s = 0; s < sequences.count; ++s) {
       const float* state = sequences.states + s * sequences.state_size + state_;
-      // Not multiplied by 0: the old state may not be finite.
-      const bool kept = keep[1 + s] != 0;
-      for (int o = 0; o < out; ++o) outputs[before_ + s * out_stride + o] = kept ? state[o] : 0.0f;
-      if (Cell::STATE > 1)
-        for (int o = 0; o < out; ++o) outputs[cells_ + s * out_stride + o] = kept ? state[out + o] : 0.0f;
+      // Not multiplied by 0: the old state may not be finite, nor what another block has left in the padding.
+      for (int n = 0; n < width_; ++n) {
+        const bool kept = keep[1 + s] != 0 && n < out;
+        outputs[before_ + s * out_stride + n] = kept ? state[n] : 0.0f;
+        if (Cell::STATE > 1) outputs[cells_ + s * out_stride + n] = kept ? state[out + n] : 0.0f;
+      }
     }
   }
 
@@ -136,14 +138,15 @@ class Recurrent : public Layer {
     const int sequences = count(outputs), stride = parts_stride_;
     float* carried = const_cast<float*>(outputs) + carried_;
     std::memset(carried, 0, 2 * sequences * out_stride * sizeof(float));
-    for (int row = rows - sequences; row >= 0; row -= sequences) step_back(packed, row, sequences, outputs, parts, carried);
+    for (int row = rows - sequences; row >= 0; row -= sequences)
+      step_back(packed, row, sequences, outputs, parts, carried);
     // In pieces that stay in the cache.
     for (int row = 0; row < rows; row += BLOCK) {
-      const int piece = rows - row < BLOCK ? rows - row : BLOCK;
+      const int piece = std::min(BLOCK, rows - row);
       const float* by_parts = parts + row * stride;
       add_product(by_parts, input + row * in_stride, in_stride, padded(in), piece, gradients + input_weight_gradient_);
-      add_product(by_parts + Cell::FIRST_RECURRENT * width_, outputs + before_ + row * out_stride, out_stride, width_, piece,
-                  gradients + weight_gradient_);
+      add_product(by_parts + Cell::FIRST_RECURRENT * width_, outputs + before_ + row * out_stride, out_stride, width_,
+                  piece, gradients + weight_gradient_);
       float* by_bias = gradients + bias_gradient_;
       for (int n = 0; n < PARTS * width_; n += LANES) {
         vec sum = load(by_bias + n);
@@ -163,7 +166,7 @@ class Recurrent : public Layer {
           *recurrent_bias = bias + Cell::GATES * out;
     const float* by_bias = gradients + bias_gradient_;
     for (int gate = 0; gate < Cell::GATES; ++gate) {
-      const int from = Cell::INPUT[gate] * width_, from_recurrent = (Cell::RECURRENT[gate] - Cell::FIRST_RECURRENT) * width_;
+      const int from = input_part(gate), from_recurrent = recurrent_part(gate);
       for (int o = 0; o < out; ++o, input += in, recurrent += out) {
         const float* by_input = gradients + input_weight_gradient_ + (from + o) * in_stride;
         const float* by_recurrent = gradients + weight_gradient_ + (from_recurrent + o) * out_stride;
@@ -177,6 +180,14 @@ class Recurrent : public Layer {
   }
 
  private:
+  static ptrdiff_t parameters(ptrdiff_t in, ptrdiff_t out) {
+    return out * (Cell::GATES * (in + out + 1) + Cell::RECURRENT_BIAS);
+  }
+
+  // Where the columns of one of PyTorch's gates are in the input's product, and in the recurrent one.
+  int input_part(int gate) const { return Cell::INPUT[gate] * width_; }
+  int recurrent_part(int gate) const { return (Cell::RECURRENT[gate] - Cell::FIRST_RECURRENT) * width_; }
+
   int count(const float* outputs) const { return int(outputs[keep_]); }
   bool keeps(const float* outputs, int row) const { return outputs[keep_ + 1 + row] != 0; }
 
@@ -213,7 +224,8 @@ class Recurrent : public Layer {
 
   // The gradients of one time step. `carried` has those by the outputs of the step, and by its cells, from later ones;
   // then those by what was before it.
-  void step_back(const float* packed, int row, int sequences, const float* outputs, float* all_parts, float* carried) const {
+  void step_back(const float* packed, int row, int sequences, const float* outputs, float* all_parts,
+                 float* carried) const {
     const float *before = outputs + before_ + row * out_stride, *cells = outputs + cells_ + row * out_stride;
     const float* wanted = output(outputs) + row * out_stride;
     float *parts = all_parts + row * parts_stride_, *by_cells = carried + sequences * out_stride;
