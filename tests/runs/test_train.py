@@ -18,6 +18,7 @@ from esper.runs.train import Run
 from esper.schedules import ScheduleConfig
 from esper.scripts.train import main
 from esper.settings.options import ConfigError
+from esper.storage.store import StoreError
 from esper.telemetry.events import CheckpointSaved, EvaluationCompleted, UpdateCompleted, UpdateSkipped
 
 SMALL: dict[str, Any] = {
@@ -259,6 +260,8 @@ def test_the_same_call_begins_a_run_anew_that_was_killed_before_its_first_checkp
             shutil.rmtree(path)
         elif path.name not in (".lock", "config.json", "events.jsonl"):
             path.unlink()
+    with pytest.raises(StoreError, match=r"its policy_lr is a function .* call esper.train as before, with run_dir='/"):
+        esper.resume(tmp_path / "run", Mine)
     again = train()
     assert (again.folder / "policy.safetensors").read_bytes() == whole
     assert [event["event"] for event in again.record].count("run_started") == 1

@@ -577,7 +577,8 @@ class TestBadInput:
             "not writable": f"cannot be written: this user may not write in {tmp_path}\n",
             "a link to nowhere": f"cannot be written: {folder} is no folder\n",
             "a file": f"cannot be written: {folder} is no folder\n",
-            "not empty": "has files in it; name a new or an empty folder, or resume with  esper ppo --resume\n",
+            "not empty": "has files in it; name a new or an empty folder, or resume with  esper ppo --resume  or "
+            "esper.resume\n",
         }[kind]
         assert err == f"esper ppo: error: --run-dir {folder}: {said}"
 

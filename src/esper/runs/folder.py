@@ -143,7 +143,7 @@ def _check_empty(path: Path) -> None:
     if ".lock" in names and _BEGUN.issuperset(names) and all(name.startswith(".") for name in checkpoints):
         return
     if any(not name.startswith(".") for name in names):
-        allowed = "has files in it; name a new or an empty folder, or resume with  esper ppo --resume"
+        allowed = "has files in it; name a new or an empty folder, or resume with  esper ppo --resume  or esper.resume"
         raise ConfigError("run_dir", str(path), allowed)
 
 

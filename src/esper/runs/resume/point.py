@@ -14,7 +14,9 @@ from esper.runs.layers import SettingsError, file_layer, recorded_layer, resolve
 from esper.runs.resume.functions import with_stored_functions
 from esper.runs.resume.rules import Mode
 from esper.runs.resume.upgrade import upgraded_settings
+from esper.schedules.function import CUSTOM
 from esper.settings.options import ConfigError
+from esper.simic.config import SCHEDULES
 from esper.storage import files
 from esper.storage.store import CorruptError, StoreError
 
@@ -100,7 +102,13 @@ def _beginning(run_dir: Path) -> ResumePoint:
         what = "has neither a checkpoint nor a config.json" if run_dir.exists() else "No such file or directory"
         raise StoreError(f"{run_dir}: {what}")
     try:
-        settings = resolve([recorded_layer(file_layer(config).values, str(config))])
+        values = file_layer(config).values
+        if custom := [name for name in SCHEDULES if values.get(f"{name}_decay") == CUSTOM]:
+            raise StoreError(
+                f"{run_dir}: was stopped before its first checkpoint, and its {custom[0]} is a function from Python, "
+                f"which is not stored; to begin anew, call esper.train as before, with run_dir={str(run_dir)!r}"
+            )
+        settings = resolve([recorded_layer(values, str(config))])
         return ResumePoint(run_dir=run_dir, checkpoint=None, state=None, config=settings.config)
     except SettingsError as error:
         raise StoreError(f"{config}: {error}") from None
