@@ -38,4 +38,4 @@ class Spaces(gym.Env[Any, Any]):
 
 
 for _name in _SPACES:
-    gym.register(f"{_name}-v0", Spaces, kwargs={"name": _name})
+    gym.register(f"{_name}-v0", f"{__name__}:Spaces", kwargs={"name": _name})
