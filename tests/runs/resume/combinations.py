@@ -21,6 +21,7 @@ from typing import Any
 import mixed_env
 from covering import Row, cover
 from harness import differences
+from mixed_parts import PARTS
 
 from esper.analysis.runs import read_events
 from esper.runs.checkpoint.folder import checkpoints_in
@@ -51,6 +52,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "reward statistics": {"no": {}, "yes": {"normalize_rewards": True}},
     "trunk": {"apart": {}, **{f"shared, {lr}": {"shared_trunk": True, "shared_lr": lr} for lr in ("policy", "min")}},
     "passed": {"id": {}, "class": {"env": "<Mixed>"}},
+    "part": PARTS,
     "vector": {name: {"vector": name} for name in ("sync", "async", "native")} | {"torch": {"vector": "auto"}},
     "engine": {name: {"compile": name} for name in ("native", "off", "torch")},
     "telemetry": {name: {"telemetry": name} for name in ("off", "minimal", "normal", "debug")},
@@ -120,6 +122,13 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("native",), "observations": ("dict",)},
     # A class has no vector version, and none makes environments in tensors.
     {"vector": ("native", "torch"), "passed": ("class",)},
+    # Parts from Python are torch's, which compiles no optimizer; a network and an encoder are instead of others.
+    {"engine": ("native",), "part": tuple(name for name in PARTS if name != "ours")},
+    {"engine": ("torch",), "part": ("optimizer",)},
+    {"part": ("network",), "memory": ("lstm", "gru")},
+    {"part": ("network", "encoder"), "observations": ("image, small", "image, flatten")},
+    {"part": ("network",), "trunk": ("shared, policy", "shared, min")},
+    {"part": ("network",), "critic": ("deeper",)},
     # The kernels have no encoders.
     {"engine": ("native",), "observations": ("image, small",)},
     # `torch` compiles each step of a recurrent network's sequences anew, and is refused.
@@ -234,7 +243,8 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
         mode: Mode = row["resume"]  # type: ignore[assignment]
         # A function is named again, as a new horizon calls it again.
         named = {name: settings[name] for name in ("lr_decay",) if ":" in settings.get(name, "")}
-        more = [Layer(source="more", values={"total_timesteps": 32 * MORE_UPDATES, "quiet": True, **named})]
+        values = {"total_timesteps": 32 * MORE_UPDATES, "quiet": True, **named, **PARTS[row["part"]]}
+        more = [Layer(source="more", values=values)]
         # Only its newest state: what is before it has been compared.
         given = _given(settings["env"])
         resume_run(alone, more, mode=mode, given=given)
@@ -270,7 +280,8 @@ def _end_and_resume(start: Any, run_dir: Path, span: range, row: Row, rng: rando
     if row["end"] == "signal":
         assert int(newest.name[:8]) == end + 1, f"stopped after update {end}, the newest checkpoint is {newest.name}"
     env = str(json.loads((run_dir / "config.json").read_text())["env"])
-    resume_run(run_dir, [Layer(source="again", values={"quiet": True})], given=_given(env))
+    again = [Layer(source="again", values={"quiet": True, **PARTS[row["part"]]})]
+    resume_run(run_dir, again, given=_given(env))
     resumed = _events(run_dir, "run_resumed")[len(before) :][-1]
     assert resumed["update"] == int(newest.name[:8]) > span.start, f"resumed at {resumed['update']}, not {newest.name}"
     assert resumed["checkpoint"] == str(newest)
