@@ -9,9 +9,9 @@ from typing import Any
 
 from esper.analysis.runs import Columns, load_updates, read_events
 from esper.envs.given import Given, own_num_envs, recorded_name
-from esper.envs.make import make_from_config
-from esper.policies.evaluate import THREADS, Scores, evaluate, run_episodes
+from esper.policies.evaluate import Scores, evaluate
 from esper.policies.policy import Policy, load_policy
+from esper.policies.show import record_gif
 from esper.runs.callbacks import CallbackLike
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, Settings, SettingsError, file_layer, resolve
@@ -22,7 +22,6 @@ from esper.runs.run import run as run_training
 from esper.schedules import ScheduleConfig
 from esper.settings.options import ConfigError, settings_of
 from esper.simic.config import SCHEDULES
-from esper.simic.threads import torch_threads
 from esper.telemetry.console import on_terminal
 from esper.telemetry.events import Sink
 
@@ -156,12 +155,11 @@ class Run:
 
     def evaluate(self, episodes: int = 10, *, seed: int = 0, stochastic: bool = False) -> Scores:
         """Whole episodes of the policy in new environments, or in those that were passed to `train`."""
-        policy = self.policy
-        if not self.config.environment.exists:
-            return evaluate(policy, episodes=episodes, seed=seed, stochastic=stochastic)
-        env = make_from_config(self.config.environment, episodes, seed)
-        with torch_threads(THREADS):
-            return run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic)
+        return evaluate(self.policy, episodes=episodes, seed=seed, stochastic=stochastic)
+
+    def record_gif(self, path: str | Path, *, seed: int = 0, env: Given | None = None) -> int:
+        """Record one episode of the policy as an animated GIF, as `esper.policies.show.record_gif`."""
+        return record_gif(self.policy, path, seed=seed, env=env)
 
     def resume(self, **settings: Any) -> Run:
         """Continue the run, as `esper.resume`: `run.resume(total_timesteps=1_000_000, schedule="extend")`."""
