@@ -198,6 +198,11 @@ class TestDrawing:
 
 
 class TestSchedules:
+    @pytest.mark.parametrize("lr", [lambda update: 1e-3, ScheduleConfig(peak=1e-3)])
+    def test_a_schedule_and_its_decay_exclude_each_other(self, lr: Any, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="lr = a schedule: has the value of lr_decay; give one of them"):
+            esper.train(**SMALL, lr=lr, lr_decay="cosine", run_dir=tmp_path / "run")
+
     def test_numbers_functions_and_configs(self, tmp_path: Path) -> None:
         run = esper.train(
             **SMALL,

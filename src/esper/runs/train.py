@@ -188,9 +188,17 @@ def _apart(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     for name, value in settings.items():
         fields = ("policy_lr", "value_lr") if name == "lr" else (name,)
         if isinstance(value, ScheduleConfig) and set(fields) <= set(SCHEDULES):
+            _check_alone(name, [each for each in settings if each.startswith(f"{name}_")])
             schedules |= dict.fromkeys(fields, value)
         elif callable(value) and set(fields) <= set(SCHEDULES):
+            _check_alone(name, [each for each in settings if each == f"{name}_decay"])
             values[f"{name}_decay"] = value
         else:
             values[name] = str(value) if isinstance(value, Path) else value
     return values, schedules
+
+
+def _check_alone(schedule: str, others: Sequence[str]) -> None:
+    """Refuse settings beside the `schedule` that has their values."""
+    if others:
+        raise ConfigError(schedule, "a schedule", f"has the value of {others[0]}; give one of them")
