@@ -10,8 +10,11 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import SyncVectorEnv
 
 import esper
+from esper.policies.evaluate import evaluate
+from esper.policies.show import record_gif
 from esper.runs.callbacks import Progress
 from esper.runs.run import RunError
 from esper.runs.train import Run
@@ -126,7 +129,80 @@ class TestEnvironments:
         assert "<Mine>: was passed from Python" in capsys.readouterr().err
 
 
+class Drawn(Mine):
+    """Frames of 8 x 8."""
+
+    def __init__(self, length: int = 10, render_mode: str | None = None) -> None:
+        super().__init__(length)
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        return np.full((8, 8, 3), self.steps, np.uint8) if self.render_mode == "rgb_array" else None
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("drawn") / "run"
+    return esper.train(Drawn, **SMALL, env_kwargs={"length": 4}, run_dir=folder)
+
+
+class TestDrawing:
+    """A GIF has a frame for each step."""
+
+    def test_a_class_gets_the_render_mode(self, drawn: Run, tmp_path: Path) -> None:
+        assert drawn.record_gif(tmp_path / "a.gif") == 4
+        policy = esper.load_policy(drawn.folder, env=Drawn)
+        assert record_gif(policy, tmp_path / "b.gif", seed=0, env=Drawn) == 10
+        assert record_gif(policy, tmp_path / "c.gif", seed=0, env=lambda: Drawn(3, "rgb_array")) == 3
+        with pytest.raises(ConfigError, match=r"env = <Drawn>: was passed from Python, .* again, as env$"):
+            record_gif(policy, tmp_path / "d.gif", seed=0)
+
+    def test_an_instance_stays_open(self, drawn: Run, tmp_path: Path) -> None:
+        env = Drawn(render_mode="rgb_array")
+        assert drawn.record_gif(tmp_path / "a.gif", env=env) == 10
+        assert evaluate(drawn.policy, episodes=2, seed=0, env=env).lengths == [10, 10]
+        assert not env.closed
+
+    @pytest.mark.parametrize(
+        ("env", "said"),
+        [
+            (Drawn(), "<Drawn>: has render_mode None, and cannot be drawn; pass one with render_mode='rgb_array'"),
+            (Mine, "<Mine>: has render_mode None, .* pass a callable that takes render_mode, or makes one with"),
+            (lambda: Drawn(render_mode="human"), "has render_mode 'human', and cannot be drawn"),
+            (SyncVectorEnv([Drawn]), "is a vector environment, which is not drawn; pass a callable that makes one"),
+        ],
+    )
+    def test_what_cannot_be_drawn(self, drawn: Run, tmp_path: Path, env: Any, said: str) -> None:
+        with pytest.raises(ConfigError, match=said):
+            drawn.record_gif(tmp_path / "a.gif", env=env)
+        assert not (tmp_path / "a.gif").exists()
+
+    @pytest.mark.parametrize(
+        ("command", "call"),
+        [
+            (("evaluate",), "evaluate(policy, episodes=20, seed=0, env=...)"),
+            (("evaluate", "--record", "a.gif"), "record_gif(policy, 'a.gif', seed=0, env=...)"),
+            (("enjoy", "--seed", "3"), "show(policy, episodes=5, seed=3, env=...)"),
+        ],
+    )
+    def test_a_command_names_the_call(
+        self, drawn: Run, command: tuple[str, ...], call: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main([command[0], str(drawn.folder), *command[1:]])
+        err = capsys.readouterr().err
+        assert err == (
+            f"esper {command[0]}: error: env = <Drawn>: was passed from Python, and only Python can make it:  "
+            f"policy = esper.load_policy('{drawn.folder}'); {call}\n"
+        )
+
+
 class TestSchedules:
+    @pytest.mark.parametrize("lr", [lambda update: 1e-3, ScheduleConfig(peak=1e-3)])
+    def test_a_schedule_and_its_decay_exclude_each_other(self, lr: Any, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="lr = a schedule: has the value of lr_decay; give one of them"):
+            esper.train(**SMALL, lr=lr, lr_decay="cosine", run_dir=tmp_path / "run")
+
     def test_numbers_functions_and_configs(self, tmp_path: Path) -> None:
         run = esper.train(
             **SMALL,

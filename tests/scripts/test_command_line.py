@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from esper import __version__
 from esper.analysis.runs import load_updates, read_events, repeatable_events
+from esper.runs.folder import open_run_folder
 from esper.runs.layers import Layer, file_layer, resolve
 from esper.runs.presets import load_presets, preset_values
 from esper.schedules import ScheduleConfig, make_schedule
@@ -551,9 +552,14 @@ class TestBadInput:
         assert status == 2
         assert f"cannot be written: {tmp_path / 'file'} is no folder" in err
 
-    @pytest.mark.parametrize("kind", ["not writable", "a link to nowhere", "a file", "not empty"])
+    @pytest.mark.parametrize("kind", ["not writable", "a link to nowhere", "a file", "not empty", "in use"])
     def test_a_folder_is_checked_before_kernels_are_compiled(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        request: pytest.FixtureRequest,
+        kind: str,
     ) -> None:
         def make_agent(*args: Any, **settings: Any) -> NoReturn:
             raise AssertionError("the engine was made before the folder was checked")
@@ -570,6 +576,9 @@ class TestBadInput:
             case "not empty":
                 folder.mkdir()
                 (folder / "notes.txt").touch()
+            case "in use":
+                folder.mkdir()
+                request.addfinalizer(open_run_folder(folder).close)
         monkeypatch.setattr("esper.runs.run.PPOAgent", make_agent)
         status, _, err = esper(capsys, "ppo", *SMALL, "--run-dir", folder)
         assert status == 2
@@ -579,6 +588,7 @@ class TestBadInput:
             "a file": f"cannot be written: {folder} is no folder\n",
             "not empty": "has files in it; name a new or an empty folder, or resume with  esper ppo --resume  or "
             "esper.resume\n",
+            "in use": "is in use by another process that trains in it\n",
         }[kind]
         assert err == f"esper ppo: error: --run-dir {folder}: {said}"
 

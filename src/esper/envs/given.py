@@ -15,10 +15,11 @@ from esper.envs.base import EnvSpec, VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.family import Family
 from esper.envs.gym import GymnasiumVectorEnv
-from esper.envs.making import adapter_of, make_from
+from esper.envs.making import adapted, adapter_of, make_from, stepped_one_by_one
 from esper.envs.native import resets_in_a_step
 from esper.envs.rendering import RenderedVectorEnv
-from esper.envs.rules import shown
+from esper.envs.rules import shown, takes
+from esper.envs.window import check_display, paced
 from esper.settings.options import ConfigError
 
 Given: TypeAlias = (
@@ -79,10 +80,11 @@ class GivenFamily(Family):
         return make_given(self._given, config, None if exists(self._given) else num_envs)
 
     def make_rendered(self, config: EnvConfig) -> RenderedVectorEnv:
-        raise ConfigError("env", config.env, "was passed from Python, and cannot be recorded or shown")
+        return make_drawn(self._given, config, "rgb_array")
 
     def make_shown(self, config: EnvConfig, fps: float | None) -> VectorEnv:
-        raise ConfigError("env", config.env, "was passed from Python, and cannot be recorded or shown")
+        check_display(config.env)
+        return make_drawn(self._given, config, "human", paced(fps))
 
 
 def make_given(env: Given, config: EnvConfig, num_envs: int | None) -> VectorEnv:
@@ -107,6 +109,36 @@ def make_given(env: Given, config: EnvConfig, num_envs: int | None) -> VectorEnv
         raise ConfigError("vector", config.vector, f"must be auto, sync or async, as {config.env} makes one at a time")
     maker = _Maker(env, config)  # type: ignore[arg-type]
     return _separate([maker] * (1 if num_envs is None else num_envs), config)
+
+
+def make_drawn(env: Given, config: EnvConfig, mode: str, *wrappers: Any) -> RenderedVectorEnv:
+    """`env`, or one that it makes, which must have the render mode `mode`; a callable that takes `render_mode` gets it.
+
+    Raises:
+        ConfigError: as `make_given`, and for a vector environment or another render mode.
+    """
+    own = exists(env)
+    if own and not isinstance(env, gymnasium.Env):
+        allowed = "is a vector environment, which is not drawn; pass a callable that makes one environment"
+        raise ConfigError("env", config.env, allowed)
+    if own:
+        _check_made(config, 1, 1, own_limit=False)
+    kwargs = {**config.env_kwargs, "render_mode": mode}
+    taken = not own and takes(env, kwargs)
+    make = _Maker(env, dataclasses.replace(config, env_kwargs=kwargs) if taken else config)  # type: ignore[arg-type]
+
+    def one() -> Any:
+        made = env if own else make()
+        if not taken and made.render_mode != mode:  # type: ignore[union-attr]
+            how = "pass one" if own else "pass a callable that takes render_mode, or makes one"
+            found = f"has render_mode {made.render_mode!r}, and cannot be drawn"  # type: ignore[union-attr]
+            raise ConfigError("env", config.env, f"{found}; {how} with render_mode={mode!r}")
+        return made
+
+    def make_one() -> Any:
+        return stepped_one_by_one(config, 1, "sync", wrappers=wrappers, make_vec=_vector_of([one]))
+
+    return adapted(RenderedVectorEnv, config, make_one)
 
 
 def adapter_of_given(env: Given, config: EnvConfig) -> Adapter:
@@ -179,6 +211,14 @@ class _Maker:
 
 
 def _separate(makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]], config: EnvConfig) -> GymnasiumVectorEnv:
+    return make_from(config, len(makers), _vector_of(makers))
+
+
+def _vector_of(
+    makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]],
+) -> Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]:
+    """What makes a vector environment of `makers`, with arguments as `gymnasium.make_vec`."""
+
     def make_vec(
         *, num_envs: int, vectorization_mode: str, vector_kwargs: Any, wrappers: Any, **env_kwargs: Any
     ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
@@ -188,4 +228,4 @@ def _separate(makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]], config: E
         kind: Any = AsyncVectorEnv if vectorization_mode == "async" else SyncVectorEnv
         return kind([functools.partial(one, make) for make in makers], **vector_kwargs)  # type: ignore[no-any-return]
 
-    return make_from(config, len(makers), make_vec)
+    return make_vec

@@ -39,7 +39,8 @@ class RenderedVectorEnv(GymnasiumVectorEnv):
         except BaseException as error:  # Renderers raise their own types: mujoco.FatalError, pygame.error, ...
             if is_ctrl_c(error):
                 raise
-            name = self._env.spec.id if self._env.spec else str(self._env)
+            subenv: Any = getattr(self._env, "envs", [self._env])[0]
+            name = self._env.spec.id if self._env.spec else f"<{type(subenv.unwrapped).__qualname__}>"
             why = str(error) if isinstance(error, EnvError | BrokenRule) else describe(error)
             raise ConfigError("env", name, f"cannot be drawn here: {why}") from error
 

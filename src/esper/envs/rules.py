@@ -43,7 +43,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         try:
             outcome = self.env.reset(seed=seed, options=options)
         except TypeError as error:
-            if _takes(self.env.reset, {"seed": seed, "options": options}):
+            if takes(self.env.reset, {"seed": seed, "options": options}):
                 raise
             raise BrokenRule("reset takes no seed and options; Gymnasium requires both, by name") from error
         obs, info = parts(outcome, "reset", RESET)
@@ -217,7 +217,8 @@ def _information(info: Any, call: str) -> dict[str, Any]:
     return info
 
 
-def _takes(function: Any, arguments: dict[str, Any]) -> bool:
+def takes(function: Any, arguments: dict[str, Any]) -> bool:
+    """Whether `function` can be called with these `arguments`, by name."""
     try:
         inspect.signature(function).bind(**arguments)
     except TypeError:

@@ -49,10 +49,18 @@ def check_can_be_shown(spec: EnvSpec) -> None:
     if modes is not None and not {"human", "rgb_array"}.intersection(modes):
         there = ", ".join(modes) or "none"
         raise ConfigError("env", spec.id, f"cannot be shown: needs the render mode human or rgb_array, and has {there}")
+    check_display(spec.id)
+
+
+def check_display(env: str) -> None:
+    """Refuse to show `env` on a machine without a display.
+
+    Raises:
+        ConfigError: naming what draws it without one.
+    """
     if not _has_display():
-        raise ConfigError(
-            "env", spec.id, "cannot be shown: there is no display; esper evaluate --record draws an episode without one"
-        )
+        without = "esper evaluate --record draws an episode without one, as does record_gif from Python"
+        raise ConfigError("env", env, f"cannot be shown: there is no display; {without}")
 
 
 def check_can_be_drawn(spec: EnvSpec) -> None:

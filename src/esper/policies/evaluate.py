@@ -11,7 +11,7 @@ import torch
 
 from esper.envs.base import VectorEnv
 from esper.envs.config import MAX_EPISODE_STEPS, EnvConfig
-from esper.envs.given import Given, make_given, name_of
+from esper.envs.given import Given, recorded_name
 from esper.envs.make import make_from_config
 from esper.envs.watched import watched
 from esper.policies.player import SAMPLING, Player, evaluation_generators
@@ -60,21 +60,15 @@ def evaluate(
     """Run `episodes` whole episodes in new environments, as `run_episodes`, unless `stop` is requested.
 
     `max_episode_steps` replaces the environment's own time limit. `env`, a class or another callable, makes each
-    environment in place of the policy's.
+    environment in place of the policy's; or it is an environment or vector environment, which stays open.
 
     Raises:
         ConfigError: when the environments cannot be made, or do not fit the policy.
         EvaluationStopped: when `stop` is requested before all are done.
     """
     stop = StopRequest(quiet=True) if stop is None else stop
-    config = policy.environment.limited(max_episode_steps)
-    if env is None:
-        made = make_evaluation_env(config, episodes, seed, stop)
-    else:
-        config = EnvConfig(
-            env=name_of(env), max_episode_steps=config.max_episode_steps, scale_actions=config.scale_actions
-        )
-        made = log_time_limit(watched(make_given(env, config, min(episodes, _MAX_ENVS)), stop), config)
+    config = environment_of(policy, env, max_episode_steps)
+    made = make_evaluation_env(config, episodes, seed, stop)
     try:
         return run_episodes(
             policy.network,
@@ -86,7 +80,17 @@ def evaluate(
             on_step=until(stop, episodes, on_step),
         )
     finally:
-        made.close()
+        if not config.exists:
+            made.close()
+
+
+def environment_of(policy: Policy, env: Given | None, max_episode_steps: int | None) -> EnvConfig:
+    """The environment of `policy`, or `env` in its place; `max_episode_steps` replaces the time limit."""
+    config = policy.environment.limited(max_episode_steps)
+    if env is None:
+        return config
+    limit, scale = config.max_episode_steps, config.scale_actions
+    return EnvConfig(env=recorded_name(env), given=env, max_episode_steps=limit, scale_actions=scale)
 
 
 def until(

@@ -29,7 +29,7 @@ from esper.envs.base import (
 )
 from esper.envs.config import EnvConfig
 from esper.envs.families import family_of
-from esper.envs.given import Given, adapter_of_given, name_of
+from esper.envs.given import Given, adapter_of_given, recorded_name
 from esper.envs.rules import BrokenRule, shown
 from esper.policies.inputs import read_masks, read_state
 from esper.policies.player import SAMPLING, act
@@ -254,7 +254,7 @@ def load_policy(
     if env is None or isinstance(env, str):
         return policy
     # Not the file's name: an evaluation would import what the user did not name.
-    environment = dataclasses.replace(policy.environment, env=name_of(given := env))
+    environment = dataclasses.replace(policy.environment, env=recorded_name(given := env))
     policy = dataclasses.replace(policy, environment=environment, stored=policy.environment)
     return dataclasses.replace(policy, adapter=_fitting(policy, lambda: adapter_of_given(given, environment)))
 

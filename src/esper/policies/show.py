@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from esper.envs.given import Given
 from esper.envs.make import make_rendered, make_shown
 from esper.envs.watched import watched
-from esper.policies.evaluate import THREADS, EvaluationStopped, log_time_limit, run_episodes
+from esper.policies.evaluate import THREADS, EvaluationStopped, environment_of, log_time_limit, run_episodes
 from esper.policies.player import Player, evaluation_generators
 from esper.policies.policy import Policy
 from esper.simic.threads import torch_threads
@@ -35,21 +36,25 @@ def show(
     stochastic: bool = False,
     fps: float | None = None,
     max_episode_steps: int | None = None,
-    on_episode: Callable[[float, int], None],
+    env: Given | None = None,
+    on_episode: Callable[[float, int], None] = lambda episode_return, length: None,
 ) -> None:
     """Run `episodes` whole episodes in a window, one after the other, as `run_episodes`.
+
+    `env` is as in `record_gif`; its render mode is "human".
 
     Raises:
         ConfigError: when no window can be opened.
         EnvError: when the environment raises.
     """
-    config = policy.environment.limited(max_episode_steps)
+    config = environment_of(policy, env, max_episode_steps)
     with evaluation_generators(seed).in_place():
-        env = log_time_limit(watched(make_shown(config, fps), StopRequest(quiet=True)), config)
+        made = log_time_limit(watched(make_shown(config, fps), StopRequest(quiet=True)), config)
     try:
-        run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic, on_episode=on_episode)
+        run_episodes(policy.network, made, episodes=episodes, seed=seed, stochastic=stochastic, on_episode=on_episode)
     finally:
-        env.close()
+        if not config.exists:
+            made.close()
 
 
 @torch_threads(THREADS)
@@ -62,22 +67,28 @@ def record_gif(
     max_frames: int = 1000,
     max_episode_steps: int | None = None,
     stop: StopRequest | None = None,
+    env: Given | None = None,
 ) -> int:
     """Record one episode as an animated GIF, up to a maximum of frames; returns their number.
 
-    `max_episode_steps` replaces the environment's own time limit.
+    `max_episode_steps` replaces the environment's own time limit. `env` is used in place of the policy's environment: a
+    class or another callable, which gets `render_mode="rgb_array"` if it takes it, or an environment that has this
+    render mode, and stays open.
 
     Raises:
+        ConfigError: when the environment cannot be made or drawn, or does not fit the policy.
         EvaluationStopped: when `stop` is requested; nothing is written.
     """
     stop = StopRequest(quiet=True) if stop is None else stop
+    config = environment_of(policy, env, max_episode_steps)
     with evaluation_generators(seed).in_place():
-        drawn = make_rendered(policy.environment.limited(max_episode_steps))
-        env = watched(drawn, stop)
+        drawn = make_rendered(config)
+        made = watched(drawn, stop)
         try:
-            frames, ended = _draw(drawn, Player(policy.network, env, seed), max_frames, stop)
+            frames, ended = _draw(drawn, Player(policy.network, made, seed), max_frames, stop)
         finally:
-            env.close()
+            if not config.exists:
+                made.close()
     if not ended:
         _log.info("%s: the drawing stops after %s frames; the episode goes on", path, f"{max_frames:,}")
     gif, duration = io.BytesIO(), round(1000 / drawn.render_fps)

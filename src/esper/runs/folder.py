@@ -101,11 +101,12 @@ def check_new_folder(config: RunConfig) -> None:
     """Refuse, without writing anything, most of what `create_run_folder` refuses.
 
     Raises:
-        ConfigError: when the folder is not empty, or cannot be written.
+        ConfigError: when the folder is not empty, cannot be written, or is in use.
     """
     path = _path_for(config)
     check_writable(path)
     if path.exists():
+        check_not_in_use(path)
         _check_empty(path)
 
 
@@ -120,6 +121,16 @@ def check_writable(path: Path) -> None:
         raise ConfigError("run_dir", str(path), f"cannot be written: {there} is no folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError("run_dir", str(path), f"cannot be written: this user may not write in {there}")
+
+
+def check_not_in_use(path: Path) -> None:
+    """Refuse, without writing anything, a folder that another process uses.
+
+    Raises:
+        ConfigError: as `open_run_folder`.
+    """
+    if os.path.lexists(path / ".lock"):
+        open_run_folder(path).close()
 
 
 def _path_for(config: RunConfig) -> Path:

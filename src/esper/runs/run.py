@@ -20,6 +20,7 @@ from esper.runs.evaluation import Best, Evaluation
 from esper.runs.folder import (
     RunFolder,
     check_new_folder,
+    check_not_in_use,
     check_writable,
     create_run_folder,
     open_run_folder,
@@ -180,6 +181,7 @@ def _check_folder(config: RunConfig, resume: Resume | None) -> None:
         check_new_folder(config)
     elif resume.point.run_dir is not None:
         check_writable(resume.point.run_dir)
+        check_not_in_use(resume.point.run_dir)
 
 
 def _open_folder(config: RunConfig, resume: Resume | None) -> RunFolder:

@@ -9,9 +9,9 @@ from typing import Any
 
 from esper.analysis.runs import Columns, load_updates, read_events
 from esper.envs.given import Given, own_num_envs, recorded_name
-from esper.envs.make import make_from_config
-from esper.policies.evaluate import THREADS, Scores, evaluate, run_episodes
+from esper.policies.evaluate import Scores, evaluate
 from esper.policies.policy import Policy, load_policy
+from esper.policies.show import record_gif
 from esper.runs.callbacks import CallbackLike
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, Settings, SettingsError, file_layer, resolve
@@ -22,7 +22,6 @@ from esper.runs.run import run as run_training
 from esper.schedules import ScheduleConfig
 from esper.settings.options import ConfigError
 from esper.simic.config import SCHEDULES
-from esper.simic.threads import torch_threads
 from esper.telemetry.console import on_terminal
 from esper.telemetry.diagnosis import diagnose
 from esper.telemetry.events import Sink
@@ -159,12 +158,11 @@ class Run:
 
     def evaluate(self, episodes: int = 10, *, seed: int = 0, stochastic: bool = False) -> Scores:
         """Whole episodes of the policy in new environments, or in those that were passed to `train`."""
-        policy = self.policy
-        if not self.config.environment.exists:
-            return evaluate(policy, episodes=episodes, seed=seed, stochastic=stochastic)
-        env = make_from_config(self.config.environment, episodes, seed)
-        with torch_threads(THREADS):
-            return run_episodes(policy.network, env, episodes=episodes, seed=seed, stochastic=stochastic)
+        return evaluate(self.policy, episodes=episodes, seed=seed, stochastic=stochastic)
+
+    def record_gif(self, path: str | Path, *, seed: int = 0, env: Given | None = None) -> int:
+        """Record one episode of the policy as an animated GIF, as `esper.policies.show.record_gif`."""
+        return record_gif(self.policy, path, seed=seed, env=env)
 
     def resume(self, **settings: Any) -> Run:
         """Continue the run, as `esper.resume`: `run.resume(total_timesteps=1_000_000, schedule="extend")`."""
@@ -200,9 +198,17 @@ def _apart(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     for name, value in settings.items():
         fields = ("policy_lr", "value_lr") if name == "lr" else (name,)
         if isinstance(value, ScheduleConfig) and set(fields) <= set(SCHEDULES):
+            _check_alone(name, [each for each in settings if each.startswith(f"{name}_")])
             schedules |= dict.fromkeys(fields, value)
         elif callable(value) and set(fields) <= set(SCHEDULES):
+            _check_alone(name, [each for each in settings if each == f"{name}_decay"])
             values[f"{name}_decay"] = value
         else:
             values[name] = str(value) if isinstance(value, Path) else value
     return values, schedules
+
+
+def _check_alone(schedule: str, others: Sequence[str]) -> None:
+    """Refuse settings beside the `schedule` that has their values."""
+    if others:
+        raise ConfigError(schedule, "a schedule", f"has the value of {others[0]}; give one of them")

@@ -6,7 +6,16 @@ import argparse
 import itertools
 from pathlib import Path
 
-from esper.scripts.flags import add_time_limit, add_trust, fail, log_to_stderr, number, time_limit, trusted
+from esper.scripts.flags import (
+    add_time_limit,
+    add_trust,
+    check_made_by_id,
+    fail,
+    log_to_stderr,
+    number,
+    time_limit,
+    trusted,
+)
 from esper.settings.options import Bounds, ConfigError
 from esper.storage import files
 
@@ -41,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         policy = load_policy(args.run, **trusted(args))
+        check_made_by_id(policy.environment, f"show(policy, episodes={episodes}", args, "esper enjoy")
         show(
             policy,
             episodes=episodes,

@@ -16,6 +16,7 @@ from esper.scripts.flags import (
     STOPPED_BY,
     add_time_limit,
     add_trust,
+    check_made_by_id,
     fail,
     log_to_stderr,
     number,
@@ -64,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         policy = load_policy(args.run, **trusted(args))
+        call = f"record_gif(policy, {str(args.record)!r}" if args.record else f"evaluate(policy, episodes={episodes}"
+        check_made_by_id(policy.environment, call, args, "esper evaluate")
         settings: dict[str, Any] = {"seed": seed, "max_episode_steps": limit}
         with stop_request(quiet=args.json, what="this step") as stop:
             stop.begin()

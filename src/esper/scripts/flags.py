@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from esper.envs.config import MAX_EPISODE_STEPS, TIME_LIMIT
+from esper.envs.config import MAX_EPISODE_STEPS, TIME_LIMIT, EnvConfig
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, Origin, Settings, SettingsError, file_layer, resolve
 from esper.runs.presets import with_preset
@@ -110,6 +110,13 @@ def time_limit(args: argparse.Namespace, prog: str) -> int | None:
     """The value of the flag."""
     given = args.max_episode_steps
     return None if given is None else int(number("--max-episode-steps", given, int, TIME_LIMIT, prog))
+
+
+def check_made_by_id(environment: EnvConfig, call: str, args: argparse.Namespace, prog: str) -> None:
+    """Refuse an environment that was passed from Python; `call` begins what takes it there."""
+    if environment.was_given:
+        there = f"policy = esper.load_policy({str(args.run)!r}); {call}, seed={args.seed}, env=...)"
+        fail(f"env = {environment.env}: was passed from Python, and only Python can make it:  {there}", prog)
 
 
 def trusted(args: argparse.Namespace) -> dict[str, Any]:

@@ -846,9 +846,13 @@ def test_another_name_for_a_phase_is_no_jump(run: Path, tmp_path: Path) -> None:
 
 
 class TestOneAtATime:
-    def test_a_folder_in_use_is_refused(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_folder_in_use_is_refused_before_kernels_are_compiled(
+        self, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         folder = open_run_folder(run)
-        assert resume(run) == 2
+        with monkeypatch.context() as patch:
+            patch.delattr("esper.runs.run.PPOAgent")
+            assert resume(run) == 2
         assert "is in use by another process that trains in it" in capsys.readouterr().err
         folder.close()
         assert resume(run) == 0

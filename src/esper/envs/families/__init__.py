@@ -39,7 +39,7 @@ def family_of(config: EnvConfig) -> Family:
     if config.given is not None:
         return GivenFamily(config.given)
     if config.was_given:
-        raise ConfigError("env", config.env, "was passed from Python, where it must be passed again")
+        raise ConfigError("env", config.env, "was passed from Python, where it must be passed again, as env")
     return _find(config.env, config.vector)
 
 
