@@ -246,5 +246,8 @@ int main() {
     walk_through<MountainCar>(3, 3, threads);
     walk_through<MountainCarContinuous>(4, 1, threads);
     walk_through<Breakout>(5, 3, threads);
+    walk_through<SpaceInvaders>(6, 4, threads);
+    walk_through<Asterix>(7, 5, threads);
+    walk_through<Freeway>(8, 3, threads);
   }
 }

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from esper.envs.device.minatar.asterix import Asterix
 from esper.envs.device.minatar.breakout import Breakout
+from esper.envs.device.minatar.freeway import Freeway
 from esper.envs.device.minatar.game import Game
+from esper.envs.device.minatar.space_invaders import SpaceInvaders
 
 MINATAR: Mapping[str, type[Game]] = {
     "MinAtar/Breakout-v1": Breakout,
+    "MinAtar/SpaceInvaders-v1": SpaceInvaders,
+    "MinAtar/Asterix-v1": Asterix,
+    "MinAtar/Freeway-v1": Freeway,
 }

@@ -5,7 +5,7 @@
 namespace esper {
 
 struct BreakoutState {
-  float last_action, paddle, x, y, last_x, last_y, right, down, struck, bricks[3][10];
+  float last_action, paddle, x, y, last_x, last_y, right, down, struck, bricks[30];
 };
 
 struct Breakout : MinAtar<Breakout, BreakoutState, 4, 0, 1> {
@@ -27,12 +27,12 @@ struct Breakout : MinAtar<Breakout, BreakoutState, 4, 0, 1> {
     s.last_y = s.y;
     const float x = in_grid(s.x + s.right), y = s.y + s.down;
     if (x != s.x + s.right) s.right = -s.right;
-    float* brick = y >= 1 && y <= 3 ? &s.bricks[int(y) - 1][int(x)] : nullptr;
+    float* brick = y >= 1 && y <= 3 ? &s.bricks[(int(y) - 1) * 10 + int(x)] : nullptr;
     const bool hits = brick && *brick > 0, breaks = hits && !s.struck;
     bool bounces = y < 0 || breaks;
     if (breaks) *brick = 0;
     if (y == 9) {
-      if (std::all_of(s.bricks[0], s.bricks[0] + 30, [](float here) { return here == 0; })) fill(s, 1.0f);
+      if (std::count(s.bricks, s.bricks + 30, 0.0f) == 30) fill(s, 1.0f);
       const bool corner = s.x != s.paddle && x == s.paddle;
       if (corner) s.right = -s.right;
       bounces = corner || s.x == s.paddle;
@@ -50,11 +50,11 @@ struct Breakout : MinAtar<Breakout, BreakoutState, 4, 0, 1> {
     channels[1][int(s.y)][int(s.x)] = 1;
     channels[2][int(s.last_y)][int(s.last_x)] = 1;
     for (int row = 0; row < 3; ++row)
-      for (int x = 0; x < 10; ++x) channels[3][row + 1][x] = s.bricks[row][x] > 0;
+      for (int x = 0; x < 10; ++x) channels[3][row + 1][x] = s.bricks[row * 10 + x] > 0;
   }
 
  private:
-  static void fill(State& s, float value) { std::fill_n(s.bricks[0], 30, value); }
+  static void fill(State& s, float value) { std::fill_n(s.bricks, 30, value); }
 };
 
 }  // namespace esper

@@ -3,9 +3,12 @@
 #include <bit>
 #include <cstring>
 
+#include "asterix.h"
 #include "breakout.h"
 #include "classic_control.h"
+#include "freeway.h"
 #include "learner.h"
+#include "space_invaders.h"
 
 namespace esper {
 
@@ -141,6 +144,9 @@ constexpr Environment ENVIRONMENTS[] = {
     {"MountainCar-v0", walk<MountainCar>},
     {"MountainCarContinuous-v0", walk<MountainCarContinuous>},
     {"MinAtar/Breakout-v1", walk<Breakout>},
+    {"MinAtar/SpaceInvaders-v1", walk<SpaceInvaders>},
+    {"MinAtar/Asterix-v1", walk<Asterix>},
+    {"MinAtar/Freeway-v1", walk<Freeway>},
 };
 
 inline void roll_out(const Learner& learner, const Normalizer& normalizer, Walk walk, const Rollout& out,
