@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from esper.envs.base import ContinuousActions, EnvStates
-from esper.envs.device.dynamics import DYNAMICS
+from esper.envs.device.classic_control import CLASSIC_CONTROL
 from esper.envs.device.vector import begin, step
 from esper.envs.make import make_env
 from esper.settings.options import ConfigError
 
-NAMES = list(DYNAMICS)
+NAMES = list(CLASSIC_CONTROL)
+NO_DRAWS = torch.zeros(1, 0)
 
 
 def state_of(env: gymnasium.Env[Any, Any]) -> torch.Tensor:
@@ -57,8 +58,8 @@ def walk_in_gymnasium(name: str, steps: int, seed: int) -> Walked:
 class TestAgainstGymnasium:
     def test_every_step_of_long_random_trajectories(self, name: str) -> None:
         """From Gymnasium's state each time, so that errors cannot add up and each step is judged by itself."""
-        dynamics, walked = DYNAMICS[name](), walk_in_gymnasium(name, 5_000, seed=0)
-        ours = dynamics.step(walked.before, walked.actions)
+        dynamics, walked = CLASSIC_CONTROL[name](), walk_in_gymnasium(name, 5_000, seed=0)
+        ours = dynamics.step(walked.before, walked.actions, NO_DRAWS)
         # With continuous actions Gymnasium computes part of the step, or keeps the state, in float32.
         tolerance = 1e-7 if isinstance(dynamics.actions, ContinuousActions) else 1e-12
         torch.testing.assert_close(ours.state, walked.after, rtol=0, atol=tolerance)
@@ -68,7 +69,7 @@ class TestAgainstGymnasium:
 
     def test_whole_episodes_in_one_go(self, name: str) -> None:
         """Free running, with the time limit, as float64 keeps together what chaos would pull apart."""
-        env, dynamics = gymnasium.make(name, disable_env_checker=True), DYNAMICS[name]()
+        env, dynamics = gymnasium.make(name, disable_env_checker=True), CLASSIC_CONTROL[name]()
         env.action_space.seed(1)
         for seed in range(3):
             env.reset(seed=seed)
@@ -77,7 +78,7 @@ class TestAgainstGymnasium:
             while not ended:
                 action = env.action_space.sample()
                 obs, _, terminated, truncated, _ = env.step(action)
-                uniform = torch.rand(1, dynamics.state_size).double()
+                uniform = torch.rand(1, dynamics.begin_draws).double()
                 limit = dynamics.max_episode_steps
                 outcome = step(dynamics, copies, as_tensor(action), uniform, max_episode_steps=limit)
                 copies, ended = outcome.states, terminated or truncated
@@ -87,15 +88,15 @@ class TestAgainstGymnasium:
             assert copies.steps.item() == 0
 
     def test_float32_takes_the_same_step_up_to_its_rounding(self, name: str) -> None:
-        dynamics, walked = DYNAMICS[name](), walk_in_gymnasium(name, 1_000, seed=2)
-        ours = dynamics.step(walked.before.float(), walked.actions).state
+        dynamics, walked = CLASSIC_CONTROL[name](), walk_in_gymnasium(name, 1_000, seed=2)
+        ours = dynamics.step(walked.before.float(), walked.actions, NO_DRAWS).state
         assert ours.dtype == torch.float32
         # An angle at pi may be wrapped to either end by the rounding.
         error = (ours.double() - walked.after).abs()
         assert torch.minimum(error, (error - 2 * np.pi).abs()).max() < 2e-4
 
     def test_episodes_begin_where_gymnasiums_do(self, name: str) -> None:
-        env, dynamics = gymnasium.make(name, disable_env_checker=True), DYNAMICS[name]()
+        env, dynamics = gymnasium.make(name, disable_env_checker=True), CLASSIC_CONTROL[name]()
         theirs = torch.cat([env.reset(seed=seed) and state_of(env) for seed in range(400)])
         uniform = torch.rand(20_000, dynamics.state_size, generator=torch.Generator().manual_seed(0))
         ours = begin(dynamics, uniform).state
@@ -107,7 +108,7 @@ class TestAgainstGymnasium:
         torch.testing.assert_close(theirs.std(0).float(), (high - low) / 12**0.5, rtol=0.15, atol=1e-6)
 
     def test_compiles_to_one_graph_without_breaks(self, name: str) -> None:
-        dynamics = DYNAMICS[name]()
+        dynamics = CLASSIC_CONTROL[name]()
         continuous = isinstance(dynamics.actions, ContinuousActions)
         copies = begin(dynamics, torch.rand(4, dynamics.state_size))
         action = torch.zeros(4, 1) if continuous else torch.ones(4, dtype=torch.int64)

@@ -10,7 +10,9 @@ import torch
 from torch._dynamo.utils import counters
 
 from esper.envs.base import DeviceEnv, EnvStates
-from esper.envs.device.dynamics import DYNAMICS
+from esper.envs.device.classic_control import CLASSIC_CONTROL
+from esper.envs.device.minatar import MINATAR
+from esper.envs.device.registry import DYNAMICS
 from esper.envs.make import make_env
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 from esper.simic.collect import Collector
@@ -50,7 +52,7 @@ class Setting:
             num_minibatches=1,
             update_epochs=1,
             normalize_rewards=True,
-            network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True, rnn=self.rnn),
+            network=NetworkConfig(encoder="flatten", hidden_sizes=(8,), normalize_observations=True, rnn=self.rnn),
             runtime=RuntimeConfig(compile=self.compile),
         )
         self.env, self.agent = env, PPOAgent(config, env.spec)
@@ -99,7 +101,7 @@ def cut(rollout: Rollout) -> torch.Tensor:
 class TestAgainstTheHost:
     @pytest.mark.parametrize("name", list(DYNAMICS))
     def test_the_same_to_the_last_bit(self, name: str) -> None:
-        ours, theirs = Setting(name), Setting(name)
+        ours, theirs = Setting(name, limit=5), Setting(name, limit=5)
         pairs = zip(
             ours.rollouts(ours.device_collector(), 3), theirs.rollouts(Collector(theirs.env, 3), 3), strict=True
         )
@@ -202,7 +204,57 @@ def test_torch_steps_a_recurrent_policy_on_the_host_and_the_kernels_do_not(engin
     assert isinstance(collector, DeviceCollector if engine == "native" else Collector)
 
 
-@pytest.mark.parametrize("name", list(DYNAMICS))
+@pytest.mark.parametrize("name", list(MINATAR))
+def test_the_kernels_play_whole_games_by_the_same_rules(name: str) -> None:
+    """The same actions and random numbers lead to the same states, exactly."""
+    setting = Setting(name, limit=900, num_steps=1_000)
+    env, network = setting.env, setting.agent.network
+    fill, rollout = setting.native().fill(env), setting.agent.allocate_rollout()
+    assert fill is not None
+    env.reset(0)
+    states, uniform = env.states, env.draw(1_000)
+    after = fill(network, states, network.noise((1_000, NUM_ENVS), torch.Generator()), uniform, rollout)
+    for t in range(1_000):
+        assert rollout.obs[t].equal(env.observe(states))
+        states, reward, terminated, truncated, final_obs = env.advance(states, rollout.actions[t], uniform[t])
+        assert rollout.rewards[t].equal(reward)
+        assert rollout.terminated[t].equal(terminated)
+        assert rollout.truncated[t].equal(truncated)
+        ended = terminated | truncated
+        assert rollout.final_obs[t][ended].equal(final_obs[ended])
+    assert after.state.equal(states.state)
+    assert rollout.terminated.any() or rollout.truncated.any()
+
+
+@pytest.mark.parametrize("name", list(MINATAR))
+def test_the_kernels_step_any_state_of_a_game(name: str) -> None:
+    """Also those that are seldom met, or never."""
+    setting = Setting(name, limit=900, num_steps=1)
+    env, network, generator = setting.env, setting.agent.network, torch.Generator().manual_seed(0)
+    fill = setting.native().fill(env)
+    assert fill is not None
+    limits = [
+        (0, env.spec.actions.outputs - 1),
+        *((low, high) for low, high, n in MINATAR[name].fields for _ in range(n)),
+    ]
+    low, high = (torch.tensor(limit).float() for limit in zip(*limits, strict=True))
+    for _ in range(300):
+        shares = torch.rand(NUM_ENVS, len(low), generator=generator)
+        states = EnvStates((low + (high - low) * shares).round(), torch.zeros(NUM_ENVS, dtype=torch.int32))
+        uniform, rollout = (
+            torch.rand(1, NUM_ENVS, env.draw(1).shape[-1], generator=generator),
+            setting.agent.allocate_rollout(),
+        )
+        after = fill(network, states, network.noise((1, NUM_ENVS), generator), uniform, rollout)
+        expected = env.advance(states, rollout.actions[0], uniform[0])
+        assert rollout.obs[0].equal(env.observe(states))
+        assert rollout.rewards[0].equal(expected.reward)
+        assert rollout.terminated[0].equal(expected.terminated)
+        assert rollout.final_obs[0][expected.terminated].equal(expected.final_obs[expected.terminated])
+        assert after.state.equal(expected.states.state)
+
+
+@pytest.mark.parametrize("name", list(CLASSIC_CONTROL))
 def test_the_kernels_take_every_step_that_torch_takes(name: str) -> None:
     """From states all over, as rollouts seldom get far: one step of many states."""
     setting = Setting(name, num_steps=1, limit=500)
@@ -237,8 +289,8 @@ class TestTraining:
         host_reads.clear()
         training.update()
         assert host_reads[0] == "tolist"
-        # Then where episodes ended, and their rewards.
-        assert host_reads[1:] == ["cpu", "numpy"] * 2
+        # Then where episodes ended, which of them were truncated, and their rewards.
+        assert host_reads[1:] == ["cpu", "numpy"] * 3
 
     @pytest.mark.parametrize("rnn", [None, "lstm"])
     def test_goes_on_to_the_last_bit(self, rnn: Literal["lstm"] | None) -> None:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 import esper
 from esper.analysis.runs import read_events
-from esper.envs.device.dynamics import DYNAMICS, CartPole, Outcome, Pendulum
+from esper.envs.device.classic_control import CartPole, Pendulum
+from esper.envs.device.dynamics import Outcome
+from esper.envs.device.registry import DYNAMICS
 from esper.runs.config import RunConfig
 from esper.scripts.train import main
 from esper.settings.layers import common_names
@@ -25,16 +27,16 @@ from esper.telemetry.diagnosis import Diagnosis, diagnose, stalled_at
 class Rich(CartPole):
     """Rewards of 10,000."""
 
-    def step(self, state: Tensor, action: Tensor) -> Outcome:
-        outcome = super().step(state, action)
+    def step(self, state: Tensor, action: Tensor, uniform: Tensor) -> Outcome:
+        outcome = super().step(state, action, uniform)
         return outcome._replace(reward=10_000 * outcome.reward)
 
 
 class Worthless(CartPole):
     """No rewards."""
 
-    def step(self, state: Tensor, action: Tensor) -> Outcome:
-        outcome = super().step(state, action)
+    def step(self, state: Tensor, action: Tensor, uniform: Tensor) -> Outcome:
+        outcome = super().step(state, action, uniform)
         return outcome._replace(reward=torch.zeros_like(outcome.reward))
 
 
@@ -50,7 +52,7 @@ class Aim(Pendulum):
 
     max_episode_steps = 50
 
-    def step(self, state: Tensor, action: Tensor) -> Outcome:
+    def step(self, state: Tensor, action: Tensor, uniform: Tensor) -> Outcome:
         near = (action[:, 0] - torch.cos(state[:, 0])).abs() < 1
         return super().step(state, 0 * action)._replace(reward=near.float())
 
@@ -60,7 +62,7 @@ class Weak(Pendulum):
 
     action_bound = 200.0
 
-    def step(self, state: Tensor, action: Tensor) -> Outcome:
+    def step(self, state: Tensor, action: Tensor, uniform: Tensor) -> Outcome:
         return super().step(state, action / 100)
 
 

@@ -215,7 +215,7 @@ class EnvStates(NamedTuple):
 class DeviceStep(NamedTuple):
     """One step of all environments of a `DeviceEnv`; the tensors are [N].
 
-    `states` are those after resets; `final_obs` [N, D] are the observations before them.
+    `states` are those after resets; `final_obs` [N, ...] are the observations before them.
     """
 
     states: EnvStates
@@ -244,13 +244,13 @@ class DeviceEnv(VectorEnv, Protocol):
         ...
 
     def draw(self, num_steps: int) -> Tensor:
-        """[num_steps, N, S] uniform in [0, 1), for the initial states of episodes that begin in the next steps."""
+        """[num_steps, N, draws] uniform in [0, 1), for the next steps and the episodes that begin in them."""
         ...
 
     def observe(self, states: EnvStates) -> Tensor:
-        """float32 [N, D]."""
+        """float32 [N, D], or uint8 images [N, C, H, W]."""
         ...
 
     def advance(self, states: EnvStates, actions: Tensor, uniform: Tensor) -> DeviceStep:
-        """Step all; `uniform` [N, S]. Pure, without branches on values: it can be compiled and unrolled."""
+        """Step all; `uniform` [N, draws]. Pure, without branches on values: it can be compiled and unrolled."""
         ...

@@ -27,7 +27,8 @@ class EnvConfig:
     env: str = option(
         "CartPole-v1",
         "Gymnasium environment id, module:ID if a module registers it, or torch/ID (CartPole-v1, Acrobot-v1, "
-        "Pendulum-v1, MountainCar-v0, MountainCarContinuous-v0)",
+        "Pendulum-v1, MountainCar-v0, MountainCarContinuous-v0, MinAtar/Breakout, MinAtar/SpaceInvaders, "
+        "MinAtar/Asterix, MinAtar/Freeway)",
     )
     env_kwargs: dict[str, Any] = option({}, 'arguments of the environment as JSON, as {"continuous": true}')
     vector: Literal["auto", "native", "sync", "async", "envpool"] = option(

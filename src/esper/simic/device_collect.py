@@ -34,9 +34,9 @@ class Fill(Protocol):
     ) -> EnvStates:
         """Write all of `rollout` but `obs[T]`, `begins[0]` and `recurrent_state`, beginning from `states`.
 
-        Step t acts on raw observations with `noise[t]` [N, A], as `ActorCritic.act` does, and episodes that end in it
-        restart from `uniform[t]` [N, S]. The host must not wait for the device. `recurrent_state` [N, S], if the policy
-        has one, is updated in place, and reset where episodes begin or it is not finite.
+        Step t acts on raw observations with `noise[t]` [N, A], as `ActorCritic.act` does, and draws from `uniform[t]`
+        [N, draws], as do the episodes that begin after it. The host must not wait for the device. `recurrent_state`
+        [N, S], if the policy has one, is updated in place, and reset where episodes begin or it is not finite.
         """
         ...
 
@@ -96,7 +96,7 @@ class DeviceCollector:
             return {}
         obs = self._env.observe(self._env.states)
         return {
-            "obs": array(*obs.shape),
+            "obs": array(*obs.shape, dtype=obs.dtype),
             "memory": array(*self._recurrent_state.shape),
             "begins": array(len(obs), dtype=torch.bool),
         }
@@ -137,7 +137,7 @@ Steps = Callable[[ActorCritic, EnvStates, Tensor, Tensor], tuple[EnvStates, tupl
 
 
 def unrolled_steps(env: DeviceEnv) -> Steps:
-    """The function that is compiled: K steps, from noise [K, N, A] and uniform numbers [K, N, S].
+    """The function that is compiled: K steps, from noise [K, N, A] and uniform numbers [K, N, draws].
 
     Returns the next states, and the transitions in the order of `Rollout.tensors`, each [K, N, ...]. Pure.
     """

@@ -189,10 +189,12 @@ template <class Env>
 void walk_through(int index, int actions, int threads, Shape shape = {}) {
   Subject subject(Env::OBSERVATION, {16, 9}, actions, choices_of(Env::DISCRETE, actions), TANH, shape);
   const int64_t steps = 12, envs = 3 * BLOCK + 5, rows = steps * envs;
-  Floats mean = normal(Env::OBSERVATION), deviation(Env::OBSERVATION, 2.0f), state = uniform(envs * Env::STATE);
+  Floats mean = normal(Env::OBSERVATION), deviation(Env::OBSERVATION, 2.0f), state(envs * Env::STATE);
   const Normalizer normalizer{mean.data(), deviation.data(), 10.0f};
-  Floats obs((steps + 1) * envs * Env::OBSERVATION), final_obs(rows * Env::OBSERVATION), rewards(rows), real(rows);
-  Floats noise = normal(rows * actions), starts = uniform(rows * Env::STATE), values = normal(rows);
+  std::vector<typename Env::Value> obs((steps + 1) * envs * Env::OBSERVATION), final_obs(rows * Env::OBSERVATION);
+  Floats rewards(rows), real(rows), noise = normal(rows * actions), values = normal(rows);
+  Floats draws = uniform(rows * (Env::STEP_DRAWS + Env::BEGIN_DRAWS)), starts = uniform(envs * Env::BEGIN_DRAWS);
+  for (int64_t e = 0; e < envs; ++e) Env::begin(starts.data() + e * Env::BEGIN_DRAWS, state.data() + e * Env::STATE);
   std::vector<int64_t> chosen(rows);
   std::vector<int32_t> ages(envs);
   std::unique_ptr<bool[]> terminated(new bool[rows]), truncated(new bool[rows]), resets(new bool[rows]);
@@ -200,10 +202,12 @@ void walk_through(int index, int actions, int threads, Shape shape = {}) {
   Floats recurrent_state = normal(envs * subject.learner->networks().state_size());
   void* out = Env::DISCRETE ? static_cast<void*>(chosen.data()) : real.data();
   const Rollout rollout{obs.data(), out, rewards.data(), terminated.get(), truncated.get(),
-                        final_obs.data(), state.data(), ages.data(), noise.data(), starts.data(),
+                        final_obs.data(), state.data(), ages.data(), noise.data(), draws.data(),
                         shape.rnn_size ? recurrent_state.data() : nullptr, begins.get(), resets.get()};
   esper_roll_out(subject.learner, &normalizer, index, &rollout, steps, envs, 5, threads);
-  const Inputs inputs{obs.data(), final_obs.data(), rewards.data(), Env::DISCRETE ? nullptr : real.data(),
+  constexpr bool VECTOR = std::is_same_v<typename Env::Value, float>;
+  const auto floats = [](auto& values) { return VECTOR ? reinterpret_cast<const float*>(values.data()) : nullptr; };
+  const Inputs inputs{floats(obs), floats(final_obs), rewards.data(), Env::DISCRETE ? nullptr : real.data(),
                       terminated.get(), truncated.get()};
   if (!esper_inputs_are_finite(&inputs, steps, envs, Env::OBSERVATION, actions)) std::printf("finite\n"), std::exit(1);
   Floats advantages(rows), returns(rows);
@@ -241,5 +245,9 @@ int main() {
     walk_through<Pendulum>(2, 1, threads);
     walk_through<MountainCar>(3, 3, threads);
     walk_through<MountainCarContinuous>(4, 1, threads);
+    walk_through<Breakout>(5, 3, threads);
+    walk_through<SpaceInvaders>(6, 4, threads);
+    walk_through<Asterix>(7, 5, threads);
+    walk_through<Freeway>(8, 3, threads);
   }
 }

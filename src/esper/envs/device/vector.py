@@ -15,45 +15,51 @@ from esper.envs.base import (
     DeviceStep,
     EnvSpec,
     EnvStates,
-    FloatArray,
+    ObsArray,
     StateTree,
     Step,
-    Vectors,
     scaled_to,
 )
 from esper.envs.config import ScaleActions
-from esper.envs.device.dynamics import DYNAMICS, Dynamics
+from esper.envs.device.dynamics import Dynamics
+from esper.envs.device.registry import DYNAMICS, PREFIX
 from esper.envs.scaling import bounds_to_scale_to, cannot_scale, clipping_bounds
-
-PREFIX = "torch/"
 
 
 def begin(dynamics: Dynamics, uniform: Tensor) -> EnvStates:
-    """Begin an episode in every environment, from `uniform` [N, S] in [0, 1)."""
-    return EnvStates(dynamics.begin(uniform), torch.zeros(len(uniform), dtype=torch.int32, device=uniform.device))
+    """Begin the first episode in every environment, from `uniform` [N, draws] in [0, 1)."""
+    states = uniform.new_zeros(len(uniform), dynamics.state_size)
+    state = dynamics.begin(states, uniform[:, dynamics.step_draws :])
+    return EnvStates(state, torch.zeros(len(uniform), dtype=torch.int32, device=uniform.device))
 
 
 def step(
     dynamics: Dynamics, states: EnvStates, action: Tensor, uniform: Tensor, *, max_episode_steps: int
 ) -> DeviceStep:
-    """Step every environment; where an episode ends, the next begins from its row of `uniform` [N, S] in [0, 1).
+    """Step every environment, and begin the next episode where one ends, from `uniform` [N, draws] in [0, 1).
 
     Pure, without branches on values: it can be compiled, captured, and unrolled.
     """
-    bound = dynamics.action_bound
+    bound, split = dynamics.action_bound, dynamics.step_draws
     continuous = isinstance(dynamics.actions, ContinuousActions)
-    outcome = dynamics.step(states.state, action.clamp(-bound, bound) if continuous else action)
+    outcome = dynamics.step(states.state, action.clamp(-bound, bound) if continuous else action, uniform[:, :split])
     steps = states.steps + 1
     truncated = steps >= max_episode_steps
     done = outcome.terminated | truncated
-    state = torch.where(done[:, None], dynamics.begin(uniform), outcome.state)
+    state = torch.where(done[:, None], dynamics.begin(outcome.state, uniform[:, split:]), outcome.state)
     return DeviceStep(
         states=EnvStates(state, torch.where(done, 0, steps)),
         reward=outcome.reward,
         terminated=outcome.terminated,
         truncated=truncated,
-        final_obs=dynamics.observe(outcome.state).float(),
+        final_obs=observe(dynamics, outcome.state),
     )
+
+
+def observe(dynamics: Dynamics, state: Tensor) -> Tensor:
+    """float32 vectors [N, D], or uint8 images [N, C, H, W]."""
+    obs = dynamics.observe(state)
+    return obs.float() if obs.is_floating_point() else obs
 
 
 class DeviceVectorEnv:
@@ -83,7 +89,7 @@ class DeviceVectorEnv:
         self._factor = bound if scaled_to(actions) else None
         self.spec = EnvSpec(
             num_envs=num_envs,
-            observations=Vectors(size=dynamics.observation_size),
+            observations=dynamics.observations,
             actions=actions,
             max_episode_steps=self.max_episode_steps,
             action_bounds=clips_at,
@@ -95,17 +101,17 @@ class DeviceVectorEnv:
         self.states = begin(self.dynamics, self.draw(1)[0])
 
     def draw(self, num_steps: int) -> Tensor:
-        shape = (num_steps, self.spec.num_envs, self.dynamics.state_size)
+        shape = (num_steps, self.spec.num_envs, self.dynamics.step_draws + self.dynamics.begin_draws)
         return torch.rand(shape, generator=self._generator, device=self._generator.device)
 
     def observe(self, states: EnvStates) -> Tensor:
-        return self.dynamics.observe(states.state).float()
+        return observe(self.dynamics, states.state)
 
     def advance(self, states: EnvStates, actions: Tensor, uniform: Tensor) -> DeviceStep:
         actions = actions if self._factor is None else actions * self._factor
         return step(self.dynamics, states, actions, uniform, max_episode_steps=self.max_episode_steps)
 
-    def reset(self, seed: int) -> FloatArray:
+    def reset(self, seed: int) -> ObsArray:
         self._generator.manual_seed(seed)
         self.states = begin(self.dynamics, self.draw(1)[0])
         return self.observe(self.states).cpu().numpy()
@@ -135,6 +141,8 @@ class DeviceVectorEnv:
             found, value = np.asarray(state[name]), now[name]
             if found.shape != value.shape or found.dtype != value.dtype:
                 raise ValueError(f"{name} is {found.dtype} {found.shape}, not {value.dtype} {value.shape}")
+        if not self.dynamics.is_possible(torch.tensor(np.asarray(state["state"]))):
+            raise ValueError(f"state is none of {PREFIX}{self.name}")
         device, generator = self._generator.device, np.array(state["generator"])
         self.states = EnvStates(*(torch.tensor(np.asarray(state[name]), device=device) for name in EnvStates._fields))
         if same_device:

@@ -7,8 +7,8 @@ import dataclasses
 from esper.envs.adapter import Adapter
 from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
-from esper.envs.device.dynamics import DYNAMICS
-from esper.envs.device.vector import PREFIX, DeviceVectorEnv
+from esper.envs.device.registry import DYNAMICS, PREFIX, full_name
+from esper.envs.device.vector import DeviceVectorEnv
 from esper.envs.families import family_of
 from esper.envs.family import Family
 from esper.envs.rendering import RenderedVectorEnv
@@ -23,7 +23,7 @@ class Device(Family):
     vectors = (*Family.vectors, "envpool")
 
     def make_for_training(self, config: EnvConfig, num_envs: int, seed: int | None) -> DeviceVectorEnv:
-        name = config.env.removeprefix(PREFIX)
+        name = full_name(config.env)
         if name not in DYNAMICS:
             allowed = ", ".join(PREFIX + known for known in DYNAMICS)
             raise ConfigError("env", config.env, f"must be one of {allowed}{nearest(name, DYNAMICS)}")
@@ -49,7 +49,7 @@ class Device(Family):
 
 
 def _on_host(config: EnvConfig) -> EnvConfig:
-    return dataclasses.replace(config, env=config.env.removeprefix(PREFIX))
+    return dataclasses.replace(config, env=full_name(config.env))
 
 
 FAMILY = Device()

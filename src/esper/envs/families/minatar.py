@@ -14,12 +14,11 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from esper.envs.base import StateTree
+from esper.envs.device.minatar.game import MAX_EPISODE_STEPS, STICKY_ACTION_PROB
 from esper.envs.family import Family
 from esper.envs.snapshot import attributes_of, set_attributes
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
-# A game ends only when the player loses; this limit ends the others.
-MAX_EPISODE_STEPS = 10_000
 _PIXELS_PER_CELL = 16
 
 
@@ -35,7 +34,7 @@ class MinAtarEnv(gymnasium.Env[Any, Any]):
         self,
         game: str,
         *,
-        sticky_action_prob: float = 0.1,
+        sticky_action_prob: float = STICKY_ACTION_PROB,
         difficulty_ramping: bool = True,
         render_mode: str | None = None,
     ) -> None:

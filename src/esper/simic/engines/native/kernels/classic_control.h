@@ -10,15 +10,21 @@ constexpr float PI = 3.14159265358979323846f;
 
 inline float bounded(float x, float low, float high) { return std::min(std::max(x, low), high); }
 
-// Each environment: `begin` an episode from uniform numbers in [0, 1), `step` it, `observe` it.
-struct CartPole {
-  static constexpr int STATE = 4, OBSERVATION = 4;
+// Each environment: `begin` an episode, `step` it, `observe` it. BEGIN_DRAWS and STEP_DRAWS are how many numbers in
+// [0, 1) are drawn for it. Observations are of Value.
+struct ClassicControl {
+  using Value = float;
+  static constexpr int STEP_DRAWS = 0;
+};
+
+struct CartPole : ClassicControl {
+  static constexpr int STATE = 4, BEGIN_DRAWS = 4, OBSERVATION = 4;
   static constexpr bool DISCRETE = true;
 
   static void begin(const float* uniform, float* s) {
     for (int i = 0; i < STATE; ++i) s[i] = uniform[i] * 0.1f - 0.05f;
   }
-  static float step(float* s, int64_t action, bool& terminated) {
+  static float step(float* s, int64_t action, const float*, bool& terminated) {
     constexpr float gravity = 9.8f, mass = 1.1f, pole_mass = 0.1f, half_length = 0.5f, tau = 0.02f;
     constexpr float moment = pole_mass * half_length, angle_limit = 12 * 2 * PI / 360;
     const float force = action ? 10.0f : -10.0f, cosine = std::cos(s[2]), sine = std::sin(s[2]);
@@ -36,14 +42,14 @@ struct CartPole {
   static void observe(const float* s, float* obs) { std::copy(s, s + STATE, obs); }
 };
 
-struct Acrobot {
-  static constexpr int STATE = 4, OBSERVATION = 6;
+struct Acrobot : ClassicControl {
+  static constexpr int STATE = 4, BEGIN_DRAWS = 4, OBSERVATION = 6;
   static constexpr bool DISCRETE = true;
 
   static void begin(const float* uniform, float* s) {
     for (int i = 0; i < STATE; ++i) s[i] = uniform[i] * 0.2f - 0.1f;
   }
-  static float step(float* s, int64_t action, bool& terminated) {
+  static float step(float* s, int64_t action, const float*, bool& terminated) {
     constexpr float dt = 0.2f;
     const float torque = float(action - 1);
     float k[4][STATE], at[STATE];
@@ -89,15 +95,15 @@ struct Acrobot {
   }
 };
 
-struct Pendulum {
-  static constexpr int STATE = 2, OBSERVATION = 3;
+struct Pendulum : ClassicControl {
+  static constexpr int STATE = 2, BEGIN_DRAWS = 2, OBSERVATION = 3;
   static constexpr bool DISCRETE = false;
 
   static void begin(const float* uniform, float* s) {
     s[0] = (uniform[0] * 2 - 1) * PI;
     s[1] = uniform[1] * 2 - 1;
   }
-  static float step(float* s, float action, bool& terminated) {
+  static float step(float* s, float action, const float*, bool& terminated) {
     constexpr float dt = 0.05f;
     const float torque = bounded(action, -2.0f, 2.0f), turned = s[0] + PI;
     const float upright = turned - std::floor(turned / (2 * PI)) * (2 * PI) - PI;
@@ -115,8 +121,8 @@ struct Pendulum {
 };
 
 // A car in a valley; the left wall stops it.
-struct Mountain {
-  static constexpr int STATE = 2, OBSERVATION = 2;
+struct Mountain : ClassicControl {
+  static constexpr int STATE = 2, BEGIN_DRAWS = 2, OBSERVATION = 2;
 
   static void begin(const float* uniform, float* s) {
     s[0] = uniform[0] * 0.2f - 0.6f;
@@ -133,7 +139,7 @@ struct Mountain {
 
 struct MountainCar : Mountain {
   static constexpr bool DISCRETE = true;
-  static float step(float* s, int64_t action, bool& terminated) {
+  static float step(float* s, int64_t action, const float*, bool& terminated) {
     terminated = drive(s, float(action - 1) * 0.001f, 0.5f);
     return -1.0f;
   }
@@ -141,7 +147,7 @@ struct MountainCar : Mountain {
 
 struct MountainCarContinuous : Mountain {
   static constexpr bool DISCRETE = false;
-  static float step(float* s, float action, bool& terminated) {
+  static float step(float* s, float action, const float*, bool& terminated) {
     const float force = bounded(action, -1.0f, 1.0f);
     terminated = drive(s, force * 0.0015f, 0.45f);
     return 100.0f * terminated - 0.1f * force * force;

@@ -3,8 +3,12 @@
 #include <bit>
 #include <cstring>
 
+#include "asterix.h"
+#include "breakout.h"
 #include "classic_control.h"
+#include "freeway.h"
 #include "learner.h"
+#include "space_invaders.h"
 
 namespace esper {
 
@@ -19,7 +23,8 @@ struct Normalizer {
   const float *mean, *deviation;
   float limit;
 
-  void apply(const float* obs, int size, float* x) const {
+  template <class Value>
+  void apply(const Value* obs, int size, float* x) const {
     for (int i = 0; i < size; ++i)
       x[i] = mean ? bounded((obs[i] - mean[i]) / deviation[i], -limit, limit) : obs[i];
   }
@@ -37,7 +42,8 @@ class Actor {
   // Actions for `obs` [rows, D], laid out as in a batch; `noise` [rows, outputs] samples, without it the likeliest.
   // `masks` [rows, outputs] allow them, null all. The recurrent `states` [rows, state_size], if there are any, become
   // those after the step.
-  void act(const float* obs, int rows, const float* noise, const bool* masks, void* actions, float* states) {
+  template <class Value>
+  void act(const Value* obs, int rows, const float* noise, const bool* masks, void* actions, float* states) {
     const Head& head = learner_.head();
     const int size = learner_.observation_size(), n = head.outputs();
     float* x = buffers_.rows.data();
@@ -68,11 +74,10 @@ struct Span {
 
 // Where a rollout is written, and what it is drawn from; as esper.simic.rollout.
 struct Rollout {
-  float* obs;
-  void* actions;
+  void *obs, *actions;
   float* rewards;
   bool *terminated, *truncated;
-  float* final_obs;
+  void* final_obs;
   float* state;
   int32_t* steps;
   const float *noise, *uniform;
@@ -86,22 +91,25 @@ struct Rollout {
 template <class Env>
 void walk(Actor& actor, const Rollout& out, const Span& span, int64_t first, int64_t last) {
   using Action = std::conditional_t<Env::DISCRETE, int64_t, float>;
-  constexpr int S = Env::STATE, D = Env::OBSERVATION;
+  using Value = typename Env::Value;
+  constexpr int S = Env::STATE, D = Env::OBSERVATION, DRAWS = Env::STEP_DRAWS + Env::BEGIN_DRAWS;
+  Value *obs = static_cast<Value*>(out.obs), *final_obs = static_cast<Value*>(out.final_obs);
   const int64_t num_envs = span.num_envs;
   const int noise_width = actor.outputs(), width = Env::DISCRETE ? 1 : noise_width, count = int(last - first);
   const int state_size = actor.state_size();
   float* states = out.recurrent_state ? out.recurrent_state + first * state_size : nullptr;
-  for (int64_t e = first; e < last; ++e) Env::observe(out.state + e * S, out.obs + e * D);
+  for (int64_t e = first; e < last; ++e) Env::observe(out.state + e * S, obs + e * D);
   for (int64_t t = 0; t < span.num_steps; ++t) {
     const int64_t row = t * num_envs;
     Action* actions = static_cast<Action*>(out.actions) + (row + first) * width;
     for (int e = 0; states && e < count; ++e)
       if (out.begins[row + first + e]) std::fill_n(states + e * state_size, state_size, 0.0f);
-    actor.act(out.obs + (row + first) * D, count, out.noise + (row + first) * noise_width, nullptr, actions, states);
+    actor.act(obs + (row + first) * D, count, out.noise + (row + first) * noise_width, nullptr, actions, states);
     for (int64_t e = first; e < last; ++e) {
       float* s = out.state + e * S;
       bool terminated;
-      out.rewards[row + e] = Env::step(s, actions[(e - first) * width], terminated);
+      const float* uniform = out.uniform + (row + e) * DRAWS;
+      out.rewards[row + e] = Env::step(s, actions[(e - first) * width], uniform, terminated);
       const bool truncated = ++out.steps[e] >= span.max_episode_steps;
       out.terminated[row + e] = terminated;
       out.truncated[row + e] = truncated;
@@ -113,11 +121,11 @@ void walk(Actor& actor, const Rollout& out, const Span& span, int64_t first, int
         if (lost) std::fill_n(recurrent_state, state_size, 0.0f);
       }
       if (terminated || truncated) {
-        Env::observe(s, out.final_obs + (row + e) * D);
-        Env::begin(out.uniform + (row + e) * S, s);
+        Env::observe(s, final_obs + (row + e) * D);
+        Env::begin(uniform + Env::STEP_DRAWS, s);
         out.steps[e] = 0;
       }
-      Env::observe(s, out.obs + (row + num_envs + e) * D);
+      Env::observe(s, obs + (row + num_envs + e) * D);
     }
   }
 }
@@ -135,6 +143,10 @@ constexpr Environment ENVIRONMENTS[] = {
     {"Pendulum-v1", walk<Pendulum>},
     {"MountainCar-v0", walk<MountainCar>},
     {"MountainCarContinuous-v0", walk<MountainCarContinuous>},
+    {"MinAtar/Breakout-v1", walk<Breakout>},
+    {"MinAtar/SpaceInvaders-v1", walk<SpaceInvaders>},
+    {"MinAtar/Asterix-v1", walk<Asterix>},
+    {"MinAtar/Freeway-v1", walk<Freeway>},
 };
 
 inline void roll_out(const Learner& learner, const Normalizer& normalizer, Walk walk, const Rollout& out,
