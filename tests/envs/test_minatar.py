@@ -126,7 +126,7 @@ def play(name: str, steps: int, *, skill: bool) -> float:
         assert dynamics.is_possible(env.states.state)
         scores += reward
         most = max(most, scores.max())
-        for i in np.flatnonzero(terminated | truncated):
+        for i in np.flatnonzero(terminated | truncated).tolist():
             theirs[i].begin(uniform[i, split:])
             ends, scores[i] = ends + 1, 0
     assert ends
