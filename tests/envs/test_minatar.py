@@ -125,8 +125,8 @@ def play(name: str, steps: int, *, skill: bool) -> float:
         np.testing.assert_array_equal(final_obs.numpy(), [game.obs() for game in theirs])
         assert dynamics.is_possible(env.states.state)
         scores += reward
-        most = max(most, int(scores.max()))
-        for i in np.flatnonzero(terminated | truncated):
+        most = max(most, scores.max())
+        for i in np.flatnonzero(terminated | truncated).tolist():
             theirs[i].begin(uniform[i, split:])
             ends, scores[i] = ends + 1, 0
     assert ends

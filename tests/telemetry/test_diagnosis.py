@@ -54,7 +54,7 @@ class Aim(Pendulum):
 
     def step(self, state: Tensor, action: Tensor, uniform: Tensor) -> Outcome:
         near = (action[:, 0] - torch.cos(state[:, 0])).abs() < 1
-        return super().step(state, 0 * action)._replace(reward=near.float())
+        return super().step(state, 0 * action, uniform)._replace(reward=near.float())
 
 
 class Weak(Pendulum):
@@ -63,7 +63,7 @@ class Weak(Pendulum):
     action_bound = 200.0
 
     def step(self, state: Tensor, action: Tensor, uniform: Tensor) -> Outcome:
-        return super().step(state, action / 100)
+        return super().step(state, action / 100, uniform)
 
 
 @pytest.fixture(autouse=True)
