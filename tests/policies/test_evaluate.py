@@ -57,6 +57,11 @@ def test_as_many_episodes_as_asked_for(episodes: int) -> None:
     assert result.returns == result.lengths
 
 
+def test_no_episodes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="episodes = 0: must be at least 1"):
+        evaluate(policy(*CART_POLE), episodes=0, seed=0)
+
+
 def test_environments_can_be_made_by_a_callable() -> None:
     trained = policy(*CART_POLE)
     by_id = dataclasses.replace(trained, environment=EnvConfig(env="CartPole-v1", vector="sync"))

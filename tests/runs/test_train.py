@@ -112,6 +112,18 @@ class TestEnvironments:
         assert run.config.ppo.num_envs == 2
         assert len(run.evaluate(3).returns) == 3
 
+    def test_without_an_evaluation_there_is_no_best_policy(self, tmp_path: Path) -> None:
+        run = esper.train(Mine, **SMALL, run_dir=tmp_path / "run")
+        with pytest.raises(ConfigError, match="eval_every = none: no evaluation has left a best policy"):
+            _ = run.best_policy
+
+    def test_its_settings_go_by_its_spaces(self, tmp_path: Path) -> None:
+        run = esper.train(Mine, **SMALL, run_dir=tmp_path / "run")
+        assert run.config.ppo.normalize_rewards
+        assert run.config.ppo.num_steps == SMALL["num_steps"]
+        plain = esper.train(Mine, **SMALL, preset="none", run_dir=tmp_path / "plain")
+        assert not plain.config.ppo.normalize_rewards
+
     def test_it_is_passed_again_for_a_resume(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         whole = esper.train(Mine, **SMALL, run_dir=tmp_path / "whole")
         half = esper.train(Mine, **{**SMALL, "total_timesteps": 64 * 3}, run_dir=tmp_path / "half")

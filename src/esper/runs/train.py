@@ -136,8 +136,10 @@ class Run:
         """The policy of the best evaluation.
 
         Raises:
-            StoreError: without `eval_every` there is none.
+            ConfigError: without an evaluation there is none.
         """
+        if not (self.folder / "best").exists():
+            raise ConfigError("eval_every", self.config.eval_every, "no evaluation has left a best policy")
         return self._loaded(self.folder / "best")
 
     @property
