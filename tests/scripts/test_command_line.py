@@ -324,6 +324,15 @@ class TestPresets:
         pattern, pong = (esper(capsys, "presets", name)[1].splitlines() for name in ("ALE/*", "ALE/Pong-v5"))
         assert pong == ['env = "ALE/Pong-v5"', *pattern]
 
+    def test_general_settings_are_said_when_they_are_taken(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        flags = ["--env", "CliffWalking-v1", "--num-envs", "2", "--num-steps", "8", "--total-timesteps", "16"]
+        for preset in ("auto", "none"):
+            status, out, err = esper(capsys, "ppo", *flags, "--preset", preset, "--run-dir", str(tmp_path / preset))
+            said = "settings of preset one-hot" in out + err
+            assert (status, said) == (0, preset == "auto")
+
     def test_an_unknown_one(self, capsys: pytest.CaptureFixture[str]) -> None:
         status, out, err = esper(capsys, "presets", "Cartpole")
         assert (status, out) == (2, "")

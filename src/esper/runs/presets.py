@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from esper.runs.config import RunConfig
 from esper.runs.kinds import KINDS, fitted, kind_of
-from esper.settings.layers import Layer, SettingsError
+from esper.settings.layers import Layer, Origin, SettingsError
 from esper.settings.options import ConfigError, nearest, settings_of
 
 if TYPE_CHECKING:
     from esper.envs.given import Given
 
 _PATTERN = frozenset("*?[")
+_BY_SPACES = " (by the spaces of "
 
 
 def load_presets() -> dict[str, dict[str, Any]]:
@@ -56,7 +57,12 @@ def _automatic(layers: Sequence[Layer], given: Given | None) -> list[Layer]:
     kind = kind_of(layers, given)
     if kind is None:
         return []
-    return [Layer(source=f"preset {kind} (by the spaces of {env})", values=fitted(load_presets()[kind], layers))]
+    return [Layer(source=f"preset {kind}{_BY_SPACES}{env})", values=fitted(load_presets()[kind], layers))]
+
+
+def general_source(origins: Mapping[str, Origin]) -> str | None:
+    """The source in `origins` that is a preset which nobody named: the kind of the task selected it."""
+    return next((origin.source for origin in origins.values() if _BY_SPACES in origin.source), None)
 
 
 def find_preset(name: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from esper.runs.config import RunConfig
 from esper.runs.folder import BEST, begin_again, named_again, resume_command
 from esper.runs.layers import Settings, SettingsError, file_layer, placed
+from esper.runs.presets import general_source
 from esper.runs.resume.rules import MODES
 from esper.scripts.flags import (
     STOPPED_BY,
@@ -99,7 +100,9 @@ def train(settings: Settings) -> int:
 
     config = settings.config
     with _failures(), placed(settings.origins):
-        notices = beyond_end(in_force(config.ppo), settings.origins)
+        notices = list(beyond_end(in_force(config.ppo), settings.origins))
+        if (source := general_source(settings.origins)) is not None:
+            notices.append(f"settings of {source}; --print-config shows them, --preset none takes the defaults")
         result = run_training(config, sinks=_sinks(config, notices))
     return _conclude(config, result)
 
