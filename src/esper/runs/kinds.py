@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 # Vectors with Box and with other actions, one Discrete observation, images, and policies that remember.
 KINDS = ("continuous", "discrete", "one-hot", "images", "memory")
 
-_known: dict[str, str | None] = {}
-
 
 def kind_of(layers: Sequence[Layer], given: Given | None = None) -> str | None:
     """The kind of the environment that `layers` choose, or of `given`; None where it cannot be made.
@@ -29,36 +26,22 @@ def kind_of(layers: Sequence[Layer], given: Given | None = None) -> str | None:
     Raises:
         SettingsError: for a name in `layers` that is unknown.
     """
+    from esper.envs.base import EnvError
+    from esper.envs.families import family_of
+    from esper.envs.given import adapter_of_given
+
     values, _ = merge(settings_of(RunConfig), layers)
     if _remembers(values):
         return "memory"
     try:
         config = unflatten(EnvConfig, {name: values[name] for name in settings_of(EnvConfig) if name in values})
-    except ConfigError:
+        return _of_spaces(family_of(config).make_adapter(config) if given is None else adapter_of_given(given, config))
+    except (ConfigError, EnvError):
         return None
-    if given is not None:
-        return _find(config, given)
-    # A sweep asks for each of its runs.
-    key = json.dumps([config.env, config.env_kwargs, config.vector], sort_keys=True, default=str)
-    if key not in _known:
-        _known[key] = _find(config, None)
-    return _known[key]
 
 
 def _remembers(values: Mapping[str, Any]) -> bool:
     return values.get("rnn") not in (None, "none")
-
-
-def _find(config: EnvConfig, given: Given | None) -> str | None:
-    from esper.envs.base import EnvError
-    from esper.envs.families import family_of
-    from esper.envs.given import adapter_of_given
-
-    try:
-        adapter = family_of(config).make_adapter(config) if given is None else adapter_of_given(given, config)
-    except (ConfigError, EnvError):
-        return None
-    return _of_spaces(adapter)
 
 
 def _of_spaces(adapter: Adapter) -> str:

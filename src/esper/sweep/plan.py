@@ -151,26 +151,28 @@ def make_jobs(sweep: Sweep, defaults: Mapping[str, Any], flags: Layer) -> list[J
     """
     jobs = []
     for environment in sweep.environments:
+        layers = {arm: _layers(sweep, environment, arm, defaults, flags) for arm in sweep.arms}
         for seed in environment.seeds:
-            for arm, settings in sweep.arms.items():
-                layers = [
-                    Layer(source="sweep", values=defaults),
-                    Layer(source=f"{sweep.source} settings", values=sweep.settings),
-                    Layer(source=f"{sweep.source} environments.{environment.name}", values=environment.settings),
-                    Layer(source=f"{sweep.source} arms.{arm}", values=settings),
-                    Layer(
-                        source=f"{sweep.source} environments.{environment.name}.arms.{arm}",
-                        values=environment.arms.get(arm, {}),
-                    ),
-                    flags,
-                    Layer(
-                        source="sweep",
-                        values={"seed": seed, "run_dir": str(sweep.folder / environment.name / arm / f"seed-{seed}")},
-                    ),
-                ]
-                config = resolve(with_preset(sweep.preset, layers)).config
+            for arm in sweep.arms:
+                run_dir = sweep.folder / environment.name / arm / f"seed-{seed}"
+                own = Layer(source="sweep", values={"seed": seed, "run_dir": str(run_dir)})
+                config = resolve([*layers[arm], own]).config
                 jobs.append(Job(environment=environment.name, arm=arm, config=config))
     return jobs
+
+
+def _layers(sweep: Sweep, environment: Environment, arm: str, defaults: Mapping[str, Any], flags: Layer) -> list[Layer]:
+    """The settings of all runs of `arm` in `environment`, the strongest last."""
+    place = f"{sweep.source} environments.{environment.name}"
+    layers = [
+        Layer(source="sweep", values=defaults),
+        Layer(source=f"{sweep.source} settings", values=sweep.settings),
+        Layer(source=place, values=environment.settings),
+        Layer(source=f"{sweep.source} arms.{arm}", values=sweep.arms[arm]),
+        Layer(source=f"{place}.arms.{arm}", values=environment.arms.get(arm, {})),
+        flags,
+    ]
+    return with_preset(sweep.preset, layers)
 
 
 def parse_seeds(given: object) -> tuple[int, ...]:
