@@ -279,7 +279,7 @@ class TestPython:
         killed.mkdir()
         (killed / "config.json").write_bytes((whole / "config.json").read_bytes())
         with pytest.raises(
-            StoreError, match="policy_lr_decay = custom: stands for a function that was given in Python"
+            StoreError, match=r"its policy_lr is a function from Python.*; .* call esper\.train as before"
         ):
             resume_run(killed, layer(quiet=True))
 
