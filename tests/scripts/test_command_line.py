@@ -133,10 +133,12 @@ class TestSwitch:
     def test_off_holds_the_base_rate_beside_a_function_and_is_an_error_without_one(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (tmp_path / "curves.py").write_text("def falling(total):\n    return lambda update: 1.0 / (1 + update)\n")
+        (tmp_path / "falling_curve.py").write_text(
+            "def falling(total):\n    return lambda update: 1.0 / (1 + update)\n"
+        )
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setenv("ESPER_LR_SCHEDULE", "off")
-        function = ["--policy-lr-decay", "curves:falling"]
+        function = ["--policy-lr-decay", "falling_curve:falling"]
         run = ["--no-picture", "--run-dir", str(tmp_path / "run")]
         # SMALL has a base rate.
         assert esper(capsys, "ppo", *SMALL, *function, *run)[0] == 0
@@ -144,7 +146,9 @@ class TestSwitch:
         without = [flag for flag in SMALL if flag not in ("--lr", "1e-3")]
         for command in ("ppo", "schedule"):
             status, _, err = esper(capsys, command, *without, *function)
-            message = "--policy-lr-decay curves:falling: has no base rate beside it for ESPER_LR_SCHEDULE=off to hold"
+            message = (
+                "--policy-lr-decay falling_curve:falling: has no base rate beside it for ESPER_LR_SCHEDULE=off to hold"
+            )
             assert (status, err) == (2, f"esper {command}: error: {message}\n")
 
     @pytest.mark.parametrize("value", ["off", "0", "OFF", ""])
