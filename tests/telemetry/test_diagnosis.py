@@ -188,6 +188,17 @@ def test_nothing_helps_without_rewards(tmp_path: Path) -> None:
     assert found["says"].endswith("episodes had the return 0: the rewards do not tell actions apart")
 
 
+@pytest.mark.parametrize(("over", "found"), [("all", True), ("group", False)])
+def test_a_gradient_shrinks_that_of_others_only_where_all_are_clipped_together(over: str, found: bool) -> None:
+    numbers = {"grad_norm/policy": 0.1, "grad_norm/value": 20.0, "grad_norm/shared": np.nan, "approx_kl": 1e-7}
+    measured = Measured(
+        {name: np.full(20, number) for name, number in numbers.items()},
+        {"max_grad_norm": 0.5, "max_grad_norm_over": over},
+    )
+    (declared,) = (each for each in CAUSES if each.name == "clipped_by_others")
+    assert (declared.judge(measured) is not None) == found
+
+
 def test_every_cause_is_provoked() -> None:
     (marks,) = test_what_is_proposed_helps.pytestmark
     assert {each.name for each in CAUSES} == {case[0] for case in marks.args[1]} | {"time_limit", "constant_return"}

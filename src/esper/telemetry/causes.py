@@ -148,8 +148,8 @@ _NORMS = ("grad_norm/policy", "grad_norm/value", "grad_norm/shared")
 
 
 @cause(
-    f"the gradient norm is over {_FAR_OVER_CLIP:g} times max_grad_norm, at most {_MINOR_SHARE:.0%} of it the policy's, "
-    f"and approx_kl below {_HARDLY_ANY_CHANGE:g}",
+    f"all gradients are clipped together, their norm is over {_FAR_OVER_CLIP:g} times max_grad_norm, at most "
+    f"{_MINOR_SHARE:.0%} of it the policy's, and approx_kl below {_HARDLY_ANY_CHANGE:g}",
     Try("normalize_rewards", "true", instead_of=False),
     Try("max_grad_norm", "higher"),
     reads=(*_NORMS, "approx_kl"),
@@ -158,7 +158,7 @@ def _clipped_by_others(run: Measured) -> str | None:
     norms = {name: run.last(name) for name in _NORMS}
     policy, others = norms.pop("grad_norm/policy"), {name: norm for name, norm in norms.items() if norm > 0}
     clip, kl = run.settings.get("max_grad_norm"), run.last("approx_kl")
-    if clip is None or not others:
+    if clip is None or not others or run.settings.get("max_grad_norm_over") == "group":
         return None
     joint = sqrt(policy**2 + sum(norm**2 for norm in others.values()))
     if not (joint > _FAR_OVER_CLIP * clip and policy <= _MINOR_SHARE * joint and kl < _HARDLY_ANY_CHANGE):
