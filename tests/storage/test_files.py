@@ -66,6 +66,7 @@ ALLOWED = {
     "esper.policies.policy": {"folder.mkdir": "as the user named it"},
     "esper.simic.compiling": {"function.__code__.replace": "no file"},
     "esper.analysis.report": {"folder.mkdir": "--output"},
+    "esper.runs.train": {"(self.folder / BEST).exists": "for the error that names what is missing"},
     "esper.scripts.sweep": {"job.run_dir.parent.mkdir": "--output, and names that the sweep has"},
     "esper.sweep.job": {"job.run_dir.parent.is_dir": "whether this machine has the folder"},
     "esper.runs.resume.point": {"run_dir.exists": "for the message that there is nothing"},

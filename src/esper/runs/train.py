@@ -14,6 +14,7 @@ from esper.policies.policy import Policy, load_policy
 from esper.policies.show import record_gif
 from esper.runs.callbacks import CallbackLike
 from esper.runs.config import RunConfig
+from esper.runs.folder import BEST
 from esper.runs.layers import Layer, Settings, SettingsError, file_layer, resolve
 from esper.runs.presets import with_preset
 from esper.runs.resume.rules import Mode
@@ -138,9 +139,9 @@ class Run:
         Raises:
             ConfigError: without an evaluation there is none.
         """
-        if not (self.folder / "best").exists():
+        if not (self.folder / BEST).exists():
             raise ConfigError("eval_every", self.config.eval_every, "no evaluation has left a best policy")
-        return self._loaded(self.folder / "best")
+        return self._loaded(self.folder / BEST)
 
     @property
     def record(self) -> list[dict[str, Any]]:
