@@ -1,0 +1,188 @@
+"""The tables of the whole suite in docs/general-settings.md and docs/which-schedule.md; numbers are in docs/suite.json.
+
+    PYTHONPATH=benchmarks/suite esper sweep --config benchmarks/suite/whole-discrete.toml
+    PYTHONPATH=benchmarks/suite PEERS/bin/python benchmarks/suite_sb3.py runs/suite/sb3.json --seeds 21 22 23 24 25
+    python benchmarks/whole_page.py runs/suite
+
+Without a folder the pages are made from the numbers that are known. An arm that did not finish all seeds of a task is
+shown with those it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from marked import fill
+from numpy.typing import NDArray
+from suite_page import DOCS, SUITE, score
+
+from esper.analysis.arms import load_arm
+from esper.analysis.measures import MEASURES
+from esper.analysis.statistics import RESAMPLES, Interval, difference_interval, mean_interval
+from esper.runs.config import RunConfig
+from esper.settings.options import settings_of
+from esper.sweep.plan import environment_folder, read_sweep
+
+NUMBERS = DOCS / "suite.json"
+SWEEPS = {"whole-continuous": "Box actions", "whole-discrete": "discrete actions"}
+# The columns of the table of returns.
+SYSTEMS = {
+    "defaults": "defaults",
+    "general": "general settings",
+    "cleanrl": "CleanRL's settings",
+    "sb3": "Stable-Baselines3",
+}
+SCHEDULES = ("linear", "cosine")
+KEPT = ("final_return", "area_under_curve", "ratio_std", "approx_kl_max", "value_loss_roughness")
+
+# By measure and seed; of environment and arm.
+Values = dict[str, dict[str, float]]
+Numbers = dict[str, dict[str, dict[str, Values]]]
+Ranges = Mapping[str, Sequence[float]]
+
+
+def collect(folder: Path) -> Numbers:
+    """Of every sweep, environment and arm the `KEPT` measures of each seed."""
+    known, found = settings_of(RunConfig), Numbers()
+    peer: dict[str, dict[str, float]] = json.loads((folder / "sb3.json").read_text())
+    for sweep in SWEEPS:
+        plan = read_sweep(SUITE / f"{sweep}.toml")
+        tasks = found.setdefault(sweep, {})
+        for task in map(environment_folder, plan["environments"]):
+            arms = {
+                arm: load_arm(folder / sweep / task / arm, known).runs
+                for arm in plan["arms"]
+                if any((folder / sweep / task / arm).rglob("events.jsonl"))
+            }
+            tasks[task] = {
+                arm: {
+                    name: {str(seed): MEASURES[name].of(run.updates) for seed, run in sorted(runs.items())}
+                    for name in KEPT
+                }
+                for arm, runs in arms.items()
+            }
+            if task in peer:
+                tasks[task]["sb3"] = {"final_return": peer[task]}
+    return found
+
+
+def finals(values: Values) -> list[float]:
+    return list(values["final_return"].values())
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    low, high = mean_interval(values, np.random.default_rng(0))
+    return f"{np.mean(values):.{digits}g} [{low:.{digits}g}, {high:.{digits}g}]"
+
+
+def returns_table(tasks: Mapping[str, Mapping[str, Values]], ranges: Ranges) -> str:
+    """A row for each task: what random actions get, what each system ends with, and the best known."""
+    arms = [arm for arm in SYSTEMS if any(arm in each for each in tasks.values())]
+    rows = [
+        f"| task | random | {' | '.join(SYSTEMS[arm] for arm in arms)} | best known |",
+        "|---" * (len(arms) + 3) + "|",
+    ]
+    for task, by_arm in tasks.items():
+        cells = [spread(finals(by_arm[arm])) if arm in by_arm else "" for arm in arms]
+        rows.append(f"| {task} | {ranges[task][0]:g} | {' | '.join(cells)} | {ranges[task][1]:g} |")
+    return "\n".join(rows)
+
+
+def scores_of(tasks: Mapping[str, Mapping[str, Values]], arm: str, ranges: Ranges) -> list[NDArray[np.float64]]:
+    """The normalized scores of the seeds, of each task that `arm` has."""
+    return [
+        np.array([score(task, value, dict(ranges)) for value in finals(by_arm[arm])])  # type: ignore[arg-type]
+        for task, by_arm in tasks.items()
+        if arm in by_arm
+    ]
+
+
+def interquartile(scores: Sequence[NDArray[np.float64]]) -> tuple[float, Interval]:
+    """The interquartile mean over tasks and seeds, and its interval by resampling the seeds of each task.
+
+    The stratified bootstrap of Agarwal et al. 2021 (arXiv 2108.13264).
+    """
+    rng = np.random.default_rng(0)
+    drawn = np.concatenate([x[rng.integers(len(x), size=(RESAMPLES, len(x)))] for x in scores], axis=1)
+    low, high = np.quantile(_middle(drawn), (0.025, 0.975))
+    return float(_middle(np.concatenate(scores)[None])[0]), Interval(float(low), float(high))
+
+
+def _middle(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of the middle half of each row."""
+    ordered = np.sort(values, axis=1)
+    cut = ordered.shape[1] // 4
+    middle: NDArray[np.float64] = ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
+    return middle
+
+
+def scores_table(numbers: Numbers, arms: Mapping[str, str], ranges: Ranges) -> str:
+    """A row for each of `arms`: the interquartile mean of its scores, over each sweep and over all."""
+    groups = {title: numbers[sweep] for sweep, title in SWEEPS.items() if numbers.get(sweep)}
+    groups["all"] = {task: by_arm for tasks in numbers.values() for task, by_arm in tasks.items()}
+    rows = [f"| | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
+    for arm, name in arms.items():
+        cells = []
+        for tasks in groups.values():
+            if not all(arm in by_arm for by_arm in tasks.values()):
+                cells.append("")
+                continue
+            mean, (low, high) = interquartile(scores_of(tasks, arm, ranges))
+            cells.append(f"{mean:.2f} [{low:.2f}, {high:.2f}]")
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def schedules_table(tasks: Mapping[str, Mapping[str, Values]]) -> str:
+    """A row for each task: its return with constant rates, and by pairs of a seed what schedules add to it."""
+    rows = [f"| task | constant | {' | '.join(SCHEDULES)} | ratio's deviation, cosine |", "|---|---|---|---|---|"]
+    for task, by_arm in tasks.items():
+        constant = by_arm["general"]
+        cells = [
+            _difference(constant["final_return"], by_arm[arm]["final_return"]) if arm in by_arm else ""
+            for arm in SCHEDULES
+        ]
+        ratio = ""
+        if "cosine" in by_arm:
+            before, after = (np.mean(list(by_arm[arm]["ratio_std"].values())) for arm in ("general", "cosine"))
+            ratio = f"{100 * (after / before - 1):+.0f} %"
+        rows.append(f"| {task} | {spread(finals(constant))} | {' | '.join(cells)} | {ratio} |")
+    return "\n".join(rows)
+
+
+def _difference(constant: Mapping[str, float], other: Mapping[str, float]) -> str:
+    """In bold what has an interval without 0."""
+    pairs = [other[seed] - constant[seed] for seed in other if seed in constant]
+    low, high = difference_interval(pairs, [0.0] * len(pairs), np.random.default_rng(0))
+    text = f"{np.mean(pairs):+.3g} [{low:+.3g}, {high:+.3g}]"
+    return f"**{text}**" if low * high > 0 else text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="the folder of the sweeps; without it the known numbers")
+    folder = parser.parse_args().folder
+    if folder is not None:
+        NUMBERS.write_text(json.dumps(collect(folder), indent=1) + "\n")
+    numbers: Numbers = json.loads(NUMBERS.read_text())
+    ranges = tomllib.loads((SUITE / "ranges.toml").read_text())
+    fill(
+        DOCS / "general-settings.md",
+        {sweep: returns_table(tasks, ranges) for sweep, tasks in numbers.items()}
+        | {"whole-scores": scores_table(numbers, SYSTEMS, ranges)},
+    )
+    arms = {"general": "constant", "linear": "warmup + linear", "cosine": "warmup + cosine"}
+    fill(
+        DOCS / "which-schedule.md",
+        {sweep: schedules_table(tasks) for sweep, tasks in numbers.items()}
+        | {"scores": scores_table(numbers, arms, ranges)},
+    )
+
+
+if __name__ == "__main__":
+    main()
