@@ -35,7 +35,7 @@ SYSTEMS = {
     "defaults": "defaults",
     "general": "general settings",
     "cleanrl": "CleanRL's settings",
-    "sb3": "Stable-Baselines3",
+    "sb3-settings": "Stable-Baselines3's defaults",
 }
 SCHEDULES = ("linear", "cosine")
 KEPT = ("final_return", "area_under_curve", "ratio_std", "approx_kl_max", "value_loss_roughness")
