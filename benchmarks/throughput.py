@@ -33,13 +33,28 @@ WORKLOADS = {
     "cartpole-512": f"{CARTPOLE} --num-envs 512",
     "halfcheetah": "--env HalfCheetah-v4 --num-steps 2048 --update-epochs 10 --num-minibatches 32 --lr 3e-4 "
     "--num-envs 1",
+    "lstm": "--env CartPole-v1 --num-steps 32 --update-epochs 10 --num-minibatches 1 --lr 1e-3 --num-envs 16 "
+    "--rnn-size 64",
+    "masks": f"{CARTPOLE} --num-envs 8 --env MaskedChoices-v0",
+    "discrete-20": f"{CARTPOLE} --num-envs 8 --env Choices-v0",
+    "multidiscrete": f"{CARTPOLE} --num-envs 8 --env MultiChoices-v0",
 }
-TIMESTEPS = {"cartpole": 300_000, "cartpole-64": 1_000_000, "cartpole-512": 2_000_000, "halfcheetah": 100_000}
+TIMESTEPS = {"cartpole": 300_000, "cartpole-64": 1_000_000, "cartpole-512": 2_000_000, "halfcheetah": 100_000} | {
+    "lstm": 60_000,
+    "masks": 200_000,
+    "discrete-20": 200_000,
+    "multidiscrete": 200_000,
+}
+
+
+CARTPOLES = ("cartpole", "cartpole-64", "cartpole-512")
+# What Stable-Baselines3 has in another package.
+CONTRIB = ("lstm", "masks")
 
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """A script, the option that names its interpreter, arguments of its own, and whether it has CartPole only.
+    """A script, the option that names its interpreter, arguments of its own, and the `workloads` that it can do.
 
     `share` is how much of a workload's steps it does: the steady speed of a slow system shows in fewer.
     """
@@ -47,18 +62,34 @@ class System:
     script: str
     python: str = "python"
     arguments: str = ""
-    cartpole_only: bool = False
+    workloads: tuple[str, ...] = tuple(WORKLOADS)
     share: float = 1.0
 
 
 SYSTEMS = {
     "esper": System(script="esper.py"),
-    "esper-torch": System(script="esper.py", arguments="--env torch/CartPole-v1", cartpole_only=True),
+    "esper-torch": System(script="esper.py", arguments="--env torch/CartPole-v1", workloads=CARTPOLES),
+    "esper-shared": System(script="esper.py", arguments="--env torch/CartPole-v1 --shared-trunk", workloads=CARTPOLES),
     # One thread is faster than two for both, at these sizes.
-    "sb3": System(script="sb3.py", python="python_peers", arguments="--threads 1", share=0.2),
-    "sbx": System(script="sbx.py", python="python_peers", share=0.2),
-    "tianshou": System(script="tianshou.py", python="python_peers", arguments="--threads 1", share=0.1),
-    "rejax": System(script="rejax.py", python="python_rejax", cartpole_only=True),
+    "sb3": System(
+        script="sb3.py",
+        python="python_peers",
+        arguments="--threads 1",
+        share=0.2,
+        workloads=tuple(name for name in WORKLOADS if name not in CONTRIB),
+    ),
+    "sb3-contrib": System(
+        script="sb3_contrib.py", python="python_peers", arguments="--threads 1", share=0.2, workloads=CONTRIB
+    ),
+    "sbx": System(script="sbx.py", python="python_peers", share=0.2, workloads=(*CARTPOLES, "halfcheetah")),
+    "tianshou": System(
+        script="tianshou.py",
+        python="python_peers",
+        arguments="--threads 1",
+        share=0.1,
+        workloads=(*CARTPOLES, "halfcheetah"),
+    ),
+    "rejax": System(script="rejax.py", python="python_rejax", workloads=CARTPOLES),
 }
 
 
@@ -201,7 +232,8 @@ def main() -> None:
         "results": {},
     }
     for workload in options.workloads:
-        names = [name for name in options.systems if not SYSTEMS[name].cartpole_only or workload.startswith("cartpole")]
+        names = [name for name in options.systems if workload in SYSTEMS[name].workloads]
+        baseline = "sb3-contrib" if workload in CONTRIB and options.baseline == "sb3" else options.baseline
         commands = {name: command(name, workload, options) for name in names}
         # Without the interpreter and the folder, which say nothing elsewhere.
         record["commands"][workload] = {
@@ -219,7 +251,7 @@ def main() -> None:
                 # After each process, so that an interrupted benchmark keeps what it measured.
                 if options.output:
                     options.output.write_text(json.dumps(record, indent=2) + "\n")
-        print(f"\n{workload}: {WORKLOADS[workload]}\n\n{table(rounds, options.baseline)}", flush=True)
+        print(f"\n{workload}: {WORKLOADS[workload]}\n\n{table(rounds, baseline)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import choices  # noqa: F401  (registers its environments)
 from common import (
     ADAM_EPS,
     CLIP_COEF,
@@ -59,7 +60,13 @@ def train(args: Arguments, clock: Clock) -> Outcome:
         value_lr=ScheduleConfig(peak=args.lr),
         clip_coef=CoefficientConfig(peak=CLIP_COEF),
         entropy_coef=CoefficientConfig(peak=ENTROPY_COEF),
-        network=NetworkConfig(hidden_sizes=tuple(args.hidden)),
+        network=NetworkConfig(
+            hidden_sizes=() if args.rnn_size else tuple(args.hidden),
+            shared_trunk=args.shared_trunk,
+            rnn="lstm" if args.rnn_size else None,
+            rnn_size=args.rnn_size or None,
+            encoder=args.encoder,
+        ),
         runtime=RuntimeConfig(compile=args.compile, threads=args.threads),
     )
     env = make_env(args.env, num_envs=args.num_envs, vector=args.vector)
@@ -96,6 +103,9 @@ def last_episodes(updates: list[UpdateCompleted]) -> float | None:
 if __name__ == "__main__":
     parser = argument_parser()
     parser.add_argument("--vector", choices=("auto", "native", "sync", "async", "envpool"), default="auto")
+    parser.add_argument("--rnn-size", type=int, default=0, help="an LSTM of this size in place of the hidden layers")
+    parser.add_argument("--shared-trunk", action="store_true")
+    parser.add_argument("--encoder", default="auto")
     parser.add_argument("--compile", choices=("auto", "native", "torch", "off"), default="auto", help="what computes")
     main(
         train,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+import choices  # noqa: F401  (registers its environments)
 from common import (
     CLIP_COEF,
     ENTROPY_COEF,
