@@ -19,7 +19,21 @@ TITLES = {
     "cartpole-64": "CartPole-v1, 64 environments",
     "cartpole-512": "CartPole-v1, 512 environments",
     "halfcheetah": "HalfCheetah-v4, 1 environment",
+    "lstm": "CartPole-v1 with an LSTM of 64, 16 environments x 32 steps",
+    "masks": "20 actions with masks, 8 environments",
+    "discrete-20": "20 actions, 8 environments",
+    "multidiscrete": "Three choices of 3, 4 and 5, 8 environments",
 }
+
+
+def policies(results: dict[str, Any]) -> str:
+    """Of a run of `throughput.py` by itself, with other kinds of policies."""
+    sections = []
+    for workload, rounds in results["policies"]["results"].items():
+        baseline = "sb3-contrib" if workload in throughput.CONTRIB else "sb3"
+        table = throughput.table(rounds, baseline)
+        sections.append(f"**{TITLES[workload]}** (`{throughput.WORKLOADS[workload]}`)\n\n{table}\n")
+    return "\n".join(sections)
 
 
 def peers(results: dict[str, Any]) -> str:
@@ -136,6 +150,7 @@ def machine(results: dict[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": peers,
+    "policies": policies,
     "limits": limits,
     "widths": widths,
     "engines": engines,
