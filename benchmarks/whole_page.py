@@ -35,7 +35,7 @@ SYSTEMS = {
     "defaults": "defaults",
     "general": "general settings",
     "cleanrl": "CleanRL's settings",
-    "sb3": "Stable-Baselines3",
+    "sb3-settings": "Stable-Baselines3's defaults",
 }
 SCHEDULES = ("linear", "cosine")
 KEPT = ("final_return", "area_under_curve", "ratio_std", "approx_kl_max", "value_loss_roughness")
@@ -49,7 +49,8 @@ Ranges = Mapping[str, Sequence[float]]
 def collect(folder: Path) -> Numbers:
     """Of every sweep, environment and arm the `KEPT` measures of each seed."""
     known, found = settings_of(RunConfig), Numbers()
-    peer: dict[str, dict[str, float]] = json.loads((folder / "sb3.json").read_text())
+    path = folder / "sb3.json"
+    peer: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
     for sweep in SWEEPS:
         plan = read_sweep(SUITE / f"{sweep}.toml")
         tasks = found.setdefault(sweep, {})
@@ -75,9 +76,13 @@ def finals(values: Values) -> list[float]:
     return list(values["final_return"].values())
 
 
-def spread(values: Sequence[float], digits: int = 3) -> str:
+def shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def spread(values: Sequence[float]) -> str:
     low, high = mean_interval(values, np.random.default_rng(0))
-    return f"{np.mean(values):.{digits}g} [{low:.{digits}g}, {high:.{digits}g}]"
+    return f"{shown(float(np.mean(values)))} [{shown(low)}, {shown(high)}]"
 
 
 def returns_table(tasks: Mapping[str, Mapping[str, Values]], ranges: Ranges) -> str:
@@ -159,7 +164,8 @@ def _difference(constant: Mapping[str, float], other: Mapping[str, float]) -> st
     """In bold what has an interval without 0."""
     pairs = [other[seed] - constant[seed] for seed in other if seed in constant]
     low, high = difference_interval(pairs, [0.0] * len(pairs), np.random.default_rng(0))
-    text = f"{np.mean(pairs):+.3g} [{low:+.3g}, {high:+.3g}]"
+    mean = float(np.mean(pairs))
+    text = f"{'+' if mean >= 0 else ''}{shown(mean)} [{shown(low)}, {shown(high)}]"
     return f"**{text}**" if low * high > 0 else text
 
 
