@@ -39,6 +39,7 @@ MAY_IMPORT = {
         *("esper.storage", "esper.system", "esper.telemetry"),
     },
     "esper.sweep": {"esper.runs", "esper.schedules", "esper.settings", "esper.storage", "esper.system"},
+    "esper.tune": {"esper.analysis", "esper.runs", "esper.settings", "esper.storage", "esper.sweep"},
     "esper.scripts": {"esper"},
     "esper.__main__": {"esper.scripts"},
 }
@@ -58,6 +59,7 @@ HOMES = {
     "plotext": {"esper.analysis.terminal"},
     "scipy": {"esper.analysis.statistics"},
     "ray": {"esper.sweep.cluster"},
+    "optuna": {"esper.tune.search", "esper.tune.page"},
     "rich": {"esper.telemetry.console", "esper.scripts.ppo", "esper.scripts.overview"},
     "PIL": {"esper.policies.show"},
 }

@@ -68,6 +68,7 @@ ALLOWED = {
     "esper.analysis.report": {"folder.mkdir": "--output"},
     "esper.runs.train": {"(self.folder / BEST).exists": "for the error that names what is missing"},
     "esper.scripts.sweep": {"job.run_dir.parent.mkdir": "--output, and names that the sweep has"},
+    "esper.tune.plan": {"job.run_dir.parent.mkdir": "--output, and names that the search gives"},
     "esper.sweep.job": {"job.run_dir.parent.is_dir": "whether this machine has the folder"},
     "esper.runs.resume.point": {"run_dir.exists": "for the message that there is nothing"},
     "esper.scripts.ppo": dict.fromkeys(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Sequence
 
 from esper import __version__
-from esper.scripts import checkpoint, compare, enjoy, evaluate, export, ppo, presets, report, schedule, sweep
+from esper.scripts import checkpoint, compare, enjoy, evaluate, export, ppo, presets, report, schedule, sweep, tune
 from esper.scripts.flags import STOPPED_BY, Parser, fail, unknown_flags
 from esper.scripts.output import OutputError, lasting_output
 
@@ -16,6 +16,7 @@ _COMMANDS = {
     "ppo": ppo,
     "presets": presets,
     "sweep": sweep,
+    "tune": tune,
     "schedule": schedule,
     "evaluate": evaluate,
     "enjoy": enjoy,
@@ -25,7 +26,7 @@ _COMMANDS = {
     "checkpoint": checkpoint,
 }
 # These go on without a reader of their output; the others have no other purpose.
-_TRAIN = ("ppo", "sweep")
+_TRAIN = ("ppo", "sweep", "tune")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,6 +46,11 @@ class RayLauncher:
         for reference in self._jobs:
             ray.cancel(reference)
 
+    def cancel(self, job: Job) -> None:
+        for reference, running in self._jobs.items():
+            if running is job:
+                ray.cancel(reference)
+
     def close(self) -> None:
         ray.shutdown()
 

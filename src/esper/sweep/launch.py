@@ -31,6 +31,10 @@ class Launcher(Protocol):
         """Request all running jobs to stop after their current update."""
         ...
 
+    def cancel(self, job: Job) -> None:
+        """Request `job` to stop after its current update, if it runs."""
+        ...
+
     def close(self) -> None:
         """Kill all jobs that still run."""
         ...

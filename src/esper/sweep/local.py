@@ -51,6 +51,11 @@ class LocalLauncher:
         for child in self._children:
             child.process.terminate()
 
+    def cancel(self, job: Job) -> None:
+        for child in self._children:
+            if child.job is job:
+                child.process.terminate()
+
     def close(self) -> None:
         for child in self._children:
             child.process.kill()
