@@ -10,23 +10,19 @@ from esper.simic import losses, metrics
 from esper.simic.engines.protocol import Workload
 from esper.simic.nets.encoders import Encoder
 
-# What users call these; everything else is called by its class.
-_CALLED: dict[type, str] = {
-    Encoder: "encoders",
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What an engine computes. What is not declared here it is never given.
 
-    `layers` are the classes that it knows of the layers of actor, critic and trunk, a subclass is another one.
+    `layers` are the classes that it knows of the layers of actor, critic and trunk, a subclass is another one, and
+    `encoder_layers` those of encoders, of which it knows sequences.
     `loss_terms` are those it sums up, and `metrics` those it fills in, by column.
     """
 
     devices: frozenset[str]
     actions: frozenset[type]
     layers: frozenset[type[nn.Module]]
+    encoder_layers: frozenset[type[nn.Module]]
     loss_terms: frozenset[str]
     metrics: tuple[str, ...]
 
@@ -40,10 +36,13 @@ class Capabilities:
         if workload.optimizer.is_given:
             return "an optimizer from Python"
         if type(network.actions) not in self.actions:
-            return _called(type(network.actions))
+            return type(network.actions).__name__
         for layer in (*network.trunk, *network.actor, *network.critic):
-            if type(layer) not in self.layers:
-                return _called(type(layer))
+            if isinstance(layer, Encoder):
+                if (unknown_part := self._missing_of(layer)) is not None:
+                    return unknown_part
+            elif type(layer) not in self.layers:
+                return type(layer).__name__
         terms = (*losses.LOSS_TERMS, *workload.given_terms)
         unknown = [f"loss term {term.name}" for term in terms if term.name not in self.loss_terms]
         if not unknown and self.metrics != metrics.COLUMNS:
@@ -51,6 +50,11 @@ class Capabilities:
             unknown = unknown or ["metrics in this order"]
         return unknown[0] if unknown else None
 
-
-def _called(kind: type) -> str:
-    return _CALLED.get(kind, kind.__name__)
+    def _missing_of(self, encoder: Encoder) -> str | None:
+        if encoder.custom:
+            return "an encoder from Python"
+        layers = encoder.layers
+        if type(layers) is not nn.Sequential:
+            return f"an encoder that is no sequence of layers but {type(layers).__name__}"
+        unknown = [type(layer).__name__ for layer in layers if type(layer) not in self.encoder_layers]
+        return f"an encoder with {unknown[0]}" if unknown else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import weakref
 from ctypes import c_float, c_int32, c_int64, c_void_p
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from esper.envs.base import (
     Actions,
@@ -23,7 +24,14 @@ from esper.simic.collect import Act
 from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.engines.capabilities import Capabilities
 from esper.simic.engines.native import layout
-from esper.simic.engines.native.networks import ACTIVATIONS, LAYERS, irregular, network_configs
+from esper.simic.engines.native.networks import (
+    ACTIVATIONS,
+    ENCODER_LAYERS,
+    LAYERS,
+    bytes_are_below,
+    irregular,
+    network_configs,
+)
 from esper.simic.engines.protocol import Workload
 from esper.simic.losses import Minibatch
 from esper.simic.metrics import RATIO_QUANTILES
@@ -35,6 +43,7 @@ _CAPABILITIES = Capabilities(
     devices=frozenset({"cpu"}),
     actions=frozenset({DiscreteActions, MultiDiscreteActions, ContinuousActions}),
     layers=frozenset({*LAYERS, *ACTIVATIONS}),
+    encoder_layers=frozenset({*ENCODER_LAYERS, *ACTIVATIONS, nn.Flatten}),
     loss_terms=frozenset({"policy_loss", "value_loss", "entropy"}),
     metrics=layout.METRICS,
 )
@@ -263,11 +272,15 @@ class NativeEngine:
         self._library.esper_pack(self._handle, self._parameters)
 
     def _normalizer(self) -> layout.Normalizer:
-        normalizer = self._network.normalizer
-        if normalizer is None:
+        normalizer, highest = self._network.normalizer, bytes_are_below(self._network)
+        if normalizer is not None:
+            mean, deviation, limit = normalizer.mean.float(), normalizer.deviation(), normalizer.limit
+        elif highest:
+            shape = self._network.observations.shape
+            mean, deviation, limit = torch.zeros(shape), torch.full(shape, highest), math.inf
+        else:
             return layout.Normalizer(None, None, 0.0)
-        mean, deviation = normalizer.mean.float(), normalizer.deviation()
-        described = layout.Normalizer(mean.data_ptr(), deviation.data_ptr(), normalizer.limit)
+        described = layout.Normalizer(mean.data_ptr(), deviation.data_ptr(), limit)
         described.keep = mean, deviation
         return described
 
@@ -288,6 +301,7 @@ def _describe(workload: Workload) -> layout.LearnerConfig:
         max_grad_norm=_limit(config.max_grad_norm),
         max_grad_norm_over_group=config.max_grad_norm_over == "group",
         adam_eps=config.adam_eps,
+        highest=bytes_are_below(network),
         feedback=(layout.Feedback * groups)(*map(_feedback, workload.feedback.configs)),
         quantile_count=len(RATIO_QUANTILES) if workload.debug else 0,
         quantiles=(c_float * len(RATIO_QUANTILES))(*RATIO_QUANTILES.values()),

@@ -16,7 +16,7 @@ from esper.simic.engines.native.library import BuildError, load_library
 GROUPS = ("policy", "value", "shared")
 EACH = c_void_p * len(GROUPS)
 
-LAYERS = ("linear", "layer_norm", "lstm", "gru")
+LAYERS = ("linear", "layer_norm", "lstm", "gru", "convolution")
 ACTIVATIONS = ("identity", "tanh", "relu", "elu", "gelu", "silu")
 METRICS = (
     *("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"),
@@ -25,7 +25,10 @@ METRICS = (
 
 
 class LayerConfig(Structure):
-    """A layer: its widths, the activation of its output, and where its parameters begin in their group's vector."""
+    """A layer: its widths, the activation of its output, and where its parameters begin in their group's vector.
+
+    An input of several channels is an image; convolutions have what follows.
+    """
 
     _fields_ = (
         ("kind", c_int32),
@@ -33,6 +36,10 @@ class LayerConfig(Structure):
         ("outputs", c_int32),
         ("activation", c_int32),
         ("first", c_int64),
+        ("channels", c_int32),
+        ("width", c_int32),
+        ("kernel", c_int32),
+        ("stride", c_int32),
     )
 
 
@@ -69,6 +76,7 @@ class LearnerConfig(Structure):
         ("max_grad_norm", c_float),
         ("max_grad_norm_over_group", c_int32),
         ("adam_eps", c_float),
+        ("highest", c_float),
         ("feedback", Feedback * len(GROUPS)),
         ("quantile_count", c_int32),
         ("quantiles", POINTER(c_float)),

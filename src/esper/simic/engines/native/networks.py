@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from torch import nn
 
+from esper.envs.base import Images
 from esper.simic.engines.native import layout
 from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.nets.encoders import Encoder
 from esper.simic.nets.recurrent import Gru, Lstm, Recurrent
 
 LAYERS: Mapping[type[nn.Module], str] = {
@@ -17,6 +20,7 @@ LAYERS: Mapping[type[nn.Module], str] = {
     Lstm: "lstm",
     Gru: "gru",
 }
+ENCODER_LAYERS: Mapping[type[nn.Module], str] = {nn.Conv2d: "convolution"}
 ACTIVATIONS: Mapping[type[nn.Module], str] = {
     nn.Tanh: "tanh",
     nn.ReLU: "relu",
@@ -24,17 +28,36 @@ ACTIVATIONS: Mapping[type[nn.Module], str] = {
     nn.GELU: "gelu",
     nn.SiLU: "silu",
 }
+# Filters of a convolution fill vectors of the processor, of 16 numbers at most.
+_FILTERS = 16
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What a layer reads: so many channels of images; of vectors there is one."""
+
+    channels: int = 1
+    height: int = 0
+    width: int = 0
+
+    def after(self, layer: nn.Module) -> _Images:
+        if not isinstance(layer, nn.Conv2d):
+            return _Images()
+        (kernel, _), (stride, _) = layer.kernel_size, layer.stride
+        return _Images(layer.out_channels, (self.height - kernel) // stride + 1, (self.width - kernel) // stride + 1)
 
 
 def irregular(network: ActorCritic) -> str | None:
     """Known layers in places or of forms that the kernels do not know, or None."""
     for name in ("trunk", "actor", "critic"):
-        layers = getattr(network, name)
+        layers = [layer for _, layer in _layers(network, name)]
         for below, layer in itertools.pairwise((None, *layers)):
-            if type(layer) in ACTIVATIONS and (type(below) not in LAYERS or isinstance(below, Recurrent)):
+            if type(layer) in ACTIVATIONS and (not _has_weights(below) or isinstance(below, Recurrent)):
                 return "activations that follow no layer with weights"
             if str(layer) != str(_plain(layer)):
                 return f"{layer}"
+            if isinstance(layer, nn.Conv2d) and layer.out_channels % _FILTERS:
+                return f"{layer.out_channels} filters of a convolution, which are no multiple of {_FILTERS}"
         if name != "trunk" and type(layers[-1]) is not nn.Linear:
             return f"an {name} that does not end in a linear layer"
     return None
@@ -42,28 +65,66 @@ def irregular(network: ActorCritic) -> str | None:
 
 def network_configs(network: ActorCritic, offsets: Mapping[str, int]) -> tuple[layout.NetworkConfig, ...]:
     """Actor, critic and trunk, in the order of `layout.GROUPS`; `offsets` are those of their parameters."""
-    return tuple(_network_config(name, getattr(network, name), offsets) for name in ("actor", "critic", "trunk"))
+    observations = network.observations
+    images = _Images(*observations.shape) if _begins_with_images(network) else _Images()
+    trunk, features = _network_config(network, "trunk", images, offsets)
+    (actor, _), (critic, _) = (_network_config(network, name, features, offsets) for name in ("actor", "critic"))
+    return actor, critic, trunk
 
 
-def _network_config(name: str, modules: nn.Sequential, offsets: Mapping[str, int]) -> layout.NetworkConfig:
+def bytes_are_below(network: ActorCritic) -> float:
+    """The highest value of the bytes that observations are and that are divided by it; 0 where they are floats."""
+    observations = network.observations
+    return observations.highest if isinstance(observations, Images) and network.normalizer is None else 0.0
+
+
+def _begins_with_images(network: ActorCritic) -> bool:
+    return isinstance(next(iter((*network.trunk, *network.actor))), Encoder)
+
+
+def _layers(network: ActorCritic, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of trunk, actor or critic, and of its encoder, with their names."""
+    for index, module in enumerate(getattr(network, name)):
+        if not isinstance(module, Encoder):
+            yield f"{name}.{index}", module
+            continue
+        assert isinstance(module.layers, nn.Sequential)
+        # The encoder itself flattens what comes out.
+        inner = ((place, layer) for place, layer in enumerate(module.layers) if type(layer) is not nn.Flatten)
+        yield from ((f"{name}.{index}.layers.{place}", layer) for place, layer in inner)
+
+
+def _network_config(
+    network: ActorCritic, name: str, images: _Images, offsets: Mapping[str, int]
+) -> tuple[layout.NetworkConfig, _Images]:
+    """Trunk, actor or critic, which reads `images`, and what it makes of them."""
     layers: list[layout.LayerConfig] = []
-    for index, module in enumerate(modules):
+    for path, module in _layers(network, name):
         if type(module) in ACTIVATIONS:
             layers[-1].activation = layout.ACTIVATIONS.index(ACTIVATIONS[type(module)])
             continue
         # Their other parameters follow in the vector.
         first, _ = next(module.named_parameters())
-        inputs, outputs = _widths(module)
-        layers.append(
-            layout.LayerConfig(
-                kind=layout.LAYERS.index(LAYERS[type(module)]),
-                inputs=inputs,
-                outputs=outputs,
-                activation=layout.ACTIVATIONS.index("identity"),
-                first=offsets[f"{name}.{index}.{first}"],
-            )
+        described = layout.LayerConfig(
+            kind=layout.LAYERS.index({**LAYERS, **ENCODER_LAYERS}[type(module)]),
+            activation=layout.ACTIVATIONS.index("identity"),
+            first=offsets[f"{path}.{first}"],
+            channels=images.channels,
         )
-    return layout.NetworkConfig(count=len(layers), layers=(layout.LayerConfig * len(layers))(*layers))
+        after = images.after(module)
+        if isinstance(module, nn.Conv2d):
+            described.inputs = images.channels * images.height * images.width
+            described.outputs = after.channels * after.height * after.width
+            described.width, described.kernel, described.stride = images.width, module.kernel_size[0], module.stride[0]
+        else:
+            described.inputs, described.outputs = _widths(module)
+        layers.append(described)
+        images = after
+    return layout.NetworkConfig(count=len(layers), layers=(layout.LayerConfig * len(layers))(*layers)), images
+
+
+def _has_weights(layer: nn.Module | None) -> bool:
+    return type(layer) in LAYERS or type(layer) in ENCODER_LAYERS
 
 
 def _widths(layer: nn.Module) -> tuple[int, int]:
@@ -78,8 +139,11 @@ def _widths(layer: nn.Module) -> tuple[int, int]:
 
 def _plain(layer: nn.Module) -> nn.Module:
     """A layer like this one, whose form is the only one that the kernels know."""
-    if type(layer) not in LAYERS:
+    if not _has_weights(layer):
         return type(layer)()
+    if isinstance(layer, nn.Conv2d):
+        (kernel, _), (stride, _) = layer.kernel_size, layer.stride
+        return nn.Conv2d(layer.in_channels, layer.out_channels, kernel, stride, device="meta")
     inputs, outputs = _widths(layer)
     if isinstance(layer, Recurrent):
         return type(layer)(inputs, outputs)

@@ -11,10 +11,11 @@ namespace esper {
 constexpr int BLOCK = 64;
 
 // A layer as Python describes it: its widths, the activation of its output, and where its first parameter is in the
-// vector of its group. The others follow.
+// vector of its group. The others follow. An input of several `channels` is an image; convolutions have what follows.
 struct LayerConfig {
   int32_t kind, inputs, outputs, activation;
   int64_t first;
+  int32_t channels = 1, width = 0, kernel = 0, stride = 0;
 };
 
 // Floats of a buffer so far; each vector in it begins at a multiple of LANES.
@@ -71,6 +72,7 @@ class Layer {
  public:
   const int in, out, in_stride, out_stride;
   const int32_t activation;
+  const int channels;           // of its input: here those of a place lie side by side, in PyTorch each channel by itself
   const ptrdiff_t first, size;  // of its parameters in the vector of its group
 
   virtual ~Layer() = default;
@@ -103,10 +105,25 @@ class Layer {
   // Where the gradients by its output belong.
   Target target(float* outputs) const { return {output(outputs), activation, kept(outputs)}; }
 
+  // Copies what there is for each input, in PyTorch's order, into a row in the order here.
+  template <class Value>
+  void arrange(const Value* values, float* row) const {
+    const int places = in / channels;
+    for (int channel = 0; channel < channels; ++channel)
+      for (int place = 0; place < places; ++place) row[place * channels + channel] = *values++;
+  }
+
+  // The way back: adds a row to what there is for each input.
+  void add_arranged(const float* row, float* values) const {
+    const int places = in / channels;
+    for (int channel = 0; channel < channels; ++channel)
+      for (int place = 0; place < places; ++place) *values++ += row[place * channels + channel];
+  }
+
  protected:
   Layer(const LayerConfig& config, ptrdiff_t size, Rooms& rooms)
       : in(config.inputs), out(config.outputs), in_stride(row_stride(in)), out_stride(row_stride(out)),
-        activation(config.activation), first(config.first), size(size),
+        activation(config.activation), channels(config.channels), first(config.first), size(size),
         output_(rooms.outputs.take(rooms.rows * out_stride)),
         kept_(with_activation(activation, [](auto a) { return a.KEEPS_INPUT; }) ? rooms.outputs.take(rooms.rows * out_stride)
                                                                                : output_) {}

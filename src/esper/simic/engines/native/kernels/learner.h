@@ -36,6 +36,16 @@ class Learner {
   const ActorCritic& networks() const { return networks_; }
   const Head& head() const { return head_; }
 
+  // Observation `i` of a batch into a row of the networks' input.
+  void observe(const void* obs, int64_t i, float* row) const {
+    const int size = observation_size();
+    const Layer& first = networks_.first();
+    if (!config_.highest) return first.arrange(static_cast<const float*>(obs) + i * size, row);
+    first.arrange(static_cast<const uint8_t*>(obs) + i * size, row);
+    if (config_.highest == 1) return;
+    for (int j = 0; j < size; ++j) row[j] /= config_.highest;
+  }
+
   // Lets what follows see these parameters.
   void pack(const float* const* parameters) {
     networks_.pack(parameters);
@@ -169,9 +179,7 @@ class Learner {
 
   void evaluate_block(const Batch& batch, int64_t first, int count, float* log_probs, float* values,
                       ActorCritic::Buffers& buffers) const {
-    const int size = observation_size(), pad = networks_.input_stride();
-    for (int r = 0; r < count; ++r)
-      std::memcpy(&buffers.rows[r * pad], batch.obs + (first + r) * size, size * sizeof(float));
+    for (int r = 0; r < count; ++r) observe(batch.obs, first + r, &buffers.rows[r * networks_.input_stride()]);
     const float* features = networks_.features(buffers, count);
     if (values) {
       const float* out = networks_.output(VALUE, features, buffers, count);
@@ -214,10 +222,8 @@ class Learner {
   // `index` are the rows of the batch.
   void accumulate_block(Lane& lane, const Batch& batch, const State& state, Scale scale, const int64_t* index,
                         int count, float rows, float* ratios) const {
-    const int size = observation_size(), pad = networks_.input_stride();
     const float clip = *state.clip_coef, entropy_coef = *state.entropy_coef;
-    float* x = lane.buffers.rows.data();
-    for (int r = 0; r < count; ++r) std::memcpy(x + r * pad, batch.obs + index[r] * size, size * sizeof(float));
+    for (int r = 0; r < count; ++r) observe(batch.obs, index[r], &lane.buffers.rows[r * networks_.input_stride()]);
     const float* features = networks_.features(lane.buffers, count);
     float* output = networks_.output(POLICY, features, lane.buffers, count);
     lane.places.each(output, networks_.output_stride(POLICY), count, [&](float* row, int r, int about) {

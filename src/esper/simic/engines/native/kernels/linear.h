@@ -17,8 +17,9 @@ class Linear : public Layer {
 
   void pack(const float* weight, float* packed) const override {
     for (int o = 0; o < out; ++o) {
-      std::memcpy(packed + weight_ + o * in_stride, weight + o * in, in * sizeof(float));
-      for (int i = 0; i < in; ++i) packed[transposed_ + i * out_stride + o] = weight[o * in + i];
+      float* row = packed + weight_ + o * in_stride;
+      arrange(weight + o * in, row);
+      for (int i = 0; i < in; ++i) packed[transposed_ + i * out_stride + o] = row[i];
     }
     std::memcpy(packed + bias_, weight + out * in, out * sizeof(float));
   }
@@ -56,8 +57,7 @@ class Linear : public Layer {
   }
 
   void add_up(const float* gradients, float* sum) const override {
-    for (int o = 0; o < out; ++o)
-      for (int i = 0; i < in; ++i) sum[o * in + i] += gradients[weight_gradient_ + o * in_stride + i];
+    for (int o = 0; o < out; ++o) add_arranged(gradients + weight_gradient_ + o * in_stride, sum + o * in);
     for (int o = 0; o < out; ++o) sum[out * in + o] += gradients[bias_gradient_ + o];
   }
 

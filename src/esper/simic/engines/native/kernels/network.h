@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "convolution.h"
 #include "layer_norm.h"
 #include "linear.h"
 #include "recurrent.h"
@@ -14,13 +15,14 @@ struct NetworkConfig {
   const LayerConfig* layers;
 };
 
-enum LayerKind : int32_t { LINEAR, LAYER_NORM, LSTM, GRU };
-constexpr const char* LAYER_NAMES[] = {"linear", "layer_norm", "lstm", "gru"};
+enum LayerKind : int32_t { LINEAR, LAYER_NORM, LSTM, GRU, CONVOLUTION };
+constexpr const char* LAYER_NAMES[] = {"linear", "layer_norm", "lstm", "gru", "convolution"};
 
 inline std::unique_ptr<const Layer> make_layer(const LayerConfig& config, Rooms& rooms) {
   switch (config.kind) {
     case LAYER_NORM: return std::make_unique<LayerNorm>(config, rooms);
     case LSTM: return std::make_unique<Recurrent<Lstm>>(config, rooms);
+    case CONVOLUTION: return std::make_unique<Convolution>(config, rooms);
     case GRU: return std::make_unique<Recurrent<Gru>>(config, rooms);
     default: return std::make_unique<Linear>(config, rooms);
   }

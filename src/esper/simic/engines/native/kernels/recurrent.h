@@ -90,9 +90,10 @@ class Recurrent : public Layer {
     for (int gate = 0; gate < Cell::GATES; ++gate) {
       const int to = input_part(gate), to_recurrent = recurrent_part(gate);
       for (int o = 0; o < out; ++o, input += in, recurrent += out) {
-        std::memcpy(packed + input_weight_ + (to + o) * in_stride, input, in * sizeof(float));
+        float* row = packed + input_weight_ + (to + o) * in_stride;
+        arrange(input, row);
         std::memcpy(packed + weight_ + (to_recurrent + o) * out_stride, recurrent, out * sizeof(float));
-        for (int i = 0; i < in; ++i) packed[input_transposed_ + i * gates_stride_ + to + o] = input[i];
+        for (int i = 0; i < in; ++i) packed[input_transposed_ + i * gates_stride_ + to + o] = row[i];
         for (int i = 0; i < out; ++i) packed[transposed_ + i * gates_stride_ + to_recurrent + o] = recurrent[i];
       }
       std::memcpy(packed + bias_ + to, bias + gate * out, out * sizeof(float));
@@ -170,7 +171,7 @@ class Recurrent : public Layer {
       for (int o = 0; o < out; ++o, input += in, recurrent += out) {
         const float* by_input = gradients + input_weight_gradient_ + (from + o) * in_stride;
         const float* by_recurrent = gradients + weight_gradient_ + (from_recurrent + o) * out_stride;
-        for (int i = 0; i < in; ++i) input[i] += by_input[i];
+        add_arranged(by_input, input);
         for (int i = 0; i < out; ++i) recurrent[i] += by_recurrent[i];
         bias[gate * out + o] += by_bias[from + o];
       }

@@ -34,7 +34,8 @@ struct Normalizer {
 class Actor {
  public:
   Actor(const Learner& learner, const Normalizer& normalizer, ActorCritic::Buffers& buffers)
-      : learner_(learner), normalizer_(normalizer), networks_(learner.networks()), buffers_(buffers) {}
+      : learner_(learner), normalizer_(normalizer), networks_(learner.networks()), buffers_(buffers),
+        observation_(learner.observation_size()) {}
 
   int outputs() const { return learner_.head().outputs(); }
   int state_size() const { return networks_.state_size(); }
@@ -46,8 +47,10 @@ class Actor {
   void act(const Value* obs, int rows, const float* noise, const bool* masks, void* actions, float* states) {
     const Head& head = learner_.head();
     const int size = learner_.observation_size(), n = head.outputs();
-    float* x = buffers_.rows.data();
-    for (int r = 0; r < rows; ++r) normalizer_.apply(obs + r * size, size, x + r * networks_.input_stride());
+    for (int r = 0; r < rows; ++r) {
+      normalizer_.apply(obs + r * size, size, observation_.data());
+      networks_.first().arrange(observation_.data(), &buffers_.rows[r * networks_.input_stride()]);
+    }
     const int state_size = networks_.state_size();
     if (states) networks_.begin({rows, 1, states, state_size, nullptr}, buffers_);
     const float* features = networks_.features(buffers_, rows);
@@ -66,6 +69,7 @@ class Actor {
   const Normalizer& normalizer_;
   const ActorCritic& networks_;
   ActorCritic::Buffers& buffers_;
+  std::vector<float> observation_;
 };
 
 struct Span {

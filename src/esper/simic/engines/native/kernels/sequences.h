@@ -8,7 +8,7 @@ namespace esper {
 
 // Where episodes of a rollout [num_steps, num_envs] end, and the last observations of those that are truncated.
 struct Ends {
-  const float* final_obs;
+  const void* final_obs;
   const bool *terminated, *truncated;
 };
 
@@ -48,9 +48,8 @@ class SequenceEvaluation {
   }
 
  private:
-  void observe(int row, const float* obs, int64_t i) {
-    const int size = learner_.observation_size();
-    std::copy_n(obs + i * size, size, &buffers_.rows[row * networks_.input_stride()]);
+  void observe(int row, const void* obs, int64_t i) {
+    learner_.observe(obs, i, &buffers_.rows[row * networks_.input_stride()]);
   }
 
   // The values of the last observations of truncated episodes, after the state of their last steps.

@@ -133,22 +133,33 @@ inline double sum_of_squares(const float* x, ptrdiff_t count) {
   return sum;
 }
 
+// What a product sums up: `groups` of `count` terms, of which each group begins `jump` floats of A after the one before.
+struct Terms {
+  int count, groups = 1;
+  ptrdiff_t jump = 0;
+
+  Terms(int count) : count(count) {}
+  Terms(int count, int groups, ptrdiff_t jump) : count(count), groups(groups), jump(jump) {}
+};
+
 // A block of ROWS x WIDTH vectors of C. A(m, k) = a[m * row + k * col]; B is row-major with `ldb` floats in a row.
 // `begin(m, n)` gives what the sum starts with, `end(m, n, v)` takes it; n counts floats.
 template <int ROWS, int WIDTH, class Begin, class End>
-inline void tile(int m, int n, int K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
+inline void tile(int m, int n, Terms K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
                  Begin begin, End end) {
   vec sum[ROWS][WIDTH];
   for (int i = 0; i < ROWS; ++i)
     for (int j = 0; j < WIDTH; ++j) sum[i][j] = begin(m + i, n + j * LANES);
-  const float* ak = a + m * row;
   const float* bk = b + n;
-  for (int k = 0; k < K; ++k, ak += col, bk += ldb) {
-    vec right[WIDTH];
-    for (int j = 0; j < WIDTH; ++j) right[j] = load(bk + j * LANES);
-    for (int i = 0; i < ROWS; ++i) {
-      const float left = ak[i * row];
-      for (int j = 0; j < WIDTH; ++j) sum[i][j] += right[j] * left;
+  for (int group = 0; group < K.groups; ++group) {
+    const float* ak = a + m * row + group * K.jump;
+    for (int k = 0; k < K.count; ++k, ak += col, bk += ldb) {
+      vec right[WIDTH];
+      for (int j = 0; j < WIDTH; ++j) right[j] = load(bk + j * LANES);
+      for (int i = 0; i < ROWS; ++i) {
+        const float left = ak[i * row];
+        for (int j = 0; j < WIDTH; ++j) sum[i][j] += right[j] * left;
+      }
     }
   }
   for (int i = 0; i < ROWS; ++i)
@@ -159,7 +170,7 @@ inline void tile(int m, int n, int K, const float* a, ptrdiff_t row, ptrdiff_t c
 constexpr int ROWS = 6;
 
 template <int WIDTH, class Begin, class End>
-inline void columns(int M, int n, int K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
+inline void columns(int M, int n, Terms K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
                     Begin begin, End end) {
   int m = 0;
   for (; m + ROWS <= M; m += ROWS) tile<ROWS, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
@@ -174,7 +185,7 @@ inline void columns(int M, int n, int K, const float* a, ptrdiff_t row, ptrdiff_
 
 // C[M, N] for N a multiple of LANES.
 template <class Begin, class End>
-inline void product(int M, int N, int K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
+inline void product(int M, int N, Terms K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
                     Begin begin, End end) {
   int n = 0;
   for (; n + 2 * LANES <= N; n += 2 * LANES) columns<2>(M, n, K, a, row, col, b, ldb, begin, end);
