@@ -41,10 +41,11 @@ from esper.policies.schema import (
     read_network,
     read_observations,
     refused_name,
+    wrong_activation,
     wrong_factory,
 )
 from esper.settings.options import ConfigError
-from esper.settings.values import spelled
+from esper.settings.values import as_path, checked, spelled
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.given import NetworkFactory, make_layers
 from esper.simic.ppo import PPOAgent
@@ -230,7 +231,7 @@ def load_policy(
         StoreError: naming the file and what is wrong with it.
         ConfigError: for an environment that cannot be made or does not fit, or an encoder that does not fit.
     """
-    folder = Path(path)
+    folder, trust = as_path("path", path), checked("trust", trust, bool)
     tensors, metadata = load_pair(folder / _NAME, root=_root(folder))
     file = folder / f"{_NAME}.json"
     if metadata.get("format") == 1:  # only vectors then
@@ -242,7 +243,7 @@ def load_policy(
         raise ConfigError("encoder", shown(encoder), "must be module:callable, or a callable")
     if reason := refused_name(metadata, {"env": env, "encoder": encoder}, trust=trust):
         raise StoreError(f"{file}: {reason}")
-    if reason := wrong_factory(metadata, network):
+    if reason := wrong_factory(metadata, network) or wrong_activation(metadata, activation):
         raise StoreError(f"{file}: {reason}")
     modules = {name: each for name, each in (("encoder", encoder), ("activation", activation)) if each is not None}
     policy = _read(file, metadata, modules, network)

@@ -181,7 +181,8 @@ def _activation(given: str | Callable[[], Any], width: int, generator: torch.Gen
         ours: nn.Module = getattr(importlib.import_module(module), attribute)()
         return ours
     if isinstance(given, str):
-        raise ConfigError("activation", given, "was given in Python, where it must be given again")
+        again = "was given in Python, where it must be given again, as an object: activation=..."
+        raise ConfigError("activation", given, f"{again}; by name there are {', '.join(ACTIVATIONS)}")
     if isinstance(given, nn.Module):
         raise ConfigError("activation", given, "must be what makes a module: a class or a function of no argument")
     try:
