@@ -216,12 +216,18 @@ def only_in_python(config: RunConfig) -> list[str]:
 def begin_again(path: Path, config: RunConfig) -> str | None:
     """What trains as the run in `path` did, with another seed; None where its files do not have all of it."""
     schedules = {name: getattr(config.ppo, name) for name in SCHEDULES}
-    if only_in_python(config) or any(str(schedule.decay) == CUSTOM for schedule in schedules.values()):
+    if (
+        only_in_python(config)
+        or config.initial.was_given
+        or any(str(schedule.decay) == CUSTOM for schedule in schedules.values())
+    ):
         return None
     named = named_again(config)
     functions = {name: str(schedule.decay) for name, schedule in schedules.items() if is_function(schedule.decay)}
     if functions and named != " --trust":
         named += "".join(f" --{name.replace('_', '-')}-decay {shlex.quote(decay)}" for name, decay in functions.items())
+    if config.initial.init_from is not None and named != " --trust":
+        named += f" --init-from {shlex.quote(str(config.initial.init_from))}"
     return f"esper ppo --config {shlex.quote(str(path / 'config.json'))} --seed {config.seed + 1}{named}"
 
 

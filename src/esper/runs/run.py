@@ -26,6 +26,7 @@ from esper.runs.folder import (
     open_run_folder,
     resume_command,
 )
+from esper.runs.initial import begin_with
 from esper.runs.layers import Layer, placed, recorded
 from esper.runs.picture import draw_picture
 from esper.runs.record import open_record
@@ -92,6 +93,7 @@ def run(
             debug = config.telemetry.telemetry == "debug"
             agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug, **config.parts.given)
             stack.enter_context(agent.updater.torch_threads())
+            begun = None if resume and resume.point.state else begin_with(config, agent)
             training = Training(agent, env, env_seed=env_seed(config, 0))
             rates_before = load_run(config, training, resume) if resume and resume.point.state else None
         stop.begin()
@@ -116,7 +118,7 @@ def run(
             )
             called = Callbacks(callbacks, Progress(config, folder.path, training))
             session = Session(config, training, folder, record, evaluation, called, stop)
-            train, finished = session.run(resume, rates_before)
+            train, finished = session.run(resume, rates_before, begun)
         if config.picture:
             draw_picture(config, folder)
         return RunResult(run_dir=folder.path, train=train, cause=finished.cause, seconds=finished.seconds)

@@ -15,6 +15,7 @@ from esper.policies.show import record_gif
 from esper.runs.callbacks import CallbackLike
 from esper.runs.config import RunConfig
 from esper.runs.folder import BEST
+from esper.runs.initial_config import InitialConfig
 from esper.runs.layers import Layer, Settings, SettingsError, file_layer, resolve
 from esper.runs.parts import check_objects
 from esper.runs.presets import with_preset
@@ -45,7 +46,8 @@ def train(
     `env` is an id, a callable (as a class) that makes a `gymnasium.Env`, or an environment or vector environment that
     exists already, which stays open. Every flag of `esper ppo` is a keyword: `lr=1e-3, lr_decay="cosine"`. A schedule
     may be a number, a function of the update index, or a `ScheduleConfig`. `network`, `loss_terms` and `optimizer` are
-    those of `PPOAgent`. `preset` and `config` are as the flags; where `env` is no id, `auto` goes by its spaces.
+    those of `PPOAgent`. `init_from` may be a `Policy`, too. `preset` and `config` are as the flags; where `env` is no
+    id, `auto` goes by its spaces.
 
     Raises:
         ConfigError: naming the setting, for one that cannot be used.
@@ -58,6 +60,7 @@ def train(
         if given is not None and (number := own_num_envs(given)) is not None:
             # Weaker than the file and keywords, as another number there is an error.
             layers = [Layer(source="env", values={"num_envs": number}), *layers]
+        settings, policy = _policy_apart(settings)
         made = _resolved(preset, [*layers, Layer(source="env", values=own)], settings, given)
     except SettingsError as error:
         raise error.error from None
@@ -65,7 +68,8 @@ def train(
     if made.eval_every is not None and environment.exists:
         allowed = f"needs environments of its own, and {environment.env} exists already: pass a callable that makes it"
         raise ConfigError("eval_every", made.eval_every, allowed)
-    made = dataclasses.replace(made, environment=environment)
+    initial = dataclasses.replace(made.initial, given=policy)
+    made = dataclasses.replace(made, environment=environment, initial=initial)
     return Run(made, run_training(made, _shown(made, sinks), callbacks=callbacks))
 
 
@@ -200,6 +204,18 @@ def _resolved(preset: str, layers: Sequence[Layer], settings: Mapping[str, Any],
     if not schedules:
         return made.config
     return dataclasses.replace(made.config, ppo=dataclasses.replace(made.config.ppo, **schedules))
+
+
+def _policy_apart(settings: dict[str, Any]) -> tuple[dict[str, Any], Policy | None]:
+    """The settings with a name for the policy that is their `init_from`, and it."""
+    given = settings.get("init_from")
+    if isinstance(given, Policy):
+        return {**settings, "init_from": InitialConfig.PASSED}, given
+    if not isinstance(given, str | Path | None):
+        raise ConfigError(
+            "init_from", repr(given), "must be a folder (a run, a checkpoint, a saved policy) or a Policy"
+        )
+    return settings, None
 
 
 def _apart(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
