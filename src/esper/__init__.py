@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from esper.analysis.runs import load_updates as load_updates
     from esper.envs.make import make_env as make_env
     from esper.policies.policy import load_policy as load_policy
     from esper.runs.callbacks import Callback as Callback
@@ -32,6 +33,7 @@ _HOMES = {
     "Training": "simic.vectorized",
     "UpdateCompleted": "telemetry.events",
     "load_policy": "policies.policy",
+    "load_updates": "analysis.runs",
     "make_env": "envs.make",
     "make_schedule": "schedules",
     "resume": "runs.train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,11 @@ from torch import Tensor, nn
 import esper
 from esper.envs.base import EnvSpec
 from esper.policies.policy import load_policy
+from esper.runs.config import RunConfig
+from esper.runs.parts import PartsConfig
 from esper.runs.resume.point import ResumeError
+from esper.runs.resume.rules import changes
+from esper.runs.run import RunError
 from esper.scripts.train import main
 from esper.settings.options import ConfigError
 from esper.simic.losses import Inputs
@@ -162,16 +167,87 @@ def test_an_activation_is_given_again(tmp_path: Path) -> None:
         ({"activation": nn.functional.mish}, "fails on features .*missing 1 required positional argument"),
         ({"activation": lambda: nn.Linear(64, 2)}, r"must keep the shape of features \[2, 64\], and returns \[2, 2\]"),
         ({"activation": "mish"}, "activation = mish: must be one of tanh, .* or a callable that makes a module"),
-        ({"network": "module:name"}, "network = module:name: was given in Python"),
-        ({"network": 3}, "network = 3: must be text or a callable"),
+        (
+            {"activation": "torch.nn:Mish"},
+            "activation = torch.nn:Mish: was given in Python, .* as an object: activation",
+        ),
+        ({"network": "module:name"}, "network = module:name: must be a factory that gets the spec of the environment"),
+        ({"network": 3}, "network = 3: must be a factory that gets the spec of the environment and returns"),
+        ({"optimizer": "adam"}, "optimizer = adam: must be a factory that gets parameter groups"),
+        ({"optimizer": []}, r"optimizer = \[\]: must be a factory that gets parameter groups"),
+        ({"loss_terms": "mine"}, "loss_terms = mine: must be a dict of terms by name, each a function and its weight"),
         ({"network": lambda spec: None}, "must return a torch.nn.Module, not NoneType"),
         ({"loss_terms": {"mine": small_values}}, "loss_terms = mine: .*must be a function and its weight"),
         ({"loss_terms": {"mine": (small_values, torch.ones(()))}}, "must be a function and its weight, a finite"),
         ({"loss_terms": {"mine": (small_values, float("nan"))}}, "must be a function and its weight, a finite"),
-        ({"loss_terms": small_values}, "must be a JSON object"),
+        ({"loss_terms": small_values}, "must be a dict of terms by name"),
     ],
 )
 def test_what_cannot_be_used_is_refused(tmp_path: Path, given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         train(tmp_path / "run", 2, **given)
     assert not (tmp_path / "run").exists()
+
+
+def sgd(momentum: float) -> Any:
+    return functools.partial(torch.optim.SGD, momentum=momentum)
+
+
+def test_partials_are_told_apart_by_their_function_and_arguments(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", 2, optimizer=sgd(0.9))
+    name = json.loads((run.folder / "config.json").read_text())["optimizer"]
+    assert name == "<partial(torch.optim.sgd.SGD, momentum=0.9)>"
+    more: dict[str, Any] = {"total_timesteps": STEPS * 3, "quiet": True}
+    with pytest.raises(ResumeError, match=r"optimizer: <partial.*momentum=0.9\)>, now <partial.*momentum=0.5\)>"):
+        esper.resume(run.folder, optimizer=sgd(0.5), **more)
+    assert esper.resume(run.folder, optimizer=sgd(0.9), **more).result.train.updates == 3
+
+
+def test_a_partial_of_an_older_version_has_no_arguments_in_files(tmp_path: Path) -> None:
+    before, now = (RunConfig(parts=PartsConfig(optimizer=each)) for each in ("<functools.partial>", sgd(0.9)))
+    assert changes(before, now) == {}
+    assert changes(before, RunConfig(parts=PartsConfig(optimizer=rmsprop))).keys() == {"optimizer"}
+
+
+def fail(run: Any) -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("given", "call"),
+    [
+        ({"network": Mine}, "network=..."),
+        ({"activation": nn.PReLU}, "activation=..."),
+        ({"encoder": lambda shape: nn.Identity()}, "encoder=..."),
+        ({"encoder": functools.partial(lambda name, shape: nn.Identity(), "a:b")}, "encoder=..."),
+        ({"optimizer": rmsprop, "encoder": f"{__name__}:same"}, "optimizer=..., trust=True"),
+    ],
+)
+def test_what_only_python_can_resume_names_the_call(tmp_path: Path, given: dict[str, Any], call: str) -> None:
+    with pytest.raises(RunError, match="resume from it with  ") as caught:
+        train(tmp_path / "run", 2, **given, callbacks=[fail])
+    said = str(caught.value).split("resume from it with  ")[1]
+    assert said == f"esper.resume({str(tmp_path / 'run')!r}, {call})"
+    again = eval(said.replace("=...", "=PART"), {"esper": esper, "PART": next(iter(given.values()))})
+    assert again.result.train.updates == 2
+
+
+def same(shape: tuple[int, ...]) -> nn.Module:
+    return nn.Identity()
+
+
+def test_the_command_line_says_what_python_must_give_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, given in (("activation", nn.PReLU), ("encoder", lambda shape: nn.Identity())):
+        folder = train(tmp_path / name, 2, **{name: given}).folder
+        for command in (["ppo", "--total-timesteps", str(STEPS * 4), "--resume"], ["evaluate"]):
+            with pytest.raises(SystemExit):
+                main([*command, str(folder)])
+            err = capsys.readouterr().err
+            assert "was given in Python, where it must be given again" in err
+            assert f"{name}=..." in err
+
+
+def test_a_policy_takes_no_other_activation(tmp_path: Path) -> None:
+    folder = train(tmp_path / "run", 2).folder
+    with pytest.raises(StoreError, match="its activation is tanh: leave activation= out"):
+        load_policy(folder, activation=nn.PReLU)

@@ -323,6 +323,12 @@ class TestCallbacks:
         ({"callbacks": [3]}, "callbacks"),
         ({"callbacks": [esper.Callback]}, "callbacks"),
         ({"callbacks": print}, "callbacks"),
+        ({"sinks": 3}, "sinks"),
+        ({"sinks": [3]}, "sinks"),
+        ({"sinks": Path("file")}, "sinks"),
+        ({"sinks": [Path]}, "sinks"),
+        ({"preset": 3}, "preset"),
+        ({"config": 3}, "config"),
     ],
 )
 def test_bad_settings_are_config_errors_that_name_them(settings: dict[str, Any], name: str, tmp_path: Path) -> None:
@@ -398,3 +404,46 @@ def test_runs_that_begin_within_a_second_have_folders_of_their_own(
     runs = [esper.train(Mine, **SMALL) for _ in range(3)]
     assert [run.folder.name for run in runs] == [f"20260101-000000-1{end}" for end in ("", "-2", "-3")]
     assert {run.folder.parent.name for run in runs} == {"Mine"}
+
+
+DOOR: Any = esper  # for what has no right type
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return esper.train(**SMALL, run_dir=tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: DOOR.resume(run.folder, sinks=3), "sinks = 3: must be a list of objects with emit"),
+        (lambda run: DOOR.resume(run.folder, trust="no"), "trust = no: must be true or false"),
+        (lambda run: DOOR.resume(run.folder, fresh_episodes=3), "fresh_episodes = 3: must be true or false"),
+        (lambda run: DOOR.resume(3), "path = 3: must be text or a path"),
+        (lambda run: DOOR.load_policy(None), "path = none: must be text or a path"),
+        (lambda run: DOOR.load_policy(run.folder, trust=3), "trust = 3: must be true or false"),
+        (lambda run: DOOR.load_updates(3), "run_dir = 3: must be text or a path"),
+        (lambda run: run.evaluate("all"), "episodes = all: must be a whole number"),
+        (lambda run: run.evaluate(1.5), "episodes = 1.5: must be a whole number"),
+        (lambda run: run.evaluate(2, seed=-1), "seed = -1: must be at least 0"),
+        (lambda run: run.record_gif(3), "path = 3: must be text or a path"),
+        (lambda run: DOOR.make_env("CartPole-v1", num_envs="two"), "num_envs = two: must be a whole number"),
+    ],
+)
+def test_bad_arguments_of_the_door_are_config_errors(finished: Run, call: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call(finished)
+
+
+def test_a_missing_column_names_the_nearest(finished: Run) -> None:
+    updates = finished.updates
+    with pytest.raises(KeyError, match=r"episode_return is no column; did you mean 'episode_return_\w+'"):
+        updates["episode_return"]
+    with pytest.raises(KeyError, match=r"lr/polcy is no column; did you mean 'lr/policy'"):
+        updates["lr/polcy"]
+    with pytest.raises(KeyError, match=r"3 is no column; list\(...\) has their names"):
+        updates[3]  # type: ignore[index]
+    assert updates.get("typo") is None
+    assert "typo" not in updates
+    assert list(esper.load_updates(str(finished.folder))) == list(updates)

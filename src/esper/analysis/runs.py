@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from esper.settings.values import as_path, nearest
 from esper.telemetry.declared import always_numbers
 from esper.telemetry.events import TIME_FIELDS, TIMED_EVENTS, UpdateCompleted
 from esper.telemetry.jsonl import read_record
@@ -17,6 +18,13 @@ from esper.telemetry.jsonl import read_record
 OWN = ("user/", "loss_term/")
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
+
+
+class Table(dict[str, NDArray[Any]]):
+    """Columns by name, of one length; `pandas.DataFrame` and `polars.DataFrame` take it as it is."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        raise KeyError(f"{name!s} is no column{nearest(str(name), self) or '; list(...) has their names'}")
 
 
 def read_events(run_dir: Path) -> Iterator[dict[str, Any]]:
@@ -37,19 +45,24 @@ def repeatable_events(run_dir: Path) -> list[dict[str, Any]]:
     ]
 
 
-def load_updates(run_dir: Path) -> Columns:
-    """The completed updates of a run, a column per name; NaN where a number was not computed."""
-    return columns_of(read_events(run_dir))
+def load_updates(run_dir: str | Path) -> Table:
+    """The completed updates of a run, a column per name; NaN where a number was not computed.
+
+    Raises:
+        ConfigError: for what is no path.
+        OSError, ValueError: as `read_events`.
+    """
+    return columns_of(read_events(as_path("run_dir", run_dir)))
 
 
-def columns_of(events: Iterable[Mapping[str, Any]]) -> Columns:
+def columns_of(events: Iterable[Mapping[str, Any]]) -> Table:
     """The same for records that were read already."""
     rows = [event for event in events if event["event"] == "update_completed"]
     names = dict.fromkeys(name for row in rows for name in row)
     if rows:
         # A number that was finite in no update is missing from all.
         names |= dict.fromkeys(always_numbers(UpdateCompleted))
-    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+    return Table({name: np.array([row.get(name, np.nan) for row in rows]) for name in names})
 
 
 def ratio_quantiles(events: Iterable[Mapping[str, Any]], updates: NDArray[Any]) -> Columns:

@@ -10,7 +10,7 @@ from esper.envs.config import EnvConfig, ScaleActions
 from esper.envs.families import families, family_of
 from esper.envs.given import Given, make_given, name_of
 from esper.envs.rendering import RenderedVectorEnv
-from esper.settings.options import ConfigError
+from esper.settings.values import Bounds, checked
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ def make_env(
     Raises:
         ConfigError: when it cannot be made; the message says how to fix it.
     """
-    if num_envs is not None and num_envs < 1:
-        raise ConfigError("num_envs", num_envs, "must be at least 1")
+    if num_envs is not None:
+        num_envs = checked("num_envs", num_envs, int, Bounds(minimum=1))
     config = EnvConfig(
         env=name_of(env),
         env_kwargs=env_kwargs or {},

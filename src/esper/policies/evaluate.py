@@ -16,7 +16,7 @@ from esper.envs.make import make_from_config
 from esper.envs.watched import watched
 from esper.policies.player import SAMPLING, Player, evaluation_generators
 from esper.policies.policy import Policy
-from esper.settings.options import ConfigError
+from esper.settings.values import Bounds, checked
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.threads import torch_threads
 from esper.system.seeding import device_generator, integer_seed
@@ -67,8 +67,8 @@ def evaluate(
         ConfigError: for no episodes; when the environments cannot be made, or do not fit the policy.
         EvaluationStopped: when `stop` is requested before all are done.
     """
-    if episodes < 1:
-        raise ConfigError("episodes", episodes, "must be at least 1")
+    episodes = checked("episodes", episodes, int, Bounds(minimum=1))
+    seed = checked("seed", seed, int, Bounds(minimum=0))
     stop = StopRequest(quiet=True) if stop is None else stop
     config = environment_of(policy, env, max_episode_steps)
     made = make_evaluation_env(config, episodes, seed, stop)

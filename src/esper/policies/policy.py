@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from esper import __version__
 from esper.envs.actions import same_actions
@@ -41,10 +42,11 @@ from esper.policies.schema import (
     read_network,
     read_observations,
     refused_name,
+    wrong_activation,
     wrong_factory,
 )
 from esper.settings.options import ConfigError
-from esper.settings.values import spelled
+from esper.settings.values import as_path, checked, spelled
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.given import NetworkFactory, make_layers
 from esper.simic.ppo import PPOAgent
@@ -53,7 +55,7 @@ from esper.storage.store import StoreError, load_pair, save_pair
 from esper.storage.tree import TreeError, check_form
 from esper.system.seeding import device_generator
 
-_NAME = "policy"
+POLICY = "policy"  # of its files, without their endings
 _FORMAT = 2
 _GIVE_ENV = "load_policy takes an environment in its place, as env"
 _OBSERVATIONS: dict[str, type[Observations]] = {"vectors": Vectors, "images": Images}
@@ -204,7 +206,7 @@ def _save(folder: Path, policy: Policy) -> None:
     }
     if policy.network_from is not None:
         metadata["network_from"] = policy.network_from
-    save_pair(folder / _NAME, network.state_dict(), metadata, root=_root(folder))
+    save_pair(folder / POLICY, network.state_dict(), metadata, root=_root(folder))
 
 
 def load_policy(
@@ -230,26 +232,21 @@ def load_policy(
         StoreError: naming the file and what is wrong with it.
         ConfigError: for an environment that cannot be made or does not fit, or an encoder that does not fit.
     """
-    folder = Path(path)
-    tensors, metadata = load_pair(folder / _NAME, root=_root(folder))
-    file = folder / f"{_NAME}.json"
-    if metadata.get("format") == 1:  # only vectors then
-        observations = {"kind": "vectors", "size": metadata.get("observation_size")}
-        metadata = {**metadata, "format": _FORMAT, "observations": observations}
-    if metadata.get("format") != _FORMAT:
-        raise StoreError(f"{file}: format {metadata.get('format')!r:.60} is not the {_FORMAT} that this version reads")
+    folder, trust = as_path("path", path), checked("trust", trust, bool)
+    tensors, metadata = read_policy(folder)
+    file = folder / f"{POLICY}.json"
     if not isinstance(encoder, str) and not callable(encoder) and encoder is not None:
         raise ConfigError("encoder", shown(encoder), "must be module:callable, or a callable")
     if reason := refused_name(metadata, {"env": env, "encoder": encoder}, trust=trust):
         raise StoreError(f"{file}: {reason}")
-    if reason := wrong_factory(metadata, network):
+    if reason := wrong_factory(metadata, network) or wrong_activation(metadata, activation):
         raise StoreError(f"{file}: {reason}")
     modules = {name: each for name, each in (("encoder", encoder), ("activation", activation)) if each is not None}
     policy = _read(file, metadata, modules, network)
     try:
         check_form(tensors, policy.network.state_dict(), finite=True)
     except TreeError as error:
-        raise StoreError(f"{folder / _NAME}.safetensors: {error}") from None
+        raise StoreError(f"{folder / POLICY}.safetensors: {error}") from None
     policy.network.load_state_dict(tensors, assign=True)
     if env is None or isinstance(env, str):
         return policy
@@ -257,6 +254,22 @@ def load_policy(
     environment = dataclasses.replace(policy.environment, env=recorded_name(given := env))
     policy = dataclasses.replace(policy, environment=environment, stored=policy.environment)
     return dataclasses.replace(policy, adapter=_fitting(policy, lambda: adapter_of_given(given, environment)))
+
+
+def read_policy(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata of the policy in `folder`, as they are in its files.
+
+    Raises:
+        StoreError: naming the file and what is wrong with it.
+    """
+    tensors, metadata = load_pair(folder / POLICY, root=_root(folder))
+    if metadata.get("format") == 1:  # only vectors then
+        observations = {"kind": "vectors", "size": metadata.get("observation_size")}
+        metadata = {**metadata, "format": _FORMAT, "observations": observations}
+    if metadata.get("format") != _FORMAT:
+        wrong = f"format {metadata.get('format')!r:.60} is not the {_FORMAT} that this version reads"
+        raise StoreError(f"{folder / POLICY}.json: {wrong}")
+    return tensors, metadata
 
 
 def _read(

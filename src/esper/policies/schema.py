@@ -20,6 +20,7 @@ from esper.envs.base import (
 from esper.envs.config import EnvConfig
 from esper.settings.options import ConfigError
 from esper.simic.config import NetworkConfig
+from esper.simic.nets.activations import ACTIVATIONS
 from esper.storage import files
 
 # Above any real policy: larger sizes, or more layers, would only cost time before the tensors do not fit.
@@ -143,6 +144,15 @@ def wrong_factory(metadata: Mapping[str, Any], factory: object) -> str | None:
     if name is None and factory is not None:
         return "its network is made from its settings: leave network= out"
     return None
+
+
+def wrong_activation(metadata: Mapping[str, Any], activation: object) -> str | None:
+    """Why a policy cannot have `activation`; None if it fits. One of another name may be the same, moved."""
+    network = metadata.get("network")
+    name = network.get("activation") if isinstance(network, dict) else None
+    if activation is None or name not in ACTIVATIONS:
+        return None
+    return f"its activation is {name}: leave activation= out"
 
 
 def _fields(what: str, stored: Any, names: Mapping[str, set[str]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from esper.envs.watched import watched
 from esper.policies.evaluate import THREADS, EvaluationStopped, environment_of, log_time_limit, run_episodes
 from esper.policies.player import Player, evaluation_generators
 from esper.policies.policy import Policy
+from esper.settings.values import Bounds, as_path, checked
 from esper.simic.threads import torch_threads
 from esper.storage import files
 from esper.system.stopping import StopRequest
@@ -79,6 +80,7 @@ def record_gif(
         ConfigError: when the environment cannot be made or drawn, or does not fit the policy.
         EvaluationStopped: when `stop` is requested; nothing is written.
     """
+    path, seed = as_path("path", path), checked("seed", seed, int, Bounds(minimum=0))
     stop = StopRequest(quiet=True) if stop is None else stop
     config = environment_of(policy, env, max_episode_steps)
     with evaluation_generators(seed).in_place():
@@ -93,7 +95,7 @@ def record_gif(
         _log.info("%s: the drawing stops after %s frames; the episode goes on", path, f"{max_frames:,}")
     gif, duration = io.BytesIO(), round(1000 / drawn.render_fps)
     frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
-    files.write(Path(path), gif.getvalue())
+    files.write(path, gif.getvalue())
     return len(frames)
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from esper.envs.config import EnvConfig
 from esper.runs.checkpoint.config import CheckpointConfig
+from esper.runs.initial_config import InitialConfig
 from esper.runs.parts import PartsConfig
 from esper.settings.options import Bounds, ConfigError, check_options, option, section
 from esper.simic.config import PPOConfig
@@ -25,6 +26,7 @@ class RunConfig:
     environment: EnvConfig = section(EnvConfig())
     ppo: PPOConfig = section(PPOConfig())
     parts: PartsConfig = section(PartsConfig())
+    initial: InitialConfig = section(InitialConfig())
     checkpoints: CheckpointConfig = section(CheckpointConfig())
     telemetry: TelemetryConfig = section(TelemetryConfig())
     seed: int = option(1, "seed of initialisation, actions, minibatches and environments", bounds=Bounds(minimum=0))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from esper.envs.base import scaled_to
 from esper.runs.config import RunConfig
+from esper.runs.initial import Begun
 from esper.runs.layers import recorded
 from esper.runs.resume.point import Resume
 from esper.runs.state import env_seed, schedule_switch
@@ -17,8 +18,8 @@ from esper.simic.vectorized import Training
 from esper.telemetry.events import RunFinished, RunResumed, RunStarted
 
 
-def run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
-    """The event at the start of a record."""
+def run_started(config: RunConfig, agent: PPOAgent, begun: Begun | None = None) -> RunStarted:
+    """The event at the start of a record; `begun` is what the run began with, if not with random weights."""
     bounds = scaled_to(agent.spec.actions)
     return RunStarted(
         config=recorded(config),
@@ -31,6 +32,7 @@ def run_started(config: RunConfig, agent: PPOAgent) -> RunStarted:
         telemetry=config.telemetry.telemetry,
         versions=versions(),
         actions_scaled_to=None if bounds is None else {"low": bounds.low, "high": bounds.high},
+        initial_policy=None if begun is None else begun.recorded(),
     )
 
 

@@ -20,6 +20,7 @@ from esper.schedules.function import CUSTOM, is_function
 from esper.settings.options import ConfigError
 from esper.settings.values import spelled
 from esper.simic.config import SCHEDULES
+from esper.simic.nets.activations import ACTIVATIONS
 from esper.storage import files
 
 _log = logging.getLogger(__name__)
@@ -196,26 +197,43 @@ def open_run_folder(path: Path) -> RunFolder:
 def named_again(config: RunConfig) -> str:
     """The flags, after a space, that permit a command to import the modules that this run's files name."""
     names = {"env": config.environment.env, "encoder": spelled(config.ppo.network.encoder)}
-    flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value]
+    flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value and value[0] != "<"]
     trust = files.unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
     return " --trust" if trust else "".join(flags)
+
+
+def only_in_python(config: RunConfig) -> list[str]:
+    """What a resume needs that only Python can give, as arguments of `esper.resume`."""
+    encoder, activation = spelled(config.ppo.network.encoder), spelled(config.ppo.network.activation)
+    parts = [
+        *config.parts.given,
+        *["encoder"] * encoder.startswith("<"),
+        *["activation"] * (activation not in ACTIVATIONS),
+    ]
+    return ["env"] * config.environment.was_given + [f"{name}=..." for name in parts]
 
 
 def begin_again(path: Path, config: RunConfig) -> str | None:
     """What trains as the run in `path` did, with another seed; None where its files do not have all of it."""
     schedules = {name: getattr(config.ppo, name) for name in SCHEDULES}
-    if config.parts.given or any(str(schedule.decay) == CUSTOM for schedule in schedules.values()):
+    if (
+        only_in_python(config)
+        or config.initial.was_given
+        or any(str(schedule.decay) == CUSTOM for schedule in schedules.values())
+    ):
         return None
     named = named_again(config)
     functions = {name: str(schedule.decay) for name, schedule in schedules.items() if is_function(schedule.decay)}
     if functions and named != " --trust":
         named += "".join(f" --{name.replace('_', '-')}-decay {shlex.quote(decay)}" for name, decay in functions.items())
+    if config.initial.init_from is not None and named != " --trust":
+        named += f" --init-from {shlex.quote(str(config.initial.init_from))}"
     return f"esper ppo --config {shlex.quote(str(path / 'config.json'))} --seed {config.seed + 1}{named}"
 
 
 def resume_command(path: Path, config: RunConfig) -> str:
     """The command that resumes a run of `config` from `path`, its folder or a checkpoint; a call if only Python can."""
-    given = ["env"] * config.environment.was_given + [f"{name}=..." for name in config.parts.given]
-    if given:
-        return f"esper.resume({', '.join([repr(str(path)), *given])})"
+    if given := only_in_python(config):
+        trust = ["trust=True"] if named_again(config) else []
+        return f"esper.resume({', '.join([repr(str(path)), *given, *trust])})"
     return f"esper ppo --resume {shlex.quote(str(path))}{named_again(config)}"

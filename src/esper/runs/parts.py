@@ -3,11 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from esper.settings.options import ConfigError, check_options, option
+from esper.settings.values import Convertible
+
+
+class _Named(Convertible):
+    """An object from Python, or its name in files."""
+
+    @classmethod
+    def convert(cls, value: Any) -> Any:
+        return value if callable(value) or isinstance(value, str) else None
+
+
+class NetworkPart(_Named):
+    """A network."""
+
+    expects = "a factory that gets the spec of the environment and returns the modules of the network"
+
+
+class OptimizerPart(_Named):
+    """An optimizer."""
+
+    expects = "a factory that gets parameter groups and returns a torch optimizer"
+
+
+class LossTermsPart(Convertible):
+    """Terms of the loss."""
+
+    expects = "a dict of terms by name, each a function and its weight"
+
+    @classmethod
+    def convert(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) else None
+
+
+if TYPE_CHECKING:
+    _Network: TypeAlias = str | Callable[..., Any]
+    _Optimizer: TypeAlias = str | Callable[..., Any]
+    _LossTerms: TypeAlias = dict[str, Any]
+else:
+    _Network, _Optimizer, _LossTerms = NetworkPart, OptimizerPart, LossTermsPart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,15 +56,9 @@ class PartsConfig:
     group: ClassVar[str] = "parts"
     flags: ClassVar[bool] = False
 
-    network: str | Callable[..., Any] | None = option(
-        None, "factory that gets the spec of the environment and returns the modules of the network"
-    )
-    loss_terms: dict[str, Any] | None = option(
-        None, "further terms of the loss by name, each a function and its weight"
-    )
-    optimizer: str | Callable[..., Any] | None = option(
-        None, "factory that gets parameter groups and returns a torch optimizer"
-    )
+    network: _Network | None = option(None, NetworkPart.expects)
+    loss_terms: _LossTerms | None = option(None, LossTermsPart.expects)
+    optimizer: _Optimizer | None = option(None, OptimizerPart.expects)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -54,3 +87,14 @@ class PartsConfig:
             if not (callable(weight) or number):
                 allowed = "must be a function and its weight, a finite number or a function of the update's index"
                 raise ConfigError("loss_terms", f"{name}: {term}", allowed)
+
+
+def check_objects(settings: Mapping[str, Any]) -> None:
+    """Refuse a name in place of a part: names are what files have.
+
+    Raises:
+        ConfigError: naming the part.
+    """
+    for name, kind in (("network", NetworkPart), ("loss_terms", LossTermsPart), ("optimizer", OptimizerPart)):
+        if isinstance(value := settings.get(name), str):
+            raise ConfigError(name, value, f"must be {kind.expects}")

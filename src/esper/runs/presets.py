@@ -12,6 +12,7 @@ from esper.runs.config import RunConfig
 from esper.runs.kinds import KINDS, fitted, kind_of
 from esper.settings.layers import Layer, Origin, SettingsError
 from esper.settings.options import ConfigError, nearest, settings_of
+from esper.settings.values import checked
 
 if TYPE_CHECKING:
     from esper.envs.given import Given
@@ -34,7 +35,9 @@ def with_preset(preset: str, layers: Sequence[Layer], given: Given | None = None
 
     Raises:
         SettingsError: for a name that is not a preset and matches none; for an unknown name in `layers`.
+        ConfigError: for what is no name.
     """
+    checked("preset", preset, str)
     if preset == "none":
         return list(layers)
     if preset == "auto":

@@ -26,6 +26,7 @@ from esper.runs.folder import (
     open_run_folder,
     resume_command,
 )
+from esper.runs.initial import begin_with
 from esper.runs.layers import Layer, placed, recorded
 from esper.runs.picture import draw_picture
 from esper.runs.record import open_record
@@ -36,6 +37,7 @@ from esper.runs.resume.settings import settings_to_resume
 from esper.runs.session import FAILURES, Session
 from esper.runs.state import env_seed
 from esper.settings.options import ConfigError
+from esper.settings.values import as_path, checked
 from esper.simic.ppo import PPOAgent
 from esper.simic.threads import torch_threads
 from esper.simic.vectorized import Training, TrainResult
@@ -43,7 +45,7 @@ from esper.storage import files
 from esper.system.errors import describe, is_out_of_memory
 from esper.system.stopping import StopRequest, stop_request
 from esper.telemetry.events import Sink
-from esper.telemetry.writers import check_writers
+from esper.telemetry.writers import check_sinks, check_writers
 
 _log = logging.getLogger(__name__)
 
@@ -78,10 +80,7 @@ def run(
         StoreError, ResumeError: for a state, or a record, that cannot be resumed.
         RunError: when the environment or a callback raises, or writing fails during the run.
     """
-    config.parts.check()
-    _check_recordable(config)
-    check_callbacks(callbacks)
-    check_writers(config.telemetry)
+    _check_given(config, sinks, callbacks)
     # Before the engine is made: compiling kernels takes seconds.
     _check_folder(config, resume)
     with contextlib.ExitStack() as stack:
@@ -94,6 +93,7 @@ def run(
             debug = config.telemetry.telemetry == "debug"
             agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug, **config.parts.given)
             stack.enter_context(agent.updater.torch_threads())
+            begun = None if resume and resume.point.state else begin_with(config, agent)
             training = Training(agent, env, env_seed=env_seed(config, 0))
             rates_before = load_run(config, training, resume) if resume and resume.point.state else None
         stop.begin()
@@ -118,7 +118,7 @@ def run(
             )
             called = Callbacks(callbacks, Progress(config, folder.path, training))
             session = Session(config, training, folder, record, evaluation, called, stop)
-            train, finished = session.run(resume, rates_before)
+            train, finished = session.run(resume, rates_before, begun)
         if config.picture:
             draw_picture(config, folder)
         return RunResult(run_dir=folder.path, train=train, cause=finished.cause, seconds=finished.seconds)
@@ -146,7 +146,9 @@ def resume_run(
     """
     if mode not in MODES:
         raise ConfigError("resume_schedule", mode, f"must be one of {', '.join(MODES)}")
-    point = find_resume_point(Path(path))
+    checked("trust", trust, bool)
+    checked("fresh_episodes", fresh_episodes, bool)
+    point = find_resume_point(as_path("path", path))
     if point.state is None:
         _log.warning("%s was stopped before its first checkpoint: it restarts", path)
     settings = settings_to_resume(point, layers, mode, trust=trust)
@@ -168,7 +170,12 @@ def _with_environment(config: RunConfig, given: Given | None) -> RunConfig:
     return dataclasses.replace(config, environment=dataclasses.replace(environment, given=given))
 
 
-def _check_recordable(config: RunConfig) -> None:
+def _check_given(config: RunConfig, sinks: Sequence[Sink], callbacks: Sequence[CallbackLike]) -> None:
+    """Refuse what cannot be used, recorded, called or written to."""
+    config.parts.check()
+    check_callbacks(callbacks)
+    check_sinks(sinks)
+    check_writers(config.telemetry)
     try:
         files.dump_json(recorded(config))
     except (TypeError, ValueError) as error:

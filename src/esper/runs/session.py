@@ -19,6 +19,7 @@ from esper.runs.config import RunConfig
 from esper.runs.evaluation import Evaluation
 from esper.runs.events import run_finished, run_resumed, run_started
 from esper.runs.folder import RunFolder, write_config
+from esper.runs.initial import Begun
 from esper.runs.record import Record
 from esper.runs.resume.point import Resume
 from esper.runs.resume.rules import changes
@@ -55,8 +56,12 @@ class Session:
         self._checkpoints = Checkpointing(config, training, folder, record)
         self._started = time.perf_counter()
 
-    def run(self, resume: Resume | None, rates_before: Rates | None) -> tuple[TrainResult, RunFinished]:
+    def run(
+        self, resume: Resume | None, rates_before: Rates | None, begun: Begun | None
+    ) -> tuple[TrainResult, RunFinished]:
         """Train, from `resume` if given; `rates_before` are its checkpoint's rates for the next update.
+
+        A new run began with the weights that `begun` names, if it did not with random ones.
 
         Raises:
             FAILURES: when the run failed; the failure is the last event of the record, if it can be written.
@@ -65,14 +70,14 @@ class Session:
             if resume is not None and resume.point.is_in_folder_of(self._config):
                 write_config(self._folder, self._config)
             if resume is None or rates_before is None:
-                self._begin()
+                self._begin(begun)
             else:
                 self._resume(resume, rates_before)
             return self._train()
 
-    def _begin(self) -> None:
+    def _begin(self, begun: Begun | None) -> None:
         """Begin the record of a new run, and write its first checkpoint."""
-        self._emit(run_started(self._config, self._training.agent))
+        self._emit(run_started(self._config, self._training.agent, begun))
         self._checkpoints.write()
 
     def _resume(self, resume: Resume, rates_before: Rates) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from esper.analysis.runs import Columns, load_updates, read_events
+from esper.analysis.runs import Table, load_updates, read_events
 from esper.envs.given import Given, own_num_envs, recorded_name
 from esper.policies.evaluate import Scores, evaluate
 from esper.policies.policy import Policy, load_policy
@@ -15,17 +15,21 @@ from esper.policies.show import record_gif
 from esper.runs.callbacks import CallbackLike
 from esper.runs.config import RunConfig
 from esper.runs.folder import BEST
+from esper.runs.initial_config import InitialConfig
 from esper.runs.layers import Layer, Settings, SettingsError, file_layer, resolve
+from esper.runs.parts import check_objects
 from esper.runs.presets import with_preset
 from esper.runs.resume.rules import Mode
 from esper.runs.run import RunResult, resume_run
 from esper.runs.run import run as run_training
 from esper.schedules import ScheduleConfig
 from esper.settings.options import ConfigError
+from esper.settings.values import as_path
 from esper.simic.config import SCHEDULES
 from esper.telemetry.console import on_terminal
 from esper.telemetry.diagnosis import diagnose
 from esper.telemetry.events import Sink
+from esper.telemetry.writers import check_sinks
 
 
 def train(
@@ -42,19 +46,21 @@ def train(
     `env` is an id, a callable (as a class) that makes a `gymnasium.Env`, or an environment or vector environment that
     exists already, which stays open. Every flag of `esper ppo` is a keyword: `lr=1e-3, lr_decay="cosine"`. A schedule
     may be a number, a function of the update index, or a `ScheduleConfig`. `network`, `loss_terms` and `optimizer` are
-    those of `PPOAgent`. `preset` and `config` are as the flags; where `env` is no id, `auto` goes by its spaces.
+    those of `PPOAgent`. `init_from` may be a `Policy`, too. `preset` and `config` are as the flags; where `env` is no
+    id, `auto` goes by its spaces.
 
     Raises:
         ConfigError: naming the setting, for one that cannot be used.
         RunError: when the environment or a callback raises, or writing fails.
     """
     try:
-        layers = [] if config is None else [file_layer(Path(config))]
+        layers = [] if config is None else [file_layer(as_path("config", config))]
         given = None if env is None or isinstance(env, str) else env
         own = {} if env is None else {"env": env if given is None else recorded_name(given)}
         if given is not None and (number := own_num_envs(given)) is not None:
             # Weaker than the file and keywords, as another number there is an error.
             layers = [Layer(source="env", values={"num_envs": number}), *layers]
+        settings, policy = _policy_apart(settings)
         made = _resolved(preset, [*layers, Layer(source="env", values=own)], settings, given)
     except SettingsError as error:
         raise error.error from None
@@ -62,8 +68,9 @@ def train(
     if made.eval_every is not None and environment.exists:
         allowed = f"needs environments of its own, and {environment.env} exists already: pass a callable that makes it"
         raise ConfigError("eval_every", made.eval_every, allowed)
-    made = dataclasses.replace(made, environment=environment)
-    return Run(made, run_training(made, [on_terminal(quiet=made.quiet), *sinks], callbacks=callbacks))
+    initial = dataclasses.replace(made.initial, given=policy)
+    made = dataclasses.replace(made, environment=environment, initial=initial)
+    return Run(made, run_training(made, _shown(made, sinks), callbacks=callbacks))
 
 
 def resume(
@@ -90,14 +97,14 @@ def resume(
         raise ConfigError(name, schedules[name], "a resume takes a function as lr_decay, and numbers")
     try:
         made, result = resume_run(
-            Path(path),
+            path,
             [Layer(source="resume", values=values)],
             mode=schedule,
             fresh_episodes=fresh_episodes,
             trust=trust,
             given=env,
             callbacks=callbacks,
-            sinks=lambda config: [on_terminal(quiet=config.quiet), *sinks],
+            sinks=lambda config: _shown(config, sinks),
         )
     except SettingsError as error:
         raise error.error from None
@@ -149,8 +156,8 @@ class Run:
         return list(read_events(self.folder))
 
     @property
-    def updates(self) -> Columns:
-        """The completed updates: an array for each field of the record."""
+    def updates(self) -> Table:
+        """The completed updates: an array for each field of the record, as `load_updates`."""
         return load_updates(self.folder)
 
     @property
@@ -185,6 +192,11 @@ class Run:
         return {name: each for name, each in settings.items() if not isinstance(each, str)}
 
 
+def _shown(config: RunConfig, sinks: Sequence[Sink]) -> list[Sink]:
+    check_sinks(sinks)
+    return [on_terminal(quiet=config.quiet), *sinks]
+
+
 def _resolved(preset: str, layers: Sequence[Layer], settings: Mapping[str, Any], given: Given | None) -> RunConfig:
     """The settings of `preset` and `layers` under those of the caller."""
     values, schedules = _apart(settings)
@@ -194,10 +206,23 @@ def _resolved(preset: str, layers: Sequence[Layer], settings: Mapping[str, Any],
     return dataclasses.replace(made.config, ppo=dataclasses.replace(made.config.ppo, **schedules))
 
 
+def _policy_apart(settings: dict[str, Any]) -> tuple[dict[str, Any], Policy | None]:
+    """The settings with a name for the policy that is their `init_from`, and it."""
+    given = settings.get("init_from")
+    if isinstance(given, Policy):
+        return {**settings, "init_from": InitialConfig.PASSED}, given
+    if not isinstance(given, str | Path | None):
+        raise ConfigError(
+            "init_from", repr(given), "must be a folder (a run, a checkpoint, a saved policy) or a Policy"
+        )
+    return settings, None
+
+
 def _apart(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings that layers take, and the schedules that are objects, by field; str for a Path."""
     values: dict[str, Any] = {}
     schedules: dict[str, Any] = {}
+    check_objects(settings)
     for name, value in settings.items():
         fields = ("policy_lr", "value_lr") if name == "lr" else (name,)
         if isinstance(value, ScheduleConfig) and set(fields) <= set(SCHEDULES):

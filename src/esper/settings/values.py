@@ -73,10 +73,27 @@ def spelled(value: object) -> Any:
     """`value`, or for a callable its name: `module:name` where that finds it, else in angle brackets."""
     if not callable(value):
         return value
+    if isinstance(value, functools.partial):
+        return _spelled_partial(value)
     named = value if hasattr(value, "__qualname__") else type(value)
     module, name = named.__module__, named.__qualname__
     there = module != "__main__" and getattr(sys.modules.get(module), name, None) is value
     return f"{module}:{name}" if there else f"<{module}.{name}>"
+
+
+def _spelled_partial(value: functools.partial[Any]) -> str:
+    """A partial has no name; without its function and arguments all would be called the same."""
+
+    def shown(argument: Any) -> str:
+        if callable(argument):
+            return str(spelled(argument)).strip("<>")
+        # Another object may show its address, which changes.
+        return repr(argument) if isinstance(argument, str | int | float | tuple | None) else type(argument).__name__
+
+    named = (f"{name}={shown(argument)}" for name, argument in value.keywords.items())
+    inner = ", ".join([shown(value.func), *map(shown, value.args), *named])
+    # A colon would be read as that of module:name.
+    return f"<partial({inner})>".replace(":", ".")
 
 
 def names_in(value: object) -> Any:
@@ -143,6 +160,23 @@ def coerce(name: str, value: Any, expected: Any) -> Any:
     if converted is None:
         raise ConfigError(name, value, f"must be {_describe(kind)}" + _nearest_choice(value, kind))
     return converted
+
+
+def checked(name: str, value: Any, expected: Any, bounds: Bounds | None = None) -> Any:
+    """The same for argument `name` of a call, which must be within `bounds`."""
+    found = coerce(name, value, expected)
+    if bounds is not None and not bounds.contain(found):
+        raise ConfigError(name, found, str(bounds))
+    return found
+
+
+def as_path(name: str, value: Any) -> Path:
+    """Argument `name` of a call, text or a path, as a path.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    return Path(checked(name, value, str | Path))
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:

@@ -107,6 +107,13 @@ class PPOConfig:
     shared_lr: Literal["policy", "value", "min"] = option(
         "policy", "whose rate a shared trunk follows", group="learning rates", may_change="with a new horizon"
     )
+    freeze_encoder: int = option(
+        0,
+        "updates at the beginning in which the encoder, or with shared_trunk all of the trunk, does not learn",
+        group="learning rates",
+        bounds=Bounds(minimum=0),
+        may_change="with a new horizon",
+    )
     clip_coef: Scheduled[CoefficientConfig] = section(
         CoefficientConfig(peak=0.2),
         group="loss coefficients",

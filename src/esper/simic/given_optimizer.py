@@ -39,6 +39,7 @@ class GivenOptimizer(Optimizer):
         self._made = self._make(factory)
         self._owners = self._owners_of_groups()
         self._checked = False
+        self._frozen: list[tuple[Tensor, slice]] = []
 
     def _refused(self, allowed: str) -> ConfigError:
         return ConfigError("optimizer", self._name, allowed)
@@ -82,6 +83,14 @@ class GivenOptimizer(Optimizer):
             raise self._refused(f"leaves out {len(missing)} of the parameters, the first one of {missing[0]}")
         return found
 
+    def freeze(self, frozen: bool) -> None:
+        owners = {id(share): flat for share, flat in zip(self._shares, self.parameters, strict=False)}
+        self._frozen = [(owners[id(share)], place) for share, place in self._held] if frozen else []
+
+    def by_parameter(self, rates: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Those of the groups: `step` puts back what is held."""
+        return rates
+
     @torch.no_grad()
     def step(self, gradients: tuple[Tensor, ...], rates: tuple[Tensor, ...], enabled: Tensor) -> None:
         if not enabled:
@@ -91,12 +100,13 @@ class GivenOptimizer(Optimizer):
             rate = by_name[owner]
             group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
         still = [(flat, flat.clone()) for flat, rate in zip(self.parameters, by_name.values(), strict=True) if not rate]
+        held = [(flat[place], flat[place].clone()) for flat, place in self._frozen]
         views = self.views(gradients)
         for name, parameter in self._named():
             parameter.grad = views[name]
         self._made.step()
         self._made.zero_grad()
-        for flat, before in still:
+        for flat, before in (*still, *held):
             flat.copy_(before)
         if not self._checked:
             self._check_step()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -57,10 +57,12 @@ class Optimizer(ABC):
         self.parameters = tuple(_flatten_in_place(group) for group in groups.values())
         self.device = self.parameters[0].device
         self.learning_rates = tuple(torch.zeros((), device=self.device) for _ in groups)
+        self._shares: tuple[Tensor, ...] = ()
+        self._held: tuple[tuple[Tensor, slice], ...] = ()
 
     @abstractmethod
     def step(self, gradients: tuple[Tensor, ...], rates: tuple[Tensor, ...], enabled: Tensor) -> None:
-        """One step at `rates`, a flat gradient and a rate per group; where `enabled` (0-d) is 0 nothing changes."""
+        """One step with a flat gradient per group, at the `by_parameter` rates; nothing where `enabled` (0-d) is 0."""
 
     @abstractmethod
     def tensors(self) -> tuple[Tensor, ...]:
@@ -94,6 +96,26 @@ class Optimizer(ABC):
         """Write each group's rate into its tensor, in place."""
         for name, tensor in zip(self.group_names, self.learning_rates, strict=True):
             tensor.fill_(rates[name])
+
+    def hold(self, names: Collection[str]) -> None:
+        """Let `freeze` hold parameters `names`; called before an engine is made."""
+        self._shares = tuple(map(torch.ones_like, self.parameters)) if names else ()
+        begins = self.offsets()
+        self._held = tuple(
+            (share, slice(begins[name], begins[name] + shape.numel()))
+            for share, layout in zip(self._shares, self._layout, strict=False)
+            for name, shape in layout
+            if name in names
+        )
+
+    def freeze(self, frozen: bool) -> None:
+        """Hold them from the next step on, or let them go: their share of the rates is 0, or 1."""
+        for share, place in self._held:
+            share[place] = 0.0 if frozen else 1.0
+
+    def by_parameter(self, rates: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The `rates` of the groups, or those of each number in them where some can be held."""
+        return tuple(map(torch.mul, rates, self._shares)) if self._shares else rates
 
     def views(self, flats: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """The named parameters that flat vectors `flats` hold, for `torch.func.functional_call`."""

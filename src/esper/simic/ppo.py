@@ -80,6 +80,8 @@ class PPOAgent:
         self.generators = {name: device_generator(seed, name, self.device) for name in ("actions", "minibatches")}
         self.ignored_rows = host_generator(seed, "ignored_rows")
         self.optimizer = _make_optimizer(self.network, config, optimizer)
+        if config.freeze_encoder:
+            self.optimizer.hold(_held(self.network, config))
         self.given_terms = GivenTerms(loss_terms or {}, self.device)
         self.updater = Updater(
             Learner(self.network, self.optimizer, self.reward_scaler),
@@ -185,6 +187,15 @@ def _make_optimizer(network: ActorCritic, config: PPOConfig, factory: OptimizerF
     if config.adam_eps != PPOConfig().adam_eps:
         raise ConfigError("adam_eps", config.adam_eps, "has no effect on an optimizer from Python; leave it out")
     return GivenOptimizer(network, groups, factory)
+
+
+def _held(network: ActorCritic, config: PPOConfig) -> set[str]:
+    """What `freeze_encoder` freezes beside a trunk, whose rate is 0 then."""
+    held = network.encoder_parameters()
+    if not held and not network.shared_parameters():
+        allowed = "needs an encoder or shared_trunk: this network has neither"
+        raise ConfigError("freeze_encoder", config.freeze_encoder, allowed)
+    return held
 
 
 def _parameter_groups(network: ActorCritic) -> dict[str, dict[str, torch.nn.Parameter]]:

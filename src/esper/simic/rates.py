@@ -41,6 +41,7 @@ class RateSchedules:
     def __init__(self, config: PPOConfig, groups: Collection[str], horizon: Horizon) -> None:
         self.horizon = horizon
         self._shared_lr = config.shared_lr if "shared" in groups else None
+        self._frozen = config.freeze_encoder if "shared" in groups else 0
         self._schedules = config.make_schedules(horizon.updates)
         self._coefficients = {
             name: schedule for name, schedule in self._schedules.items() if name not in ("policy_lr", "value_lr")
@@ -55,9 +56,12 @@ class RateSchedules:
             followed["shared"] = min(lrs.values(), key=lambda schedule: schedule(clock))
         elif self._shared_lr is not None:
             followed["shared"] = lrs[self._shared_lr]
+        frozen = {"shared"} if update < self._frozen else set()
         return Rates(
-            learning_rates={group: schedule(clock) for group, schedule in followed.items()},
-            phases={group: schedule.phase(clock) for group, schedule in followed.items()},
+            learning_rates={group: 0.0 if group in frozen else schedule(clock) for group, schedule in followed.items()},
+            phases={
+                group: "frozen" if group in frozen else schedule.phase(clock) for group, schedule in followed.items()
+            },
             coefficients={name: schedule(clock) for name, schedule in self._coefficients.items()},
         )
 

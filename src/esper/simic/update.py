@@ -124,6 +124,7 @@ class Updater:
     def run(self, update: int, rollout: Rollout, rates: Rates) -> UpdateResult:
         """Update number `update`, at `rates`."""
         self.set_rates(rates)
+        self._optimizer.freeze(update < self._config.freeze_encoder)
         self._terms.set_weights(update)
         rollout = rollout.without_ignored()
         reward_statistics = self._reward_scaler.statistics()

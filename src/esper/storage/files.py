@@ -245,10 +245,10 @@ def printable(text: object) -> str:
 
 
 def unnamed_import(found: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
-    """Why a file's `env`, `encoder`, `env_kwargs` and schedules must not be used; None if they may.
+    """Why a file's `env`, `encoder`, `env_kwargs`, `init_from` and schedules must not be used; None if they may.
 
-    A name with a colon imports a module, and an argument of an environment may open a file. A file from someone else
-    could run any code, so the user must repeat the values in `given`.
+    A name with a colon imports a module, an argument of an environment may open a file, and `init_from` reads one. A
+    file from someone else could run any code, so the user must repeat the values in `given`.
     """
     for name, value in found.items():
         kind = "decay" if name.endswith("_decay") else name
@@ -260,6 +260,10 @@ def unnamed_import(found: Mapping[str, Any], given: Mapping[str, Any]) -> str | 
             module, what = value.partition(":")[0], {"env": "environment"}.get(name, name)
             say = f"--{name.replace('_', '-')} {shlex.quote(printable(value))} or --trust"
             return f"its {what} imports {module!r}; if that is right, add {say}"
+    policy = found.get("init_from")
+    if policy is not None and given.get("init_from") != policy:
+        say = f"--init-from {shlex.quote(printable(policy))} or --trust"
+        return f"its init_from reads another folder, {printable(policy)!r:.100}; if that is right, add {say}"
     arguments = found.get("env_kwargs")
     names = sorted(_named_in(arguments))
     if names and given.get("env_kwargs") != arguments:

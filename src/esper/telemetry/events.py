@@ -28,11 +28,10 @@ TIMED_EVENTS = frozenset({"checkpoint_saved"})
 class RunStarted:
     """A run begins, with these settings.
 
-    `schedules` holds each resolved schedule: its base rate, floor, and where its parts begin, in updates.
-
-    `engine` is what computes the updates: native, torch (compiled) or eager. `versions` has esper's commit too, where
-    it runs from a checkout; `-dirty` says that files differ from it. `actions_scaled_to` has the bounds, low and high,
-    that -1 and 1 stand for, where actions are scaled.
+    `schedules` holds each resolved schedule: its base rate, floor, and where its parts begin, in updates. `engine` is
+    what computes the updates: native, torch (compiled) or eager. `versions` has esper's commit too, where it runs from
+    a checkout; `-dirty` says that files differ from it. `actions_scaled_to` has the bounds that -1 and 1 stand for.
+    `initial_policy` has the tensors that were taken, where not all weights are random, and why others were not.
     """
 
     config: Mapping[str, Any]
@@ -45,6 +44,7 @@ class RunStarted:
     telemetry: str
     versions: Mapping[str, str]
     actions_scaled_to: Mapping[str, Sequence[float]] | None = None
+    initial_policy: Mapping[str, Any] | None = None
     schema: int = SCHEMA_VERSION
 
 

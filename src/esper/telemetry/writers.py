@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,21 @@ def check_writers(config: TelemetryConfig) -> None:
         import_module("esper.telemetry.wandb")
     except Exception as error:
         raise ConfigError("wandb", config.wandb, f"wandb cannot be imported: {describe(error)}") from error
+
+
+def check_sinks(sinks: Sequence[Sink]) -> None:
+    """Refuse what gets no events.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    allowed = "must be a list of objects with emit(event) and close()"
+    if isinstance(sinks, str) or not isinstance(sinks, Sequence):
+        raise ConfigError("sinks", repr(sinks), allowed)
+    for sink in sinks:
+        methods = (getattr(sink, name, None) for name in ("emit", "close"))
+        if isinstance(sink, type) or not all(map(callable, methods)):
+            raise ConfigError("sinks", repr(sink), allowed)
 
 
 def make_writers(config: TelemetryConfig, run_dir: Path, env_steps: int) -> Iterator[Sink]:

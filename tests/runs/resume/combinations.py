@@ -51,6 +51,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "observation statistics": {"no": {}, "yes": {"normalize_observations": True}},
     "reward statistics": {"no": {}, "yes": {"normalize_rewards": True}},
     "trunk": {"apart": {}, **{f"shared, {lr}": {"shared_trunk": True, "shared_lr": lr} for lr in ("policy", "min")}},
+    "frozen": {"nothing": {}, "3 updates": {"freeze_encoder": 3}},
     "passed": {"id": {}, "class": {"env": "<Mixed>"}},
     "part": PARTS,
     "vector": {name: {"vector": name} for name in ("sync", "async", "native")} | {"torch": {"vector": "auto"}},
@@ -142,6 +143,14 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"vector": ("torch",), "draws": ("global",)},
     {"vector": ("torch",), "success": ("told",)},
     {"trunk": ("shared, policy", "shared, min"), "critic": ("deeper",)},
+    # Without an encoder or a trunk there is nothing to freeze.
+    {
+        "frozen": ("3 updates",),
+        "trunk": ("apart",),
+        "observations": ("vector", "dict", "image, flatten"),
+        "part": tuple(name for name in PARTS if name not in ("encoder", "network")),
+    },
+    {"frozen": ("3 updates",), "part": ("network",)},
     # Points have no warmup: it is one of them; triangles rise by themselves, a function gives every rate.
     {"decay": ("piecewise", "triangular", "function"), "warmup": ("steps", "timesteps", "fraction")},
     # A trunk that follows the lower of two rates has one factor.

@@ -34,6 +34,8 @@ def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, 
     settings = resolve([Layer(source=str(point.source), values=values), *layers])
     # Of the functions those that are left: another decay may have replaced them.
     used = stored | {name: value for name, value in flatten(settings.config).items() if name.endswith("_decay")}
+    if point.state is not None:
+        used["init_from"] = None  # was read when the run began
     given = ChainMap(*({name: spelled(value) for name, value in each.values.items()} for each in layers[::-1]))
     reason = None if trust else files.unnamed_import(used, given)
     if reason:

@@ -115,7 +115,7 @@ class TorchEngine:
             clipped = norms if config.max_grad_norm_over == "group" else (norm,)
             scales = [(config.max_grad_norm / (each + 1e-6)).clamp(max=1.0) for each in clipped]
             gradients = tuple(map(torch.mul, gradients, itertools.cycle(scales)))
-        optimizer.step(gradients, rates, skip.stepping)
+        optimizer.step(gradients, optimizer.by_parameter(rates), skip.stepping)
         given = (metrics[name] for name in self._given)
         row = torch.stack((*(metrics[column] for column in COLUMNS), *norms, skip.stepping, *given))
         return torch.cat((row, *quantiles)) if quantiles else row

@@ -152,6 +152,12 @@ class ActorCritic(nn.Module):
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         return self._parameters_below("trunk")
 
+    def encoder_parameters(self) -> set[str]:
+        """The names of the parameters of encoders that actor and critic have apart, not of a trunk."""
+        encoders = (name for name, module in self.named_modules() if isinstance(module, Encoder))
+        below = tuple(f"{name}." for name in encoders if not name.startswith("trunk."))
+        return {name for name, each in self.named_parameters() if each.requires_grad and name.startswith(below)}
+
     def _parameters_below(self, *roots: str) -> dict[str, nn.Parameter]:
         below = ((name, parameter) for name, parameter in self.named_parameters() if name.split(".")[0] in roots)
         return {name: parameter for name, parameter in below if parameter.requires_grad}
@@ -181,7 +187,8 @@ def _activation(given: str | Callable[[], Any], width: int, generator: torch.Gen
         ours: nn.Module = getattr(importlib.import_module(module), attribute)()
         return ours
     if isinstance(given, str):
-        raise ConfigError("activation", given, "was given in Python, where it must be given again")
+        again = "was given in Python, where it must be given again, as an object: activation=..."
+        raise ConfigError("activation", given, f"{again}; by name there are {', '.join(ACTIVATIONS)}")
     if isinstance(given, nn.Module):
         raise ConfigError("activation", given, "must be what makes a module: a class or a function of no argument")
     try:

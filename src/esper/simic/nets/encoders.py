@@ -55,7 +55,7 @@ def make_encoder(
     if not isinstance(name, str):
         return _custom(name, name, observations, generator)
     if name.startswith("<"):
-        raise ConfigError("encoder", name, "was given in Python, where it must be given again")
+        raise ConfigError("encoder", name, "was given in Python, where it must be given again: encoder=...")
     if name == "auto":
         name = _default(observations)
     images = isinstance(observations, Images)
