@@ -119,7 +119,7 @@ def rescue(game: Any, random: np.random.Generator) -> int:
     def cost(move: tuple[int, int]) -> float:
         x, y = min(max(here[0] + move[0], 0), 9), min(max(here[1] + move[1], 0), 8)
         drowns = y == 0 and not game.surface and game.diver_count == 0
-        away = min((abs(x - at[0]) + abs(y - at[1]) for at in game.divers), default=abs(y - 4))
+        away: int = min((abs(x - at[0]) + abs(y - at[1]) for at in game.divers), default=abs(y - 4))
         return 10 * threats.count((x, y)) + 100 * drowns + (y if surfaces else away) + random.random() / 10
 
     return int(np.argmin([cost(move) for move in ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))]))

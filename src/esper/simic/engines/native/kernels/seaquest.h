@@ -205,8 +205,9 @@ struct Seaquest : MinAtar<Seaquest, SeaquestState, 10, 5, 0> {
         continue;
       }
       enemies.reload[i] = 10;
-      if (inside(enemies.column[i]))
-        (heading > 0 ? s.rightward : s.leftward)[int(enemies.row[i])][int(enemies.column[i])] = 1;
+      const int y = int(enemies.row[i]), x = int(enemies.column[i]);
+      auto& bullets = heading > 0 ? s.rightward : s.leftward;
+      if (inside(enemies.column[i])) bullets[y][x] = 1;
     }
     float kills = 0;
     for (int shot : {0, 1}) kills += strikes(s, shot, exposed);
