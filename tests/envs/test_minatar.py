@@ -21,6 +21,7 @@ FAR = {
     "MinAtar/SpaceInvaders-v1": 25,  # a second wave
     "MinAtar/Asterix-v1": 10,
     "MinAtar/Freeway-v1": 3,  # cars change their speeds
+    "MinAtar/Seaquest-v1": 12,  # six divers at the surface
 }
 
 
@@ -57,6 +58,10 @@ class Theirs:
         return self.obs()
 
     def step(self, action: int, uniform: NDArray[np.float32]) -> tuple[float, bool]:
+        game = self.env.env
+        if hasattr(game, "e_spawn_timer") and game.e_spawn_timer:
+            # Seaquest draws for a diver what it would have drawn for an enemy.
+            uniform = np.delete(uniform, slice(1, 4))
         self.random.numbers = uniform
         reward, terminated = self.env.act(self.actions[action])
         return float(reward), bool(terminated)
@@ -90,11 +95,34 @@ def skilled(name: str, theirs: Theirs, random: np.random.Generator) -> int:
             return 0
         _, x, y = min(gold)
         return 2 if y < game.player_y else 4 if y > game.player_y else 1 if x < game.player_x else 3
+    if name == "MinAtar/Seaquest-v1" and random.random() < 0.95:
+        return rescue(game, random)
     if name == "MinAtar/SpaceInvaders-v1" and random.random() < 0.9:
         if game.e_bullet_map[6:, game.pos].any():
             return int(random.choice((1, 2)))
         return 3 if game.shot_timer == 0 else 0
     return theirs.any_action(random)
+
+
+def rescue(game: Any, random: np.random.Generator) -> int:
+    """Away from what is near, to divers, and to the surface with six of them or without air."""
+    here = game.sub_x, game.sub_y
+    threats = [
+        (x + (ahead if right else -ahead), y)
+        for x, y, right, *_ in game.e_fish + game.e_subs + game.e_bullets
+        for ahead in range(3)
+    ]
+    if game.shot_timer == 0 and random.random() < 0.3 and any(y == here[1] for _, y in threats):
+        return 5
+    surfaces = not game.surface and (not 0 <= game.diver_count < 6 or (game.diver_count and game.oxygen < 60))
+
+    def cost(move: tuple[int, int]) -> float:
+        x, y = min(max(here[0] + move[0], 0), 9), min(max(here[1] + move[1], 0), 8)
+        drowns = y == 0 and not game.surface and game.diver_count == 0
+        away: int = min((abs(x - at[0]) + abs(y - at[1]) for at in game.divers), default=abs(y - 4))
+        return 10 * threats.count((x, y)) + 100 * drowns + (y if surfaces else away) + random.random() / 10
+
+    return int(np.argmin([cost(move) for move in ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))]))
 
 
 def play(name: str, steps: int, *, skill: bool) -> float:

@@ -28,7 +28,7 @@ class EnvConfig:
         "CartPole-v1",
         "Gymnasium environment id, module:ID if a module registers it, or torch/ID (CartPole-v1, Acrobot-v1, "
         "Pendulum-v1, MountainCar-v0, MountainCarContinuous-v0, MinAtar/Breakout, MinAtar/SpaceInvaders, "
-        "MinAtar/Asterix, MinAtar/Freeway)",
+        "MinAtar/Asterix, MinAtar/Freeway, MinAtar/Seaquest)",
     )
     env_kwargs: dict[str, Any] = option({}, 'arguments of the environment as JSON, as {"continuous": true}')
     vector: Literal["auto", "native", "sync", "async", "envpool"] = option(

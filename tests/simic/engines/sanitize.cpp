@@ -249,5 +249,6 @@ int main() {
     walk_through<SpaceInvaders>(6, 4, threads);
     walk_through<Asterix>(7, 5, threads);
     walk_through<Freeway>(8, 3, threads);
+    walk_through<Seaquest>(9, 6, threads);
   }
 }

@@ -12,6 +12,7 @@ from esper.envs.device.minatar.asterix import Asterix
 from esper.envs.device.minatar.breakout import Breakout
 from esper.envs.device.minatar.freeway import Freeway
 from esper.envs.device.minatar.game import Game
+from esper.envs.device.minatar.seaquest import Seaquest
 from esper.envs.device.minatar.space_invaders import SpaceInvaders
 
 MINATAR: Mapping[str, type[Game]] = {
@@ -19,4 +20,5 @@ MINATAR: Mapping[str, type[Game]] = {
     "MinAtar/SpaceInvaders-v1": SpaceInvaders,
     "MinAtar/Asterix-v1": Asterix,
     "MinAtar/Freeway-v1": Freeway,
+    "MinAtar/Seaquest-v1": Seaquest,
 }

@@ -8,6 +8,7 @@
 #include "classic_control.h"
 #include "freeway.h"
 #include "learner.h"
+#include "seaquest.h"
 #include "space_invaders.h"
 
 namespace esper {
@@ -151,6 +152,7 @@ constexpr Environment ENVIRONMENTS[] = {
     {"MinAtar/SpaceInvaders-v1", walk<SpaceInvaders>},
     {"MinAtar/Asterix-v1", walk<Asterix>},
     {"MinAtar/Freeway-v1", walk<Freeway>},
+    {"MinAtar/Seaquest-v1", walk<Seaquest>},
 };
 
 inline void roll_out(const Learner& learner, const Normalizer& normalizer, Walk walk, const Rollout& out,
