@@ -23,8 +23,9 @@ from esper.settings.options import ConfigError, Setting, settings_of
 from esper.settings.values import format_value, parse
 from esper.telemetry.anomalies import KINDS
 from esper.telemetry.causes import CAUSES
-from esper.telemetry.events import Event, UpdateCompleted, event_name
+from esper.telemetry.events import Event, UpdateCompleted
 from esper.telemetry.metrics import RATIO_QUANTILES, metrics_of
+from esper.telemetry.records import event_name
 from esper.telemetry.schema import json_schema
 
 DOCS = Path(__file__).parent

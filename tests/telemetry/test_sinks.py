@@ -12,16 +12,9 @@ from rich.console import Console
 
 from esper.telemetry.console import ConsoleSink
 from esper.telemetry.episodes import episode_fields
-from esper.telemetry.events import (
-    LearningStalled,
-    RunFinished,
-    RunStarted,
-    UpdateCompleted,
-    UpdateSkipped,
-    event_name,
-    to_record,
-)
+from esper.telemetry.events import LearningStalled, RunFinished, RunStarted, UpdateCompleted, UpdateSkipped
 from esper.telemetry.jsonl import JsonlRecord
+from esper.telemetry.records import event_name, to_record
 
 
 def update(index: int = 0, returns: tuple[float, ...] = (), **changes: Any) -> UpdateCompleted:

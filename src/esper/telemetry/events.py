@@ -6,12 +6,8 @@ JSON does not have.
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from math import isfinite
 from typing import Any, Literal, Protocol, TypeAlias
 
 from esper.telemetry.metrics import metric
@@ -49,7 +45,7 @@ class RunStarted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AtUpdate:
+class AtUpdate:
     """Where a run is: `update` is its index, the clock of the schedules, `env_steps` counts all environments.
 
     `lr` and `lr_phase` are by parameter group. The schedules are at `schedule_update` of `schedule_total_updates`:
@@ -67,7 +63,7 @@ class _AtUpdate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpdateCompleted(_AtUpdate):
+class UpdateCompleted(AtUpdate):
     """One PPO update, with its metrics."""
 
     clip_coef: float = metric("how far from 1 the ratio still gains", summary=None)
@@ -151,7 +147,7 @@ class UpdateSkipped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalyticsSnapshot(_AtUpdate):
+class AnalyticsSnapshot(AtUpdate):
     """Statistics of the last `window` updates, by metric, every `snapshot_every` updates.
 
     `value_loss_roughness` is the standard deviation of first differences of log `value_loss`.
@@ -166,7 +162,7 @@ class AnalyticsSnapshot(_AtUpdate):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DebugSnapshot(_AtUpdate):
+class DebugSnapshot(AtUpdate):
     """The minibatches of an update, one that was skipped too: a list for each metric, null for what is not finite.
 
     It has the metrics of an update that are of minibatches, quantiles of the importance ratio, and `stepped`: 0 for
@@ -315,36 +311,3 @@ class Sink(Protocol):
     def emit(self, event: Event) -> None: ...
 
     def close(self) -> None: ...
-
-
-@cache
-def event_name(kind: type) -> str:
-    """`update_completed` for `UpdateCompleted`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
-
-
-@cache
-def is_flat(kind: type) -> bool:
-    """Whether a record of event `kind` has a name for each item of a mapping, as `lr/policy`."""
-    return issubclass(kind, _AtUpdate)
-
-
-def to_record(event: Event) -> dict[str, Any]:
-    """`event` as one flat JSON object: mappings by group become `lr/policy`; None and non-finite are left out."""
-    kind: type = type(event)
-    record: dict[str, Any] = {"event": event_name(kind)}
-    flat = is_flat(kind)
-    for name in _field_names(kind):
-        value = getattr(event, name)
-        if flat and isinstance(value, dict):
-            for key, item in value.items():
-                if item is not None and (type(item) is not float or isfinite(item)):
-                    record[f"{name}/{key}"] = item
-        elif value is not None and (type(value) is not float or isfinite(value)):
-            record[name] = value
-    return record
-
-
-@cache
-def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))

@@ -14,7 +14,8 @@ from tensorboardX.proto.event_pb2 import SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
 from esper.storage import files
-from esper.telemetry.events import EvaluationCompleted, Event, UpdateCompleted, to_record
+from esper.telemetry.events import EvaluationCompleted, Event, UpdateCompleted
+from esper.telemetry.records import to_record
 
 _ON_THE_AXIS = ("update", "env_steps")
 _SECONDS_BETWEEN_FLUSHES = 10.0
