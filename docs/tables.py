@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from esper.analysis.measures import MEASURES
+from esper.analysis.measures import MEASURES, MEASURES_AFTER
 from esper.runs.config import RunConfig
 from esper.schedules import SHAPES
 from esper.schedules.shape import NEEDED
@@ -81,8 +81,9 @@ def causes(_: str) -> str:
 
 
 def measures(_: str) -> str:
+    every = MEASURES | MEASURES_AFTER
     return table(
-        ("measure", "definition", "better"), [(f"`{name}`", m.description, m.better) for name, m in MEASURES.items()]
+        ("measure", "definition", "better"), [(f"`{name}`", m.description, m.better) for name, m in every.items()]
     )
 
 

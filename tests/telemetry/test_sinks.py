@@ -117,6 +117,11 @@ class TestConsole:
         assert "return (2 episodes) 10.00  lr/policy 0.001 warmup  lr/value 0.002 decay" in text
         assert "explained_variance -" in text
 
+    def test_metrics_after_the_update_are_there_where_they_were_computed(self) -> None:
+        assert "_after" not in shown(started(), update())
+        text = shown(started(), update(approx_kl_after=0.02, clip_fraction_after=0.25, ratio_std_after=0.3))
+        assert "approx_kl_after 0.0200  clip_fraction_after 0.250" in text
+
     def test_lines_are_rare_but_the_last_update_has_one(self) -> None:
         finished = RunFinished(
             status="completed", cause=None, updates=50, updates_undone=0, env_steps=5000, episodes=0, seconds=1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esper.analysis.measures import COLUMNS
+from esper.analysis.measures import AFTER, COLUMNS
 from esper.analysis.runs import OWN, Columns, read_events
 from esper.settings.options import Setting, complete
 from esper.storage import files
@@ -54,6 +54,12 @@ class Arm:
     @property
     def name(self) -> str:
         return self.path.absolute().name
+
+
+def have_metrics_after(arms: Iterable[Arm]) -> bool:
+    """Whether a run of `arms` recorded metrics after its updates."""
+    runs = (run for arm in arms for run in arm.runs.values())
+    return any(np.isfinite(run.updates[name]).any() for run in runs for name in AFTER)
 
 
 def load_arm(path: Path, known: Mapping[str, Setting]) -> Arm:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from esper.analysis.arms import Arm, differing
+from esper.analysis.arms import Arm, differing, have_metrics_after
 from esper.analysis.comparison import Summary
 from esper.analysis.comparison_table import HEADINGS, rows
-from esper.analysis.measures import Measure
+from esper.analysis.measures import AFTER, Measure
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots_comparison import plot_curves, plot_measures
 from esper.analysis.runs import OWN
@@ -45,6 +45,8 @@ def comparison_page(
         heading("Stability"),
         picture("stability", plot_curves(arms, ["value_loss", "ratio_std", "approx_kl", "clip_fraction"], "update")),
     ]
+    if have_metrics_after(arms):
+        sections += [heading("After the update"), picture("after the update", plot_curves(arms, AFTER, "update"))]
     if own:
         parts = [own[begin : begin + _PANELS] for begin in range(0, len(own), _PANELS)]
         sections += [heading("Your metrics")]

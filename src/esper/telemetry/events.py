@@ -90,6 +90,19 @@ class UpdateCompleted(AtUpdate):
     )
     ratio_min: float = metric("lowest importance ratio", summary="min", in_snapshots=True)
     ratio_max: float = metric("highest importance ratio", summary="max", in_snapshots=True)
+    approx_kl_after: float | None = metric(
+        "approx_kl of the rollout after the update, with metrics_after",
+        unit="nat",
+        summary=None,
+        in_snapshots=True,
+        default=None,
+    )
+    clip_fraction_after: float | None = metric(
+        "clip_fraction of the rollout after the update", summary=None, in_snapshots=True, default=None
+    )
+    ratio_std_after: float | None = metric(
+        "ratio_std of the rollout after the update", summary=None, in_snapshots=True, default=None
+    )
     grad_norm: Mapping[str, float] = metric(
         "norm of the gradient before clipping, by parameter group", by_group=True, in_snapshots=True
     )
