@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from esper.analysis.measures import MEASURES, MEASURES_AFTER
+from esper.analysis.measures import MEASURES, MEASURES_AFTER, MEASURES_GROWTH
 from esper.runs.config import RunConfig
 from esper.schedules import SHAPES
 from esper.schedules.shape import NEEDED
@@ -81,10 +81,9 @@ def causes(_: str) -> str:
 
 
 def measures(_: str) -> str:
-    every = MEASURES | MEASURES_AFTER
-    return table(
-        ("measure", "definition", "better"), [(f"`{name}`", m.description, m.better) for name, m in every.items()]
-    )
+    every = MEASURES | MEASURES_AFTER | MEASURES_GROWTH
+    rows = [(f"`{name}`", each.description, each.better) for name, each in every.items()]
+    return table(("measure", "definition", "better"), rows)
 
 
 def decays(_: str) -> str:

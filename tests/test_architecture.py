@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "esper.runs": {
         *(
             "esper.analysis.plots",
+            "esper.analysis.plots_growth",
             "esper.analysis.runs",
             "esper.envs",
             "esper.policies",
@@ -54,7 +55,7 @@ HOMES = {
     "orjson": {"esper.telemetry.jsonl"},
     "tensorboardX": {"esper.telemetry.tensorboard"},
     "wandb": {"esper.telemetry.wandb"},
-    "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison"},
+    "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison", "esper.analysis.plots_growth"},
     "plotext": {"esper.analysis.terminal"},
     "scipy": {"esper.analysis.statistics"},
     "ray": {"esper.sweep.cluster"},

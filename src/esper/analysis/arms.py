@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esper.analysis.measures import AFTER, COLUMNS
-from esper.analysis.runs import OWN, Columns, read_events
+from esper.analysis.measures import COLUMNS
+from esper.analysis.runs import OWN, ROWS, Columns, read_events
 from esper.settings.options import Setting, complete
 from esper.storage import files
 from esper.telemetry.declared import unreadable_schema
@@ -56,10 +56,10 @@ class Arm:
         return self.path.absolute().name
 
 
-def have_metrics_after(arms: Iterable[Arm]) -> bool:
-    """Whether a run of `arms` recorded metrics after its updates."""
-    runs = (run for arm in arms for run in arm.runs.values())
-    return any(np.isfinite(run.updates[name]).any() for run in runs for name in AFTER)
+def have(arms: Iterable[Arm], *names: str) -> bool:
+    """Whether a run of `arms` has a number in one of the columns `names`."""
+    runs = (run.updates for arm in arms for run in arm.runs.values())
+    return any(np.isfinite(updates[name]).any() for updates in runs for name in names if name in updates)
 
 
 def load_arm(path: Path, known: Mapping[str, Setting]) -> Arm:
@@ -131,7 +131,7 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
     events = []
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for event in read_events(folder):
-        if event["event"] != "update_completed":
+        if event["event"] not in ROWS:
             events.append(event)
             continue
         for name in event:
@@ -176,7 +176,11 @@ def _settings(
     started: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]], known: Mapping[str, Setting]
 ) -> dict[str, Any]:
     """What determines the run: its config, whether schedules were on, and what changed at resumes."""
-    settings = {**complete(started["config"], known), "lr_schedule_switch": started.get("lr_schedule_switch")}
+    config = _field(started, "config", dict)
+    if "controller" in config:
+        # What is left out are settings of a learner, which it does not have.
+        return {name: value for name, value in config.items() if not _may_differ(known.get(name))}
+    settings = {**complete(config, known), "lr_schedule_switch": started.get("lr_schedule_switch")}
     for event in resumed:
         for name, change in _field(event, "changed", dict).items():
             settings[name] = f"{settings.get(name)}, from update {event.get('update')} {change}"

@@ -14,6 +14,7 @@ from esper.telemetry.metrics import GROUPS
 
 # What runs with `metrics_after` have.
 AFTER = ("ratio_std_after", "approx_kl_after", "clip_fraction_after")
+FINAL_ACCURACY = "user/final_accuracy"
 # The columns that are read: those of the measures, and of plots of comparisons.
 COLUMNS = (
     *("update", "env_steps", "episodes", "episode_return_mean"),
@@ -74,7 +75,7 @@ def _value_loss_variance(updates: Columns) -> float:
 
 def _mean_of(name: str) -> Callable[[Columns], float]:
     def mean(updates: Columns) -> float:
-        known = _known(updates[name])
+        known = _known(updates.get(name, np.array([])))
         return float(known.mean()) if len(known) else np.nan
 
     return mean
@@ -171,9 +172,20 @@ MEASURES_AFTER: dict[str, Measure] = {
 }
 
 
-def all_measures(threshold: float | None = None, *, after: bool = False) -> dict[str, Measure]:
-    """`MEASURES`, those of `after` the update if asked, and `steps_to_threshold` where there is a `threshold`."""
-    found = MEASURES | MEASURES_AFTER if after else MEASURES
+# Those of controllers of `esper/Growth-v0`, over all episodes.
+MEASURES_GROWTH: dict[str, Measure] = {
+    "final_accuracy": Measure(
+        of=_mean_of(FINAL_ACCURACY), better="higher", description="validation accuracy at the end, in percent"
+    ),
+    "seed_parameters": Measure(
+        of=_mean_of("user/seed_parameters"), better="lower", description="parameters in seeds at the end"
+    ),
+}
+
+
+def all_measures(threshold: float | None = None, *, after: bool = False, growth: bool = False) -> dict[str, Measure]:
+    """`MEASURES`, those `after` the update and of `growth` if asked, and `steps_to_threshold` of a `threshold`."""
+    found = MEASURES | (MEASURES_AFTER if after else {}) | (MEASURES_GROWTH if growth else {})
     if threshold is None:
         return found
     description = f"first env_steps with a mean return of {threshold:g}"

@@ -135,6 +135,9 @@ _COEFFICIENTS = ("clip_coef", "entropy_coef", "value_coef", "value_clip_coef", "
 
 def _is_known(panel: str, updates: Columns) -> bool:
     """Whether there is anything to draw: most environments report no success, and few runs schedule coefficients."""
+    if "loss" not in updates and not panel.startswith(OWN):
+        # Of a controller that does not learn.
+        return panel in ("return", "steps_per_second")
     if panel == "coefficients":
         return bool(_scheduled(updates))
     return panel not in ("success_rate", *AFTER) or panel in updates

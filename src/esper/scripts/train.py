@@ -8,12 +8,13 @@ import sys
 from collections.abc import Collection, Sequence
 
 from esper import __version__
-from esper.scripts import checkpoint, compare, enjoy, evaluate, export, ppo, presets, report, schedule, sweep
+from esper.scripts import checkpoint, compare, enjoy, evaluate, export, heuristic, ppo, presets, report, schedule, sweep
 from esper.scripts.flags import STOPPED_BY, Parser, fail, unknown_flags
 from esper.scripts.output import OutputError, lasting_output
 
 _COMMANDS = {
     "ppo": ppo,
+    "heuristic": heuristic,
     "presets": presets,
     "sweep": sweep,
     "schedule": schedule,
@@ -25,7 +26,7 @@ _COMMANDS = {
     "checkpoint": checkpoint,
 }
 # These go on without a reader of their output; the others have no other purpose.
-_TRAIN = ("ppo", "sweep")
+_TRAIN = ("ppo", "heuristic", "sweep")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from esper.telemetry.metrics import metric
+from esper.telemetry.rounds import Flat, GrowthEpisode, RoundCompleted
 
 # Of the record: counted up whenever a field or an event goes, or comes to mean something else.
 SCHEMA_VERSION = 3
@@ -45,7 +46,7 @@ class RunStarted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtUpdate:
+class AtUpdate(Flat):
     """Where a run is: `update` is its index, the clock of the schedules, `env_steps` counts all environments.
 
     `lr` and `lr_phase` are by parameter group. The schedules are at `schedule_update` of `schedule_total_updates`:
@@ -298,6 +299,8 @@ Event: TypeAlias = (
     RunStarted
     | RunResumed
     | UpdateCompleted
+    | RoundCompleted
+    | GrowthEpisode
     | UpdateSkipped
     | AnalyticsSnapshot
     | DebugSnapshot

@@ -8,7 +8,8 @@ from functools import cache
 from math import isfinite
 from typing import Any
 
-from esper.telemetry.events import AtUpdate, Event
+from esper.telemetry.events import Event
+from esper.telemetry.rounds import Flat
 
 
 @cache
@@ -20,7 +21,7 @@ def event_name(kind: type) -> str:
 @cache
 def is_flat(kind: type) -> bool:
     """Whether a record of event `kind` has a name for each item of a mapping, as `lr/policy`."""
-    return issubclass(kind, AtUpdate)
+    return issubclass(kind, Flat)
 
 
 def to_record(event: Event) -> dict[str, Any]:
