@@ -49,6 +49,7 @@ HOMES = {
     "gymnasium": {"esper.envs"},
     "minatar": {"esper.envs.families.minatar"},
     "minigrid": {"esper.envs.families.minigrid"},
+    "sklearn": {"esper.envs.growth.data"},
     "pygame": {"esper.envs.window"},
     "envpool": {"esper.envs.families.envpool"},
     "safetensors": {"esper.storage.store"},

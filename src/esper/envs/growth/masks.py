@@ -17,8 +17,7 @@ def action_mask(host: Host, config: GrowthConfig) -> BoolArray:
     else the blueprint is not none. An action that is allowed value by value and cannot be done in its slot is WAIT.
     """
     able = np.array([[can(operation, slot, config) for operation in Operation] for slot in host.slots])
-    slots: BoolArray = able[:, 1:].any(axis=1)
-    operations: BoolArray = able.any(axis=0)
+    slots, operations = np.logical_or.reduce(able[:, 1:], axis=1), np.logical_or.reduce(able, axis=0)
     plantable = bool(operations[Operation.GERMINATE])
     _, blueprints, blends, _ = map(len, config.choices)
     blueprint, blend = np.full(blueprints, plantable), np.full(blends, plantable)

@@ -31,8 +31,12 @@ class Reward:
     fossils: float = 0.0
 
     @property
+    def terms(self) -> dict[str, float]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
     def total(self) -> float:
-        return math.fsum(getattr(self, field.name) for field in fields(self))
+        return math.fsum(self.terms.values())
 
 
 def reward_of(before: Host, done: Action, after: Host, *, ended: bool, config: GrowthConfig) -> Reward:
