@@ -22,8 +22,9 @@ from typing import Any
 from esper.runs.config import RunConfig
 from esper.runs.layers import recorded
 from esper.settings.options import settings_of
-from esper.telemetry.events import RunFinished, RunStarted, UpdateCompleted, to_record
+from esper.telemetry.events import RunFinished, RunStarted, UpdateCompleted
 from esper.telemetry.jsonl import encode
+from esper.telemetry.records import to_record
 
 STEPS = 1024  # of all environments, in an update
 

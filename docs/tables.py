@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from esper.analysis.measures import MEASURES
+from esper.analysis.measures import MEASURES, MEASURES_AFTER, MEASURES_GROWTH
 from esper.runs.config import RunConfig
 from esper.schedules import SHAPES
 from esper.schedules.shape import NEEDED
@@ -23,8 +23,9 @@ from esper.settings.options import ConfigError, Setting, settings_of
 from esper.settings.values import format_value, parse
 from esper.telemetry.anomalies import KINDS
 from esper.telemetry.causes import CAUSES
-from esper.telemetry.events import Event, UpdateCompleted, event_name
+from esper.telemetry.events import Event, UpdateCompleted
 from esper.telemetry.metrics import RATIO_QUANTILES, metrics_of
+from esper.telemetry.records import event_name
 from esper.telemetry.schema import json_schema
 
 DOCS = Path(__file__).parent
@@ -80,9 +81,9 @@ def causes(_: str) -> str:
 
 
 def measures(_: str) -> str:
-    return table(
-        ("measure", "definition", "better"), [(f"`{name}`", m.description, m.better) for name, m in MEASURES.items()]
-    )
+    every = MEASURES | MEASURES_AFTER | MEASURES_GROWTH
+    rows = [(f"`{name}`", each.description, each.better) for name, each in every.items()]
+    return table(("measure", "definition", "better"), rows)
 
 
 def decays(_: str) -> str:

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "esper.runs": {
         *(
             "esper.analysis.plots",
+            "esper.analysis.plots_growth",
             "esper.analysis.runs",
             "esper.envs",
             "esper.policies",
@@ -49,13 +50,14 @@ HOMES = {
     "gymnasium": {"esper.envs"},
     "minatar": {"esper.envs.families.minatar"},
     "minigrid": {"esper.envs.families.minigrid"},
+    "sklearn": {"esper.envs.growth.data"},
     "pygame": {"esper.envs.window"},
     "envpool": {"esper.envs.families.envpool"},
     "safetensors": {"esper.storage.store"},
     "orjson": {"esper.telemetry.jsonl"},
     "tensorboardX": {"esper.telemetry.tensorboard"},
     "wandb": {"esper.telemetry.wandb"},
-    "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison"},
+    "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison", "esper.analysis.plots_growth"},
     "plotext": {"esper.analysis.terminal"},
     "scipy": {"esper.analysis.statistics"},
     "ray": {"esper.sweep.cluster"},

@@ -15,7 +15,7 @@ from esper.analysis.arms import Arm, ArmError
 from esper.analysis.comparison import compare, warnings
 from esper.analysis.comparison_table import HEADINGS
 from esper.analysis.curves import curve_of
-from esper.analysis.measures import MEASURES, steps_to
+from esper.analysis.measures import MEASURES, MEASURES_AFTER, steps_to
 from esper.analysis.statistics import (
     difference_interval,
     hedges_g,
@@ -174,6 +174,39 @@ class TestMeasures:
 
     def test_all_are_tried(self) -> None:
         assert len(MEASURES) == 11
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("ratio_std_after", 0.2),
+            # 0.1, 0.3, 0.1, 0.3: deviations of 0.1, squares 0.04 over 3.
+            ("ratio_std_after_variance", 0.04 / 3),
+            # Differences 0.2, -0.2, 0.2: mean 0.2/3, squares (16 + 64 + 16) / 9 * 0.01, over 2.
+            ("clip_fraction_after_oscillation", (0.96 / 9 / 2) ** 0.5),
+            # Differences 0, 0, 0.04: mean 0.04/3, squares (1 + 1 + 4) / 9 * 0.0016, over 2.
+            ("approx_kl_after_oscillation", (0.0096 / 9 / 2) ** 0.5),
+            ("approx_kl_after_max", 0.05),
+        ],
+    )
+    def test_after_the_update_by_hand(self, name: str, value: float) -> None:
+        updates = {f"{name}_after": UPDATES[name] for name in ("ratio_std", "clip_fraction", "approx_kl")}
+        assert MEASURES_AFTER[name].of(updates) == pytest.approx(value)
+
+    def test_those_after_the_update_are_of_runs_that_have_them(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        without = write_run(tmp_path / "without", 1, value_loss=[1.0, 2.0])
+        columns: dict[str, Any] = {f"{name}_after": [0.1, 0.2] for name in ("ratio_std", "clip_fraction", "approx_kl")}
+        having = write_run(tmp_path / "having", 1, value_loss=[1.0, 2.0], **columns)
+        assert main(["compare", str(without), str(having)]) == 0
+        assert "approx_kl_after_max, lower is better" in capsys.readouterr().out
+        page = tmp_path / "page.html"
+        assert main(["compare", str(having), str(without), "--html", str(page)]) == 0
+        assert "<h2>After the update</h2>" in page.read_text()
+        other = write_run(tmp_path / "other", 1, value_loss=[1.0, 2.0])
+        capsys.readouterr()
+        assert main(["compare", str(without), str(other)]) == 0
+        assert "_after" not in capsys.readouterr().out
 
     def test_steps_to_a_threshold(self) -> None:
         assert steps_to(3.0)(UPDATES) == 300

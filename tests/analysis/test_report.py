@@ -118,6 +118,20 @@ class TestReport:
         assert one > 20
         assert blue(record(["user/$cost", "loss_term/decay"])) >= 1.5 * one
 
+    def test_metrics_after_the_update_have_a_picture(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        flags = ["--preset", "none", "--num-envs", "2", "--num-steps", "16", "--quiet", "--no-tensorboard"]
+        run = ["--metrics-after", "--total-timesteps", "96", "--no-picture", "--run-dir", str(tmp_path / "run")]
+        assert main(["ppo", "--env", "CartPole-v1", *flags, *run]) == 0
+        # A resume may do without.
+        again = ["--resume", str(tmp_path / "run"), "--no-metrics-after", "--total-timesteps", "160", "--quiet"]
+        assert main(["ppo", *again]) == 0
+        assert main(["report", str(tmp_path / "run")]) == 0
+        page = (tmp_path / "run" / "report" / "report.html").read_text()
+        assert "<h2>After the update</h2>" in page
+        picture = Image.open(tmp_path / "run" / "report" / "after.png").convert("RGB")
+        pixels = np.asarray(picture).astype(int)
+        assert ((pixels[..., 2] - pixels[..., 0]) > 100).sum() > 500
+
     def test_many_metrics_have_several_pictures(self) -> None:
         updates = {"update": np.arange(3), **{f"user/{n}": np.ones(3) for n in range(50)}}
         assert [(name, len(part)) for name, (_, part) in own_metrics(updates).items()] == [("own-1", 48), ("own-2", 2)]

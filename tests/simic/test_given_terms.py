@@ -16,7 +16,8 @@ from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, train
 from esper.simic.engines.native.engine import NativeEngine
 from esper.simic.losses import Inputs
 from esper.simic.vectorized import Training
-from esper.telemetry.events import Event, UpdateCompleted, UpdateSkipped, to_record
+from esper.telemetry.events import Event, UpdateCompleted, UpdateSkipped
+from esper.telemetry.records import to_record
 
 UPDATES = 4
 

@@ -19,7 +19,8 @@ from esper.simic.metrics import explained_variance
 from esper.simic.vectorized import Training
 from esper.system.seeding import host_generator, integer_seed
 from esper.telemetry.anomalies import AnomalyDetector
-from esper.telemetry.events import Event, UpdateCompleted, to_record
+from esper.telemetry.events import Event, UpdateCompleted
+from esper.telemetry.records import to_record
 
 POLICY = ScheduleConfig(peak=3e-3, delay=2, warmup_steps=3, decay="cosine", min_ratio=0.1)
 VALUE = ScheduleConfig(peak=1e-3, warmup_frac=0.2, decay="linear")

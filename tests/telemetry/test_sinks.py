@@ -12,16 +12,9 @@ from rich.console import Console
 
 from esper.telemetry.console import ConsoleSink
 from esper.telemetry.episodes import episode_fields
-from esper.telemetry.events import (
-    LearningStalled,
-    RunFinished,
-    RunStarted,
-    UpdateCompleted,
-    UpdateSkipped,
-    event_name,
-    to_record,
-)
+from esper.telemetry.events import LearningStalled, RunFinished, RunStarted, UpdateCompleted, UpdateSkipped
 from esper.telemetry.jsonl import JsonlRecord
+from esper.telemetry.records import event_name, to_record
 
 
 def update(index: int = 0, returns: tuple[float, ...] = (), **changes: Any) -> UpdateCompleted:
@@ -123,6 +116,11 @@ class TestConsole:
         assert text.startswith("update 1/50  env steps 100  steps/s 1,000  left ")
         assert "return (2 episodes) 10.00  lr/policy 0.001 warmup  lr/value 0.002 decay" in text
         assert "explained_variance -" in text
+
+    def test_metrics_after_the_update_are_there_where_they_were_computed(self) -> None:
+        assert "_after" not in shown(started(), update())
+        text = shown(started(), update(approx_kl_after=0.02, clip_fraction_after=0.25, ratio_std_after=0.3))
+        assert "approx_kl_after 0.0200  clip_fraction_after 0.250" in text
 
     def test_lines_are_rare_but_the_last_update_has_one(self) -> None:
         finished = RunFinished(

@@ -23,9 +23,9 @@ from esper.telemetry.events import (
     RunFinished,
     SinkError,
     UpdateSkipped,
-    to_record,
 )
 from esper.telemetry.jsonl import JsonlRecord
+from esper.telemetry.records import to_record
 from esper.telemetry.stream import Telemetry
 
 SKIPPED = UpdateSkipped(update=5, env_steps=1, cause="loss nan", non_finite=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esper.analysis.measures import COLUMNS
-from esper.analysis.runs import OWN, Columns, read_events
+from esper.analysis.runs import OWN, ROWS, Columns, read_events
 from esper.settings.options import Setting, complete
 from esper.storage import files
 from esper.telemetry.declared import unreadable_schema
@@ -54,6 +54,12 @@ class Arm:
     @property
     def name(self) -> str:
         return self.path.absolute().name
+
+
+def have(arms: Iterable[Arm], *names: str) -> bool:
+    """Whether a run of `arms` has a number in one of the columns `names`."""
+    runs = (run.updates for arm in arms for run in arm.runs.values())
+    return any(np.isfinite(updates[name]).any() for updates in runs for name in names if name in updates)
 
 
 def load_arm(path: Path, known: Mapping[str, Setting]) -> Arm:
@@ -125,7 +131,7 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
     events = []
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for event in read_events(folder):
-        if event["event"] != "update_completed":
+        if event["event"] not in ROWS:
             events.append(event)
             continue
         for name in event:
@@ -170,7 +176,11 @@ def _settings(
     started: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]], known: Mapping[str, Setting]
 ) -> dict[str, Any]:
     """What determines the run: its config, whether schedules were on, and what changed at resumes."""
-    settings = {**complete(started["config"], known), "lr_schedule_switch": started.get("lr_schedule_switch")}
+    config = _field(started, "config", dict)
+    if "controller" in config:
+        # What is left out are settings of a learner, which it does not have.
+        return {name: value for name, value in config.items() if not _may_differ(known.get(name))}
+    settings = {**complete(config, known), "lr_schedule_switch": started.get("lr_schedule_switch")}
     for event in resumed:
         for name, change in _field(event, "changed", dict).items():
             settings[name] = f"{settings.get(name)}, from update {event.get('update')} {change}"

@@ -10,12 +10,17 @@ import numpy as np
 from esper.analysis.arms import Arm, differing
 from esper.analysis.comparison import Summary
 from esper.analysis.comparison_table import HEADINGS, rows
-from esper.analysis.measures import Measure
+from esper.analysis.measures import AFTER, Measure
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots_comparison import plot_curves, plot_measures
 from esper.analysis.runs import OWN
 from esper.analysis.thinning import POINTS
 
+_CURVES = {
+    "Learning rates": ("lr/policy", "lr/value", "lr/shared"),
+    "Stability": ("value_loss", "ratio_std", "approx_kl", "clip_fraction"),
+    "After the update": AFTER,
+}
 # A picture of hundreds is too high for matplotlib.
 _PANELS = 20
 
@@ -31,8 +36,11 @@ def comparison_page(
     if notes:
         sections += [heading("Notes", bad=True), text(*notes)]
     every = [run.updates for arm in arms for run in arm.runs.values()]
-    has_shared = any(np.isfinite(updates["lr/shared"]).any() for updates in every)
-    rates = ["lr/policy", "lr/value", *["lr/shared"] * has_shared]
+    # Controllers that do not learn have episodes alone.
+    curves = {
+        title: [name for name in names if any(np.isfinite(updates[name]).any() for updates in every)]
+        for title, names in _CURVES.items()
+    }
     own = list(dict.fromkeys(name for updates in every for name in updates if name.startswith(OWN)))
     longest = max(len(updates["update"]) for updates in every)
     thin = f" Each point is the mean of up to {math.ceil(longest / POINTS)} updates." if longest > POINTS else ""
@@ -40,11 +48,10 @@ def comparison_page(
         heading("Learning curves"),
         text(f"Means over seeds, with 95 % bands.{thin}"),
         picture("learning curves", plot_curves(arms, ["episode_return_mean"], "env_steps")),
-        heading("Learning rates"),
-        picture("learning rates", plot_curves(arms, rates, "update")),
-        heading("Stability"),
-        picture("stability", plot_curves(arms, ["value_loss", "ratio_std", "approx_kl", "clip_fraction"], "update")),
     ]
+    for title, names in curves.items():
+        if names:
+            sections += [heading(title), picture(title.lower(), plot_curves(arms, names, "update"))]
     if own:
         parts = [own[begin : begin + _PANELS] for begin in range(0, len(own), _PANELS)]
         sections += [heading("Your metrics")]

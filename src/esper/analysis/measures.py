@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 from esper.analysis.runs import Columns
 from esper.telemetry.metrics import GROUPS
 
+# What runs with `metrics_after` have.
+AFTER = ("ratio_std_after", "approx_kl_after", "clip_fraction_after")
+FINAL_ACCURACY = "user/final_accuracy"
 # The columns that are read: those of the measures, and of plots of comparisons.
 COLUMNS = (
     *("update", "env_steps", "episodes", "episode_return_mean"),
     *("value_loss", "ratio_std", "clip_fraction", "approx_kl", "explained_variance"),
+    *AFTER,
     *(f"lr/{group}" for group in GROUPS),
 )
 # The share of the updates at the end of a run over which final values are averaged.
@@ -71,7 +75,7 @@ def _value_loss_variance(updates: Columns) -> float:
 
 def _mean_of(name: str) -> Callable[[Columns], float]:
     def mean(updates: Columns) -> float:
-        known = _known(updates[name])
+        known = _known(updates.get(name, np.array([])))
         return float(known.mean()) if len(known) else np.nan
 
     return mean
@@ -144,10 +148,45 @@ MEASURES: dict[str, Measure] = {
     ),
 }
 
+# Those of runs with `metrics_after`.
+MEASURES_AFTER: dict[str, Measure] = {
+    "ratio_std_after": Measure(
+        of=_mean_of("ratio_std_after"), better="lower", description="ratio_std_after, mean over updates"
+    ),
+    "ratio_std_after_variance": Measure(
+        of=_variance_of("ratio_std_after"), better="lower", description="variance of ratio_std_after"
+    ),
+    "clip_fraction_after_oscillation": Measure(
+        of=_oscillation_of("clip_fraction_after"),
+        better="lower",
+        description="std of first differences of clip_fraction_after",
+    ),
+    "approx_kl_after_oscillation": Measure(
+        of=_oscillation_of("approx_kl_after"),
+        better="lower",
+        description="std of first differences of approx_kl_after",
+    ),
+    "approx_kl_after_max": Measure(
+        of=_largest("approx_kl_after"), better="lower", description="largest approx_kl_after"
+    ),
+}
 
-def all_measures(threshold: float | None = None) -> dict[str, Measure]:
-    """`MEASURES`, and `steps_to_threshold` where there is a `threshold`."""
+
+# Those of controllers of `esper/Growth-v0`, over all episodes.
+MEASURES_GROWTH: dict[str, Measure] = {
+    "final_accuracy": Measure(
+        of=_mean_of(FINAL_ACCURACY), better="higher", description="validation accuracy at the end, in percent"
+    ),
+    "seed_parameters": Measure(
+        of=_mean_of("user/seed_parameters"), better="lower", description="parameters in seeds at the end"
+    ),
+}
+
+
+def all_measures(threshold: float | None = None, *, after: bool = False, growth: bool = False) -> dict[str, Measure]:
+    """`MEASURES`, those `after` the update and of `growth` if asked, and `steps_to_threshold` of a `threshold`."""
+    found = MEASURES | (MEASURES_AFTER if after else {}) | (MEASURES_GROWTH if growth else {})
     if threshold is None:
-        return MEASURES
+        return found
     description = f"first env_steps with a mean return of {threshold:g}"
-    return MEASURES | {"steps_to_threshold": Measure(of=steps_to(threshold), better="lower", description=description)}
+    return found | {"steps_to_threshold": Measure(of=steps_to(threshold), better="lower", description=description)}

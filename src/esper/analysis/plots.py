@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from esper.analysis.anomalies import AnomalySummary
 from esper.analysis.labels import plain
+from esper.analysis.measures import AFTER
 from esper.analysis.runs import OWN, Columns, load_updates
 from esper.analysis.thinning import thinned
 from esper.storage import files
@@ -60,6 +61,8 @@ def plot_report(updates: Columns, anomalies: Sequence[AnomalySummary]) -> dict[s
     drawn = {}
     for name, (heading, every) in (_REPORT | own_metrics(updates)).items():
         panels = [panel for panel in every if _is_known(panel, updates)]
+        if not panels:
+            continue
         down = math.ceil(len(panels) / _ACROSS)
         figure, axes = plt.subplots(
             down, min(len(panels), _ACROSS), figsize=(12, 3.2 * down), layout="constrained", squeeze=False
@@ -120,6 +123,7 @@ _REPORT = {
     "value": ("Value function", ("value_loss", "explained_variance", "grad_norm")),
     "policy": ("Policy", ("policy_loss", "entropy", "approx_kl", "coefficients")),
     "ratio": ("Ratio and clipping", ("ratio", "clip_fraction", "ratio_std")),
+    "after": ("After the update", AFTER),
 }
 _ACROSS = 4
 # A picture of more rows is too high for matplotlib.
@@ -131,9 +135,12 @@ _COEFFICIENTS = ("clip_coef", "entropy_coef", "value_coef", "value_clip_coef", "
 
 def _is_known(panel: str, updates: Columns) -> bool:
     """Whether there is anything to draw: most environments report no success, and few runs schedule coefficients."""
+    if "loss" not in updates and not panel.startswith(OWN):
+        # Of a controller that does not learn.
+        return panel in ("return", "steps_per_second")
     if panel == "coefficients":
         return bool(_scheduled(updates))
-    return panel != "success_rate" or panel in updates
+    return panel not in ("success_rate", *AFTER) or panel in updates
 
 
 def _scheduled(updates: Columns) -> Columns:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from esper.analysis.anomalies import AnomalySummary, summarize_anomalies
+from esper.analysis.growth import pictures_of, table_of
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots import plot_report
-from esper.analysis.runs import Columns, columns_of, ratio_quantiles, read_events
+from esper.analysis.runs import ROWS, Columns, columns_of, ratio_quantiles, read_events
 from esper.storage import files
 from esper.telemetry.declared import missing_field, unreadable_schema
 from esper.telemetry.diagnosis import diagnose
@@ -33,6 +34,7 @@ class Record:
     anomalies: Sequence[AnomalySummary]
     stalled: LearningStalled | None
     evaluations: Sequence[Mapping[str, Any]]
+    episodes: Sequence[Mapping[str, Any]]
 
 
 def read_record(run_dir: Path) -> Record:
@@ -60,6 +62,7 @@ def read_record(run_dir: Path) -> Record:
         anomalies=summarize_anomalies(events),
         stalled=diagnose(events),
         evaluations=[event for event in events if event["event"] == "evaluation_completed"],
+        episodes=[event for event in events if event["event"] == "growth_episode"],
     )
 
 
@@ -73,7 +76,7 @@ def _check(run_dir: Path, events: Sequence[Mapping[str, Any]]) -> None:
     for event in events:
         if name := missing_field(event):
             raise ReportError(f"{run_dir}: one of its {event['event']} has no {name}")
-        if event["event"] == "update_completed":
+        if event["event"] in ROWS:
             for name, value in event.items():
                 if name != "event" and not name.startswith("lr_phase/") and type(value) not in (int, float):
                     raise ReportError(f"{run_dir}: one of its {name} is {value!r:.40}, not a number")
@@ -89,7 +92,7 @@ def write_report(run_dir: Path, folder: Path | None) -> list[Path]:
         OSError: when it cannot be written.
     """
     record = read_record(run_dir)
-    pictures = plot_report(record.updates, record.anomalies)
+    pictures = plot_report(record.updates, record.anomalies) | pictures_of(record.episodes)
     written = {
         "report.html": _page(run_dir.absolute().name, record, pictures).encode(errors="backslashreplace"),
         **dict(pictures.values()),
@@ -119,6 +122,8 @@ def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]]) 
         sections += [heading("Anomalies", bad=True), table(rows)]
     if record.evaluations:
         sections += [heading("Evaluation"), _evaluations(record.evaluations)]
+    if record.episodes:
+        sections += [heading("Episodes"), table_of(record.episodes)]
     for title, (_, png) in pictures.items():
         sections += [heading(title), picture(title, png)]
     schedules = {
@@ -156,7 +161,7 @@ def _evaluations(events: Sequence[Mapping[str, Any]]) -> str:
 def _how_it_went(record: Record) -> str:
     # A resume can make a run longer.
     total = [record.started, *record.resumed][-1]["total_updates"]
-    done = f"{len(record.updates['update']):,} of {total:,} updates"
+    done = f"{len(record.updates['update']):,} of {total:,} {'rounds' if record.episodes else 'updates'}"
     steps = f"{int(record.updates['env_steps'][-1]):,} environment steps"
     if record.finished is None:
         return f"not finished, {done}, {steps}"

@@ -17,6 +17,9 @@ from esper.telemetry.jsonl import read_record
 # The columns of what was added from Python: metrics of callbacks and terms of the loss.
 OWN = ("user/", "loss_term/")
 
+# The events that are rows: those of updates, and of controllers that do not learn.
+ROWS = ("update_completed", "round_completed")
+
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 
 
@@ -57,9 +60,9 @@ def load_updates(run_dir: str | Path) -> Table:
 
 def columns_of(events: Iterable[Mapping[str, Any]]) -> Table:
     """The same for records that were read already."""
-    rows = [event for event in events if event["event"] == "update_completed"]
+    rows = [event for event in events if event["event"] in ROWS]
     names = dict.fromkeys(name for row in rows for name in row)
-    if rows:
+    if any(row["event"] == "update_completed" for row in rows):
         # A number that was finite in no update is missing from all.
         names |= dict.fromkeys(always_numbers(UpdateCompleted))
     return Table({name: np.array([row.get(name, np.nan) for row in rows]) for name in names})

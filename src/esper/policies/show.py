@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from esper.envs.given import Given
 from esper.envs.make import make_rendered, make_shown
@@ -22,8 +24,6 @@ from esper.storage import files
 from esper.system.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from esper.envs.rendering import RenderedVectorEnv
 _log = logging.getLogger(__name__)
 
@@ -93,22 +93,33 @@ def record_gif(
                 made.close()
     if not ended:
         _log.info("%s: the drawing stops after %s frames; the episode goes on", path, f"{max_frames:,}")
-    gif, duration = io.BytesIO(), round(1000 / drawn.render_fps)
-    frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
-    files.write(path, gif.getvalue())
+    write_gif(path, frames, fps=drawn.render_fps)
     return len(frames)
 
 
-def _draw(env: RenderedVectorEnv, player: Player, max_frames: int, stop: StopRequest) -> tuple[list[Image.Image], bool]:
-    """The frames of one episode of `player` in `env`, and whether the episode ended."""
+def write_gif(path: str | Path, frames: Sequence[NDArray[np.uint8]], *, fps: float) -> None:
+    """Write `frames`, each [H, W, 3], as an animated GIF.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
     from PIL import Image
 
-    frames: list[Image.Image] = []
+    images, gif = [Image.fromarray(frame) for frame in frames], io.BytesIO()
+    images[0].save(gif, "GIF", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
+    files.write(Path(path), gif.getvalue())
+
+
+def _draw(
+    env: RenderedVectorEnv, player: Player, max_frames: int, stop: StopRequest
+) -> tuple[list[NDArray[np.uint8]], bool]:
+    """The frames of one episode of `player` in `env`, and whether the episode ended."""
+    frames: list[NDArray[np.uint8]] = []
     ended = False
     while not ended and len(frames) < max_frames:
         if stop:
             raise EvaluationStopped("before the episode was drawn")
-        frames.append(Image.fromarray(env.render()))
+        frames.append(env.render().copy())
         step = player.step()
         ended = bool(step.terminated[0] or step.truncated[0])
     return frames, ended

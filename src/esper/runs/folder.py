@@ -82,14 +82,18 @@ def create_run_folder(config: RunConfig) -> RunFolder:
     Raises:
         ConfigError: when it is not empty, cannot be written, or is in use.
     """
-    path = _path_for(config)
+    return create_folder(_path_for(config), recorded(config))
+
+
+def create_folder(path: Path, settings: Mapping[str, Any]) -> RunFolder:
+    """The folder `path`, as `create_run_folder`, with `settings` in it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         folder = open_run_folder(path)
         try:
             _check_empty(path)
             # The first file: a run that is killed from here on can be resumed.
-            write_config(folder, config)
+            files.write(folder.config, files.dump_json(settings))
         except BaseException:
             folder.close()
             raise
@@ -135,10 +139,15 @@ def check_not_in_use(path: Path) -> None:
 
 
 def _path_for(config: RunConfig) -> Path:
-    if config.run_dir:
-        return Path(config.run_dir)
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.seed}"
-    path = Path("runs") / config.environment.env.strip("<>").replace("/", "-") / name
+    return path_of_run(config.run_dir, config.environment.env, config.seed)
+
+
+def path_of_run(run_dir: str | Path | None, env: str, seed: int) -> Path:
+    """`run_dir`; by default a folder that is not there yet, named by environment, time and seed."""
+    if run_dir:
+        return Path(run_dir)
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
+    path = Path("runs") / env.strip("<>").replace("/", "-") / name
     # Two runs can begin within a second.
     others = (path.with_name(f"{name}-{number}") for number in itertools.count(2))
     return path if not os.path.lexists(path) else next(other for other in others if not os.path.lexists(other))

@@ -39,13 +39,13 @@ def run(args: argparse.Namespace) -> int:
     if args.threshold is not None:
         threshold = number("--threshold", args.threshold, float, Bounds(), "esper compare")
     seed = number("--seed", args.seed, int, Bounds(minimum=0), "esper compare")
-    from esper.analysis.arms import ArmError, load_arm
+    from esper.analysis.arms import ArmError, have, load_arm
     from esper.analysis.comparison import compare, warnings
-    from esper.analysis.measures import all_measures
+    from esper.analysis.measures import AFTER, FINAL_ACCURACY, all_measures
 
-    measures = all_measures(threshold)
     try:
         arms = [load_arm(path, settings_of(RunConfig)) for path in args.arms]
+        measures = all_measures(threshold, after=have(arms, *AFTER), growth=have(arms, FINAL_ACCURACY))
         results = compare(arms, measures, seed=seed)
     except ArmError as error:
         fail(str(error), "esper compare")

@@ -124,11 +124,12 @@ def trusted(args: argparse.Namespace) -> dict[str, Any]:
     return {"env": args.env, "encoder": args.encoder, "trust": args.trust}
 
 
-def add_settings(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
-    """Add a flag for every setting."""
-    titles = dict.fromkeys([*_FIRST_GROUPS, *(setting.group for _, setting, _ in _flags())])
+def add_settings(parser: argparse.ArgumentParser, *, help_all: bool, config: type = RunConfig) -> None:
+    """Add a flag for every setting of `config`."""
+    given = [setting.group for _, setting, _ in _flags(config)]
+    titles = dict.fromkeys([*(title for title in _FIRST_GROUPS if title in given), *given])
     groups = {title: parser.add_argument_group(title, _NOTES.get(title)) for title in titles}
-    for name, setting, hidden in _flags():
+    for name, setting, hidden in _flags(config):
         _add_flag(groups[setting.group], name, setting, hidden=hidden and not help_all)
 
 
@@ -153,9 +154,9 @@ def given_layers(args: argparse.Namespace) -> list[Layer]:
     return [file_layer(args.config), flag_layer(args)] if args.config else [flag_layer(args)]
 
 
-def flag_layer(args: argparse.Namespace) -> Layer:
-    """The settings in the flags; ends the program when one cannot be read."""
-    return Layer(source="flag", values=_flag_values(args))
+def flag_layer(args: argparse.Namespace, config: type = RunConfig) -> Layer:
+    """The settings of `config` in the flags; ends the program when one cannot be read."""
+    return Layer(source="flag", values=_flag_values(args, config))
 
 
 def explain(error: SettingsError) -> str:
@@ -211,9 +212,9 @@ def _notice(name: str, value: object, says: str, origins: Mapping[str, Origin]) 
     return explain(SettingsError(notice, origin_of(notice, origins, settings_of(RunConfig))))
 
 
-def _flags() -> Iterator[tuple[str, Setting, bool]]:
+def _flags(config: type = RunConfig) -> Iterator[tuple[str, Setting, bool]]:
     """Name, setting and whether the short help omits it, in the order of the help."""
-    settings = settings_of(RunConfig)
+    settings = settings_of(config)
     for name, stands_for in common_names(settings).items():
         yield name, settings[stands_for[0]], False
     for name, setting in settings.items():
@@ -259,9 +260,9 @@ def _metavar(kind: Any) -> str:
     return "N" if "int" in text else "X" if "float" in text else "TEXT" if "Literal" not in text else "NAME"
 
 
-def _flag_values(args: argparse.Namespace) -> dict[str, Any]:
+def _flag_values(args: argparse.Namespace, config: type) -> dict[str, Any]:
     values = {}
-    for name, setting, _ in _flags():
+    for name, setting, _ in _flags(config):
         if (given := getattr(args, name, None)) is not None:
             try:
                 values[name] = parse(name, given, setting.type) if isinstance(given, str) else given

@@ -8,12 +8,26 @@ import sys
 from collections.abc import Collection, Sequence
 
 from esper import __version__
-from esper.scripts import checkpoint, compare, enjoy, evaluate, export, ppo, presets, report, schedule, sweep, tune
+from esper.scripts import (
+    checkpoint,
+    compare,
+    enjoy,
+    evaluate,
+    export,
+    heuristic,
+    ppo,
+    presets,
+    report,
+    schedule,
+    sweep,
+    tune,
+)
 from esper.scripts.flags import STOPPED_BY, Parser, fail, unknown_flags
 from esper.scripts.output import OutputError, lasting_output
 
 _COMMANDS = {
     "ppo": ppo,
+    "heuristic": heuristic,
     "presets": presets,
     "sweep": sweep,
     "tune": tune,
@@ -26,7 +40,7 @@ _COMMANDS = {
     "checkpoint": checkpoint,
 }
 # These go on without a reader of their output; the others have no other purpose.
-_TRAIN = ("ppo", "sweep", "tune")
+_TRAIN = ("ppo", "heuristic", "sweep", "tune")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -91,6 +91,12 @@ class PPOConfig:
         bounds=_COUNT,
         may_change="always",
     )
+    metrics_after: bool = option(
+        False,
+        "also record approx_kl, clip_fraction and ratio_std of the whole rollout after the update, as NAME_after: with "
+        "one step per update those of its minibatch are 0",
+        may_change="always",
+    )
     adam_eps: float = option(1e-5, "Adam epsilon", bounds=_POSITIVE)
     policy_lr: Scheduled[ScheduleConfig] = section(
         ScheduleConfig(), group="learning rates", may_change="with a new horizon", common="lr"

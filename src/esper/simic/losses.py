@@ -114,6 +114,15 @@ def ppo_loss(
     metrics = {
         "loss": loss,
         **means,
+        **ratio_metrics(log_ratio, ratio, coefficients),
+    }
+    return loss, {column: metric.detach() for column, metric in metrics.items()}
+
+
+def ratio_metrics(log_ratio: Tensor, ratio: Tensor, coefficients: Coefficients) -> dict[str, Tensor]:
+    """How far a policy is from the old one, by its importance `ratio` for samples of the old one; each 0-d."""
+    deviation = ratio - 1
+    return {
         "approx_kl": (deviation - log_ratio).mean(),
         "clip_fraction": (deviation.abs() > coefficients.clip_coef).float().mean(),
         "ratio_mean": ratio.mean(),
@@ -121,7 +130,6 @@ def ppo_loss(
         "ratio_min": ratio.min(),
         "ratio_max": ratio.max(),
     }
-    return loss, {column: metric.detach() for column, metric in metrics.items()}
 
 
 def _policy_loss(inputs: Inputs) -> Tensor:

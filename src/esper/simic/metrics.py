@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor
@@ -43,6 +44,15 @@ def summarize(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
                 column = stepped[:, names.index(metric.column)]
                 summarized[metric.name] = float(column.min() if metric.summary == "min" else column.max())
     return summarized
+
+
+def named_after(means: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a rollout after its update, from the `ratio_metrics` of its samples."""
+    return {
+        "approx_kl_after": means["approx_kl"],
+        "clip_fraction_after": means["clip_fraction"],
+        "ratio_std_after": _std(means["ratio_deviation_sq"], means["ratio_mean"]),
+    }
 
 
 def means_below(prefix: str, names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:

@@ -21,8 +21,8 @@ from esper.simic.engines.protocol import SkipState, Workload
 from esper.simic.faults import find_fault
 from esper.simic.feedback import Feedback
 from esper.simic.given_terms import GivenTerms
-from esper.simic.losses import GIVEN, Coefficients, Minibatch
-from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance, means_below, summarize
+from esper.simic.losses import GIVEN, Coefficients, Minibatch, ratio_metrics
+from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance, means_below, named_after, summarize
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Optimizer, restore_unless
@@ -134,11 +134,14 @@ class Updater:
             # Divided by infinity all rewards are 0, which looks as good as any.
             usable &= self._reward_scaler.deviation().isfinite()
         metrics, finite = self.optimize(batch, self._draws.minibatches, usable)
-        extra = torch.stack((finite, explained_variance(batch.returns, batch.values), *self.feedback.changing))
+        explained = explained_variance(batch.returns, batch.values)
+        after = self.measure_after(rollout, batch) if self._config.metrics_after else {}
+        extra = torch.stack((finite, explained, *after.values(), *self.feedback.changing))
         self._follow_kl(metrics, finite)
         numbers = torch.cat((metrics.flatten(), extra)).tolist()
         by_minibatch = np.array(numbers[: metrics.numel()]).reshape(metrics.shape)
-        was_finite, explained, *factors = numbers[metrics.numel() :]
+        was_finite, share_explained, *others = numbers[metrics.numel() :]
+        means_after, factors = dict(zip(after, others, strict=False)), others[len(after) :]
         fault = None if was_finite else self._find_fault(rollout, by_minibatch)
         if fault is None:
             self._update_normalizer(rollout)
@@ -146,7 +149,10 @@ class Updater:
             # The discounted returns so far stay: they are about episodes, which went on.
             self._reward_scaler.restore(reward_statistics)
         lr_factors = dict(zip(self._optimizer.group_names, factors, strict=True)) if factors else None
-        return self._result(by_minibatch, fault, explained, update=update, rates=rates, lr_factors=lr_factors)
+        result = self._result(by_minibatch, fault, share_explained, update=update, rates=rates, lr_factors=lr_factors)
+        if means_after and result.metrics:
+            result.metrics.update(named_after(means_after))
+        return result
 
     def set_rates(self, rates: Rates) -> None:
         """Write `rates` into the tensors that engines read."""
@@ -179,6 +185,17 @@ class Updater:
         values = values.view(shape)
         next_values = torch.cat((values[1:], self.engine.value(rollout.obs[-1])[None]))
         return log_probs.view(shape), values, self.next_values(rollout, next_values)
+
+    @torch.no_grad()
+    def measure_after(self, rollout: Rollout, batch: Minibatch) -> dict[str, Tensor]:
+        """`ratio_metrics` of `batch`, made of `rollout`, with the policy as it is now."""
+        if self._network.state_size:
+            log_probs = self._evaluate(rollout.normalized(self._network.normalize))[0].T
+            log_probs = log_probs if batch.selected is None else log_probs.gather(1, batch.selected)
+        else:
+            log_probs, _ = self.engine.evaluate(batch.obs, batch.actions, batch.masks)
+        log_ratio = log_probs - batch.log_probs
+        return ratio_metrics(log_ratio, log_ratio.exp(), self.coefficients)
 
     def next_values(self, rollout: Rollout, values: Tensor) -> Tensor:
         """The value of the state each step led to; `values` [T, N] are those of the states acted on next."""

@@ -161,6 +161,9 @@ class ConsoleSink:
             yield f"lr/{group}", f"{rate:.3g} {event.lr_phase[group]}{factor}"
         yield "approx_kl", f"{event.approx_kl:.4f}"
         yield "clip_fraction", f"{event.clip_fraction:.3f}"
+        if event.approx_kl_after is not None and event.clip_fraction_after is not None:
+            yield "approx_kl_after", f"{event.approx_kl_after:.4f}"
+            yield "clip_fraction_after", f"{event.clip_fraction_after:.3f}"
         yield "explained_variance", _number(event.explained_variance)
         if event.success_rate is not None:
             yield "success_rate", _number(event.success_rate)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from esper.telemetry import events
-from esper.telemetry.events import Event, event_name, is_flat
+from esper.telemetry.events import Event
 from esper.telemetry.metrics import GROUPS
+from esper.telemetry.records import event_name, is_flat
 
 _Check: TypeAlias = Callable[[Any], bool]
 _LARGEST_INTEGER = 2**63

@@ -6,15 +6,12 @@ JSON does not have.
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from math import isfinite
 from typing import Any, Literal, Protocol, TypeAlias
 
 from esper.telemetry.metrics import metric
+from esper.telemetry.rounds import Flat, GrowthEpisode, RoundCompleted
 
 # Of the record: counted up whenever a field or an event goes, or comes to mean something else.
 SCHEMA_VERSION = 3
@@ -49,7 +46,7 @@ class RunStarted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AtUpdate:
+class AtUpdate(Flat):
     """Where a run is: `update` is its index, the clock of the schedules, `env_steps` counts all environments.
 
     `lr` and `lr_phase` are by parameter group. The schedules are at `schedule_update` of `schedule_total_updates`:
@@ -67,7 +64,7 @@ class _AtUpdate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpdateCompleted(_AtUpdate):
+class UpdateCompleted(AtUpdate):
     """One PPO update, with its metrics."""
 
     clip_coef: float = metric("how far from 1 the ratio still gains", summary=None)
@@ -94,6 +91,19 @@ class UpdateCompleted(_AtUpdate):
     )
     ratio_min: float = metric("lowest importance ratio", summary="min", in_snapshots=True)
     ratio_max: float = metric("highest importance ratio", summary="max", in_snapshots=True)
+    approx_kl_after: float | None = metric(
+        "approx_kl of the rollout after the update, with metrics_after",
+        unit="nat",
+        summary=None,
+        in_snapshots=True,
+        default=None,
+    )
+    clip_fraction_after: float | None = metric(
+        "clip_fraction of the rollout after the update", summary=None, in_snapshots=True, default=None
+    )
+    ratio_std_after: float | None = metric(
+        "ratio_std of the rollout after the update", summary=None, in_snapshots=True, default=None
+    )
     grad_norm: Mapping[str, float] = metric(
         "norm of the gradient before clipping, by parameter group", by_group=True, in_snapshots=True
     )
@@ -151,7 +161,7 @@ class UpdateSkipped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalyticsSnapshot(_AtUpdate):
+class AnalyticsSnapshot(AtUpdate):
     """Statistics of the last `window` updates, by metric, every `snapshot_every` updates.
 
     `value_loss_roughness` is the standard deviation of first differences of log `value_loss`.
@@ -166,7 +176,7 @@ class AnalyticsSnapshot(_AtUpdate):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DebugSnapshot(_AtUpdate):
+class DebugSnapshot(AtUpdate):
     """The minibatches of an update, one that was skipped too: a list for each metric, null for what is not finite.
 
     It has the metrics of an update that are of minibatches, quantiles of the importance ratio, and `stepped`: 0 for
@@ -289,6 +299,8 @@ Event: TypeAlias = (
     RunStarted
     | RunResumed
     | UpdateCompleted
+    | RoundCompleted
+    | GrowthEpisode
     | UpdateSkipped
     | AnalyticsSnapshot
     | DebugSnapshot
@@ -315,36 +327,3 @@ class Sink(Protocol):
     def emit(self, event: Event) -> None: ...
 
     def close(self) -> None: ...
-
-
-@cache
-def event_name(kind: type) -> str:
-    """`update_completed` for `UpdateCompleted`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
-
-
-@cache
-def is_flat(kind: type) -> bool:
-    """Whether a record of event `kind` has a name for each item of a mapping, as `lr/policy`."""
-    return issubclass(kind, _AtUpdate)
-
-
-def to_record(event: Event) -> dict[str, Any]:
-    """`event` as one flat JSON object: mappings by group become `lr/policy`; None and non-finite are left out."""
-    kind: type = type(event)
-    record: dict[str, Any] = {"event": event_name(kind)}
-    flat = is_flat(kind)
-    for name in _field_names(kind):
-        value = getattr(event, name)
-        if flat and isinstance(value, dict):
-            for key, item in value.items():
-                if item is not None and (type(item) is not float or isfinite(item)):
-                    record[f"{name}/{key}"] = item
-        elif value is not None and (type(value) is not float or isfinite(value)):
-            record[name] = value
-    return record
-
-
-@cache
-def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))

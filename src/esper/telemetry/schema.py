@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from esper.telemetry import events
 from esper.telemetry.declared import without_none
-from esper.telemetry.events import SCHEMA_VERSION, Event, event_name, is_flat
+from esper.telemetry.events import SCHEMA_VERSION, Event
+from esper.telemetry.records import event_name, is_flat
 
 _SIMPLE = {int: "integer", float: "number", str: "string", bool: "boolean"}
 

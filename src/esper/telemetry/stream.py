@@ -20,9 +20,9 @@ from esper.telemetry.events import (
     Sink,
     SinkFailed,
     UpdateCompleted,
-    to_record,
 )
 from esper.telemetry.jsonl import JsonlRecord
+from esper.telemetry.records import to_record
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,9 @@ from tensorboardX.proto.event_pb2 import SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
 from esper.storage import files
-from esper.telemetry.events import EvaluationCompleted, Event, UpdateCompleted, to_record
+from esper.telemetry.events import EvaluationCompleted, Event, UpdateCompleted
+from esper.telemetry.records import to_record
+from esper.telemetry.rounds import RoundCompleted
 
 _ON_THE_AXIS = ("update", "env_steps")
 _SECONDS_BETWEEN_FLUSHES = 10.0
@@ -35,7 +37,7 @@ class TensorBoardSink:
     def emit(self, event: Event) -> None:
         # Opened late: only the record may keep a run from starting.
         file = self._file = self._file or self._open()
-        if not isinstance(event, UpdateCompleted | EvaluationCompleted):
+        if not isinstance(event, UpdateCompleted | RoundCompleted | EvaluationCompleted):
             return
         # One summary for all numbers: one for each would double the cost.
         file_event = FileEvent(wall_time=time.time(), step=event.env_steps)

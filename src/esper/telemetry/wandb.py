@@ -19,8 +19,8 @@ from esper.telemetry.events import (
     RunResumed,
     RunStarted,
     UpdateCompleted,
-    to_record,
 )
+from esper.telemetry.records import to_record
 
 
 class WandbSink:

@@ -57,6 +57,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "vector": {name: {"vector": name} for name in ("sync", "async", "native")} | {"torch": {"vector": "auto"}},
     "engine": {name: {"compile": name} for name in ("native", "off", "torch")},
     "telemetry": {name: {"telemetry": name} for name in ("off", "minimal", "normal", "debug")},
+    "metrics after": {"no": {}, "yes": {"metrics_after": True}},
     "decay": {
         "constant": {},
         "linear": {"lr_decay": "linear"},

@@ -134,6 +134,7 @@ def random_case(seed: int, network: str) -> Case:
     if settings["target_kl"] != 1e-3:
         settings["policy_lr_kl"] = one_of(FeedbackConfig(), FeedbackConfig(target=1e-3, step=2.0, every="minibatch"))
     settings["value_lr_kl"] = one_of(FeedbackConfig(), FeedbackConfig(target=1e-4, min_factor=0.5))
+    settings["metrics_after"] = True
     return Case(spec, settings, rollout, faults)
 
 
