@@ -30,9 +30,9 @@ class RunStarted:
 
     `schedules` holds each resolved schedule: its base rate, floor, and where its parts begin, in updates.
 
-    `engine` is what computes the updates: native, torch (compiled) or eager. `versions` has esper's commit too, where
-    it runs from a checkout; `-dirty` says that files differ from it. `actions_scaled_to` has the bounds, low and high,
-    that -1 and 1 stand for, where actions are scaled.
+    `engine` is what computes the updates: native, torch (compiled), graphs or eager. `versions` has esper's commit
+    too, where it runs from a checkout; `-dirty` says that files differ from it. `actions_scaled_to` has the bounds, low
+    and high, that -1 and 1 stand for, where actions are scaled.
     """
 
     config: Mapping[str, Any]

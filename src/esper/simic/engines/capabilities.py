@@ -35,6 +35,8 @@ class Capabilities:
         network = workload.network
         if workload.device.type not in self.devices:
             return f"device {workload.device.type}"
+        if workload.config.runtime.precision == "bf16":
+            return "bf16"
         if network.is_given:
             return "a network from Python"
         if workload.optimizer.is_given:
