@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from esper.simic.compiling import as_one_graph
+from esper.simic.compiling import as_one_graph, largest_part
 
 compile_by_torch = torch.compile
 
@@ -38,3 +39,16 @@ def test_more_agents_than_recompilations_of_one_function(monkeypatch: pytest.Mon
         step = as_one_graph(Agent(scale).step)
         # Each has another shape, too.
         assert step(torch.ones(scale + 1)).tolist() == [scale + 1.0] * (scale + 1)
+
+
+def test_products_of_float32_are_chosen_and_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    as_one_graph(Agent(1).step)
+    warnings.warn(
+        "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled", stacklevel=1
+    )
+    warnings.warn("another one", stacklevel=1)
+    assert [str(warning.message) for warning in recwarn] == ["another one"]
+
+
+def test_parts_are_of_one_size() -> None:
+    assert [largest_part(count, 4) for count in (128, 15, 10, 7, 1)] == [4, 3, 2, 1, 1]

@@ -326,6 +326,11 @@ class TestBadInput:
         with pytest.raises(ConfigError, match="device = gpu"):
             agent_for(config(runtime=RuntimeConfig(device="gpu")))
 
+    @pytest.mark.parametrize("device", ["meta", "hpu"])
+    def test_a_device_that_cannot_train(self, device: str) -> None:
+        with pytest.raises(ConfigError, match=rf"device = {device}: .*, use cpu"):
+            agent_for(config(runtime=RuntimeConfig(device=device)))
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [

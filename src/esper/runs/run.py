@@ -92,7 +92,7 @@ def run(
                 stack.callback(env.close)
             debug = config.telemetry.telemetry == "debug"
             agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug, **config.parts.given)
-            stack.enter_context(agent.updater.torch_threads())
+            stack.enter_context(agent.updater.torch_settings())
             begun = None if resume and resume.point.state else begin_with(config, agent)
             training = Training(agent, env, env_seed=env_seed(config, 0))
             rates_before = load_run(config, training, resume) if resume and resume.point.state else None

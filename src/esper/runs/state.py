@@ -13,7 +13,7 @@ from esper.runs.versions import versions
 from esper.simic.ppo import PPOAgent
 from esper.simic.rates import tables
 from esper.simic.vectorized import Training
-from esper.storage.tree import TreeError, check_form, split
+from esper.storage.tree import TreeError, check_form, on_host, split
 from esper.system.seeding import integer_seed
 
 
@@ -23,7 +23,8 @@ def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dic
     Raises:
         EnvError: when the environment's part of it cannot be stored.
     """
-    state = training.state_dict()
+    # On the host before another thread writes it: none may use a GPU while a graph is captured.
+    state = on_host(training.state_dict())
     updates, schedules = training.agent.train_steps, training.agent.schedules
     schedule = schedules.state(updates)
     if given := tables(config.ppo, schedules.horizon):

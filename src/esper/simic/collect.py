@@ -12,7 +12,7 @@ from torch import Tensor
 
 from esper.envs.base import BoolArray, Images, StateTree, VectorEnv
 from esper.simic.nets.actor_critic import ActorCritic
-from esper.simic.rollout import Rollout
+from esper.simic.rollout import Rollout, on_device
 from esper.simic.state import StateForm, array
 
 
@@ -42,7 +42,9 @@ def act_in_torch(network: ActorCritic) -> Act:
         obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None, recurrent_state: Tensor | None = None
     ) -> None:
         device = noise.device
-        actions.copy_(network.act(obs.to(device), noise, None if masks is None else masks.to(device), recurrent_state))
+        # Not blocking: whoever reads the actions waits for them.
+        allowed = None if masks is None else masks.to(device, non_blocking=True)
+        actions.copy_(network.act(obs.to(device, non_blocking=True), noise, allowed, recurrent_state))
 
     return act
 
@@ -92,7 +94,7 @@ class Collector:
                 mask[step] = self._masks
             if recurrent_state is not None:
                 rollout.begins[step] = self._begins
-                recurrent_state[torch.from_numpy(self._begins).to(recurrent_state.device)] = 0.0
+                recurrent_state.masked_fill_(on_device(self._begins, recurrent_state.device)[:, None], 0.0)
             act(*row, recurrent_state)
             outcome = self._env.step(actions[step])
             self._obs, given[step], terminated[step], truncated[step], last, ignored, success = outcome
@@ -166,5 +168,5 @@ def _reset_lost(recurrent_state: Tensor) -> BoolArray:
     if math.isfinite(recurrent_state.sum()):
         return np.zeros(len(recurrent_state), dtype=np.bool_)
     lost: BoolArray = (~recurrent_state.sum(1).isfinite()).cpu().numpy()
-    recurrent_state[torch.from_numpy(lost).to(recurrent_state.device)] = 0.0
+    recurrent_state.masked_fill_(on_device(lost, recurrent_state.device)[:, None], 0.0)
     return lost

@@ -1,8 +1,9 @@
-"""`torch.compile` for a process that makes many agents."""
+"""`torch.compile` for a process that makes many agents, and the sizes of what is launched at once."""
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any, TypeVar, cast
@@ -17,12 +18,19 @@ def as_one_graph(function: F) -> F:
 
     Dynamo allows a function only so many recompilations. Here they are counted for each call of this by itself.
     """
+    # `RuntimeConfig.precision` is what says it.
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores", category=UserWarning)
     options: dict[str, Any] = {"fullgraph": True, "dynamic": False}
     if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
         options["isolate_recompiles"] = True
     else:
         function = _with_own_code(function)
     return cast(F, torch.compile(function, **options))
+
+
+def largest_part(count: int, limit: int) -> int:
+    """The largest divisor of `count` up to `limit`, so that all parts have the same size."""
+    return max(size for size in range(1, limit + 1) if count % size == 0)
 
 
 def _with_own_code(function: F) -> F:

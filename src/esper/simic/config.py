@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from esper.schedules import CoefficientConfig, FeedbackConfig, LimitConfig, Schedule, ScheduleConfig, make_schedule
 from esper.schedules.shape import Rate
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 else:
     Scheduled = Annotated[S, "takes numbers and functions too"]
 
+Precision: TypeAlias = Literal["float32", "tf32", "bf16"]
+
 _POSITIVE = Bounds(above=0)
 _COUNT = Bounds(minimum=1)
 _UNIT = Bounds(minimum=0, maximum=1)
@@ -41,11 +43,17 @@ class RuntimeConfig:
     group: ClassVar[str] = "run"
 
     device: str = option("cpu", "torch device of networks and updates, as cpu or cuda", may_change="always")
-    compile: Literal["auto", "native", "torch", "off"] = option(
+    compile: Literal["auto", "native", "torch", "graphs", "off"] = option(
         "auto",
-        "what computes: C++ kernels compiled for this machine, torch.compile, or torch as it is; auto: the kernels "
-        "where they can (CPU; no encoder or network from Python), else torch.compile where the run is long "
-        "enough to gain",
+        "what computes: C++ kernels compiled for this machine, torch.compile, the same as CUDA graphs wherever it can "
+        "(never run on a card yet), or torch as it is; auto: the kernels where they can (CPU; no encoder or network "
+        "from Python), else torch.compile where the run is long enough to gain",
+        may_change="always",
+    )
+    precision: Precision = option(
+        "float32",
+        "what torch multiplies with: float32; on a GPU TF32, with 10 bits of a product's factors; or bf16, with 7, "
+        "for layers alone (their weights, the loss and Adam stay float32)",
         may_change="always",
     )
     threads: int | None = option(
@@ -57,6 +65,8 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.precision == "tf32" and not self.device.startswith("cuda"):
+            raise ConfigError("precision", self.precision, f"needs a CUDA device, not {self.device}; use float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +182,8 @@ class PPOConfig:
                 self.num_minibatches,
                 f"must divide num_envs = {self.num_envs} for a recurrent policy, which learns from whole sequences",
             )
+        if self.network.rnn is not None and self.runtime.precision == "bf16":
+            raise ConfigError("precision", "bf16", "has no gradients of a recurrent network; use float32")
         if self.normalize_advantages and self.minibatch_size < 2:
             raise ConfigError(
                 "normalize_advantages", True, "needs minibatches of at least 2 transitions; raise num_steps or num_envs"

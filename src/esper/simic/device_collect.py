@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from esper.envs.base import DeviceEnv, EnvStates, StateTree
-from esper.simic.compiling import as_one_graph
+from esper.simic.compiling import as_one_graph, largest_part
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm, array
@@ -124,7 +124,7 @@ class Unrolled:
         recurrent_state: Tensor | None = None,
     ) -> EnvStates:
         assert recurrent_state is None
-        size = steps_per_call(len(noise))
+        size = largest_part(len(noise), MAX_STEPS_PER_CALL)
         pieces = (torch.split(tensor[: len(noise)], size) for tensor in (*rollout.tensors(), noise, uniform))
         for *targets, piece_noise, piece_uniform in zip(*pieces, strict=True):
             states, columns = self._steps(network, states, piece_noise, piece_uniform)
@@ -154,8 +154,3 @@ def unrolled_steps(env: DeviceEnv) -> Steps:
         return states, tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
     return steps
-
-
-def steps_per_call(num_steps: int) -> int:
-    """The largest divisor of `num_steps` up to `MAX_STEPS_PER_CALL`, so that every call has the same size."""
-    return max(size for size in range(1, MAX_STEPS_PER_CALL + 1) if num_steps % size == 0)

@@ -18,6 +18,7 @@ from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.given import NetworkFactory, make_layers
 from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Adam, Optimizer
+from esper.simic.precision import autocast_dtype
 from esper.simic.rates import Horizon, RateSchedules
 from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm, form_of
@@ -76,6 +77,7 @@ class PPOAgent:
         self.network_factory = network
         layers = None if network is None else make_layers(network, spec, config.network, init)
         self.network = ActorCritic(spec.observations, spec.actions, config.network, init, layers).to(self.device)
+        self.network.autocast = autocast_dtype(config.runtime.precision)
         self.reward_scaler = RewardScaler(spec.num_envs, config.gamma).to(self.device)
         self.generators = {name: device_generator(seed, name, self.device) for name in ("actions", "minibatches")}
         self.ignored_rows = host_generator(seed, "ignored_rows")
@@ -105,7 +107,7 @@ class PPOAgent:
 
     def update(self, rollout: Rollout) -> UpdateResult:
         """One PPO update on `rollout`. The host waits for the device once, at the end, to read the metrics."""
-        with self.updater.torch_threads():
+        with self.updater.torch_settings():
             result = self.updater.run(self.train_steps, rollout, self.schedules.at(self.train_steps))
         self.train_steps += 1
         return result
@@ -169,15 +171,23 @@ def resolve_device(name: str) -> torch.device:
     """The torch device called `name`.
 
     Raises:
-        ConfigError: when there is none on this machine.
+        ConfigError: when there is none on this machine, or none that can train.
     """
     try:
         device = torch.device(name)
         torch.zeros((), device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError("device", name, f"is not available here, use cpu ({reason})") from None
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ConfigError("device", name, f"is not available here, use cpu ({_first_line(error)})") from None
+    try:
+        # What running statistics and draws need, and the one read of an update.
+        torch.rand((), dtype=torch.float64, generator=torch.Generator(device), device=device).item()
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError("device", name, f"cannot train, use cpu or cuda ({_first_line(error)})") from None
     return device
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _make_optimizer(network: ActorCritic, config: PPOConfig, factory: OptimizerFactory | None) -> Optimizer:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from esper.envs.base import BoolArray, ContinuousActions, EnvSpec, Images, MultiDiscreteActions
@@ -86,7 +88,7 @@ class Rollout:
         """The same with zeros in ignored rows, each terminated, so that they affect no result."""
         if not self.ignored.any():
             return self
-        ignored = torch.from_numpy(self.ignored).to(self.rewards.device, non_blocking=True)
+        ignored = on_device(self.ignored, self.rewards.device)
         # Other dtypes have no NaN or infinity.
         obs = self.obs
         if obs.is_floating_point():
@@ -103,10 +105,10 @@ class Rollout:
         """Rows of the flattened rollout that are not ignored, on its device; None if none is ignored."""
         if not self.ignored.any():
             return None
-        return torch.from_numpy(np.flatnonzero(~self.ignored)).to(self.rewards.device, non_blocking=True)
+        return on_device(np.flatnonzero(~self.ignored), self.rewards.device)
 
     def sample_indices(self, generator: np.random.Generator) -> Tensor | None:
-        """Rows of the flattened rollout to learn from, as many as it has; None if no row is ignored.
+        """Rows of the flattened rollout to learn from, as many as it has, on its device; None if no row is ignored.
 
         A random other row replaces an ignored one, so that minibatches keep their size and nothing is recompiled.
         """
@@ -118,7 +120,28 @@ class Rollout:
             raise ConfigError("num_steps", 1, "must be at least 2 where environments use a step to reset")
         indices = np.arange(ignored.size)
         indices[ignored] = generator.choice(indices[~ignored], size=int(ignored.sum()))
-        return torch.from_numpy(indices)
+        return on_device(indices, self.rewards.device)
+
+
+def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """`array` itself where `device` is the CPU, else a copy there, for which the host does not wait."""
+    tensor = torch.from_numpy(array)
+    # From pageable memory the host waits until it is staged.
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def selects_rows(tensor: Tensor) -> bool:
+    """Whether rows of `tensor` are selected by a mask without waiting: on a GPU the host waits for their number."""
+    return tensor.device.type == "cpu"
+
+
+def at_rows(rows: Tensor, compute: Callable[..., Tensor], *inputs: Tensor, elsewhere: Tensor) -> Tensor:
+    """What `compute` makes of `inputs` [T, N, ...] in `rows` [T, N], bool, and `elsewhere` [T, N] in the others."""
+    if selects_rows(elsewhere):
+        result = elsewhere.clone()
+        result[rows] = compute(*(field[rows] for field in inputs))
+        return result
+    return torch.where(rows, compute(*(field.flatten(0, 1) for field in inputs)).view(elsewhere.shape), elsewhere)
 
 
 def _blank(field: Tensor, rows: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from esper.simic.losses import Minibatch
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.recurrent import Sequences
-from esper.simic.rollout import Rollout
+from esper.simic.rollout import Rollout, at_rows, on_device
 
 
 def evaluate_sequences(network: ActorCritic, rollout: Rollout, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,7 +20,7 @@ def evaluate_sequences(network: ActorCritic, rollout: Rollout, size: int) -> tup
     """
     assert rollout.recurrent_state is not None
     obs, finals = rollout.obs, rollout.final_obs
-    begins = torch.from_numpy(rollout.begins).to(obs.device)
+    begins = on_device(rollout.begins, obs.device)
     cut = rollout.truncated & ~rollout.terminated
     pieces = []
     for rows in torch.split(torch.arange(obs.shape[1], device=obs.device), size):
@@ -29,13 +29,23 @@ def evaluate_sequences(network: ActorCritic, rollout: Rollout, size: int) -> tup
         outputs, values, states = network.unroll(obs[:, rows].transpose(0, 1), sequences)
         policy = network.distribution(outputs[:, :-1], masks)
         log_probs = policy.log_prob(rollout.actions[:, rows].transpose(0, 1))
-        values, steps = values.squeeze(-1), states[:, :-1].flatten(0, 1)
-        alone = Sequences(steps, torch.zeros((len(steps), 1), dtype=torch.bool, device=obs.device))
-        final_values = network.unroll(finals[:, rows].transpose(0, 1).flatten(0, 1).unsqueeze(1), alone)[1]
-        next_values = torch.where(cut[:, rows].T, final_values.view(log_probs.shape), values[:, 1:])
+        values = values.squeeze(-1)
+        next_values = _with_final_values(
+            network, values[:, 1:], finals[:, rows].transpose(0, 1), states[:, :-1], cut[:, rows].T
+        )
         pieces.append((log_probs, values[:, :-1], next_values))
     log_probs, values, next_values = (torch.cat(column).T for column in zip(*pieces, strict=True))
     return log_probs, values, next_values
+
+
+def _with_final_values(network: ActorCritic, values: Tensor, finals: Tensor, states: Tensor, cut: Tensor) -> Tensor:
+    """`values` [B, T], where `cut` those of the final observations `finals` [B, T, ...] after `states` [B, T, S]."""
+
+    def value(obs: Tensor, state: Tensor) -> Tensor:
+        alone = Sequences(state, torch.zeros((len(state), 1), dtype=torch.bool, device=obs.device))
+        return network.unroll(obs.unsqueeze(1), alone)[1].flatten()
+
+    return at_rows(cut, value, finals, states, elsewhere=values)
 
 
 def to_sequences(batch: Minibatch, rollout: Rollout, generator: np.random.Generator) -> Minibatch:
@@ -45,11 +55,11 @@ def to_sequences(batch: Minibatch, rollout: Rollout, generator: np.random.Genera
     those of another step of the same environment.
     """
     rows = batch.map(lambda field: field.transpose(0, 1).contiguous())
-    begins = torch.from_numpy(rollout.begins[:-1].T.copy()).to(rows.returns.device)
+    begins = on_device(rollout.begins[:-1].T.copy(), rows.returns.device)
     rows = rows._replace(recurrent_state=rollout.recurrent_state, begins=begins)
     if not rollout.ignored.any():
         return rows
-    selected = torch.from_numpy(_select(rollout.ignored.T, generator)).to(rows.returns.device)
+    selected = on_device(_select(rollout.ignored.T, generator), rows.returns.device)
     learned = ("log_probs", "values", "advantages", "returns")
     return rows._replace(selected=selected, **{name: getattr(rows, name).gather(1, selected) for name in learned})
 

@@ -6,8 +6,9 @@ undone because something was not finite, is decided where it is computed, by mas
 
 from __future__ import annotations
 
+import contextlib
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,8 +27,9 @@ from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance, me
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Optimizer, restore_unless
+from esper.simic.precision import float32_products
 from esper.simic.rates import Rates
-from esper.simic.rollout import Rollout
+from esper.simic.rollout import Rollout, at_rows
 from esper.simic.sequences import to_sequences
 from esper.simic.threads import torch_threads
 
@@ -114,12 +116,15 @@ class Updater:
         )
         self.engine_name, self.threads, self.engine = choose_engine(self.workload)
 
-    def torch_threads(self) -> AbstractContextManager[None]:
-        """What torch computes with beside this engine: one thread beside the kernels, which start their own.
+    @contextlib.contextmanager
+    def torch_settings(self) -> Iterator[None]:
+        """Within, torch has what this engine needs: its precision, and one thread beside the kernels with their own.
 
-        Compiled graphs are compiled anew where torch has another number, so everything that calls them is within.
+        Compiled graphs are compiled anew where torch has other settings, so everything that calls them is within.
         """
-        return torch_threads(1 if self.engine_name == "native" else self.threads)
+        threads = 1 if self.engine_name == "native" else self.threads
+        with torch_threads(threads), float32_products(self._config.runtime.precision, self.workload.device):
+            yield
 
     def run(self, update: int, rollout: Rollout, rates: Rates) -> UpdateResult:
         """Update number `update`, at `rates`."""
@@ -173,7 +178,7 @@ class Updater:
             return to_sequences(batch, rollout, self._draws.ignored_rows)
         rows = batch.map(lambda field: field.flatten(0, 1))
         indices = rollout.sample_indices(self._draws.ignored_rows)
-        return rows if indices is None else rows.map(lambda field: field[indices.to(rewards.device)])
+        return rows if indices is None else rows.map(lambda field: field[indices])
 
     def _evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
         """Log probabilities, values, and values of the states that steps led to, each [T, N]."""
@@ -199,12 +204,8 @@ class Updater:
 
     def next_values(self, rollout: Rollout, values: Tensor) -> Tensor:
         """The value of the state each step led to; `values` [T, N] are those of the states acted on next."""
-        final, final_obs, value = rollout.truncated & ~rollout.terminated, rollout.final_obs, self.engine.value
-        if values.device.type == "cpu":
-            values[final] = value(final_obs[final])
-            return values
-        # To select rows the host would have to wait for their number.
-        return torch.where(final, value(final_obs.flatten(0, 1)).view(values.shape), values)
+        final = rollout.truncated & ~rollout.terminated
+        return at_rows(final, self.engine.value, rollout.final_obs, elsewhere=values)
 
     def optimize(
         self, batch: Minibatch, generator: torch.Generator, usable: Tensor | None = None

@@ -148,7 +148,7 @@ class Training:
     def update(self) -> Event:
         """Collect a rollout and learn from it, with the agent's number of CPU threads."""
         started = time.perf_counter()
-        with self._generators.in_place(), self.agent.updater.torch_threads():
+        with self._generators.in_place(), self.agent.updater.torch_settings():
             self._collect()
             self._result = result = self.agent.update(self._rollout)
         # Last, as it waits for the device.

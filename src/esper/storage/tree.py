@@ -129,6 +129,13 @@ def with_arrays(tree: Any) -> Any:
     return tree.numpy() if isinstance(tree, Tensor) else tree
 
 
+def on_host(tree: Any) -> Any:
+    """`tree` with a copy on the CPU of each tensor that is elsewhere."""
+    if isinstance(tree, Mapping):
+        return {name: on_host(value) for name, value in tree.items()}
+    return tree.cpu() if isinstance(tree, Tensor) else tree
+
+
 def check_form(tree: Any, form: Any, *, finite: bool = False, path: str = "") -> None:
     """Check `tree` against `form`: names, dtype and shape of tensors (and finite values if `finite`), types.
 

@@ -55,7 +55,8 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "passed": {"id": {}, "class": {"env": "<Mixed>"}},
     "part": PARTS,
     "vector": {name: {"vector": name} for name in ("sync", "async", "native")} | {"torch": {"vector": "auto"}},
-    "engine": {name: {"compile": name} for name in ("native", "off", "torch")},
+    "engine": {name: {"compile": name} for name in ("native", "off", "torch")}
+    | {"off, bf16": {"compile": "off", "precision": "bf16"}},
     "telemetry": {name: {"telemetry": name} for name in ("off", "minimal", "normal", "debug")},
     "metrics after": {"no": {}, "yes": {"metrics_after": True}},
     "decay": {
@@ -135,6 +136,7 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"engine": ("native",), "observations": ("image, small",)},
     # `torch` compiles each step of a recurrent network's sequences anew, and is refused.
     {"engine": ("torch",), "memory": ("lstm", "gru")},
+    {"engine": ("off, bf16",), "memory": ("lstm", "gru")},
     # The environments in tensors have vectors, no masks, one choice or numbers, no faults, tell of no success, and draw
     # from a generator of their own.
     {"vector": ("torch",), "observations": ("dict", "image, small", "image, flatten")},

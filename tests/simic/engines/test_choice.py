@@ -14,6 +14,7 @@ from esper.settings.options import ConfigError
 from esper.simic import losses, metrics
 from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines import choice as engine
+from esper.simic.engines.compilers import missing_to_compile
 from esper.simic.engines.native import library
 from esper.simic.engines.native.engine import NativeEngine
 from esper.simic.nets.activations import ACTIVATIONS
@@ -149,8 +150,66 @@ class TestWithoutACompiler:
             chosen(mode)
 
 
+class TestTriton:
+    """What torch compiles with for a GPU, on a card and with a Triton that are pretended."""
+
+    CUDA = torch.device("cuda", 1)
+
+    @pytest.fixture(autouse=True)
+    def _a_card(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, device.index - 1))
+        for name in ("gcc", "cl"):
+            (tmp_path / name).touch(mode=0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CC", raising=False)
+        self.compiler = tmp_path / "gcc"
+
+    def test_all_is_there(self) -> None:
+        assert missing_to_compile(self.CUDA) is None
+
+    def test_no_c_compiler(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.compiler.unlink()
+        assert missing_to_compile(self.CUDA) == "a C compiler (gcc or clang on PATH, or CC)"
+        monkeypatch.setenv("CC", "cl")
+        assert missing_to_compile(self.CUDA) is None
+
+    def test_cc_names_one_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CC", "icc")
+        assert missing_to_compile(self.CUDA) == "a C compiler (gcc or clang on PATH, or CC)"
+
+    def test_no_triton(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        assert missing_to_compile(self.CUDA) == "Triton (pip install triton)"
+
+    def test_an_old_card(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+        assert missing_to_compile(self.CUDA) == "a card of compute capability 7.0 or more, not 6.1"
+
+    def test_no_headers(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr("esper.simic.engines.compilers.sysconfig.get_path", lambda name: str(tmp_path))
+        assert missing_to_compile(self.CUDA) == "Python's C headers (Debian: python3-dev)"
+
+    def test_auto_goes_on_uncompiled_with_one_line(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setitem(ACTIVATIONS, "tanh", "torch.nn:Mish")
+        monkeypatch.setattr(engine, "missing_to_compile", lambda device: "a C compiler")
+        engine._say_once.cache_clear()
+        assert chosen("auto") == chosen("auto") == "eager"
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert warnings == ["torch.compile needs a C compiler: updates run several times slower"]
+        with pytest.raises(ConfigError, match="compile = torch: needs a C compiler; use auto or off without"):
+            chosen("torch")
+
+
+def test_graphs_need_a_card() -> None:
+    with pytest.raises(ConfigError, match="compile = graphs: needs a CUDA device, not cpu; use auto, native, torch"):
+        chosen("graphs")
+
+
 def test_torch_needs_pythons_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("esper.simic.engines.choice.sysconfig.get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr("esper.simic.engines.compilers.sysconfig.get_path", lambda name: str(tmp_path))
     with pytest.raises(ConfigError, match="needs Python's C headers"):
         chosen("torch")
 

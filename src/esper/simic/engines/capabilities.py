@@ -10,6 +10,7 @@ from esper.simic import losses, metrics
 from esper.simic.engines.protocol import Workload
 from esper.simic.nets.encoders import Encoder
 
+
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What an engine computes. What is not declared here it is never given.
@@ -31,6 +32,8 @@ class Capabilities:
         network = workload.network
         if workload.device.type not in self.devices:
             return f"device {workload.device.type}"
+        if workload.config.runtime.precision == "bf16":
+            return "bf16"
         if network.is_given:
             return "a network from Python"
         if workload.optimizer.is_given:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
-import shutil
-import sysconfig
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from esper.settings.options import ConfigError
-from esper.simic.engines.native.cache import mounted_noexec
+from esper.simic.engines.compilers import missing_to_compile
 from esper.simic.engines.native.engine import NativeEngine
 from esper.simic.engines.native.library import BuildError
 from esper.simic.engines.protocol import Engine, Workload
@@ -27,7 +24,7 @@ _MIN_WORK_FOR_TORCH_THREADS = 2**26
 # What a thread of the kernels should have, in rows of a minibatch: as many as go into one partial sum.
 _ROWS_PER_THREAD = 128
 
-EngineName = Literal["native", "torch", "eager"]
+EngineName = Literal["native", "torch", "graphs", "eager"]
 
 
 class EngineChoice(NamedTuple):
@@ -45,46 +42,59 @@ def choose_engine(workload: Workload) -> EngineChoice:
         ConfigError: for an engine that is asked for by name and cannot be had.
     """
     asked = workload.config.runtime.compile
+    warned = False
     if asked in ("auto", "native"):
         missing = NativeEngine.missing(workload)
         try:
             if missing is None:
                 threads = _threads("native", workload)
                 return EngineChoice("native", threads, NativeEngine(workload, threads))
-            level, line = logging.INFO, f"updates run in torch: the C++ kernels do not compute {missing}"
+            line = f"updates run in torch: the C++ kernels do not compute {missing}"
         except BuildError as error:
-            missing = str(error)
-            level, line = logging.WARNING, f"{missing}: updates run several times slower"
+            missing, warned = str(error), True
+            line = f"{missing}: updates run several times slower"
         if asked == "native":
             raise ConfigError("compile", asked, f"is not available: {missing}; use auto, torch or off")
-        _say_once(level, line)
-    compiled = _compiles(workload)
-    name: EngineName = "torch" if compiled else "eager"
-    return EngineChoice(name, _threads(name, workload), TorchEngine(workload, compiled=compiled))
+        _say_once(logging.WARNING if warned else logging.INFO, line)
+    _check_asked(workload)
+    compiled = _would_compile(workload)
+    if compiled and (missing := missing_to_compile(workload.device)) is not None:
+        compiled = False
+        if asked == "torch":
+            raise ConfigError("compile", asked, f"needs {missing}; use auto or off without")
+        if not warned:
+            _say_once(logging.WARNING, f"torch.compile needs {missing}: updates run several times slower")
+    graphs = asked == "graphs"
+    name: EngineName = "graphs" if graphs else "torch" if compiled else "eager"
+    replayed = graphs or (compiled and workload.device.type == "cuda")
+    return EngineChoice(name, _threads(name, workload), TorchEngine(workload, compiled=compiled, replayed=replayed))
 
 
-def _compiles(workload: Workload) -> bool:
-    """Whether torch compiles, which it is asked to, or may where it pays and can."""
-    asked, recurrent = workload.config.runtime.compile, bool(workload.network.state_size)
-    if asked == "torch" and recurrent:
+def _check_asked(workload: Workload) -> None:
+    """Raise a ConfigError where torch cannot do what it is asked to by name."""
+    asked = workload.config.runtime.compile
+    if asked == "torch" and workload.network.state_size:
         raise ConfigError(
-            "compile", asked, "would compile each step of a recurrent network's sequences anew; use auto or off"
+            "compile", asked, "would compile each step of a recurrent network's sequences anew; use auto, graphs or off"
         )
-    if asked == "torch" and workload.optimizer.is_given:
+    if asked == "graphs" and workload.device.type != "cuda":
+        allowed = f"needs a CUDA device, not {workload.device}; use auto, native, torch or off"
+        raise ConfigError("compile", asked, allowed)
+    if asked in ("torch", "graphs") and workload.optimizer.is_given:
         raise ConfigError("compile", asked, "is not available: an optimizer from Python; use auto or off")
+
+
+def _would_compile(workload: Workload) -> bool:
+    """Whether torch is to compile, which it is asked to, or may where it pays."""
+    asked = workload.config.runtime.compile
     if asked == "auto" and workload.optimizer.is_given:
         _log.info("compile auto: torch computes an optimizer from Python, uncompiled")
         return False
-    if asked == "off" or recurrent:
+    if asked == "off" or workload.network.state_size:
         return False
     # Whether a user's code can be compiled only shows when it is.
     given = workload.network.is_given or bool(workload.given_terms)
-    if asked == "auto" and (given or workload.config.minibatch_steps < MIN_STEPS_TO_COMPILE):
-        return False
-    missing = _missing_to_compile() if workload.device.type == "cpu" else None
-    if missing is not None and asked == "torch":
-        raise ConfigError("compile", asked, f"needs {missing}; use auto or off without")
-    return missing is None
+    return asked != "auto" or not (given or workload.config.minibatch_steps < MIN_STEPS_TO_COMPILE)
 
 
 def _threads(engine: EngineName, workload: Workload) -> int:
@@ -103,26 +113,3 @@ def default_threads(engine: EngineName, parameters: int, minibatch_size: int) ->
     if engine == "native":
         return max(1, min(usable_cores(), minibatch_size // _ROWS_PER_THREAD))
     return usable_cores() if parameters * minibatch_size >= _MIN_WORK_FOR_TORCH_THREADS else 1
-
-
-def _missing_to_compile() -> str | None:
-    """What Inductor's C++ needs and this machine lacks."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    try:
-        compiler = shutil.which(get_cpp_compiler())
-    except (InvalidCxxCompiler, OSError):
-        compiler = None
-    if compiler is None:
-        return "a C++ compiler (g++ or clang++ on PATH, or CXX)"
-    if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        return "Python's C headers (Debian: python3-dev)"
-    try:
-        folder = cache_dir()
-    except OSError as error:
-        return f"a folder for what it compiles ({error})"
-    if mounted_noexec(folder):
-        return f"TORCHINDUCTOR_CACHE_DIR that is not mounted noexec, as {folder} is"
-    return None

@@ -1,31 +1,42 @@
-"""Minibatch steps of a whole update as one CUDA graph: the host launches once instead of some hundred times."""
+"""Minibatch steps as CUDA graphs: the host launches once instead of some hundred times a step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from esper.simic.compiling import largest_part
 from esper.simic.losses import Minibatch
 
 Work: TypeAlias = Callable[[], None]
+Capture: TypeAlias = Callable[[Work, torch.device], Work]
 # Steps on the rows `indices` [S, B] of a batch, in turn, with a row of metrics each.
 Steps: TypeAlias = Callable[[Minibatch, Tensor, Tensor], None]
 
+# A graph has a node for each kernel: some ten a step where torch compiles, 200 where not, 5,000 of an LSTM. Nodes take
+# memory, and time to capture.
+MAX_STEPS_PER_GRAPH = 64
 
-def capture(work: Work) -> Work:
-    """`work`, which launches kernels on tensors that stay where they are, as a graph to replay; runs it once."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        # What compiles, or allocates for good, does so before the capture.
-        work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
+
+def capture(work: Work, device: torch.device) -> Work:
+    """`work`, which launches kernels on tensors of `device` that stay where they are, as a graph to replay.
+
+    Runs it once. While it captures no other thread of the process may use the GPU.
+    """
+    # Streams are made on the current device, and torch's own stream for captures on that of the first one.
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            # What compiles, or allocates for good, does so before the capture.
+            work()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            work()
     return graph.replay
 
 
@@ -33,26 +44,39 @@ class Replayed:
     """`steps`, captured at the first call. `changed` are the tensors that they change beside the metrics.
 
     A graph reads and writes where it did when it was captured: batches are copied there, and rates, which are written
-    in place, are seen.
+    in place, are seen. Batches with other fields have a graph of their own.
     """
 
-    def __init__(self, steps: Steps, changed: Sequence[Tensor], capture: Callable[[Work], Work] = capture) -> None:
+    def __init__(self, steps: Steps, changed: Sequence[Tensor], capture: Capture) -> None:
         self._steps, self._changed, self._capture = steps, changed, capture
-        self._replay: Work | None = None
+        self._graphs: dict[tuple[bool, ...], _Graph] = {}
 
     def __call__(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
-        if self._replay is None:
-            self._allocate(batch, indices, metrics)
-        for kept, given in zip((*self._batch.tensors(), self._indices), (*batch.tensors(), indices), strict=True):
+        size = largest_part(len(indices), MAX_STEPS_PER_GRAPH)
+        fields = tuple(field is not None for field in batch)
+        if fields not in self._graphs:
+            self._graphs[fields] = self._captured(batch, indices[:size], metrics[:size])
+        graph = self._graphs[fields]
+        for kept, given in zip(graph.batch.tensors(), batch.tensors(), strict=True):
             kept.copy_(given)
-        assert self._replay is not None
-        self._replay()
-        metrics.copy_(self._metrics)
+        for rows, results in zip(torch.split(indices, size), torch.split(metrics, size), strict=True):
+            graph.indices.copy_(rows)
+            graph.replay()
+            results.copy_(graph.metrics)
 
-    def _allocate(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
-        self._batch = batch.map(torch.clone)
-        self._indices, self._metrics = indices.clone(), metrics.clone()
+    def _captured(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> _Graph:
+        batch, indices, metrics = batch.map(torch.clone), indices.clone(), metrics.clone()
         before = [tensor.clone() for tensor in self._changed]
-        self._replay = self._capture(lambda: self._steps(self._batch, self._indices, self._metrics))
+        replay = self._capture(lambda: self._steps(batch, indices, metrics), indices.device)
         for tensor, saved in zip(self._changed, before, strict=True):
             tensor.copy_(saved)
+        return _Graph(batch, indices, metrics, replay)
+
+
+class _Graph(NamedTuple):
+    """Steps on `indices` of `batch`, which write `metrics`: the tensors that `replay` knows."""
+
+    batch: Minibatch
+    indices: Tensor
+    metrics: Tensor
+    replay: Work

@@ -14,7 +14,7 @@ from esper.simic.advantages import compute_gae
 from esper.simic.collect import Act, act_in_torch
 from esper.simic.compiling import as_one_graph
 from esper.simic.device_collect import Fill, Unrolled
-from esper.simic.engines.graphs import Replayed, Steps
+from esper.simic.engines import graphs
 from esper.simic.engines.protocol import Workload
 from esper.simic.faults import inputs_are_finite
 from esper.simic.losses import GIVEN, Minibatch, ppo_loss
@@ -30,9 +30,12 @@ Metrics: TypeAlias = tuple[dict[str, Tensor], Quantiles]
 
 
 class TorchEngine:
-    """Forward, backward, clipping and Adam as one function of tensors; when `compiled` one graph, replayed on a GPU."""
+    """Forward, backward, clipping and Adam as one function of tensors; when `compiled` one graph.
 
-    def __init__(self, workload: Workload, *, compiled: bool) -> None:
+    When `replayed` steps are CUDA graphs, compiled or not.
+    """
+
+    def __init__(self, workload: Workload, *, compiled: bool, replayed: bool) -> None:
         network, optimizer, skip = workload.network, workload.optimizer, workload.skip
         coefficients, config, debug = workload.coefficients, workload.config, workload.debug
         self._network, self._optimizer, self._skip = network, optimizer, skip
@@ -56,8 +59,7 @@ class TorchEngine:
         self._gradients_of = torch.func.grad(loss_of, has_aux=True)
         self._step = as_one_graph(self._eager_step) if compiled else self._eager_step
         changed = (*optimizer.tensors(), *skip, *workload.feedback.changing)
-        on_gpu = workload.device.type == "cuda"
-        self._steps: Steps = Replayed(self._each, changed) if compiled and on_gpu else self._each
+        self._steps: graphs.Steps = graphs.Replayed(self._each, changed, graphs.capture) if replayed else self._each
 
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         self._steps(batch, indices, metrics)
@@ -67,14 +69,13 @@ class TorchEngine:
             row.copy_(self._step(batch, rows))
 
     def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        # A rollout of images at once would have more activations than a minibatch needs by far.
-        size = self._config.minibatch_size if obs.ndim == 4 else len(obs)
+        size = self._rows_at_once(obs)
         pieces = zip(*(torch.split(field, size) for field in (obs, actions, masks) if field is not None), strict=True)
         evaluations: list[Evaluation] = [self._network(*piece) for piece in pieces]
         return torch.cat([e.log_prob for e in evaluations]), torch.cat([e.value for e in evaluations])
 
     def value(self, obs: Tensor) -> Tensor:
-        return self._network.value(obs)
+        return torch.cat([self._network.value(piece) for piece in torch.split(obs, self._rows_at_once(obs))])
 
     def evaluate_sequences(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
         return evaluate_sequences(self._network, rollout, self._config.num_envs // self._config.num_minibatches)
@@ -93,6 +94,10 @@ class TorchEngine:
 
     def fill(self, env: DeviceEnv) -> Fill | None:
         return None if self._network.state_size else Unrolled(env, compiled=self._compiled)
+
+    def _rows_at_once(self, obs: Tensor) -> int:
+        """A rollout of images at once would have more activations than a minibatch needs by far."""
+        return self._config.minibatch_size if obs.ndim == 4 else max(1, len(obs))
 
     def _eager_step(self, batch: Minibatch, rows: Tensor) -> Tensor:
         optimizer, skip, config = self._optimizer, self._skip, self._config

@@ -55,6 +55,8 @@ class ActorCritic(nn.Module):
         if config.normalize_observations or self._images_in_a_row:
             highest = observations.highest if isinstance(observations, Images) else 1
             self.normalizer = ObservationNormalizer(observations.shape, highest)
+        # What layers compute with where it is not float32; outputs are float32 all the same.
+        self.autocast: torch.dtype | None = None
         self.is_given = given is not None
         self.trunk, self.actor, self.critic = given or _layers(observations, self.action_size, config, generator)
         continuous = isinstance(actions, ContinuousActions)
@@ -88,10 +90,10 @@ class ActorCritic(nn.Module):
         return distribution.noise((*shape, self.action_size), generator)
 
     def policy(self, obs: Tensor, masks: Tensor | None = None) -> Distribution:
-        return self.distribution(self.actor(self.trunk(obs)), masks)
+        return self.distribution(self._outputs(obs, self.actor)[0], masks)
 
     def value(self, obs: Tensor) -> Tensor:
-        return self.critic(self.trunk(obs)).squeeze(-1)  # type: ignore[no-any-return]
+        return self._outputs(obs, self.critic)[0].squeeze(-1)
 
     def act(
         self,
@@ -119,12 +121,21 @@ class ActorCritic(nn.Module):
         self, obs: Tensor, actions: Tensor, masks: Tensor | None = None, sequences: Sequences | None = None
     ) -> Evaluation:
         if sequences is None:
-            features = self.trunk(obs)
-            outputs, values = self.actor(features), self.critic(features)
+            outputs, values = self._outputs(obs, self.actor, self.critic)
         else:
             outputs, values, _ = self.unroll(obs, sequences)
         policy = self.distribution(outputs, masks)
         return Evaluation(policy.log_prob(actions), policy.entropy(), values.squeeze(-1))
+
+    def _outputs(self, obs: Tensor, *heads: nn.Module) -> list[Tensor]:
+        """What the `heads` make of the features of `obs`, float32."""
+        if self.autocast is None:
+            features = self.trunk(obs)
+            return [head(features) for head in heads]
+        # Weights kept in another precision would be those of the first call of a graph that is replayed.
+        with torch.autocast(obs.device.type, self.autocast, cache_enabled=False):
+            features = self.trunk(obs)
+            return [head(features).float() for head in heads]
 
     def unroll(self, obs: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs of actor [B, T, A] and critic [B, T, 1] for observations [B, T, ...], and the state after each."""
