@@ -26,8 +26,9 @@ class RunStarted:
     """A run begins, with these settings.
 
     `schedules` holds each resolved schedule: its base rate, floor, and where its parts begin, in updates. `engine` is
-    what computes the updates: native, torch (compiled), graphs or eager. `versions` has esper's commit too, where it runs from
-    a checkout; `-dirty` says that files differ from it. `actions_scaled_to` has the bounds that -1 and 1 stand for.
+    what computes the updates: native, torch (compiled), graphs or eager. `versions` has esper's commit too, where it
+    runs from a checkout; `-dirty` says that files differ from it. `actions_scaled_to` has the bounds that -1 and 1
+    stand for.
     `initial_policy` has the tensors that were taken, where not all weights are random, and why others were not.
     """
 
