@@ -155,7 +155,8 @@ class Drawn(Mine):
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("drawn") / "run"
-    return esper.train(Drawn, **SMALL, env_kwargs={"length": 4}, run_dir=folder)
+    run: Run = esper.train(Drawn, **SMALL, env_kwargs={"length": 4}, run_dir=folder)
+    return run
 
 
 class TestDrawing:
@@ -346,7 +347,8 @@ def test_a_second_call_into_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 def test_the_same_call_begins_a_run_anew_that_was_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
     def train() -> Run:
-        return esper.train(Mine, **SMALL, policy_lr=lambda update: 1e-3 / (1 + update), run_dir=tmp_path / "run")
+        run: Run = esper.train(Mine, **SMALL, policy_lr=lambda update: 1e-3 / (1 + update), run_dir=tmp_path / "run")
+        return run
 
     whole = (train().folder / "policy.safetensors").read_bytes()
     for path in (tmp_path / "run").iterdir():

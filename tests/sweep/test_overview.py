@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from esper.runs.begun import Progress
 from esper.runs.layers import Layer
 from esper.scripts.overview import Overview
 from esper.sweep.job import Outcome
 from esper.sweep.launch import JobQueue
 from esper.sweep.plan import Job, make_jobs, make_sweep
-from esper.sweep.progress import Progress
 
 
 def make(folder: Path) -> list[Job]:

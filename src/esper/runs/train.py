@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from esper.analysis.runs import Table, load_updates, read_events
 from esper.envs.given import Given, own_num_envs, recorded_name
@@ -22,6 +22,7 @@ from esper.runs.presets import with_preset
 from esper.runs.resume.rules import Mode
 from esper.runs.run import RunResult, resume_run
 from esper.runs.run import run as run_training
+from esper.runs.seeds import configs_of, run_each, seeds_of
 from esper.schedules import ScheduleConfig
 from esper.settings.options import ConfigError
 from esper.settings.values import as_path
@@ -32,15 +33,42 @@ from esper.telemetry.events import Sink
 from esper.telemetry.writers import check_sinks
 
 
+@overload
 def train(
     env: str | Given | None = None,
     *,
     preset: str = "auto",
     config: str | Path | None = None,
+    seeds: None = None,
     callbacks: Sequence[CallbackLike] = (),
     sinks: Sequence[Sink] = (),
     **settings: Any,
-) -> Run:
+) -> Run: ...
+
+
+@overload
+def train(
+    env: str | Given | None = None,
+    *,
+    preset: str = "auto",
+    config: str | Path | None = None,
+    seeds: int | Sequence[int],
+    callbacks: Sequence[CallbackLike] = (),
+    sinks: Sequence[Sink] = (),
+    **settings: Any,
+) -> list[Run]: ...
+
+
+def train(
+    env: str | Given | None = None,
+    *,
+    preset: str = "auto",
+    config: str | Path | None = None,
+    seeds: int | Sequence[int] | None = None,
+    callbacks: Sequence[CallbackLike] = (),
+    sinks: Sequence[Sink] = (),
+    **settings: Any,
+) -> Run | list[Run]:
     """Train a policy in `env`, with the checkpoints, record and pictures of `esper ppo`; returns the finished run.
 
     `env` is an id, a callable (as a class) that makes a `gymnasium.Env`, or an environment or vector environment that
@@ -49,10 +77,31 @@ def train(
     those of `PPOAgent`. `init_from` may be a `Policy`, too. `preset` and `config` are as the flags; where `env` is no
     id, `auto` goes by its spaces.
 
+    `seeds`, a count (8: 1 to 8) or a list, trains a run with each, one after the other, in folders `seed-N` of
+    `run_dir`, and returns all of them. The same call again resumes those that are not complete. A signal ends it: then
+    the last run returned is interrupted, and those after it are not begun.
+
     Raises:
         ConfigError: naming the setting, for one that cannot be used.
         RunError: when the environment or a callback raises, or writing fails.
     """
+    if seeds is not None and "seed" in settings:
+        raise ConfigError("seed", settings["seed"], f"seeds = {seeds} has the seeds; give one of them")
+    made = _config(env, preset, config, settings)
+    if seeds is None:
+        return Run(made, run_training(made, _shown(made, sinks), callbacks=callbacks))
+    check_sinks(sinks)
+    ended = run_each(
+        configs_of(made, seeds_of(seeds)),
+        callbacks=callbacks,
+        sinks=sinks,
+        console=lambda each: [on_terminal(quiet=each.quiet)],
+    )
+    return [Run(each, result) for each, result in ended]
+
+
+def _config(env: str | Given | None, preset: str, config: str | Path | None, settings: Mapping[str, Any]) -> RunConfig:
+    """The settings of a run, with its environment."""
     try:
         layers = [] if config is None else [file_layer(as_path("config", config))]
         given = None if env is None or isinstance(env, str) else env
@@ -69,8 +118,7 @@ def train(
         allowed = f"needs environments of its own, and {environment.env} exists already: pass a callable that makes it"
         raise ConfigError("eval_every", made.eval_every, allowed)
     initial = dataclasses.replace(made.initial, given=policy)
-    made = dataclasses.replace(made, environment=environment, initial=initial)
-    return Run(made, run_training(made, _shown(made, sinks), callbacks=callbacks))
+    return dataclasses.replace(made, environment=environment, initial=initial)
 
 
 def resume(

@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     resume.add_argument(
         "--trust", action="store_true", help="import all modules that a run's files name; without it, name them again"
     )
+    parser.add_argument("--seeds", help=argparse.SUPPRESS)
     parser.add_argument("--print-config", action="store_true", help="print all settings, with their origins, as TOML")
     parser.add_argument("--help-all", action="help", help="show every flag, those of each component too")
 
@@ -73,6 +74,9 @@ def run(args: argparse.Namespace) -> int:
     if args.resume is None and (args.resume_schedule != "continue" or args.fresh_episodes):
         given = "--fresh-episodes" if args.fresh_episodes else f"--resume-schedule {args.resume_schedule}"
         fail(f"{given}: needs --resume", "esper ppo")
+    if args.seeds is not None:
+        many = f"esper sweep --seeds {shlex.quote(args.seeds)} --output FOLDER"
+        fail(f"--seeds {args.seeds}: esper ppo trains one run; many:  {many}  with the other flags", "esper ppo")
     _check_named(args)
     if args.resume is not None:
         return resume(args)
