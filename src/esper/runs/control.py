@@ -27,8 +27,9 @@ from esper.simic.threads import torch_threads
 from esper.system.seeding import device_generator, host_generator, integer_seed
 from esper.system.stopping import StopRequest, stop_request
 from esper.telemetry.config import TelemetryConfig
-from esper.telemetry.events import GrowthEpisode, RunFinished, RunStarted, Sink
+from esper.telemetry.events import RunFinished, RunStarted, Sink
 from esper.telemetry.jsonl import JsonlRecord
+from esper.telemetry.rounds import GrowthEpisode
 from esper.telemetry.stream import Telemetry
 from esper.telemetry.writers import make_writers
 
@@ -184,7 +185,7 @@ def _rounds(
     config: ControlConfig, env: GrowthVectorEnv, acting: Acting, telemetry: Telemetry, stop: StopRequest
 ) -> Iterator[list[GrowthEpisode]]:
     """The episodes of each round, until the last one or until `stop`."""
-    obs = env.reset(integer_seed(config.seed, "env"))
+    obs: ObsArray = env.reset(integer_seed(config.seed, "env"))
     begins: BoolArray = np.ones(config.num_envs, dtype=np.bool_)
     so_far: list[list[Done]] = [[] for _ in range(config.num_envs)]
     env_steps = 0

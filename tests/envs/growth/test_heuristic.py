@@ -172,7 +172,7 @@ class TestControllers:
         for _ in range(300):
             slots = [
                 Slot(
-                    stage=Stage(rng.integers(7)),
+                    stage=Stage(int(rng.integers(7))),
                     blueprint=int(rng.integers(1, 5)),
                     improvement=float(rng.normal(0, 2)),
                     contribution=float(rng.normal(0, 2)) if rng.random() < 0.5 else None,

@@ -86,8 +86,8 @@ def decide(host: Host, memory: Memory, config: GrowthConfig, rules: HeuristicCon
         contribution = slot.contribution or 0.0
         if contribution > 0 and can(Operation.FOSSILIZE, slot, config):
             return _on(Operation.FOSSILIZE, number, f"it contributes {contribution:.3g} points"), memory
-    if (reason := _why_not_plant(host, rules)) is not None:
-        return Decision(action=Action(), reason=reason), memory
+    if (obstacle := _why_not_plant(host, rules)) is not None:
+        return Decision(action=Action(), reason=obstacle), memory
     free = next(number for number, slot in enumerate(host.slots) if slot.stage is Stage.DORMANT)
     blueprint = memory.next
     action = Action(operation=Operation.GERMINATE, slot=free, blueprint=blueprint + 1, blend=Blend.LINEAR)
