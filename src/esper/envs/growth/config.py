@@ -22,7 +22,7 @@ class GrowthConfig:
     dataset: str = option("digits", "digits (scikit-learn's), or module:function that returns four arrays")
     data_seed: int = option(0, "how the digits are split, and their noise", bounds=_NOT_NEGATIVE)
     noise: float = option(
-        0.0, "standard deviation of the noise on the digits, whose pixels are 0 to 1", bounds=_NOT_NEGATIVE
+        0.3, "standard deviation of the noise on the digits, whose pixels are 0 to 1", bounds=_NOT_NEGATIVE
     )
     channels: tuple[int, ...] = option((8, 16, 32), "channels of the host's blocks; a slot follows each", bounds=_COUNT)
     blueprints: tuple[str, ...] = option(
@@ -31,7 +31,7 @@ class GrowthConfig:
     epochs: int = option(25, "epochs of the host, and steps of an episode", bounds=_COUNT)
     epoch_steps: int = option(16, "steps of the optimizer of a host in an epoch", bounds=_COUNT)
     batch_size: int = option(16, "images in such a step", bounds=Bounds(minimum=2))
-    host_lr: float = option(0.05, "learning rate of host and seeds, SGD", bounds=Bounds(above=0))
+    host_lr: float = option(0.01, "learning rate of host and seeds, SGD", bounds=Bounds(above=0))
     host_momentum: float = option(0.9, "momentum of SGD", bounds=Bounds(above=0, below=1))
 
     device: str = option("cpu", "where hosts are trained: cpu, cuda, or cuda:N")

@@ -21,7 +21,7 @@ class Stage(IntEnum):
     BLENDING = 3  # its share of the forward pass, alpha, rises to 1
     HOLDING = 4  # it is a full part of the host, and can still be culled
     FOSSILIZED = 5  # part of the host for good
-    CULLED = 6  # it was removed; dormant after one epoch
+    CULLED = 6  # it was removed; dormant after two epochs
 
 
 class Blend(IntEnum):
@@ -44,6 +44,8 @@ class Operation(IntEnum):
 PLANTED = frozenset({Stage.GERMINATED, Stage.TRAINING, Stage.BLENDING, Stage.HOLDING, Stage.FOSSILIZED})
 # The seed has a part in the forward pass.
 LIVE = frozenset({Stage.BLENDING, Stage.HOLDING, Stage.FOSSILIZED})
+# How long a slot stays empty after its seed was culled: the epoch of the action, and one more.
+_EMPTY_EPOCHS = 2
 CAN_BE_CULLED = PLANTED - {Stage.FOSSILIZED}
 
 
@@ -210,6 +212,8 @@ def closed(slot: Slot, gates: Gates) -> tuple[str, ...]:
                     f"contributes {contribution:.3g} of {gates.min_contribution:g} points",
                 )
             )
+        case Stage.CULLED:
+            return _unmet((slot.stage_epochs >= _EMPTY_EPOCHS, f"{slot.stage_epochs} of {_EMPTY_EPOCHS} epochs"))
         case Stage.DORMANT | Stage.FOSSILIZED:
             return ("there is no next stage",)
     return ()

@@ -138,9 +138,7 @@ class GrowthVectorEnv:
                 diverged=not np.isfinite([trained.loss[index], validated.loss[index]]).all(),
             )
             if after.diverged:
-                _log.warning(
-                    "environment %d: its host diverged in epoch %d; the episode ends", index, after.epoch
-                )
+                _log.warning("environment %d: its host diverged in epoch %d; the episode ends", index, after.epoch)
             ended = after.diverged or after.epoch >= self.config.epochs
             reward = reward_of(before, action, after, ended=ended, config=self.config)
             epochs.append(
