@@ -30,6 +30,8 @@ _STAGES = {
     "culled": "#CC79A7",
 }
 _MARKERS = {"germinate": "^", "cull": "x", "fossilize": "s"}
+# The accuracy above which there is room for text below it.
+_ROOM = 45.0
 _LINES = ("-", "--", ":", "-.")
 
 Episode = Mapping[str, Any]
@@ -104,16 +106,18 @@ def _draw_accuracy(axis: Axes, episode: Episode, upto: int) -> None:
             continue
         colour = {"^": "#E69F00", "x": "#CC79A7", "s": "#009E73"}[marker]
         axis.plot(index, accuracy[index], marker, color=colour, markersize=8)
-        axis.annotate(
+        below, late = accuracy[index] > _ROOM, index > 0.8 * len(episode["reward"])
+        note = axis.annotate(
             plain(action.partition(",")[0]),
             (index, accuracy[index]),
-            xytext=(3, -10),
+            xytext=(-3 if late else 3, -8 if below else 8),
             textcoords="offset points",
-            rotation=-45,
+            rotation=-45 if below != late else 45,
             fontsize=7,
-            ha="left",
-            va="top",
+            ha="right" if late else "left",
+            va="top" if below else "bottom",
         )
+        note.set_in_layout(False)
     axis.set_ylabel("accuracy (%)", fontsize=8)
     axis.set_ylim(0, 104)
 
@@ -127,7 +131,7 @@ def _draw_slot(axis: Axes, episode: Episode, slot: str, upto: int) -> None:
     blueprints = episode["blueprint"][slot][:upto]
     for index, name in enumerate(blueprints):
         if name and (index == 0 or blueprints[index - 1] != name):
-            axis.text(index + 0.6, 0.95, plain(name), fontsize=7, va="top")
+            axis.text(index + 0.6, 0.95, plain(name), fontsize=7, va="top", clip_on=True)
     alphas = np.array(episode["alpha"][slot][:upto], dtype=float)
     axis.plot(np.arange(1, upto + 1), np.where(alphas > 0, alphas, np.nan), color="black", linewidth=1.2, marker=".")
     axis.set(ylim=(-0.05, 1.15), yticks=[0, 1])

@@ -23,11 +23,13 @@ from esper.runs.control_config import ENV, ControlConfig
 from esper.runs.folder import RunFolder, check_not_in_use, check_writable, create_folder, path_of_run
 from esper.runs.growth_episodes import Done, growth_episode, round_completed
 from esper.runs.versions import versions
-from esper.system.seeding import device_generator, integer_seed
+from esper.simic.threads import torch_threads
+from esper.system.seeding import device_generator, host_generator, integer_seed
 from esper.system.stopping import StopRequest, stop_request
 from esper.telemetry.config import TelemetryConfig
-from esper.telemetry.events import GrowthEpisode, RunFinished, RunStarted, Sink
+from esper.telemetry.events import RunFinished, RunStarted, Sink
 from esper.telemetry.jsonl import JsonlRecord
+from esper.telemetry.rounds import GrowthEpisode
 from esper.telemetry.stream import Telemetry
 from esper.telemetry.writers import make_writers
 
@@ -86,9 +88,16 @@ def by_policy(policy: Policy, config: ControlConfig) -> Acting:
     return choose
 
 
+def _controller(config: ControlConfig) -> Controller:
+    generator = host_generator(config.seed, "random controller")
+    return make_controller(
+        config.controller, config.growth, config.rules, num_envs=config.num_envs, generator=generator
+    )
+
+
 def make_env(config: ControlConfig) -> GrowthVectorEnv:
     """The environment of `config`."""
-    return GrowthVectorEnv(config.growth, config.num_envs, device=config.device)
+    return GrowthVectorEnv(config.growth, config.num_envs)
 
 
 def control(
@@ -106,14 +115,12 @@ def control(
     check_writable(path)
     check_not_in_use(path)
     with contextlib.ExitStack() as stack:
+        # As beside the kernels of PPO, so that hosts are trained to the same bits.
+        stack.enter_context(torch_threads(1))
         stop = stack.enter_context(stop_request(quiet=config.quiet, what="this epoch"))
         env = make_env(config)
         stack.callback(env.close)
-        if policy is None:
-            rules = make_controller(
-                config.controller, config.growth, config.rules, num_envs=config.num_envs, seed=config.seed
-            )
-        acting = by_policy(policy, config) if policy is not None else by_rules(rules)
+        acting = by_rules(_controller(config)) if policy is None else by_policy(policy, config)
         folder = create_folder(path, config.recorded())
         stack.callback(folder.close)
         stop.begin()
@@ -148,7 +155,7 @@ def _run(
             schedules={},
             lr_schedule_switch="off",
             engine=recorded["controller"],
-            threads=torch.get_num_threads(),
+            threads=1,
             telemetry="minimal",
             versions=versions(),
         )
@@ -178,7 +185,7 @@ def _rounds(
     config: ControlConfig, env: GrowthVectorEnv, acting: Acting, telemetry: Telemetry, stop: StopRequest
 ) -> Iterator[list[GrowthEpisode]]:
     """The episodes of each round, until the last one or until `stop`."""
-    obs = env.reset(integer_seed(config.seed, "env"))
+    obs: ObsArray = env.reset(integer_seed(config.seed, "env"))
     begins: BoolArray = np.ones(config.num_envs, dtype=np.bool_)
     so_far: list[list[Done]] = [[] for _ in range(config.num_envs)]
     env_steps = 0
@@ -188,7 +195,6 @@ def _rounds(
         for _ in range(config.growth.epochs):
             if stop:
                 return
-            assert env.action_masks is not None
             actions, reasons = acting(Seen(obs, env.hosts, env.action_masks, begins))
             step = env.step(actions)
             obs, begins = step.obs, step.begins

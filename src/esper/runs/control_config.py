@@ -31,7 +31,6 @@ class ControlConfig:
     episodes: int = option(100, "episodes, all environments together", bounds=_COUNT)
     num_envs: int = option(4, "environments stepped together", bounds=_COUNT)
     seed: int = option(1, "seed of environments and of random actions", bounds=Bounds(minimum=0))
-    device: str = option("cpu", "torch device of the hosts, as cpu or cuda")
     run_dir: str | Path | None = option(
         None, "folder of the run (default: runs/<env>/<time>-<seed>)", group="output", recorded=False
     )
@@ -66,5 +65,4 @@ class ControlConfig:
             "episodes": self.episodes,
             "num_envs": self.num_envs,
             "seed": self.seed,
-            "device": self.device,
         }

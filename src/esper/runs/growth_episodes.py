@@ -11,7 +11,7 @@ from esper.envs.growth.config import GrowthConfig
 from esper.envs.growth.stages import Action, Operation, Slot, Stage
 from esper.envs.growth.vector import Epoch
 from esper.telemetry.episodes import episode_fields
-from esper.telemetry.events import GrowthEpisode, RoundCompleted
+from esper.telemetry.rounds import GrowthEpisode, RoundCompleted
 
 
 class Done(NamedTuple):

@@ -27,7 +27,8 @@ from esper.storage import files
 if TYPE_CHECKING:
     from esper.policies.policy import Policy
     from esper.runs.control import ControlResult
-    from esper.telemetry.events import Event, GrowthEpisode
+    from esper.telemetry.events import Event
+    from esper.telemetry.rounds import GrowthEpisode
 
 USAGE = "esper heuristic [--controller NAME | --policy RUN] [--episodes N] [--seed S] [--record FILE] [flags]"
 _PROG = "esper heuristic"
@@ -85,7 +86,7 @@ class Lines:
         self._rounds = rounds
 
     def emit(self, event: Event) -> None:
-        from esper.telemetry.events import RoundCompleted
+        from esper.telemetry.rounds import RoundCompleted
 
         if isinstance(event, RoundCompleted) and event.user is not None:
             user = event.user

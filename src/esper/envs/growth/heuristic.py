@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -18,7 +18,6 @@ from esper.envs.base import BoolArray
 from esper.envs.growth.config import GrowthConfig
 from esper.envs.growth.stages import CAN_BE_CULLED, Action, Blend, Host, Operation, Slot, Stage, can
 from esper.settings.options import Bounds, check_options, option
-from esper.system.seeding import host_generator
 
 ControllerName: TypeAlias = Literal["heuristic", "random", "wait"]
 
@@ -33,9 +32,11 @@ class HeuristicConfig:
     group: ClassVar[str] = "heuristic"
 
     stable_epochs: int = option(3, "epochs with little gain after which a host is stable", bounds=_COUNT)
-    stable_gain: float = option(3.0, "little gain: the validation loss falls by less than this, in percent of it")
+    stable_gain: float = option(
+        3.0, "little gain: the lowest validation loss falls by less, in percent", bounds=_POINTS
+    )
     plateau_epochs: int = option(3, "latest epochs without progress that are a plateau", bounds=_COUNT)
-    plateau_gain: float = option(0.5, "no progress: fewer points of accuracy than this are gained", bounds=_POINTS)
+    plateau_gain: float = option(0.5, "no progress: the highest accuracy rises by fewer points", bounds=_POINTS)
     cull_drop: float = option(2.0, "cull a seed that costs more points than this", bounds=_POINTS)
 
     def __post_init__(self) -> None:
@@ -85,8 +86,8 @@ def decide(host: Host, memory: Memory, config: GrowthConfig, rules: HeuristicCon
         contribution = slot.contribution or 0.0
         if contribution > 0 and can(Operation.FOSSILIZE, slot, config):
             return _on(Operation.FOSSILIZE, number, f"it contributes {contribution:.3g} points"), memory
-    if (reason := _why_not_plant(host, rules)) is not None:
-        return Decision(action=Action(), reason=reason), memory
+    if (obstacle := _why_not_plant(host, rules)) is not None:
+        return Decision(action=Action(), reason=obstacle), memory
     free = next(number for number, slot in enumerate(host.slots) if slot.stage is Stage.DORMANT)
     blueprint = memory.next
     action = Action(operation=Operation.GERMINATE, slot=free, blueprint=blueprint + 1, blend=Blend.LINEAR)
@@ -115,19 +116,20 @@ def _why_not_plant(host: Host, rules: HeuristicConfig) -> str | None:
 
 
 def has_been_stable(losses: Sequence[float], rules: HeuristicConfig) -> bool:
-    """Whether `losses`, of all epochs, once fell by less than `stable_gain` percent `stable_epochs` times in a row."""
-    in_a_row = 0
-    for before, after in pairwise(losses):
-        in_a_row = in_a_row + 1 if before - after < rules.stable_gain / 100 * before else 0
+    """Whether `stable_epochs` in a row each lowered the lowest of `losses` by less than `stable_gain` percent."""
+    in_a_row, lowest = 0, losses[0]
+    for loss in losses[1:]:
+        in_a_row = in_a_row + 1 if lowest - loss < rules.stable_gain / 100 * lowest else 0
         if in_a_row == rules.stable_epochs:
             return True
+        lowest = min(lowest, loss)
     return False
 
 
 def is_on_plateau(accuracies: Sequence[float], rules: HeuristicConfig) -> bool:
-    """Whether each of the latest `plateau_epochs` gained less than `plateau_gain` points."""
-    latest = accuracies[-rules.plateau_epochs - 1 :]
-    gains = [after - before for before, after in pairwise(latest)]
+    """Whether each of the latest `plateau_epochs` raised the highest of `accuracies` by less than `plateau_gain`."""
+    highest = [*accumulate(accuracies, max)]
+    gains = [after - before for before, after in pairwise(highest[-rules.plateau_epochs - 1 :])]
     return len(gains) == rules.plateau_epochs and all(gain < rules.plateau_gain for gain in gains)
 
 
@@ -158,9 +160,9 @@ class Heuristic:
 class Random:
     """Each part of an action is one of those that are allowed, with equal chances."""
 
-    def __init__(self, config: GrowthConfig, seed: int) -> None:
+    def __init__(self, config: GrowthConfig, generator: np.random.Generator) -> None:
         self._ends = np.cumsum([len(names) for names in config.choices])
-        self._generator = host_generator(seed, "random controller")
+        self._generator = generator
 
     def decide(self, hosts: Sequence[Host], masks: BoolArray) -> list[Decision]:
         return [Decision(action=self._draw(mask), reason="at random") for mask in masks]
@@ -179,13 +181,18 @@ class Wait:
 
 
 def make_controller(
-    name: ControllerName, config: GrowthConfig, rules: HeuristicConfig, *, num_envs: int, seed: int
+    name: ControllerName,
+    config: GrowthConfig,
+    rules: HeuristicConfig,
+    *,
+    num_envs: int,
+    generator: np.random.Generator,
 ) -> Controller:
-    """The controller called `name`, for episodes that begin with `num_envs` hosts."""
+    """The controller called `name`, for `num_envs` environments; the random one draws from `generator`."""
     match name:
         case "heuristic":
             return Heuristic(config, rules, num_envs)
         case "random":
-            return Random(config, seed)
+            return Random(config, generator)
         case "wait":
             return Wait()
