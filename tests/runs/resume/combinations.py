@@ -53,7 +53,11 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "trunk": {"apart": {}, **{f"shared, {lr}": {"shared_trunk": True, "shared_lr": lr} for lr in ("policy", "min")}},
     "passed": {"id": {}, "class": {"env": "<Mixed>"}},
     "part": PARTS,
-    "vector": {name: {"vector": name} for name in ("sync", "async", "native")} | {"torch": {"vector": "auto"}},
+    "vector": {
+        **{name: {"vector": name} for name in ("sync", "native")},
+        **{f"async, {number}": {"vector": "async", "env_workers": number} for number in (2, 4)},
+        "torch": {"vector": "auto"},
+    },
     "engine": {name: {"compile": name} for name in ("native", "off", "torch")},
     "telemetry": {name: {"telemetry": name} for name in ("off", "minimal", "normal", "debug")},
     "decay": {
