@@ -1,7 +1,8 @@
 """All of the performance benchmarks, one after the other: minutes, or with --full about an hour.
 
 Speed beside other systems (throughput.py), how it scales and how far it is from the machine's limits (scaling.py), what
-schedules cost (schedule_overhead.py), start-up and memory (startup.py). Other systems are run where their packages are
+schedules cost (schedule_overhead.py), start-up and memory (startup.py), the steps of Gymnasium's environments
+(host_environments.py). Other systems are run where their packages are
 found, in the environments that --python-peers and --python-rejax name, and reported as missing elsewhere.
 
     python benchmarks/bench.py --output results.json
@@ -24,8 +25,9 @@ QUICK = {
     "scaling": ["--quick", "--rounds", "3"],
     "schedule_overhead": ["--engines", "native", "--pairs", "5", "--updates", "50", "--count-updates", "500"],
     "startup": ["--runs", "1"],
+    "host_environments": ["--envs", "CartPole-v1", "Acrobot-v1", "--num-envs", "8", "--rounds", "20"],
 }
-FULL: dict[str, list[str]] = {"throughput": [], "scaling": [], "schedule_overhead": [], "startup": []}
+FULL: dict[str, list[str]] = {name: [] for name in QUICK}
 
 
 def run(name: str, arguments: list[str]) -> dict[str, Any]:

@@ -357,7 +357,7 @@ class TestBadInput:
         def no_box2d(*args: Any, **kwargs: Any) -> None:
             raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
-        monkeypatch.setattr(gymnasium, "make_vec", no_box2d)
+        monkeypatch.setattr(gymnasium, "make", no_box2d)
         with pytest.raises(ConfigError, match=r"needs the extra 'box2d': run  make setup EXTRAS=box2d"):
             make_env("LunarLander-v3", num_envs=1)
 

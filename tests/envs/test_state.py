@@ -183,7 +183,7 @@ class TestErrors:
         env._env.processes[1].join()
         with pytest.raises(EnvError, match="the process of environment 1 was killed by SIG"):
             step_many(env, 1)
-        env._env.close(terminate=True)
+        env.close()
 
     def test_processes_live_on_when_the_terminal_interrupts_them(self) -> None:
         env: Any = make_env("CartPole-v1", num_envs=2, vector="async")

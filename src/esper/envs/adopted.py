@@ -14,6 +14,7 @@ from esper.envs.base import EnvError
 from esper.envs.processes import close_processes, first_failure, what_is_wrong
 from esper.envs.rules import BrokenRule, checked
 from esper.envs.subenvs import SubEnv
+from esper.envs.workers import WorkerVectorEnv
 from esper.system.errors import describe, describe_with_place
 
 
@@ -65,5 +66,5 @@ def why_it_failed(env: gymnasium.vector.VectorEnv[Any, Any, Any], error: BaseExc
     if isinstance(error, BrokenRule):
         return f"{env.num_envs} environments together break Gymnasium's rules: {error}"
     base = env.unwrapped
-    process = what_is_wrong(base, error) if isinstance(base, AsyncVectorEnv) else ""
+    process = what_is_wrong(base, error) if isinstance(base, AsyncVectorEnv | WorkerVectorEnv) else ""
     return process or f"an environment (of {env.num_envs} together) raised {call}: {describe_with_place(error)}"

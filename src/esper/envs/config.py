@@ -33,8 +33,14 @@ class EnvConfig:
     env_kwargs: dict[str, Any] = option({}, 'arguments of the environment as JSON, as {"continuous": true}')
     vector: Literal["auto", "native", "sync", "async", "envpool"] = option(
         "auto",
-        "how environments are stepped: native: its own vector version; sync: in turn; async: a process each; envpool: "
-        "EnvPool's threads; auto: native if there is one, else sync",
+        "how environments are stepped: native: its own vector version; sync: in turn; async: in worker "
+        "processes; envpool: EnvPool's threads; auto: native if there is one, else sync",
+    )
+    env_workers: int | None = option(
+        None,
+        "with vector async: processes, each with its share of the environments (default: one for each core)",
+        bounds=Bounds(minimum=1),
+        may_change="always",
     )
     scale_actions: ScaleActions = option(
         "auto",
@@ -54,6 +60,8 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.env_workers is not None and self.vector != "async":
+            raise ConfigError("env_workers", self.env_workers, f"needs vector = async, not {self.vector}")
         if self.max_episode_steps is not None and (given := self.env_kwargs.keys() & set(_LIMITS)):
             allowed = f"env_kwargs has {given.pop()}, which means the same; give one of them"
             raise ConfigError("max_episode_steps", self.max_episode_steps, allowed)

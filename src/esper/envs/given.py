@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import gymnasium
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium.vector import SyncVectorEnv
 
 from esper.envs.adapter import Adapter
 from esper.envs.base import EnvSpec, VectorEnv
@@ -101,14 +101,14 @@ def make_given(env: Given, config: EnvConfig, num_envs: int | None) -> VectorEnv
         return env  # type: ignore[return-value]
     if isinstance(env, gymnasium.Env):
         _check_made(config, num_envs, 1, own_limit=False)
-        return _separate([lambda: env], config)
+        return make_from(config, [lambda: env])
     if isinstance(env, gymnasium.vector.VectorEnv):
         _check_made(config, num_envs, env.num_envs)
         return _together(env, config)
     if config.vector not in ("auto", "sync", "async"):
         raise ConfigError("vector", config.vector, f"must be auto, sync or async, as {config.env} makes one at a time")
     maker = _Maker(env, config)  # type: ignore[arg-type]
-    return _separate([maker] * (1 if num_envs is None else num_envs), config)
+    return make_from(config, [maker] * (1 if num_envs is None else num_envs))
 
 
 def make_drawn(env: Given, config: EnvConfig, mode: str, *wrappers: Any) -> RenderedVectorEnv:
@@ -136,7 +136,7 @@ def make_drawn(env: Given, config: EnvConfig, mode: str, *wrappers: Any) -> Rend
         return made
 
     def make_one() -> Any:
-        return stepped_one_by_one(config, 1, "sync", wrappers=wrappers, make_vec=_vector_of([one]))
+        return stepped_one_by_one(config, [one], "sync", wrappers=wrappers)
 
     return adapted(RenderedVectorEnv, config, make_one)
 
@@ -175,7 +175,7 @@ def _together(env: gymnasium.vector.VectorEnv[Any, Any, Any], config: EnvConfig)
     resets_in_a_step(env)  # raises if it is not supported
     if type(env) is SyncVectorEnv and env.observation_mode == "same":
         # Wrapped one by one, its environments can also be saved, and their masks found.
-        return _separate([functools.partial(_itself, each) for each in env.envs], config)
+        return make_from(config, [functools.partial(_itself, each) for each in env.envs])
     try:
         return GymnasiumVectorEnv(env, config.scale_actions)
     except ConfigError as error:
@@ -208,24 +208,3 @@ class _Maker:
             raise ConfigError("env", self._config.env, "must make a new environment at each call, not one twice")
         self._last = env.unwrapped
         return env
-
-
-def _separate(makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]], config: EnvConfig) -> GymnasiumVectorEnv:
-    return make_from(config, len(makers), _vector_of(makers))
-
-
-def _vector_of(
-    makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]],
-) -> Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]:
-    """What makes a vector environment of `makers`, with arguments as `gymnasium.make_vec`."""
-
-    def make_vec(
-        *, num_envs: int, vectorization_mode: str, vector_kwargs: Any, wrappers: Any, **env_kwargs: Any
-    ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-        def one(make: Callable[[], Any]) -> Any:
-            return functools.reduce(lambda env, wrapper: wrapper(env), wrappers, make())
-
-        kind: Any = AsyncVectorEnv if vectorization_mode == "async" else SyncVectorEnv
-        return kind([functools.partial(one, make) for make in makers], **vector_kwargs)  # type: ignore[no-any-return]
-
-    return make_vec

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
 from esper.envs.actions import actions_of, bounds_of, to_space
@@ -19,9 +20,11 @@ from esper.envs.generators import Generators
 from esper.envs.limits import vector_time_limit
 from esper.envs.native import Native, resets_in_a_step
 from esper.envs.observations import observations_of, to_learner
-from esper.envs.processes import close, is_of_subenvs
+from esper.envs.processes import close
 from esper.envs.snapshot import capture_all, restore_all
+from esper.envs.subenvs import SubEnv
 from esper.envs.success import Successes
+from esper.envs.workers import WorkerVectorEnv
 from esper.system.errors import is_ctrl_c
 
 _log = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ class GymnasiumVectorEnv:
     def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], scale_actions: ScaleActions = "auto") -> None:
         self._env = env
         # Environments stepped one by one, each in a `SubEnv`; None if a native vector environment steps them all.
-        self._subenvs = env if is_of_subenvs(env) else None
+        self._subenvs = env if _is_of_subenvs(env) else None
         self._next_step = resets_in_a_step(env)
         space = env.single_observation_space
         observations = observations_of(space)
@@ -166,3 +169,10 @@ class GymnasiumVectorEnv:
 
     def close(self) -> None:
         close(self._env)
+
+
+def _is_of_subenvs(env: Any) -> TypeGuard[SyncVectorEnv | WorkerVectorEnv]:
+    """Whether `env` steps `SubEnv`s one by one; False for a native vector environment."""
+    if isinstance(env, SyncVectorEnv):
+        return all(type(each) is SubEnv for each in env.envs)
+    return isinstance(env, WorkerVectorEnv)

@@ -23,6 +23,7 @@ def make_env(
     num_envs: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
     vector: Literal["auto", "native", "sync", "async", "envpool"] = "auto",
+    env_workers: int | None = None,
     max_episode_steps: int | None = None,
     scale_actions: ScaleActions = "auto",
 ) -> VectorEnv:
@@ -32,6 +33,8 @@ def make_env(
     `num_envs` is 1 by default. An existing environment has its own number: a `gymnasium.Env` is one; a
     `gymnasium.vector.VectorEnv`, or an object with the methods of `esper.envs.base.VectorEnv`, is several. Closing the
     result closes it, too.
+
+    With `vector="async"` they are in `env_workers` processes, by default one for each core.
 
     `max_episode_steps` replaces the environment's own time limit.
 
@@ -44,6 +47,7 @@ def make_env(
         env=name_of(env),
         env_kwargs=env_kwargs or {},
         vector=vector,
+        env_workers=env_workers,
         max_episode_steps=max_episode_steps,
         scale_actions=scale_actions,
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import gymnasium
 from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation
 
 from esper.envs.actions import actions_of
@@ -24,12 +23,14 @@ from esper.envs.limits import limited
 from esper.envs.masks import without_mask
 from esper.envs.modes import vector_mode
 from esper.envs.observations import is_image, observations_of
-from esper.envs.processes import close, not_made, raise_one, worker
+from esper.envs.processes import close
 from esper.envs.registration import find_spec, missing_package
 from esper.envs.rules import checked
-from esper.envs.subenvs import SubEnv, check_same_spaces
+from esper.envs.subenvs import SubEnv, check_same_spaces, in_constructor
+from esper.envs.workers import WorkerVectorEnv
 from esper.settings.options import ConfigError
 from esper.system.errors import describe, describe_with_place, exits_raise, is_ctrl_c, is_out_of_memory
+from esper.system.machine import usable_cores
 from esper.system.seeding import GlobalGenerators
 
 _T = TypeVar("_T")
@@ -47,7 +48,8 @@ def make_gymnasium(config: EnvConfig, num_envs: int, seed: int | None = None) ->
         return adapted(
             GymnasiumVectorEnv, config, lambda: native_vector(config, num_envs, {**config.env_kwargs, **limit}), seed
         )
-    return adapted(GymnasiumVectorEnv, config, lambda: stepped_one_by_one(config, num_envs, mode, seed), seed)
+    makers = makers_of(config, num_envs)
+    return adapted(GymnasiumVectorEnv, config, lambda: stepped_one_by_one(config, makers, mode, seed), seed)
 
 
 def flatten_observations(env: gymnasium.Env[Any, Any], scale_actions: ScaleActions = "auto") -> Any:
@@ -89,28 +91,30 @@ def make_adapter(config: EnvConfig) -> Adapter:
     return adapter_of(config, lambda: gymnasium.make(config.env, disable_env_checker=True, **config.env_kwargs))
 
 
-def make_from(
-    config: EnvConfig, num_envs: int, make_vec: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
-) -> GymnasiumVectorEnv:
-    """The environment of `config`, made by `make_vec`, which takes the arguments of Gymnasium's except the id.
+def make_from(config: EnvConfig, makers: Sequence[Callable[[], Any]], seed: int | None = None) -> GymnasiumVectorEnv:
+    """The environment of `config`, of what `makers` make.
 
     Raises:
         ConfigError: as `make_gymnasium`.
     """
     mode = "async" if config.vector == "async" else "sync"
-    return adapted(GymnasiumVectorEnv, config, lambda: stepped_one_by_one(config, num_envs, mode, make_vec=make_vec))
+    return adapted(GymnasiumVectorEnv, config, lambda: stepped_one_by_one(config, makers, mode, seed), seed)
+
+
+def makers_of(config: EnvConfig, num_envs: int) -> list[Callable[[], Any]]:
+    """What makes `num_envs` environments of `config`, by its id."""
+    return [functools.partial(gymnasium.make, config.env, disable_env_checker=True, **config.env_kwargs)] * num_envs
 
 
 def stepped_one_by_one(
     config: EnvConfig,
-    num_envs: int,
+    makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]],
     mode: str,
     seed: int | None = None,
     *,
     wrappers: Sequence[Callable[[gymnasium.Env[Any, Any]], Any]] = (),
-    make_vec: Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]] | None = None,
-) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    """`num_envs` environments, each in `wrappers` and the adapters of this package, stepped one by one.
+) -> SyncVectorEnv | WorkerVectorEnv:
+    """The environments of `makers`, each in `wrappers` and the adapters of this package, stepped one by one.
 
     `mode` is "sync" or "async"; with "async", constructors in worker processes draw from `seed`.
 
@@ -118,41 +122,43 @@ def stepped_one_by_one(
         ConfigError: when the settings do not fit the environment.
         EnvError: when one of several environments cannot be made; an error of a single one is not caught here.
     """
-    make_vec = make_vec or functools.partial(gymnasium.make_vec, config.env, disable_env_checker=True)
-    made: list[SubEnv] = []
-
-    def counted(env: gymnasium.Env[Any, Any]) -> SubEnv:
-        if made:
-            check_same_spaces(env, made[0].observation_space, made[0].action_space)
-        made.append(SubEnv(env))
-        return made[-1]
-
-    async_ = mode == "async"
-    # `GymnasiumVectorEnv` makes its own copies, faster than `deepcopy`.
-    options = {"copy": False, **({"worker": functools.partial(worker, seed=seed)} if async_ else {})}
     limit = () if config.max_episode_steps is None else (limited(config.max_episode_steps),)
     flattened = functools.partial(flatten_observations, scale_actions=config.scale_actions)
-    adapters = (wrapped, without_mask, flattened)
-    others = set(multiprocessing.active_children())
+    around = [checked, *limit, *wrappers, wrapped, without_mask, flattened]
+    own = [functools.partial(_one, make, around) for make in makers]
+    if mode == "async":
+        workers = config.env_workers or usable_cores()
+        env: SyncVectorEnv | WorkerVectorEnv = WorkerVectorEnv(own, workers=workers, seed=seed)
+    else:
+        env = _in_this_process(own)
+    env.set_attr("env_index", list(range(len(makers))))
+    return env
+
+
+def _one(make: Callable[[], Any], wrappers: Sequence[Callable[[Any], Any]]) -> SubEnv:
+    return SubEnv(functools.reduce(lambda env, wrapper: wrapper(env), wrappers, make()))
+
+
+def _in_this_process(makers: Sequence[Callable[[], SubEnv]]) -> SyncVectorEnv:
+    made: list[SubEnv] = []
+
+    def counted(make: Callable[[], SubEnv]) -> SubEnv:
+        env = make()
+        if made:
+            check_same_spaces(env, made[0].observation_space, made[0].action_space)
+        made.append(env)
+        return env
+
     try:
-        with warnings.catch_warnings():
-            # It also prints its errors as warnings.
-            warnings.filterwarnings("ignore", message=r"\x1b\[31mERROR", category=UserWarning)
-            env: Any = make_vec(
-                num_envs=num_envs,
-                vectorization_mode=mode,
-                vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, **options},
-                wrappers=[checked, *limit, *wrappers, *adapters, SubEnv if async_ else counted],
-                **config.env_kwargs,
-            )
+        # `GymnasiumVectorEnv` makes its own copies, faster than `deepcopy`.
+        counting = [functools.partial(counted, make) for make in makers]
+        return SyncVectorEnv(counting, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
     except BaseException as error:
-        if failure := not_made(error, len(made), num_envs, others):
-            raise failure from error
+        settings = isinstance(error, ConfigError) and error.name != "space"
+        if 0 < len(made) < len(makers) and not (settings or is_ctrl_c(error)):
+            # The settings are not at fault: other environments were made with them.
+            raise EnvError(in_constructor(len(made), error)) from error
         raise
-    if async_:
-        env._raise_if_errors = functools.partial(raise_one, env)
-    env.set_attr("env_index", list(range(num_envs)))
-    return env  # type: ignore[no-any-return]
 
 
 def native_vector(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from esper.envs.base import EnvError
 from esper.envs.config import EnvConfig
 from esper.envs.gym import GymnasiumVectorEnv
-from esper.envs.making import adapted, stepped_one_by_one
+from esper.envs.making import adapted, makers_of, stepped_one_by_one
 from esper.envs.registration import find_spec
 from esper.envs.rules import BrokenRule, as_frame
 from esper.envs.window import check_can_be_drawn, check_can_be_shown, paced
@@ -71,7 +71,7 @@ def _make(config: EnvConfig, mode: str, check: Callable[[], None], *wrappers: An
     def make() -> Any:
         check()
         try:
-            return stepped_one_by_one(rendering, 1, "sync", wrappers=wrappers)
+            return stepped_one_by_one(rendering, makers_of(rendering, 1), "sync", wrappers=wrappers)
         except TypeError as error:
             if "unexpected keyword argument 'render_mode'" not in str(error):
                 raise

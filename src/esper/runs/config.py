@@ -54,5 +54,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        workers, num_envs = self.environment.env_workers, self.ppo.num_envs
+        if workers is not None and workers > num_envs:
+            raise ConfigError("env_workers", workers, f"must be at most num_envs, {num_envs}")
         if self.stop_at_return is not None and self.eval_every is None:
             raise ConfigError("stop_at_return", self.stop_at_return, "needs evaluations: give eval_every too")

@@ -54,7 +54,11 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "frozen": {"nothing": {}, "3 updates": {"freeze_encoder": 3}},
     "passed": {"id": {}, "class": {"env": "<Mixed>"}},
     "part": PARTS,
-    "vector": {name: {"vector": name} for name in ("sync", "async", "native")} | {"torch": {"vector": "auto"}},
+    "vector": {
+        **{name: {"vector": name} for name in ("sync", "native")},
+        **{f"async, {number}": {"vector": "async", "env_workers": number} for number in (2, 4)},
+        "torch": {"vector": "auto"},
+    },
     "engine": {name: {"compile": name} for name in ("native", "off", "torch")}
     | {"off, bf16": {"compile": "off", "precision": "bf16"}},
     "telemetry": {name: {"telemetry": name} for name in ("off", "minimal", "normal", "debug")},

@@ -24,7 +24,8 @@ ROW = {name: next(iter(levels)) for name, levels in FACTORS.items()} | {"draws":
 
 @pytest.mark.parametrize("end", ["killed", "signal"])
 @pytest.mark.parametrize(
-    ("vector", "evaluation"), [("sync", "none"), ("sync", "best policy"), ("async", "best policy"), ("native", "none")]
+    ("vector", "evaluation"),
+    [("sync", "none"), ("sync", "best policy"), ("async, 2", "best policy"), ("native", "none")],
 )
 def test_end_as_those_left_alone(vector: str, evaluation: str, end: str, tmp_path: Path) -> None:
     check({**ROW, "vector": vector, "evaluation": evaluation, "end": end}, tmp_path, random.Random(end))
@@ -63,7 +64,7 @@ def without_generators(state: Any) -> Any:
     return state
 
 
-@pytest.mark.parametrize("vector", ["sync", "async"])
+@pytest.mark.parametrize("vector", ["sync", "async, 4"])
 def test_older_checkpoints_go_on_with_numbers_of_the_seed(
     vector: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,7 +109,7 @@ def changed(state: Any, path: str, value: Any) -> Any:
     ],
 )
 def test_states_that_are_none_are_refused(path: str, value: Any, tmp_path: Path) -> None:
-    whole = trained(tmp_path / "whole", "async" if "global" in path else "sync")
+    whole = trained(tmp_path / "whole", "async, 2" if "global" in path else "sync")
     broken = as_if_killed(whole, tmp_path / "broken", lambda state: changed(state, path, value))
     with pytest.raises(StoreError, match=r"checkpoints/00000003: "):
         go_on(broken)
