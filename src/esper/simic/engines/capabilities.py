@@ -10,6 +10,7 @@ from esper.simic import losses, metrics
 from esper.simic.engines.protocol import Workload
 from esper.simic.nets.encoders import Encoder
 
+
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What an engine computes. What is not declared here it is never given.
