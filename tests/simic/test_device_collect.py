@@ -36,6 +36,8 @@ class Setting:
     num_steps: int = 18
     scale_actions: Literal["auto", "on"] = "auto"
     rnn: Literal["lstm", "gru"] | None = None
+    encoder: str = "flatten"
+    normalize: bool = True
     compile: Literal["off", "native"] = "off"
 
     def __post_init__(self) -> None:
@@ -52,7 +54,9 @@ class Setting:
             num_minibatches=1,
             update_epochs=1,
             normalize_rewards=True,
-            network=NetworkConfig(encoder="flatten", hidden_sizes=(8,), normalize_observations=True, rnn=self.rnn),
+            network=NetworkConfig(
+                encoder=self.encoder, hidden_sizes=(8,), normalize_observations=self.normalize, rnn=self.rnn
+            ),
             runtime=RuntimeConfig(compile=self.compile),
         )
         self.env, self.agent = env, PPOAgent(config, env.spec)
@@ -88,8 +92,9 @@ class Setting:
         for _ in range(number):
             rollout = self.agent.allocate_rollout()
             collector.collect(self.agent.network, rollout, self.agent.generators["actions"])
-            assert self.agent.network.normalizer is not None
-            self.agent.network.normalizer.update(rollout.obs[:-1].flatten(0, 1))
+            if self.normalize:
+                assert self.agent.network.normalizer is not None
+                self.agent.network.normalizer.update(rollout.obs[:-1].flatten(0, 1))
             found.append(rollout)
         return found
 
@@ -163,6 +168,22 @@ def test_the_kernels_walk_the_same_way(name: str) -> None:
         torch.testing.assert_close((a.actions, a.obs, a.rewards), (b.actions, b.obs, b.rewards), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(a.final_obs[cut(a)], b.final_obs[cut(b)], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(tuple(ours.env.states), tuple(theirs.env.states), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("name", list(MINATAR))
+def test_the_kernels_see_a_game_through_convolutions_as_torch_does(name: str, normalize: bool) -> None:
+    """Scaled images have no zeros, and are convolved in another way."""
+    ours, theirs = (Setting(name, encoder="small", normalize=normalize) for _ in range(2))
+    for setting in (ours, theirs):
+        # Of a policy that prefers something the noise does not decide alone.
+        setting.agent.optimizer.parameters[0].mul_(3)
+    collectors = ours.device_collector(native=True), theirs.device_collector()
+    for a, b in zip(ours.rollouts(collectors[0], 2), theirs.rollouts(collectors[1], 2), strict=True):
+        assert a.actions.equal(b.actions)
+        assert a.obs.equal(b.obs)
+        assert a.rewards.equal(b.rewards)
+    assert ours.env.states.state.equal(theirs.env.states.state)
 
 
 @pytest.mark.parametrize("rnn", ["lstm", "gru"])

@@ -136,14 +136,13 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"part": ("network", "encoder"), "observations": ("image, small", "image, flatten")},
     {"part": ("network",), "trunk": ("shared, policy", "shared, min")},
     {"part": ("network",), "critic": ("deeper",)},
-    # The kernels have no encoders.
-    {"engine": ("native",), "observations": ("image, small",)},
     # `torch` compiles each step of a recurrent network's sequences anew, and is refused.
     {"engine": ("torch",), "memory": ("lstm", "gru")},
     {"engine": ("off, bf16",), "memory": ("lstm", "gru")},
-    # The environments in tensors have vectors, no masks, one choice or numbers, no faults, tell of no success, and draw
-    # from a generator of their own.
-    {"vector": ("torch",), "observations": ("dict", "image, small", "image, flatten")},
+    # The environments in tensors have vectors or, with one choice, images, no masks, one choice or numbers, no faults,
+    # tell of no success, and draw from a generator of their own.
+    {"vector": ("torch",), "observations": ("dict",)},
+    {"vector": ("torch",), "observations": ("image, small", "image, flatten"), "actions": ("box",)},
     {"vector": ("torch",), "masks": ("masked",)},
     {"vector": ("torch",), "actions": ("multi_discrete", "multi_binary")},
     {"vector": ("torch",), "fault": ("reward", "observation")},
@@ -207,8 +206,14 @@ def settings_of(row: Row) -> dict[str, Any]:
     if row["decay"] != "piecewise":
         settings["lr"] = 1e-3
     if row["vector"] == "torch":
-        return {**settings, "env": "torch/Pendulum-v1" if row["actions"] == "box" else "torch/CartPole-v1"}
+        return {**settings, "env": _in_tensors(row)}
     return {"env": "Mixed-v0", **settings, "env_kwargs": env_kwargs}
+
+
+def _in_tensors(row: Row) -> str:
+    if row["observations"] != "vector":
+        return "torch/MinAtar/Breakout"
+    return "torch/Pendulum-v1" if row["actions"] == "box" else "torch/CartPole-v1"
 
 
 class EndAt:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec, MultiDiscreteActions, Vectors
+from esper.envs.base import ContinuousActions, DiscreteActions, EnvSpec, Images, MultiDiscreteActions, Vectors
 from esper.schedules import CoefficientConfig, FeedbackConfig
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig, ScheduleConfig
 from esper.simic.feedback import ROUNDING
@@ -27,7 +27,7 @@ from esper.simic.update import UpdateResult
 
 ENGINES = ("native", "off")
 RECURRENT = ("lstm", "gru")
-NETWORKS = ("plain", "apart", "shared", "masks", "choices", "layers", *RECURRENT)
+NETWORKS = ("plain", "apart", "shared", "masks", "choices", "layers", "images", *RECURRENT)
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ def random_case(seed: int, network: str) -> Case:
     minibatches = [n for n in (1, 2, 3, 4) if (num_envs if recurrent else num_envs * num_steps) % n == 0]
     actions: Any = {
         "plain": one_of(DiscreteActions(n=int(rng.integers(2, 6))), ContinuousActions(size=int(rng.integers(1, 4)))),
-        "recurrent": one_of(DiscreteActions(n=3), ContinuousActions(size=2), MultiDiscreteActions(nvec=(2, 3))),
+        "any": one_of(DiscreteActions(n=3), ContinuousActions(size=2), MultiDiscreteActions(nvec=(2, 3))),
         "masks": one_of(DiscreteActions(n=4), MultiDiscreteActions(nvec=(2, 3))),
         "choices": MultiDiscreteActions(nvec=tuple(rng.integers(2, 5, size=rng.integers(1, 4)).tolist())),
         "shared": one_of(DiscreteActions(n=2), ContinuousActions(size=2)),
-    }["recurrent" if recurrent else network if network not in ("apart", "layers") else "plain"]
+    }["any" if recurrent or network == "images" else network if network not in ("apart", "layers") else "plain"]
     spec = EnvSpec(
         num_envs=num_envs,
-        observations=Vectors(size=int(rng.integers(1, 7))),
+        observations=_images(rng) if network == "images" else Vectors(size=int(rng.integers(1, 7))),
         actions=actions,
         masked=network == "masks" or (recurrent and not isinstance(actions, ContinuousActions) and one_of(False, True)),
     )
@@ -117,6 +117,8 @@ def random_case(seed: int, network: str) -> Case:
             rnn_size=int(rng.integers(1, 40)) if recurrent else None,
         ),
     }
+    if network == "images":
+        settings["network"] = _of_images(settings["network"], spec, num_envs % settings["num_minibatches"] == 0, rng)
     if num_envs * num_steps // settings["num_minibatches"] < 2:
         settings["num_minibatches"] = 1
     if network in ("apart", "layers"):
@@ -138,13 +140,37 @@ def random_case(seed: int, network: str) -> Case:
     return Case(spec, settings, rollout, faults)
 
 
+def _images(rng: np.random.Generator) -> Images:
+    """Of a game, or seldom larger."""
+    sides = rng.integers(36, 42, size=2) if rng.random() < 0.1 else rng.integers(3, 12, size=2)
+    return Images(shape=(int(rng.integers(1, 8)), *sides.tolist()), highest=int(rng.choice([1, 255])))
+
+
+def _of_images(network: NetworkConfig, spec: EnvSpec, whole: bool, rng: np.random.Generator) -> NetworkConfig:
+    """Any network above an encoder or none; a recurrent one where minibatches are of `whole` environments."""
+    encoders = ("flatten", "small", "small", "auto")
+    rnn = str(rng.choice([*RECURRENT, "none", "none"])) if whole else "none"
+    shared = bool(rng.random() < 0.5)
+    recurrent = {} if rnn == "none" else {"rnn": rnn, "rnn_size": int(rng.integers(1, 20))}
+    return replace(
+        network,
+        encoder=encoders[rng.integers(len(encoders))],
+        shared_trunk=shared,
+        **recurrent,  # type: ignore[arg-type]
+    )
+
+
 @torch.no_grad()
 def _random_rollout(agent: PPOAgent, rng: np.random.Generator) -> Rollout:
     """Episodes as environments give them that reset in the same step, or in the next one."""
     rollout, generator = agent.allocate_rollout(), torch.Generator().manual_seed(int(rng.integers(2**31)))
     num_steps, num_envs = rollout.rewards.shape
     for field in (rollout.obs, rollout.final_obs, rollout.rewards):
-        field.normal_(generator=generator).mul_(float(rng.choice([0.1, 1.0, 10.0])))
+        if isinstance(agent.spec.observations, Images) and field is not rollout.rewards:
+            dots = torch.rand(field.shape, generator=generator) < float(rng.choice([0.05, 0.5, 1.0]))
+            field.random_(int(agent.spec.observations.highest) + 1, generator=generator).mul_(dots)
+        else:
+            field.normal_(generator=generator).mul_(float(rng.choice([0.1, 1.0, 10.0])))
     next_step, ends = rng.random() < 0.5, float(rng.choice([0.0, 0.1, 0.3]))
     for env in range(num_envs):
         ended = rng.random() < ends
@@ -195,8 +221,9 @@ def learned_from(rollout: Rollout) -> dict[str, np.ndarray]:
 
 def _random_faults(rollout: Rollout, rng: np.random.Generator) -> tuple[Fault, ...]:
     learned = learned_from(rollout)
-    if not rollout.actions.is_floating_point():
-        del learned["actions"]
+    for field in ("obs", "final_obs", "actions"):
+        if not getattr(rollout, field).is_floating_point():
+            del learned[field]
     # One that is not finite is reset by the collector.
     learned["recurrent_state"] = (
         learned["recurrent_state"] if rollout.recurrent_state is not None else np.zeros(0, dtype=bool)

@@ -24,10 +24,25 @@ Floats uniform(size_t count) {
   return values;
 }
 
+// Long pieces of them are mostly 0.
+std::vector<uint8_t> pixels(size_t count, float highest) {
+  std::vector<uint8_t> values(count);
+  for (size_t i = 0; i < count; ++i)
+    if (i / 1000 % 2 || generator() % 20 == 0) values[i] = uint8_t(generator() % (int(highest) + 1));
+  return values;
+}
+
+struct Filters {
+  int32_t count, kernel, stride;
+};
+
 // A network with its parameters, and an optimizer's state.
 struct Shape {
   bool shared = false, normalized = false;
   int32_t rnn = LINEAR, rnn_size = 0, steps = 0;  // a recurrent layer above the hidden ones, and its sequences
+  int32_t channels = 1, side = 0;                 // of square images
+  std::vector<Filters> filters{};                 // of convolutions below the hidden layers
+  float highest = 0;                              // of bytes, if observations are
 };
 
 struct Subject {
@@ -36,17 +51,20 @@ struct Subject {
   Learner* learner;
   std::vector<int32_t> choices;  // none: numbers
   int observation, actions, groups, steps;
+  float highest;
 
   Subject(int observation, std::vector<int32_t> hidden, int actions, std::vector<int32_t> choices,
           Activation activation, Shape shape = {})
-      : choices(choices), observation(observation), actions(actions), groups(shape.shared ? 3 : 2), steps(shape.steps) {
+      : choices(choices), observation(observation), actions(actions), groups(shape.shared ? 3 : 2), steps(shape.steps),
+        highest(shape.highest) {
     const bool discrete = !choices.empty(), shared = shape.shared;
     LearnerConfig config{};
     for (int g = 0; g < groups; ++g) {
       int64_t count = 0;
-      int32_t width = observation;
+      int32_t width = observation, channels = 1, side = shape.side;
       const auto add = [&](int32_t outputs, int32_t activation, bool normalized) {
-        layers[g].push_back({LINEAR, width, outputs, normalized ? IDENTITY : activation, count});
+        layers[g].push_back({LINEAR, width, outputs, normalized ? IDENTITY : activation, count, channels});
+        channels = 1;
         count += int64_t(outputs) * (width + 1);
         width = outputs;
         if (!normalized) return;
@@ -55,9 +73,17 @@ struct Subject {
       };
       if (shared && g != SHARED) width = shape.rnn_size ? shape.rnn_size : hidden.back();
       if (shared == (g == SHARED)) {
+        for (const auto [filters, kernel, stride] : shape.filters) {
+          channels = layers[g].empty() ? shape.channels : channels;
+          const int32_t after = (side - kernel) / stride + 1, outputs = filters * after * after;
+          layers[g].push_back({CONVOLUTION, width, outputs, activation, count, channels, side, kernel, stride});
+          count += int64_t(filters) * (channels * kernel * kernel + 1);
+          width = outputs, channels = filters, side = after;
+        }
         for (int32_t size : hidden) add(size, activation, shape.normalized);
         if (const int32_t size = shape.rnn_size) {
-          layers[g].push_back({shape.rnn, width, size, IDENTITY, count});
+          layers[g].push_back({shape.rnn, width, size, IDENTITY, count, channels});
+          channels = 1;
           count += shape.rnn == LSTM ? 4 * size * (width + size + 1) : 3 * size * (width + size + 1) + size;
           width = size;
         }
@@ -72,7 +98,7 @@ struct Subject {
       config.networks[g] = {int32_t(layers[g].size()), layers[g].data()};
     }
     config.groups = groups, config.choices = int32_t(choices.size()), config.choice_sizes = choices.data();
-    config.sequence_steps = shape.steps;
+    config.sequence_steps = shape.steps, config.highest = shape.highest;
     config.normalize_advantages = 1, config.adam_eps = 1e-5f, config.max_grad_norm = 0.5f;
     config.quantile_count = int32_t(quantiles.size()), config.quantiles = quantiles.data();
     learner = esper_learner(&config);
@@ -93,6 +119,7 @@ struct Rows {
   std::vector<int64_t> chosen;
   std::unique_ptr<bool[]> allowed;
   void* actions;
+  std::vector<uint8_t> bytes;
 
   Rows(const Subject& subject, int64_t rows, bool with_nan)
       : obs(normal(rows * subject.observation)), noise(normal(rows * subject.actions)), log_probs(rows), values(rows),
@@ -108,10 +135,13 @@ struct Rows {
         }
     }
     if (with_nan) obs[rows / 2] = advantages[rows / 3] = NAN;
+    if (subject.highest) bytes = pixels(obs.size(), subject.highest);
   }
 
+  const void* seen() const { return bytes.empty() ? static_cast<const void*>(obs.data()) : bytes.data(); }
+
   Batch batch() const {
-    return {obs.data(), actions, log_probs.data(), values.data(), advantages.data(), returns.data(), allowed.get(),
+    return {seen(), actions, log_probs.data(), values.data(), advantages.data(), returns.data(), allowed.get(),
             nullptr, nullptr, nullptr};
   }
 };
@@ -168,12 +198,17 @@ void update_sequences(Subject& subject, int64_t sequences, int64_t minibatch, in
   Batch batch = made.batch();
   batch.recurrent_state = states.data(), batch.begins = begins.get();
   Floats obs = made.obs, next_values(rows);
+  std::vector<uint8_t> bytes = made.bytes;
   obs.resize((rows + sequences) * subject.observation);
-  batch.obs = obs.data();
-  const Ends ends{final_obs.data(), terminated.get(), truncated.get()};
+  if (subject.highest) bytes.resize(obs.size());
+  const auto either = [](auto& floats, auto& bytes) {
+    return bytes.empty() ? static_cast<const void*>(floats.data()) : bytes.data();
+  };
+  batch.obs = either(obs, bytes);
+  const Ends ends{either(final_obs, made.bytes), terminated.get(), truncated.get()};
   esper_evaluate_sequences(subject.learner, &batch, &ends, steps, sequences, made.log_probs.data(), made.values.data(),
                            next_values.data(), threads);
-  batch.obs = made.obs.data();
+  batch.obs = made.seen();
   std::fill(made.log_probs.begin(), made.log_probs.end(), 0.0f);
   optimize(subject, batch, sequences, minibatch, threads, with_nan);
   subject.pack();
@@ -186,7 +221,7 @@ std::vector<int32_t> choices_of(bool discrete, int32_t actions) {
 }
 
 template <class Env>
-void walk_through(int index, int actions, int threads, Shape shape = {}) {
+void walk_through(int index, int actions, int threads, const Shape& shape = {}) {
   Subject subject(Env::OBSERVATION, {16, 9}, actions, choices_of(Env::DISCRETE, actions), TANH, shape);
   const int64_t steps = 12, envs = 3 * BLOCK + 5, rows = steps * envs;
   Floats mean = normal(Env::OBSERVATION), deviation(Env::OBSERVATION, 2.0f), state(envs * Env::STATE);
@@ -238,6 +273,14 @@ int main() {
         Subject gru(4, {}, 3, choices(3), TANH, {.shared = true, .rnn = GRU, .rnn_size = 33, .steps = 1});
         Subject normalized(3, {6}, 2, choices(2), SILU, {.normalized = true, .rnn = GRU, .rnn_size = 3, .steps = 5});
         for (Subject* subject : {&lstm, &gru, &normalized}) update_sequences(*subject, 40, 20, threads, with_nan);
+        const Shape one{.channels = 4, .side = 10, .filters = {{16, 3, 1}}, .highest = 1};
+        const Shape three{.shared = true, .channels = 3, .side = 11, .filters = {{32, 4, 2}, {16, 2, 1}, {48, 3, 1}}};
+        Subject small(400, {9}, 3, choices(3), RELU, one), deep(363, {20}, 3, choices(3), GELU, three);
+        Subject alone(363, {}, 3, choices(3), ELU, {.channels = 3, .side = 11, .filters = {{16, 5, 3}}, .highest = 255});
+        for (Subject* subject : {&small, &deep, &alone}) update(*subject, 270, 135, threads, with_nan);
+        Subject remembering(400, {}, 3, choices(3), SILU,
+                            {.rnn = GRU, .rnn_size = 7, .steps = 4, .channels = 4, .side = 10, .filters = {{16, 3, 1}}, .highest = 9});
+        update_sequences(remembering, 20, 10, threads, with_nan);
       }
     walk_through<CartPole>(0, 2, threads);
     walk_through<CartPole>(0, 2, threads, {.rnn = GRU, .rnn_size = 7, .steps = 12});
@@ -250,5 +293,8 @@ int main() {
     walk_through<Asterix>(7, 5, threads);
     walk_through<Freeway>(8, 3, threads);
     walk_through<Seaquest>(9, 6, threads);
+    walk_through<Breakout>(5, 3, threads, {.channels = 4, .side = 10, .filters = {{16, 3, 1}}});
+    walk_through<SpaceInvaders>(6, 4, threads, {.rnn = LSTM, .rnn_size = 7, .steps = 12, .channels = 6, .side = 10,
+                                                .filters = {{16, 3, 1}, {32, 2, 2}}, .highest = 1});
   }
 }

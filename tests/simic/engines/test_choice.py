@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import probes
-from esper.envs.base import DiscreteActions
+from esper.envs.base import DiscreteActions, Images
 from esper.settings.options import ConfigError
 from esper.simic import losses, metrics
 from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
@@ -21,6 +21,14 @@ from esper.simic.nets.activations import ACTIVATIONS
 from esper.simic.ppo import PPOAgent
 
 LONG = 10**7
+
+
+class Screen(probes.Probe):
+    observations = Images(shape=(2, 40, 40))
+
+
+def convolution(shape: tuple[int, ...]) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Conv2d(shape[0], 16, 3), torch.nn.ReLU(), torch.nn.Flatten())
 
 
 def chosen(
@@ -49,8 +57,13 @@ def test_the_kernels_wherever_they_can(mode: str) -> None:
         NetworkConfig(rnn="gru"),
     ],
 )
-def test_the_kernels_know_networks_of_all_settings_but_encoders(network: NetworkConfig) -> None:
+def test_the_kernels_know_networks_of_all_settings(network: NetworkConfig) -> None:
     assert chosen("native", network=network) == "native"
+
+
+@pytest.mark.parametrize("encoder", ["small", "nature"])
+def test_the_kernels_know_convolutions(encoder: str) -> None:
+    assert chosen("native", network=NetworkConfig(encoder=encoder), probe=Screen) == "native"
 
 
 def test_what_the_kernels_cannot_do_is_compiled_by_torch_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +90,27 @@ class TestWhatTheKernelsDoNotDeclare:
     def test_a_metric(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(metrics, "COLUMNS", (*metrics.COLUMNS, "advantage_mean"))
         self.steps_aside("metric advantage_mean")
+
+    def test_an_encoder_with_other_layers(self) -> None:
+        self.steps_aside("an encoder with MaxPool2d", network=NetworkConfig(encoder="impala"), probe=Screen)
+
+    def test_an_encoder_from_python(self) -> None:
+        self.steps_aside("an encoder from Python", network=NetworkConfig(encoder=convolution), probe=Screen)
+
+    @pytest.mark.parametrize(
+        ("layer", "why"),
+        [
+            (torch.nn.Conv2d(2, 16, 3, padding=1), "Conv2d(2, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))"),
+            (torch.nn.Conv2d(2, 16, (3, 2)), "Conv2d(2, 16, kernel_size=(3, 2), stride=(1, 1))"),
+            (torch.nn.Conv2d(2, 16, 3, bias=False), "bias=False"),
+            (torch.nn.Conv2d(2, 12, 3), "12 filters of a convolution, which are no multiple of 16"),
+        ],
+    )
+    def test_a_convolution_of_another_form(self, layer: torch.nn.Module, why: str) -> None:
+        network = NetworkConfig(encoder="small")
+        agent = PPOAgent(PPOConfig(network=network, runtime=RuntimeConfig(compile="off")), Screen().spec)
+        agent.network.actor[0].layers[0] = layer
+        assert why in str(NativeEngine.missing(agent.updater.workload))
 
     def test_a_kind_of_actions(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Levels(DiscreteActions):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, Images, MultiDiscreteActions, Vectors
+from esper.envs.base import Actions, ContinuousActions, DiscreteActions, EnvSpec, MultiDiscreteActions, Vectors
 from esper.schedules import CoefficientConfig, ScheduleConfig
 from esper.settings.options import ConfigError
 from esper.simic.advantages import compute_gae
@@ -175,32 +175,6 @@ class TestAgainstTorch:
         for metrics, state in results[1:]:
             assert metrics.equal(results[0][0])
             assert all(a.equal(b) for a, b in zip(state, results[0][1], strict=True))
-
-
-@pytest.mark.parametrize("normalize", [False, True])
-def test_images_in_a_row(normalize: bool) -> None:
-    """Two updates, so that normalized images have statistics in the second one."""
-    results = []
-    for engine in ("native", "off"):
-        network = NetworkConfig(encoder="flatten", normalize_observations=normalize)
-        agent = make_agent(engine, observations=Images(shape=(2, 3, 3), highest=9), network=network)
-        generator = torch.Generator().manual_seed(2)
-        for _ in range(2):
-            rollout = agent.allocate_rollout()
-            rollout.obs.random_(10, generator=generator)
-            rollout.final_obs.random_(10, generator=generator)
-            rollout.rewards.normal_(generator=generator)
-            rollout.truncated.bernoulli_(0.1, generator=generator)
-            assert agent.update(rollout).fault is None
-        # A policy that prefers something, on which the noise does not decide alone.
-        agent.optimizer.parameters[0].mul_(3)
-        noise, actions = agent.network.noise((NUM_ENVS,), generator), torch.zeros(NUM_ENVS, dtype=torch.int64)
-        agent.updater.engine.actor(agent.network)(rollout.obs[0], noise, actions)
-        results.append((actions, list(agent.network.parameters())))
-    (ours, our_parameters), (theirs, their_parameters) = results
-    assert ours.equal(theirs)
-    for a, b in zip(our_parameters, their_parameters, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ def network_configs(network: ActorCritic, offsets: Mapping[str, int]) -> tuple[l
 def bytes_are_below(network: ActorCritic) -> float:
     """The highest value of the bytes that observations are and that are divided by it; 0 where they are floats."""
     observations = network.observations
-    return observations.highest if isinstance(observations, Images) and network.normalizer is None else 0.0
+    return float(observations.highest) if isinstance(observations, Images) and network.normalizer is None else 0.0
 
 
 def _begins_with_images(network: ActorCritic) -> bool:

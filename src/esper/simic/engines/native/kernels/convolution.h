@@ -4,6 +4,7 @@
 #pragma once
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "layer.h"
 
@@ -17,7 +18,8 @@ class Convolution : public Layer {
     for (int f = 0; f < filters_; ++f)
       each_weight([&](ptrdiff_t tap, int channel) {
         packed[weight_ + (tap * channels + channel) * filters_ + f] = *weight;
-        packed[transposed_ + (tap * filters_ + f) * channels + channel] = *weight++;
+        packed[transposed_ + (tap * filters_ + f) * channels + channel] = *weight;
+        packed[mirrored_ + mirrored(tap, channel) + f] = *weight++;
       });
     std::memcpy(packed + bias_, weight, filters_ * sizeof(float));
   }
@@ -25,11 +27,13 @@ class Convolution : public Layer {
   void forward(const float* packed, const float* input, int rows, float* outputs) const override {
     finish(outputs, [&](auto end) {
       for (int r = 0; r < rows; ++r) {
-        const auto end_of_row = [&](ptrdiff_t place, int f, vec v) { end(r, int(place) * filters_ + f, v); };
-        if (find_dots(input + r * in_stride, outputs + dots_ + r * (most_dots_ + 1)))
-          add_dots(packed, input + r * in_stride, r, outputs, end_of_row);
+        const float* image = input + r * in_stride;
+        float* dots = outputs + dots_ + r * dots_stride_;
+        const auto end_of_row = [=](int n, vec v) { end(r, n, v); };
+        if (most_dots_ && find_dots(image, dots))
+          add_dots(packed, image, dots, outputs + frame_, end_of_row);
         else
-          slide(packed, input + r * in_stride, end_of_row);
+          slide(packed, image, end_of_row);
       }
     });
   }
@@ -39,8 +43,9 @@ class Convolution : public Layer {
     float *by_weight = gradients + weight_gradient_, *by_bias = gradients + bias_gradient_;
     for (int r = 0; r < rows; ++r) {
       const float *image = input + r * in_stride, *by_output = output(outputs) + r * out_stride;
-      if (outputs[dots_ + r * (most_dots_ + 1)] >= 0)
-        add_dots_back(image, r, const_cast<float*>(outputs), by_weight);
+      const float* dots = outputs + dots_ + r * dots_stride_;
+      if (most_dots_ && *dots >= 0)
+        add_dots_back(image, dots, by_output, const_cast<float*>(outputs) + frame_back_, gradients + mirrored_gradient_);
       else
         slide_back(image, by_output, by_weight);
       for (int f = 0; f < filters_; f += LANES) {
@@ -55,7 +60,8 @@ class Convolution : public Layer {
   void add_up(const float* gradients, float* sum) const override {
     for (int f = 0; f < filters_; ++f)
       each_weight([&](ptrdiff_t tap, int channel) {
-        *sum++ += gradients[weight_gradient_ + (tap * channels + channel) * filters_ + f];
+        *sum++ += gradients[weight_gradient_ + (tap * channels + channel) * filters_ + f] +
+                  gradients[mirrored_gradient_ + mirrored(tap, channel) + f];
       });
     for (int f = 0; f < filters_; ++f) sum[f] += gradients[bias_gradient_ + f];
   }
@@ -76,11 +82,22 @@ class Convolution : public Layer {
         in_width_(config.width), kernel_(config.kernel), stride_(config.stride), out_height_(shape.height),
         out_width_(shape.width), places_(shape.places), filters_(shape.filters), line_(in_width_ * channels),
         framed_width_(in_width_ + kernel_ - 1), framed_((in / line_ + kernel_ - 1) * framed_width_ * filters_),
-        most_dots_(stride_ == 1 ? places_ * channels / 3 : 0), weight_(rooms.packed.take(size)),
-        transposed_(rooms.packed.take(size)), bias_(rooms.packed.take(filters_)),
-        weight_gradient_(rooms.gradients.take(size)), bias_gradient_(rooms.gradients.take(filters_)),
-        dots_(rooms.outputs.take(rooms.rows * (most_dots_ + 1))), frame_(rooms.outputs.take(most_dots_ ? framed_ : 0)),
-        image_(rooms.outputs.take(in)) {}
+        most_dots_(stride_ == 1 ? places_ * channels / 3 : 0), dots_stride_(most_dots_ ? most_dots_ + CHUNK + 2 : 0),
+        weight_(rooms.packed.take(size)), transposed_(rooms.packed.take(size)), mirrored_(rooms.packed.take(size)),
+        bias_(rooms.packed.take(filters_)), weight_gradient_(rooms.gradients.take(size)),
+        mirrored_gradient_(rooms.gradients.take(size)), bias_gradient_(rooms.gradients.take(filters_)),
+        dots_(rooms.outputs.take(rooms.rows * dots_stride_)), frame_(rooms.outputs.take(most_dots_ ? framed_ : 0)),
+        frame_back_(rooms.outputs.take(most_dots_ ? framed_ : 0)), image_(rooms.outputs.take(in)) {
+    for (int i = 0; i < (most_dots_ ? in : 0); ++i) {
+      const int place = i / channels, y = place / in_width_, x = place % in_width_;
+      places_of_dots_.push_back((y * framed_width_ + x) * filters_);
+    }
+  }
+
+  // Where the weights of a channel of a tap begin in the mirrored ones [channels, taps, filters], the last tap first.
+  ptrdiff_t mirrored(ptrdiff_t tap, int channel) const {
+    return (ptrdiff_t(channel + 1) * kernel_ * kernel_ - 1 - tap) * filters_;
+  }
 
   // Calls `use(tap, channel)` for the weights of a filter, in PyTorch's order.
   template <class Use>
@@ -95,7 +112,7 @@ class Convolution : public Layer {
     for (int y = 0; y < out_height_; ++y)
       product(out_width_, filters_, {kernel_ * channels, kernel_, line_}, image + y * stride_ * line_,
               stride_ * channels, 1, packed + weight_, filters_, [bias = packed + bias_](int, int f) { return load(bias + f); },
-              [=, this](int x, int f, vec v) { end(y * out_width_ + x, f, v); });
+              [=, this](int x, int f, vec v) { end((y * out_width_ + x) * filters_ + f, v); });
   }
 
   void slide_back(const float* image, const float* by_output, float* by_weight) const {
@@ -107,63 +124,60 @@ class Convolution : public Layer {
   }
 
   // Where an image is mostly 0, as those of MinAtar are, only its dots count: each adds to the places whose kernels cover
-  // it. Fills `dots` with their number, or -1 where there are too many, and where they are.
+  // it. `dots` become their number, or -1 where there are too many, and which of the image's numbers they are.
   bool find_dots(const float* image, float* dots) const {
-    dots[0] = -1;
-    if (!most_dots_) return false;
-    int count = 0;
-    for (int i = 0; i < in && count <= most_dots_; ++i)
-      if (image[i] != 0) {
-        if (count < most_dots_) dots[1 + count] = float(i);
-        ++count;
+    float* next = dots + 1;
+    *dots = -1;
+    for (int i = 0; i < in; i += CHUNK) {
+      for (int j = i; j < std::min(in, i + CHUNK); ++j) {
+        *next = float(j);
+        next += image[j] != 0;
       }
-    if (count > most_dots_) return false;
-    dots[0] = float(count);
+      if (next - dots > most_dots_) return false;
+    }
+    *dots = float(next - dots - 1);
     return true;
   }
 
-  // Calls `use(value, place, weight)` for each dot of the row and each place whose kernel covers it: offsets into a frame
-  // and into weights. A frame has the output's places, and around them those where a kernel would reach over the edge.
+  // Calls `use(value, place, weight, n)` for each dot of the image and each vector that it adds to, offsets into a frame
+  // and into mirrored weights. A frame has the output's places, and around them those where a kernel would reach over the
+  // edge of the image.
   template <class Use>
   void each_dot(const float* image, const float* dots, Use use) const {
-    for (int dot = 1; dot <= int(dots[0]); ++dot) {
-      const int i = int(dots[dot]), place = i / channels, y = place / in_width_, x = place - y * in_width_;
+    const int count = int(*dots), lines = kernel_, span = kernel_ * filters_, from_line_to_line = framed_width_ * filters_;
+    for (int dot = 1; dot <= count; ++dot) {
+      const int i = int(dots[dot]);
       const float value = image[i];
-      ptrdiff_t at = (ptrdiff_t(y) * framed_width_ + x) * filters_;
-      ptrdiff_t weight = (ptrdiff_t(kernel_ * kernel_ - 1) * channels + i - place * channels) * filters_;
-      for (int line = 0; line < kernel_; ++line, at += (framed_width_ - kernel_) * filters_)
-        for (int tap = 0; tap < kernel_; ++tap, at += filters_, weight -= channels * filters_) use(value, at, weight);
+      int place = places_of_dots_[i], weight = i % channels * lines * span;
+      for (int line = 0; line < lines; ++line, place += from_line_to_line, weight += span)
+        for (int n = 0; n < span; n += LANES) use(value, place + n, weight + n);
     }
   }
 
-  // The place of the output that is in the middle of a frame.
-  float* framed(float* frame, int y) const {
+  // The first place of a line of the output, in a frame.
+  float* middle(float* frame, int y) const {
     return frame + ((y + kernel_ - 1) * framed_width_ + kernel_ - 1) * filters_;
   }
 
   template <class End>
-  void add_dots(const float* packed, const float* image, int row, float* outputs, End end) const {
-    float* frame = outputs + frame_;
-    std::memset(frame, 0, framed_ * sizeof(float));
-    each_dot(image, outputs + dots_ + row * (most_dots_ + 1), [&](float value, ptrdiff_t place, ptrdiff_t weight) {
-      for (int f = 0; f < filters_; f += LANES)
-        store(frame + place + f, load(frame + place + f) + load(packed + weight_ + weight + f) * value);
+  void add_dots(const float* packed, const float* image, const float* dots, float* frame, End end) const {
+    const float *bias = packed + bias_, *weights = packed + mirrored_;
+    const int line = out_width_ * filters_;
+    for (int y = 0; y < out_height_; ++y)
+      for (int n = 0; n < line; n += filters_) std::copy_n(bias, filters_, middle(frame, y) + n);
+    each_dot(image, dots, [=](float value, int place, int weight) {
+      store(frame + place, load(frame + place) + load(weights + weight) * value);
     });
     for (int y = 0; y < out_height_; ++y)
-      for (int x = 0; x < out_width_; ++x)
-        for (int f = 0; f < filters_; f += LANES)
-          end(y * out_width_ + x, f, load(framed(frame, y) + x * filters_ + f) + load(packed + bias_ + f));
+      for (int n = 0; n < line; n += LANES) end(y * line + n, load(middle(frame, y) + n));
   }
 
-  void add_dots_back(const float* image, int row, float* outputs, float* by_weight) const {
-    float* frame = outputs + frame_;
-    const float* by_output = output(outputs) + row * out_stride;
-    std::memset(frame, 0, framed_ * sizeof(float));
-    for (int y = 0; y < out_height_; ++y, by_output += out_width_ * filters_)
-      std::memcpy(framed(frame, y), by_output, out_width_ * filters_ * sizeof(float));
-    each_dot(image, outputs + dots_ + row * (most_dots_ + 1), [&](float value, ptrdiff_t place, ptrdiff_t weight) {
-      for (int f = 0; f < filters_; f += LANES)
-        store(by_weight + weight + f, load(by_weight + weight + f) + load(frame + place + f) * value);
+  // Around the middle of this `frame` are zeros.
+  void add_dots_back(const float* image, const float* dots, const float* by_output, float* frame, float* by_weight) const {
+    const int line = out_width_ * filters_;
+    for (int y = 0; y < out_height_; ++y) std::copy_n(by_output + y * line, line, middle(frame, y));
+    each_dot(image, dots, [=](float value, int place, int weight) {
+      store(by_weight + weight, load(by_weight + weight) + load(frame + place) * value);
     });
   }
 
@@ -184,14 +198,18 @@ class Convolution : public Layer {
     });
   }
 
+  static constexpr int CHUNK = 64;
+
   const int in_width_, kernel_, stride_, out_height_, out_width_, places_, filters_;
   const ptrdiff_t line_;           // floats of a line of the image
   const int framed_width_;         // places of a line of a frame
   const ptrdiff_t framed_;         // floats of a frame
-  const int most_dots_;            // that are worth looking at by themselves
-  const ptrdiff_t weight_, transposed_, bias_;        // [taps, channels, filters], [taps, filters, channels], [filters]
-  const ptrdiff_t weight_gradient_, bias_gradient_;   // [taps, channels, filters], [filters]
-  const ptrdiff_t dots_, frame_, image_;              // by row the number of dots and the dots; one frame; one image
+  const int most_dots_, dots_stride_;  // so many that it is worth looking at them alone; floats from row to row
+  std::vector<int> places_of_dots_;    // where each number of an image begins to count in a frame
+  // [taps, channels, filters], [taps, filters, channels], [channels, taps, filters] from the last tap to the first.
+  const ptrdiff_t weight_, transposed_, mirrored_, bias_;
+  const ptrdiff_t weight_gradient_, mirrored_gradient_, bias_gradient_;
+  const ptrdiff_t dots_, frame_, frame_back_, image_;
 };
 
 }  // namespace esper
