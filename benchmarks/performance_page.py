@@ -148,6 +148,31 @@ def machine(results: dict[str, Any]) -> str:
     return f"{has['cpu']}, {has['cores']} cores, {has['memory_gib']} GiB, {has['os']}; {listed}."
 
 
+def gpu(found: dict[str, Any] | None) -> str:
+    """What benchmarks/gpu.py found, if it ever ran."""
+    if found is None:
+        return "Not run yet."
+    entries = [(part, entry) for part, result in found["parts"].items() for entry in result["found"]]
+    checks = [(part, entry) for part, entry in entries if "passed" in entry]
+    failed = [f"{part}, {entry['name']}" for part, entry in checks if not entry["passed"]]
+    has = found["environment"]
+    cards = ", ".join(card["name"] for card in has.get("cards", ())) or found["device"]
+    incomplete = [f"{part}: {result['end']}" for part, result in found["parts"].items() if result["end"] != "completed"]
+    said = (
+        f"{cards}, torch {has.get('torch')}, {found['date'][:10]}. {len(checks) - len(failed)} of {len(checks)} checks"
+    )
+    said += " and tests passed" + "".join(f"; failed: {name}" for name in failed) + "."
+    said += "".join(f" {line}." for line in incomplete)
+    rows = []
+    for part, entry in entries:
+        speed = entry.get("steps_per_second") or entry.get("steady_steps_per_second")
+        if speed:
+            first = entry.get("first_update_seconds") or entry["start_to_first_update_seconds"]
+            name, engine = (entry["name"], entry["compile"]) if "compile" in entry else (part, entry["system"])
+            rows.append((name, engine, entry.get("precision", "float32"), f"{speed:,.0f}", f"{first:.1f}"))
+    return f"{said}\n\n{grid('workload | engine | precision | steps/s | first update s', rows)}"
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": peers,
     "policies": policies,
@@ -209,7 +234,10 @@ def draw_scaling(results: dict[str, Any], path: Path) -> None:
 def main() -> None:
     matplotlib.use("Agg")
     results = json.loads((DOCS / "performance.json").read_text())
-    fill(DOCS / "performance.md", {name: table(results) for name, table in TABLES.items()})
+    on_gpu = DOCS / "performance-gpu.json"
+    tables = {name: table(results) for name, table in TABLES.items()}
+    tables["gpu"] = gpu(json.loads(on_gpu.read_text()) if on_gpu.exists() else None)
+    fill(DOCS / "performance.md", tables)
     draw_peers(results, DOCS / "images" / "performance-peers.png")
     draw_scaling(results, DOCS / "images" / "performance-scaling.png")
 

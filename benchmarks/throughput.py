@@ -131,7 +131,7 @@ def run(argv: list[str], timeout: float) -> dict[str, Any]:
     return {**result, "process_seconds": time.perf_counter() - started, "load_before": load}
 
 
-def end_group(process: subprocess.Popen[str]) -> None:
+def end_group(process: subprocess.Popen[Any]) -> None:
     """End what the process left behind, as compilers' workers, and itself if it still runs."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

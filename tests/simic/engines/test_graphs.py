@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import probes
+from esper.envs.make import make_env
 from esper.simic.collect import Collector
 from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines import graphs
@@ -18,6 +19,7 @@ from esper.simic.engines.graphs import Replayed, Work
 from esper.simic.engines.torch import TorchEngine
 from esper.simic.losses import Minibatch
 from esper.simic.ppo import PPOAgent
+from esper.simic.vectorized import Training
 
 CPU = torch.device("cpu")
 
@@ -167,3 +169,50 @@ class TestLstm:
                 assert agent.update(rollout).fault is None
         eager, replayed = (agent.optimizer.tensors() for agent in agents)
         assert all(ours.equal(theirs) for ours, theirs in zip(eager, replayed, strict=True))
+
+
+class TestRollouts:
+    @pytest.fixture
+    def trainings(self, monkeypatch: pytest.MonkeyPatch) -> list[Training]:
+        """The same training twice, the rollouts of one replayed."""
+        monkeypatch.setattr(graphs, "capture", pretended)
+        made = []
+        for replayed in (False, True):
+            env = make_env("torch/CartPole-v1", num_envs=4, max_episode_steps=7)
+            config = PPOConfig(
+                num_envs=4,
+                num_steps=10,
+                network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True),
+                runtime=RuntimeConfig(compile="off"),
+            )
+            agent = PPOAgent(config, env.spec)
+            if replayed:
+                workload = agent.updater.workload
+                agent.updater.engine = TorchEngine(workload, compiled=False, replayed=True, whole_rollouts=True)
+            made.append(Training(agent, env, env_seed=1))
+        return made
+
+    def test_are_the_same_to_the_last_bit_before_and_after_a_load(self, trainings: list[Training]) -> None:
+        for _ in range(3):
+            assert same_tensors(*(self.trained(training) for training in trainings))
+        # The states are other tensors now than those that were captured.
+        for training in trainings:
+            training.load_state_dict(training.state_dict(), env_seed=1)
+        assert same_tensors(*(self.trained(training) for training in trainings))
+
+    def test_another_rollout_is_captured_anew(self, trainings: list[Training]) -> None:
+        _, training = trainings
+        rollouts = [training.agent.allocate_rollout() for _ in range(2)]
+        for rollout in rollouts:
+            training._collector.collect(training.agent.network, rollout, training.agent.generators["actions"])
+        assert all(rollout.obs[1:].any() for rollout in rollouts)
+        assert not rollouts[0].obs.equal(rollouts[1].obs)
+
+    @staticmethod
+    def trained(training: Training) -> list[Tensor]:
+        training.update()
+        return [*training.agent.optimizer.tensors(), *training._rollout.tensors()]
+
+
+def same_tensors(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    return all(a.equal(b) for a, b in zip(ours, theirs, strict=True))

@@ -67,7 +67,8 @@ def choose_engine(workload: Workload) -> EngineChoice:
     graphs = asked == "graphs"
     name: EngineName = "graphs" if graphs else "torch" if compiled else "eager"
     replayed = graphs or (compiled and workload.device.type == "cuda")
-    return EngineChoice(name, _threads(name, workload), TorchEngine(workload, compiled=compiled, replayed=replayed))
+    engine = TorchEngine(workload, compiled=compiled, replayed=replayed, whole_rollouts=graphs)
+    return EngineChoice(name, _threads(name, workload), engine)
 
 
 def _check_asked(workload: Workload) -> None:

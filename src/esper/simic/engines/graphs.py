@@ -1,4 +1,4 @@
-"""Minibatch steps as CUDA graphs: the host launches once instead of some hundred times a step."""
+"""Minibatch steps and rollouts as CUDA graphs: the host launches once instead of some hundred times a step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from esper.envs.base import EnvStates
 from esper.simic.compiling import largest_part
+from esper.simic.device_collect import Fill
 from esper.simic.losses import Minibatch
+from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.rollout import Rollout
 
 Work: TypeAlias = Callable[[], None]
 Capture: TypeAlias = Callable[[Work, torch.device], Work]
@@ -71,6 +75,45 @@ class Replayed:
         for tensor, saved in zip(self._changed, before, strict=True):
             tensor.copy_(saved)
         return _Graph(batch, indices, metrics, replay)
+
+
+class ReplayedRollouts:
+    """A `Fill` that does what `fill` does as one graph, captured at the first call, and again for another rollout.
+
+    Random numbers are drawn outside, and copied to where the graph reads them.
+    """
+
+    def __init__(self, fill: Fill, capture: Capture) -> None:
+        self._fill, self._capture = fill, capture
+        self._rollout: Rollout | None = None
+
+    def __call__(
+        self,
+        network: ActorCritic,
+        states: EnvStates,
+        noise: Tensor,
+        uniform: Tensor,
+        rollout: Rollout,
+        recurrent_state: Tensor | None = None,
+    ) -> EnvStates:
+        assert recurrent_state is None
+        if rollout is not self._rollout:
+            self._states, self._noise, self._uniform = (
+                EnvStates(*map(torch.clone, states)),
+                noise.clone(),
+                uniform.clone(),
+            )
+            self._replay = self._capture(lambda: self._collect(network, rollout), noise.device)
+            self._rollout = rollout
+        for kept, given in zip((*self._states, self._noise, self._uniform), (*states, noise, uniform), strict=True):
+            kept.copy_(given)
+        self._replay()
+        return self._states
+
+    def _collect(self, network: ActorCritic, rollout: Rollout) -> None:
+        after = self._fill(network, self._states, self._noise, self._uniform, rollout)
+        for kept, new in zip(self._states, after, strict=True):
+            kept.copy_(new)
 
 
 class _Graph(NamedTuple):

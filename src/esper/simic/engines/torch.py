@@ -32,15 +32,15 @@ Metrics: TypeAlias = tuple[dict[str, Tensor], Quantiles]
 class TorchEngine:
     """Forward, backward, clipping and Adam as one function of tensors; when `compiled` one graph.
 
-    When `replayed` steps are CUDA graphs, compiled or not.
+    When `replayed` steps are CUDA graphs, compiled or not, and with `whole_rollouts` rollouts are, too.
     """
 
-    def __init__(self, workload: Workload, *, compiled: bool, replayed: bool) -> None:
+    def __init__(self, workload: Workload, *, compiled: bool, replayed: bool, whole_rollouts: bool = False) -> None:
         network, optimizer, skip = workload.network, workload.optimizer, workload.skip
         coefficients, config, debug = workload.coefficients, workload.config, workload.debug
         self._network, self._optimizer, self._skip = network, optimizer, skip
         self._coefficients, self._config, self._compiled = coefficients, config, compiled
-        self._feedback = workload.feedback
+        self._feedback, self._whole_rollouts = workload.feedback, whole_rollouts
         self._given = tuple(f"{GIVEN}{term.name}" for term in workload.given_terms)
 
         quantiles = torch.tensor(list(RATIO_QUANTILES.values()), device=workload.device)
@@ -93,7 +93,10 @@ class TorchEngine:
         return act_in_torch(network)
 
     def fill(self, env: DeviceEnv) -> Fill | None:
-        return None if self._network.state_size else Unrolled(env, compiled=self._compiled)
+        if self._network.state_size:
+            return None
+        fill = Unrolled(env, compiled=self._compiled)
+        return graphs.ReplayedRollouts(fill, graphs.capture) if self._whole_rollouts else fill
 
     def _rows_at_once(self, obs: Tensor) -> int:
         """A rollout of images at once would have more activations than a minibatch needs by far."""
