@@ -30,10 +30,15 @@ def scripted(config: ControlConfig) -> GrowthVectorEnv:
     return ScriptedEnv(config.growth, config.num_envs)  # type: ignore[return-value]
 
 
+@pytest.fixture
+def real() -> None:
+    """Real hosts, which take longer."""
+
+
 @pytest.fixture(autouse=True)
-def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_module, "make_env", scripted)
-    monkeypatch.setattr(control, "__defaults__", (None, (), scripted))
+def _scripted(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "real" not in request.fixturenames:
+        monkeypatch.setattr(control_module, "make_env", scripted)
 
 
 def ran(folder: Path, **changes: Any) -> ControlResult:
@@ -185,3 +190,41 @@ def test_pictures_show_what_was_done(tmp_path: Path) -> None:
 
     # The legend alone has some.
     assert green("heuristic") > 10 * green("wait")
+
+
+@pytest.mark.usefixtures("real")
+class TestRealHosts:
+    SMALL = ("--num-envs", "2", "--quiet", "--no-tensorboard")
+
+    def test_a_policy_acts_in_place_of_a_controller(self, tmp_path: Path) -> None:
+        kwargs = json.dumps({"epochs": 3, "epoch_steps": 2, "batch_size": 4, "channels": [2, 3]})
+        run = ["--env", "esper/Growth-v0", "--env-kwargs", kwargs, "--preset", "none", "--num-steps", "3"]
+        learner = ["--rnn", "lstm", "--rnn-size", "4", "--update-epochs", "1", "--num-minibatches", "1"]
+        trained = ["--metrics-after", "--total-timesteps", "12", "--no-picture", "--run-dir", str(tmp_path / "ppo")]
+        assert main(["ppo", *self.SMALL, *run, *learner, *trained]) == 0
+        assert all("approx_kl_after" in event for event in events(tmp_path / "ppo", "update_completed"))
+
+        def episodes(folder: str, *flags: str) -> list[dict[str, Any]]:
+            command = ["--policy", str(tmp_path / "ppo"), "--episodes", "4", "--run-dir", str(tmp_path / folder)]
+            assert main(["heuristic", *self.SMALL, *command, *flags]) == 0
+            return [{**event, "time": 0} for event in events(tmp_path / folder, "growth_episode")]
+
+        first = episodes("first")
+        assert first == episodes("again")
+        assert [len(each["action"]) for each in first] == [3] * 4
+        assert list(first[0]["stage"]) == ["block 1", "block 2"]
+        config = next(read_events(tmp_path / "first"))["config"]
+        assert (config["controller"], config["env_kwargs"]["epochs"]) == ("policy", 3)
+        assert first != episodes("sampled", "--stochastic")
+        # PPO, and its policy beside the rules, are arms of one comparison.
+        assert main(["heuristic", *self.SMALL, "--episodes", "4", "--run-dir", str(tmp_path / "rules")]) == 0
+        assert main(["compare", *(str(tmp_path / name) for name in ("ppo", "first", "rules"))]) == 0
+
+    def test_a_policy_of_another_environment_is_refused(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = ["--env", "CartPole-v1", "--preset", "none", "--num-steps", "8", "--total-timesteps", "16"]
+        assert main(["ppo", *self.SMALL, *run, "--no-picture", "--run-dir", str(tmp_path / "ppo")]) == 0
+        with pytest.raises(SystemExit):
+            main(["heuristic", "--policy", str(tmp_path / "ppo")])
+        assert "is a policy of CartPole-v1, not of esper/Growth-v0" in capsys.readouterr().err

@@ -79,7 +79,7 @@ ALLOWED = {
     # A buffer in memory, or a descriptor that esper.storage.files opened.
     "esper.analysis.plots": {"figure.savefig": "a buffer"},
     "esper.analysis.plots_comparison": {"figure.savefig": "a buffer"},
-    "esper.policies.show": {"frames[0].save": "a buffer"},
+    "esper.policies.show": {"images[0].save": "a buffer"},
     "esper.policies.export": {
         "torch.export.save": "a buffer",
         "tempfile.TemporaryDirectory": "new, and its name cannot be guessed: the exporter of ONNX writes by name",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -32,8 +32,6 @@ from esper.telemetry.jsonl import JsonlRecord
 from esper.telemetry.rounds import GrowthEpisode
 from esper.telemetry.stream import Telemetry
 from esper.telemetry.writers import make_writers
-
-MakeEnv = Callable[[ControlConfig], GrowthVectorEnv]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +98,7 @@ def make_env(config: ControlConfig) -> GrowthVectorEnv:
     return GrowthVectorEnv(config.growth, config.num_envs)
 
 
-def control(
-    config: ControlConfig, policy: Policy | None = None, sinks: Sequence[Sink] = (), make_env: MakeEnv = make_env
-) -> ControlResult:
+def control(config: ControlConfig, policy: Policy | None = None, sinks: Sequence[Sink] = ()) -> ControlResult:
     """Run the episodes of `config`, with its controller or with `policy`; events go to the run's folder and to `sinks`.
 
     A signal ends the run after the current epoch.
