@@ -111,6 +111,26 @@ def environments(results: dict[str, Any]) -> str:
     )
 
 
+def hosts(results: dict[str, Any]) -> str:
+    found = results["host_environments"]
+    names = list(dict.fromkeys(name for entry in found for name in entry["microseconds"]))
+    return grid(
+        f"environment | number | {' | '.join(names)}",
+        (
+            (
+                f"`{entry['env']}`",
+                str(entry["num_envs"]),
+                *(_wall_and_cpu(entry["microseconds"].get(name)) for name in names),
+            )
+            for entry in found
+        ),
+    )
+
+
+def _wall_and_cpu(us: dict[str, float] | None) -> str:
+    return "-" if us is None else f"{us['wall']:,.0f} ({us['cpu']:,.0f})"
+
+
 def schedules(results: dict[str, Any]) -> str:
     found = dict(results["schedule_overhead"])
     count = found.pop("recompilations")
@@ -180,6 +200,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "widths": widths,
     "engines": engines,
     "environments": environments,
+    "hosts": hosts,
     "schedules": schedules,
     "start": start,
     "machine": machine,

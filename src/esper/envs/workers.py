@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import gymnasium
@@ -26,6 +27,8 @@ from esper.system.errors import describe_with_place
 from esper.system.seeding import integer_seed, seeded_globals, set_global_state
 
 _PR_SET_PDEATHSIG = 1
+# Most steps need no objects: the message for a step, and the answer without infos, which are not pickled.
+_STEP = _EMPTY = b""
 _Info = tuple[int, dict[str, Any]]
 
 
@@ -100,7 +103,9 @@ class WorkerVectorEnv(gymnasium.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]
 
     def step(self, actions: NDArray[Any]) -> tuple[Any, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
         self._actions[...] = actions
-        infos = self._together(self._ask("step", None))
+        for pipe in self.parent_pipes:
+            pipe.send_bytes(_STEP)
+        infos = self._together(self._receive())
         return self._obs, self._reward.copy(), self._terminated.copy(), self._truncated.copy(), infos
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -149,17 +154,17 @@ class WorkerVectorEnv(gymnasium.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]
 
     def _receive(self) -> list[Any]:
         """The answer of each process; raises the error of the environment with the lowest index."""
-        answers = [pipe.recv() for pipe in self.parent_pipes]
+        answers = [_received(pipe) for pipe in self.parent_pipes]
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
         return answers
 
-    def _together(self, answers: Sequence[Sequence[_Info]]) -> dict[str, Any]:
+    def _together(self, answers: Sequence[Sequence[_Info] | None]) -> dict[str, Any]:
         """The infos of single environments in Gymnasium's format."""
         infos: dict[str, Any] = {}
         for answer in answers:
-            for index, info in answer:
+            for index, info in answer or ():
                 infos = self._add_info(infos, info, index)
         return infos
 
@@ -203,7 +208,7 @@ class _Worker:
                 infos.append((index, info))
         return infos
 
-    def step(self, _: None) -> list[_Info]:
+    def step(self) -> list[_Info]:
         infos: list[_Info] = []
         for index, env in zip(self._group, self._envs, strict=True):
             # A copy: the environment may keep it.
@@ -252,14 +257,22 @@ def _work(
             pipe.send(error)
             return
         pipe.send(None)
-        command = ""
+        command = "step"
         while command != "close":
-            command, data = pipe.recv()
+            command, *data = _received(pipe) or ("step",)
             try:
-                answer = getattr(worker, command)(data)
+                answer = getattr(worker, command)(*data)
             except BaseException as error:
                 answer = _portable(error)
-            pipe.send(answer)
+            if answer:
+                pipe.send(answer)
+            else:
+                pipe.send_bytes(_EMPTY)
+
+
+def _received(pipe: Connection) -> Any:
+    message = pipe.recv_bytes()
+    return ForkingPickler.loads(message) if message else None
 
 
 def _made(group: range, makers: Sequence[Callable[[], SubEnv]], spaces: Any, seed: int | None) -> list[SubEnv]:
