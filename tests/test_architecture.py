@@ -55,6 +55,7 @@ HOMES = {
     "tensorboardX": {"esper.telemetry.tensorboard"},
     "wandb": {"esper.telemetry.wandb"},
     "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison"},
+    "pyarrow": {"esper.analysis.tables"},
     "plotext": {"esper.analysis.terminal"},
     "scipy": {"esper.analysis.statistics"},
     "ray": {"esper.sweep.cluster"},
