@@ -58,6 +58,7 @@ HOMES = {
     "tensorboardX": {"esper.telemetry.tensorboard"},
     "wandb": {"esper.telemetry.wandb"},
     "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison", "esper.analysis.plots_growth"},
+    "pyarrow": {"esper.analysis.tables"},
     "plotext": {"esper.analysis.terminal"},
     "scipy": {"esper.analysis.statistics"},
     "ray": {"esper.sweep.cluster"},

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from esper.analysis import arms
+from esper.analysis import arms, plots_comparison
 from esper.analysis.arms import Arm, ArmError
 from esper.analysis.comparison import compare, warnings
-from esper.analysis.comparison_table import HEADINGS
+from esper.analysis.comparison_table import HEADINGS, rows
 from esper.analysis.curves import curve_of
 from esper.analysis.measures import MEASURES, MEASURES_AFTER, steps_to
 from esper.analysis.statistics import (
@@ -22,6 +23,7 @@ from esper.analysis.statistics import (
     mean_band,
     mean_interval,
     probability_of_improvement,
+    ratio_interval,
 )
 from esper.analysis.thinning import POINTS
 from esper.runs.config import RunConfig
@@ -130,6 +132,25 @@ class TestStatistics:
     def test_probability_of_improvement_counts_ties_half(self) -> None:
         # Of the pairs (1, 0), (1, 1), (2, 0), (2, 1) three are greater and one is a tie.
         assert probability_of_improvement([1.0, 2.0], [0.0, 1.0]) == 3.5 / 4
+
+    @pytest.mark.parametrize("paired", [False, True])
+    def test_intervals_of_a_ratio_cover_it_as_often_as_they_say(self, paired: bool) -> None:
+        rng = np.random.default_rng(3)
+        scale = np.exp(rng.normal(0, 0.3, (1_000, 10, 1))) if paired else 1
+        samples = np.exp(rng.normal(0, 0.3, (1_000, 10, 2))) * scale * np.array((2.0, 1.0))
+        intervals = [ratio_interval(each[:, 0], each[:, 1], rng, paired=paired) for each in samples]
+        covered = [low <= 2 <= high for low, high in intervals]
+        # Lognormal means have skewed errors: a little less than 95 %.
+        assert 0.91 <= np.mean(covered) <= 0.97
+
+    def test_no_end_of_a_ratio_is_below_0(self) -> None:
+        rng = np.random.default_rng(4)
+        # Nearly always 0.1, once 100: their difference from 50 has an interval that ends below -50.
+        a, b = [0.1] * 9 + [100.0], [50.0 + seed for seed in range(10)]
+        assert 0 < ratio_interval(a, b, rng, paired=False).low < ratio_interval(a, b, rng, paired=False).high
+        # One degree of freedom: 12.706 times the error of 1/2 of [1, 3] / 2 - 1, around the logarithm of 2.
+        low, high = ratio_interval([1.0, 3.0], [1.0, 1.0], rng, paired=True)
+        assert (low, high) == pytest.approx((2 * np.exp(-12.706 / 2), 2 * np.exp(12.706 / 2)), rel=1e-3)
 
     def test_effect_size(self) -> None:
         # Means 1 apart, pooled deviation 1, and 4 degrees of freedom: 1 - 3 / 15 = 0.8.
@@ -341,6 +362,29 @@ class TestComparison:
         assert difference.probability_of_improvement == 21 / 36
         assert warnings(arms) == ["b: 6 pairs with a; without a partner: seeds 6, 7 of a, seed 20 of b"]
 
+    def test_what_an_arm_is_of_the_first_is_a_ratio_of_positive_numbers(self, tmp_path: Path) -> None:
+        first = {seed: 100.0 + seed for seed in range(6)}
+        arms = [
+            load_arm(write_arm(tmp_path / "a", first)),
+            load_arm(write_arm(tmp_path / "half", {seed: value / 2 for seed, value in first.items()})),
+            load_arm(write_arm(tmp_path / "costs", {seed: -value for seed, value in first.items()})),
+        ]
+        found = compare(arms)["final_return"]
+        half, costs = found["half"].difference, found["costs"].difference
+        assert half is not None
+        assert costs is not None
+        # Each run of the second is half of its partner: there is nothing uncertain about it.
+        assert half.ratio == 0.5
+        assert half.ratio_interval == pytest.approx((0.5, 0.5))
+        assert np.isnan([costs.ratio, *costs.ratio_interval]).all()
+        assert [row[5] for row in rows(found)] == ["", "-50 % [-50, -50]", "-"]
+
+    def test_few_seeds_are_no_lack_of_pairs(self, tmp_path: Path) -> None:
+        arms = [load_arm(write_arm(tmp_path / name, [1.0, 2.0, 3.0])) for name in ("a", "b")]
+        assert warnings(arms) == [
+            f"{name}: too few seeds to tell arms apart (3); have 5 or more" for name in ("a", "b")
+        ]
+
     def test_few_pairs_are_none(self, tmp_path: Path) -> None:
         # Of six seeds each, four are shared.
         arms = [
@@ -412,6 +456,22 @@ class TestCurves:
         assert curve.x[:2].tolist() == [0.5, 2.5]
 
 
+class TestPlots:
+    def test_axes_span_what_the_runs_had(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        figures: list[Figure] = []
+        monkeypatch.setattr(plots_comparison, "_png", figures.append)
+        # Three seeds within 0 and 1 have bands from below -1 to above 2.
+        for seed, value in enumerate((0.0, 1.0, 0.5)):
+            write_run(tmp_path / "arm" / str(seed), seed, clip_fraction=[value] * 3, value_loss=[1.0 + 99 * value] * 3)
+        arm = load_arm(tmp_path / "arm")
+        assert curve_of(arm, "clip_fraction", "update").low.min() < -0.5
+        plots_comparison.plot_curves([arm], ["clip_fraction", "value_loss"], "update")
+        first, second = figures[0].axes
+        assert first.get_ylim() == pytest.approx((-0.05, 1.05))
+        # By the logarithm: 5 % of two decades beyond 1 and 100.
+        assert second.get_ylim() == pytest.approx((10**-0.1, 10**2.1))
+
+
 class TestPage:
     def test_needs_nothing_else_and_has_everything(self, tmp_path: Path) -> None:
         for name, rate in (("slow & sure", 1e-4), ("fast", 1e-3)):
@@ -459,7 +519,10 @@ class TestPage:
 
 
 class TestCommand:
-    def test_table_and_json(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_table_and_json(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("COLUMNS", raising=False)
         arms = [str(write_arm(tmp_path / name, [value, value + 1])) for name, value in (("low", 1.0), ("high", 5.0))]
         assert main(["compare", *arms, "--threshold", "5"]) == 0
         out, err = capsys.readouterr()
@@ -467,10 +530,21 @@ class TestCommand:
         assert lines[0] == list(HEADINGS)
         (at,) = (i for i, line in enumerate(lines) if line == ["final_return, higher is better"])
         # Means of two values 1 apart have an error of 0.5, and Student's t of one degree of freedom is 12.71; their
-        # difference has one of 0.5 * 2 ** 0.5, and with two degrees it is 4.303.
+        # difference has one of 0.5 * 2 ** 0.5, and with two degrees it is 4.303. The logarithm of 5.5 / 1.5 has one of
+        # ((0.5 / 5.5) ** 2 + (0.5 / 1.5) ** 2) ** 0.5 = 0.3455, and with 1.148 degrees it is 9.42.
         assert lines[at + 1 : at + 3] == [
             ["low", "2", "1.5 [-4.85, 7.85]", "1.5"],
-            ["high", "2", "5.5 [-0.853, 11.9]", "5.5", "4 [0.958, 7.04]", "none", "1.00", "+3.23"],
+            [
+                "high",
+                "2",
+                "5.5 [-0.853, 11.9]",
+                "5.5",
+                "4 [0.958, 7.04]",
+                "+267 % [-86, +9,404]",
+                "none",
+                "1.00",
+                "+3.23",
+            ],
         ]
         # Of low, neither run reached 5.
         assert lines[-2:] == [["low", "0 of 2", "-", "-"], ["high", "2", "100 [100, 100]", "100"]]
@@ -479,6 +553,18 @@ class TestCommand:
         summary = json.loads(capsys.readouterr().out)["measures"]["final_return"]["high"]
         assert summary["mean"] == 5.5
         assert summary["difference"]["mean"] == 4.0
+
+    def test_a_narrow_terminal_has_two_lines_for_an_arm(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        arms = [
+            str(write_arm(tmp_path / name, {s: 10 * v + s / 9 for s in range(5)})) for name, v in (("a", 1), ("b", 5))
+        ]
+        assert main(["compare", *arms]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert [line.split()[0] for line in lines[:6]] == ["arm", "less", "final_return,", "a", "b", "40"]
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from PIL import Image
 
 from esper.analysis.anomalies import summarize_anomalies
 from esper.analysis.plots import own_metrics
-from esper.analysis.runs import ratio_quantiles
+from esper.analysis.runs import load_updates, ratio_quantiles
 from esper.scripts.train import main
 
 
@@ -175,3 +176,61 @@ class TestReport:
             main(["report", str(tmp_path)])
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+
+
+class TestTables:
+    def test_csv_has_a_row_for_each_update(
+        self, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["report", str(trained), "--csv", str(tmp_path / "a.csv")]) == 0
+        assert (
+            capsys.readouterr().out
+            == f"csv      {tmp_path / 'a.csv'}: 10 updates, {len(load_updates(trained))} columns\n"
+        )
+        with (tmp_path / "a.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        expected = load_updates(trained)
+        assert list(rows[0]) == list(expected)
+        assert [row["update"] for row in rows] == [str(index) for index in range(10)]
+        assert [float(row["lr/policy"]) for row in rows] == expected["lr/policy"].tolist()
+        missing = next(name for name in expected if np.isnan(_floats(expected[name])).any())
+        assert [row[missing] == "" for row in rows] == np.isnan(_floats(expected[missing])).tolist()
+        assert rows[0]["lr_phase/policy"] == "decay"
+
+    def test_a_page_is_written_where_it_is_asked_for(self, trained: Path, tmp_path: Path) -> None:
+        assert main(["report", str(trained), "--csv", str(tmp_path / "a.csv"), "--output", str(tmp_path / "page")]) == 0
+        assert (tmp_path / "page" / "report.html").exists()
+
+    def test_data_frames_take_updates_as_they_are(self, trained: Path) -> None:
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame(load_updates(str(trained)))
+        assert frame["update"].tolist() == list(range(10))
+        assert frame["lr_phase/policy"].tolist() == ["decay"] * 10
+
+    def test_parquet_has_the_same_with_nulls(self, trained: Path, tmp_path: Path) -> None:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        assert main(["report", str(trained), "--parquet", str(tmp_path / "a.parquet")]) == 0
+        found, expected = parquet.read_table(tmp_path / "a.parquet").to_pydict(), load_updates(trained)
+        assert list(found) == list(expected)
+        assert found["lr_phase/policy"] == ["decay"] * 10
+        for name in ("update", "lr/policy", "episode_return_mean"):
+            assert found[name] == [None if value != value else value for value in expected[name].tolist()]
+
+    def test_parquet_without_its_library(
+        self, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("esper.analysis.tables.find_spec", lambda name: None)
+        with pytest.raises(SystemExit, match="2"):
+            main(["report", str(trained), "--parquet", str(tmp_path / "a.parquet")])
+        assert capsys.readouterr().err.endswith("a.parquet: needs pyarrow: pip install 'esper-simic[parquet]'\n")
+
+    def test_a_file_that_cannot_be_written(
+        self, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(["report", str(trained), "--csv", str(tmp_path)])
+        assert f"--csv {tmp_path}: cannot be written: " in capsys.readouterr().err
+
+
+def _floats(column: Any) -> Any:
+    return column if column.dtype.kind == "f" else np.zeros(len(column))

@@ -17,6 +17,7 @@ from esper.analysis.statistics import (
     interquartile_mean,
     mean_interval,
     probability_of_improvement,
+    ratio_interval,
 )
 
 # With fewer seeds, intervals are wide and do not have their nominal coverage.
@@ -31,11 +32,15 @@ _NAMED = 10
 class Difference:
     """An arm minus the first one: over `pairs` of runs with the same seed, or over all runs if that is 0.
 
+    `ratio` is its mean as a multiple of the first one's; NaN unless all values are positive.
+
     `probability_of_improvement`: that a run of this arm is better than a run of the first.
     """
 
     mean: float
     interval: Interval
+    ratio: float
+    ratio_interval: Interval
     pairs: int
     probability_of_improvement: float
     effect_size: float
@@ -93,13 +98,14 @@ def warnings(arms: Sequence[Arm]) -> list[str]:
 
 def _about_pairs(arm: Arm, first: Arm) -> list[str]:
     shared = arm.runs.keys() & first.runs.keys()
-    if 0 < len(shared) < FEWEST_PAIRS:
-        return [f"{arm.name}: shares only {name_seeds(shared)} with {first.name}; compared without pairs"]
     alone = [
         f"{name_seeds(each.runs.keys() - shared)} of {each.name}" for each in (first, arm) if each.runs.keys() - shared
     ]
+    # Without such seeds there are as many pairs as seeds: if they are too few, the note about seeds says it.
     if not shared or not alone:
         return []
+    if len(shared) < FEWEST_PAIRS:
+        return [f"{arm.name}: shares only {name_seeds(shared)} with {first.name}; compared without pairs"]
     return [f"{arm.name}: {len(shared)} pairs with {first.name}; without a partner: {', '.join(alone)}"]
 
 
@@ -146,9 +152,12 @@ def _difference(
         mean_interval([x - y for x, y in zip(a, b, strict=True)], rng) if pairs else difference_interval(a, b, rng)
     )
     greater = probability_of_improvement(a, b)
+    has_ratio = min(*a, *b) > 0
     return Difference(
         mean=float(np.mean(a) - np.mean(b)),
         interval=interval,
+        ratio=float(np.mean(a) / np.mean(b)) if has_ratio else np.nan,
+        ratio_interval=ratio_interval(a, b, rng, paired=bool(pairs)) if has_ratio else Interval(np.nan, np.nan),
         pairs=pairs,
         probability_of_improvement=greater if measure.better == "higher" else 1 - greater,
         effect_size=hedges_g(a, b),

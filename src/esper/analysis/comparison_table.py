@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from esper.analysis.comparison import Difference, Summary
 from esper.analysis.statistics import Interval
 
-HEADINGS = ("arm", "runs", "mean [95 %]", "IQM", "less the first [95 %]", "pairs", "P(better)", "effect")
+HEADINGS = (
+    *("arm", "runs", "mean [95 %]", "IQM"),
+    *("less the first [95 %]", "relative [95 %]", "pairs", "P(better)", "effect"),
+)
+# How many of them are of the arm alone; the others are of its difference from the first.
+OF_ARM = 4
 
 
 def rows(summaries: Mapping[str, Summary]) -> list[tuple[str, ...]]:
@@ -27,13 +32,22 @@ def rows(summaries: Mapping[str, Summary]) -> list[tuple[str, ...]]:
 
 def _difference(difference: Difference | None) -> tuple[str, ...]:
     if difference is None:
-        return ("",) * 4
+        return ("",) * (len(HEADINGS) - OF_ARM)
     return (
         _with_interval(difference.mean, difference.interval),
+        _relative(difference),
         f"{difference.pairs or 'none'}",
         f"{difference.probability_of_improvement:.2f}",
         "-" if math.isnan(difference.effect_size) else f"{difference.effect_size:+.2f}",
     )
+
+
+def _relative(difference: Difference) -> str:
+    """The ratio less 1, in percent: at least -100."""
+    if math.isnan(difference.ratio):
+        return "-"
+    mean, low, high = (f"{100 * (ratio - 1):+,.0f}" for ratio in (difference.ratio, *difference.ratio_interval))
+    return f"{mean} %" if math.isnan(difference.ratio_interval.low) else f"{mean} % [{low}, {high}]"
 
 
 def _with_interval(value: float, interval: Interval) -> str:

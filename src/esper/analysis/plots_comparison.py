@@ -17,11 +17,13 @@ from esper.analysis.comparison import Summary
 from esper.analysis.curves import curve_of
 from esper.analysis.labels import plain
 from esper.analysis.measures import Measure
+from esper.analysis.thinning import thinned
 
 # Colours for the colour-blind, too (Okabe and Ito 2008).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINES = ("-", "--", ":", "-.")
 _ACROSS = 3
+_MARGIN = 0.05
 
 
 def plot_curves(arms: Sequence[Arm], names: Sequence[str], over: Literal["update", "env_steps"]) -> bytes:
@@ -48,11 +50,24 @@ def _draw_curves(axis: Axes, arms: Sequence[Arm], name: str, over: Literal["upda
             x, mean, low, high = x + np.array([-0.5, 0.5]), *(np.repeat(each, 2) for each in (mean, low, high))
         axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.plot(x, mean, line, color=colour, linewidth=1.3, label=plain(arm.name))
+    _limit(axis, arms, name, log=log)
     axis.set(title=f"{name} (geometric mean)" if log else plain(name), xlabel=over)
     axis.title.set_fontsize(10)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
+def _limit(axis: Axes, arms: Sequence[Arm], name: str, *, log: bool) -> None:
+    """Let the axis span what the runs had: bands of few seeds are far wider, and would hide the curves."""
+    columns = [run.updates[name] for arm in arms for run in arm.runs.values() if name in run.updates]
+    values = np.concatenate([thinned(column) for column in columns]) if columns else np.empty(0)
+    values = values[np.isfinite(values) & ((values > 0) | (not log))]
     if log:
         axis.set_yscale("log")
+    if not len(values) or values.min() == values.max():
+        return
+    low, high = np.log((values.min(), values.max())) if log else (values.min(), values.max())
+    ends = np.array((low, high)) + np.array((-1, 1)) * _MARGIN * (high - low)
+    axis.set_ylim(*(np.exp(ends) if log else ends))
 
 
 def plot_measures(results: Mapping[str, Mapping[str, Summary]], measures: Mapping[str, Measure]) -> bytes:

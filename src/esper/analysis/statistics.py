@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,15 +55,48 @@ def difference_interval(a: Sequence[float], b: Sequence[float], rng: np.random.G
     return _expanded([np.asarray(a, dtype=float), -np.asarray(b, dtype=float)], rng)
 
 
+def ratio_interval(a: Sequence[float], b: Sequence[float], rng: np.random.Generator, *, paired: bool) -> Interval:
+    """The same for mean(a) / mean(b) of positive numbers: of its logarithm, so that neither end is below 0.
+
+    `paired` numbers are of the same seed, and are drawn together; others are independent.
+    """
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    # The logarithm of a ratio of means is, to first order, a sum of means of these.
+    parts = (x / x.mean(), -y / y.mean())
+    linear = [parts[0] + parts[1]] if paired else list(parts)
+
+    def resampled() -> NDArray[Any]:
+        drawn = rng.integers(len(x), size=(RESAMPLES, len(x)))
+        others = drawn if paired else rng.integers(len(y), size=(RESAMPLES, len(y)))
+        ratios: NDArray[Any] = np.log(x[drawn].mean(axis=1) / y[others].mean(axis=1))
+        return ratios
+
+    low, high = _around(float(np.log(x.mean() / y.mean())), linear, resampled)
+    return Interval(float(np.exp(low)), float(np.exp(high)))
+
+
 def _expanded(samples: list[NDArray[Any]], rng: np.random.Generator) -> Interval:
-    """For the sum of the means of independent `samples`: bootstrap quantiles at expanded levels.
+    """For the sum of the means of independent `samples`."""
+    if not all(map(len, samples)):
+        return Interval(np.nan, np.nan)
+
+    def resampled() -> NDArray[Any]:
+        found = np.zeros(RESAMPLES)
+        for x in samples:
+            found += x[rng.integers(len(x), size=(RESAMPLES, len(x)))].mean(axis=1)
+        return found
+
+    return _around(float(sum(x.mean() for x in samples)), samples, resampled)
+
+
+def _around(estimate: float, samples: list[NDArray[Any]], resampled: Callable[[], NDArray[Any]]) -> Interval:
+    """Of an `estimate` with the error of the sum of the means of `samples`: quantiles of `resampled`, expanded.
 
     The levels are those for which normal samples get Student's (Welch's) interval: the variance of resamples is too
     small by a factor of (n - 1) / n, and their quantiles are normal (Hesterberg 2015).
     """
     if min(map(len, samples)) < 2:
         return Interval(np.nan, np.nan)
-    estimate = float(sum(x.mean() for x in samples))
     squares = np.array([x.var(ddof=1) / len(x) for x in samples])
     error = np.sqrt(squares.sum())
     if error == 0:
@@ -72,12 +105,9 @@ def _expanded(samples: list[NDArray[Any]], rng: np.random.Generator) -> Interval
     reach = stats.t.ppf(0.975, error**4 / (squares**2 / less_one).sum())
     if min(map(len, samples)) < _FEWEST_TO_RESAMPLE:
         return Interval(float(estimate - reach * error), float(estimate + reach * error))
-    resampled = np.zeros(RESAMPLES)
-    for x in samples:
-        resampled += x[rng.integers(len(x), size=(RESAMPLES, len(x)))].mean(axis=1)
     error_of_resamples = np.sqrt((squares * less_one / (less_one + 1)).sum())
     tail = stats.norm.cdf(-reach * error / error_of_resamples)
-    low, high = np.quantile(resampled, (tail, 1 - tail))
+    low, high = np.quantile(resampled(), (tail, 1 - tail))
     return Interval(float(low), float(high))
 
 

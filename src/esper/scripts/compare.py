@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import math
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,15 +70,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(results: Mapping[str, Mapping[str, Summary]], measures: Mapping[str, Measure]) -> None:
-    from esper.analysis.comparison_table import HEADINGS, rows
+    from esper.analysis.comparison_table import HEADINGS, OF_ARM, rows
 
     lines = {measure: rows(summaries) for measure, summaries in results.items()}
     widths = [max(map(len, column)) for column in zip(HEADINGS, *itertools.chain(*lines.values()), strict=True)]
-    print(_line(HEADINGS, widths))
+    parts = [slice(None)]
+    if len(_line(HEADINGS, widths)) > shutil.get_terminal_size((sys.maxsize, 0)).columns:
+        # Below each other: what is of the arm, then what is of its difference.
+        parts = [slice(OF_ARM), slice(OF_ARM, None)]
+    for part in parts:
+        say("    " * (part.start is not None) + _line(HEADINGS[part], widths[part]))
     for measure, each in lines.items():
         print(f"{measure}, {measures[measure].better} is better")
         for row in each:
-            say(_line(row, widths))
+            for part in parts:
+                if any(row[part]):
+                    say("    " * (part.start is not None) + _line(row[part], widths[part]))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
