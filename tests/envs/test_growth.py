@@ -114,7 +114,7 @@ def test_a_host_learns_as_a_network_of_torch() -> None:
     env.step(WAIT[None])
     assert env.hosts[0].val_loss == pytest.approx(loss, rel=1e-5)
     after: Any = env.state_dict()["weights"]["hosts"]
-    np.testing.assert_allclose(after["weight.1.kernels"][0], network.layers[4].weight.detach(), rtol=1e-4, atol=1e-6)  # type: ignore[union-attr, operator]
+    np.testing.assert_allclose(after["weight.1.kernels"][0], network.layers[4].weight.detach(), rtol=1e-4, atol=1e-6)  # type: ignore[operator]
 
 
 def test_hosts_together_are_what_each_is_alone() -> None:

@@ -328,10 +328,10 @@ class TestFiles:
 
 class TestPresets:
     def test_all_resolve_and_none_switches_a_learning_rate_schedule_on(self) -> None:
-        for name in load_presets():
+        for name, values in load_presets().items():
             config = resolve(with_preset(name, [])).config
             names_none = name in KINDS or set("*?[") & set(name)
-            assert config.environment.env == (RunConfig().environment.env if names_none else name)
+            assert config.environment.env == (RunConfig().environment.env if names_none else values.get("env", name))
             for schedule in (config.ppo.policy_lr, config.ppo.value_lr):
                 assert schedule == ScheduleConfig(peak=schedule.peak)
 

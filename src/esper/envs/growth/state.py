@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,18 @@ from esper.envs.base import StateTree
 from esper.envs.growth.stages import Blend, Host, Slot, Stage
 
 _COUNTS = ("stage", "blueprint", "blend", "age", "stage_epochs", "steps")
-_NUMBERS = ("alpha", "planted_at", "entered_at", "improvement", "contribution", "gradient_ratio")
+_NUMBERS = ("alpha", "planted_at", "entered_at", "improvement", "gradient_ratio")
 
 
 def encoded(host: Host) -> StateTree:
-    """`host` as arrays; NaN is a contribution that is None."""
+    """`host` as arrays without NaN, which equals nothing: 0 or 1 says whether there is a contribution."""
     counts = [[int(getattr(slot, name)) for name in _COUNTS] for slot in host.slots]
-    numbers = [[_number(getattr(slot, name)) for name in _NUMBERS] for slot in host.slots]
+    numbers = [[getattr(slot, name) for name in _NUMBERS] for slot in host.slots]
+    contributions = [[slot.contribution or 0.0, float(slot.contribution is not None)] for slot in host.slots]
     return {
         "slot_counts": np.array(counts, dtype=np.int64),
         "slot_numbers": np.array(numbers, dtype=np.float64),
+        "contributions": np.array(contributions, dtype=np.float64),
         "val": np.array([host.val_losses, host.val_accuracies], dtype=np.float64),
         "train": np.array([host.train_loss, host.train_accuracy], dtype=np.float64),
         "counts": np.array([host.epoch, host.parameters, host.seed_parameters], dtype=np.int64),
@@ -34,13 +35,12 @@ def decoded(state: StateTree) -> Host:
         ValueError: when it is none.
     """
     try:
-        counts, numbers, val, train = (
-            np.asarray(state[name]) for name in ("slot_counts", "slot_numbers", "val", "train")
-        )
+        counts, numbers, contributions = (state[name] for name in ("slot_counts", "slot_numbers", "contributions"))
+        rows = zip(*(np.asarray(array).tolist() for array in (counts, numbers, contributions)), strict=True)
+        slots = tuple(_slot(*row) for row in rows)
         epoch, parameters, seed_parameters = np.asarray(state["counts"]).tolist()
-        losses, accuracies = val.tolist()
-        train_loss, train_accuracy = train.tolist()
-        slots = tuple(_slot(*row) for row in zip(counts.tolist(), numbers.tolist(), strict=True))
+        losses, accuracies = np.asarray(state["val"]).tolist()
+        train_loss, train_accuracy = np.asarray(state["train"]).tolist()
     except (KeyError, TypeError) as error:
         raise ValueError(f"is no state of a host: {error}") from None
     return Host(
@@ -55,16 +55,11 @@ def decoded(state: StateTree) -> Host:
     )
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
-def _slot(counts: list[int], numbers: list[float]) -> Slot:
+def _slot(counts: list[int], numbers: list[float], contribution: list[float]) -> Slot:
     fields: dict[str, Any] = {
         **dict(zip(_COUNTS, counts, strict=True)),
         **dict(zip(_NUMBERS, numbers, strict=True)),
     }
     fields["stage"], fields["blend"] = Stage(fields["stage"]), Blend(fields["blend"])
-    if np.isnan(fields["contribution"]):
-        fields["contribution"] = None
-    return dataclasses.replace(Slot(), **fields)
+    points, known = contribution
+    return Slot(**fields, contribution=points if known else None)
