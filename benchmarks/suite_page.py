@@ -24,7 +24,7 @@ from esper.sweep.plan import environment_folder, read_sweep
 
 SUITE, DOCS = Path(__file__).parent / "suite", Path(__file__).parents[1] / "docs"
 PAGE, NUMBERS = DOCS / "general-settings.md", DOCS / "general-settings.json"
-SWEEPS = ("screen-continuous", "screen-discrete", "decide-continuous", "decide-discrete")
+SWEEPS = ("screen-continuous", "screen-discrete", "screen-memory", "decide-continuous", "decide-discrete")
 
 # Mean return at the end of each run, by environment and arm.
 Returns = dict[str, dict[str, list[float]]]
@@ -71,7 +71,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="the folder of the sweeps; without it the known numbers")
     folder = parser.parse_args().folder
     if folder is not None:
-        NUMBERS.write_text(json.dumps({sweep: returns_of(sweep, folder) for sweep in SWEEPS}, indent=1) + "\n")
+        # Of a sweep whose runs are not there the known numbers stay.
+        found = {sweep: returns_of(sweep, folder) for sweep in SWEEPS if (folder / sweep).is_dir()}
+        NUMBERS.write_text(json.dumps({**json.loads(NUMBERS.read_text()), **found}, indent=1) + "\n")
     numbers = json.loads(NUMBERS.read_text())
     ranges = tomllib.loads((SUITE / "ranges.toml").read_text())
     fill(PAGE, {sweep: table(returns, ranges) for sweep, returns in numbers.items() if returns})
