@@ -413,7 +413,8 @@ DOOR: Any = esper  # for what has no right type
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return esper.train(**SMALL, run_dir=tmp_path_factory.mktemp("finished") / "run")
+    run: Run = esper.train(**SMALL, run_dir=tmp_path_factory.mktemp("finished") / "run")
+    return run
 
 
 @pytest.mark.parametrize(

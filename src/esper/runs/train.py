@@ -109,7 +109,7 @@ def _config(env: str | Given | None, preset: str, config: str | Path | None, set
         if given is not None and (number := own_num_envs(given)) is not None:
             # Weaker than the file and keywords, as another number there is an error.
             layers = [Layer(source="env", values={"num_envs": number}), *layers]
-        settings, policy = _policy_apart(settings)
+        settings, policy = _policy_apart(dict(settings))
         made = _resolved(preset, [*layers, Layer(source="env", values=own)], settings, given)
     except SettingsError as error:
         raise error.error from None

@@ -11,6 +11,8 @@ Row: TypeAlias = Mapping[str, str]
 # Whether a row, or a part of one, can be.
 Rule: TypeAlias = Callable[[Row], bool]
 Cell: TypeAlias = frozenset[tuple[str, str]]
+# Rows to choose from, and tries to find them: a search that goes back from dead ends may take for ever.
+CANDIDATES, TRIES = 10, 200
 
 
 def cover(factors: Mapping[str, Sequence[str]], allowed: Rule, strength: int = 2, seed: int = 0) -> list[Row]:
@@ -32,7 +34,8 @@ def cover(factors: Mapping[str, Sequence[str]], allowed: Rule, strength: int = 2
         if not allowed(dict(cell)):
             missing.discard(cell)
             continue
-        candidates = [row for _ in range(10) if (row := _complete(dict(cell), factors, allowed, rng)) is not None]
+        tries = (_complete(dict(cell), factors, allowed, rng) for _ in range(TRIES))
+        candidates = list(itertools.islice((row for row in tries if row is not None), CANDIDATES))
         if not candidates:
             missing.discard(cell)  # no allowed row has it
             continue
@@ -50,18 +53,15 @@ def cells(row: Row, strength: int) -> set[Cell]:
 def _complete(
     row: dict[str, str], factors: Mapping[str, Sequence[str]], allowed: Rule, rng: random.Random
 ) -> Row | None:
-    """An allowed row with the levels of `row`, and random ones of the other factors; None if there is none."""
+    """An allowed row with the levels of `row`, and random ones of the other factors; None at a dead end."""
     if not allowed(row):
         return None
-    open_factors = [name for name in factors if name not in row]
-    if not open_factors:
-        return {name: row[name] for name in factors}
-    name = rng.choice(open_factors)
-    for level in _shuffled(factors[name], rng):
-        complete = _complete(row | {name: level}, factors, allowed, rng)
-        if complete is not None:
-            return complete
-    return None
+    for name in _shuffled((name for name in factors if name not in row), rng):
+        level = next((level for level in _shuffled(factors[name], rng) if allowed(row | {name: level})), None)
+        if level is None:
+            return None
+        row = row | {name: level}
+    return {name: row[name] for name in factors}
 
 
 def _shuffled(levels: Iterable[str], rng: random.Random) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,7 +110,8 @@ class TestWhatTheKernelsDoNotDeclare:
     def test_a_convolution_of_another_form(self, layer: torch.nn.Module, why: str) -> None:
         network = NetworkConfig(encoder="small")
         agent = PPOAgent(PPOConfig(network=network, runtime=RuntimeConfig(compile="off")), Screen().spec)
-        agent.network.actor[0].layers[0] = layer
+        actor: Any = agent.network.actor
+        actor[0].layers[0] = layer
         assert why in str(NativeEngine.missing(agent.updater.workload))
 
     def test_a_kind_of_actions(self, monkeypatch: pytest.MonkeyPatch) -> None:

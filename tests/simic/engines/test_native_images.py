@@ -97,7 +97,8 @@ def test_a_convolution_by_hand(engine: str) -> None:
     1 + 2 + ... + 16 = 136, of which the others have only their bias, 0.5 each: 16 * 0.5 * (1 + 2 + 3 + 4) = 80.
     """
     agent = make_agent(engine, Images(shape=(2, 4, 4), highest=1), NetworkConfig(encoder="small", hidden_sizes=()))
-    convolution, linear = agent.network.critic[0].layers[0], agent.network.critic[1]
+    critic: Any = agent.network.critic
+    convolution, linear = critic[0].layers[0], critic[1]
     convolution.weight.zero_()
     convolution.weight[:, 1, 0, 0] = torch.arange(1.0, 17.0)
     convolution.bias.fill_(0.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -51,7 +50,7 @@ def irregular(network: ActorCritic) -> str | None:
     """Known layers in places or of forms that the kernels do not know, or None."""
     for name in ("trunk", "actor", "critic"):
         layers = [layer for _, layer in _layers(network, name)]
-        for below, layer in itertools.pairwise((None, *layers)):
+        for below, layer in zip((None, *layers), layers, strict=False):
             if type(layer) in ACTIVATIONS and (not _has_weights(below) or isinstance(below, Recurrent)):
                 return "activations that follow no layer with weights"
             if str(layer) != str(_plain(layer)):
