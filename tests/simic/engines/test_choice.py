@@ -28,6 +28,10 @@ class Screen(probes.Probe):
     observations = Images(shape=(2, 40, 40))
 
 
+class Small(probes.Probe):
+    observations = Images(shape=(2, 10, 10))
+
+
 def convolution(shape: tuple[int, ...]) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Conv2d(shape[0], 16, 3), torch.nn.ReLU(), torch.nn.Flatten())
 
@@ -62,9 +66,10 @@ def test_the_kernels_know_networks_of_all_settings(network: NetworkConfig) -> No
     assert chosen("native", network=network) == "native"
 
 
-@pytest.mark.parametrize("encoder", ["small", "nature"])
-def test_the_kernels_know_convolutions(encoder: str) -> None:
-    assert chosen("native", network=NetworkConfig(encoder=encoder), probe=Screen) == "native"
+def test_the_kernels_know_convolutions_of_small_images() -> None:
+    assert chosen("native", network=NetworkConfig(encoder="small"), probe=Small) == "native"
+    with pytest.raises(ConfigError, match="convolutions of images of more than 35 pixels a side"):
+        chosen("native", network=NetworkConfig(encoder="small"), probe=Screen)
 
 
 def test_what_the_kernels_cannot_do_is_compiled_by_torch_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +114,7 @@ class TestWhatTheKernelsDoNotDeclare:
     )
     def test_a_convolution_of_another_form(self, layer: torch.nn.Module, why: str) -> None:
         network = NetworkConfig(encoder="small")
-        agent = PPOAgent(PPOConfig(network=network, runtime=RuntimeConfig(compile="off")), Screen().spec)
+        agent = PPOAgent(PPOConfig(network=network, runtime=RuntimeConfig(compile="off")), Small().spec)
         actor: Any = agent.network.actor
         actor[0].layers[0] = layer
         assert why in str(NativeEngine.missing(agent.updater.workload))

@@ -27,6 +27,8 @@ ACTIVATIONS: Mapping[type[nn.Module], str] = {
     nn.GELU: "gelu",
     nn.SiLU: "silu",
 }
+# Pixels a side: a block of 64 larger images does not fit the cache, and was not measured to be faster than torch.
+_LARGEST = 35
 # Filters of a convolution fill vectors of the processor, of 16 numbers at most.
 _FILTERS = 16
 
@@ -48,6 +50,8 @@ class _Images:
 
 def irregular(network: ActorCritic) -> str | None:
     """Known layers in places or of forms that the kernels do not know, or None."""
+    if _begins_with_images(network) and max(network.observations.shape[1:]) > _LARGEST:
+        return f"convolutions of images of more than {_LARGEST} pixels a side"
     for name in ("trunk", "actor", "critic"):
         layers = [layer for _, layer in _layers(network, name)]
         for below, layer in zip((None, *layers), layers, strict=False):
