@@ -50,7 +50,7 @@ ALLOWED = {
     "esper.storage.files": {},  # all
     "esper.runs.presets": {"(resources.files('esper.runs') / 'presets.toml').read_text": "comes with the package"},
     "esper.envs.registration": {"Path(name).exists": "whether a module that was not found lies in the current folder"},
-    "esper.simic.engines.choice": {"Path(sysconfig.get_path('include'), 'Python.h').exists": "of Python"},
+    "esper.simic.engines.compilers": {"Path(sysconfig.get_path('include'), 'Python.h').exists": "of Python"},
     "esper.simic.engines.native.library": {
         "_SOURCES.iterdir": "come with the package",
         "cache.open": "the user's own cache",
@@ -79,6 +79,7 @@ ALLOWED = {
     # A buffer in memory, or a descriptor that esper.storage.files opened.
     "esper.analysis.plots": {"figure.savefig": "a buffer"},
     "esper.analysis.plots_comparison": {"figure.savefig": "a buffer"},
+    "esper.analysis.plots_growth": {"figure.savefig": "a buffer"},
     "esper.policies.show": {"images[0].save": "a buffer"},
     "esper.policies.export": {
         "torch.export.save": "a buffer",

@@ -96,9 +96,15 @@ class WorkerVectorEnv(gymnasium.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]
             self._kill(error)
             raise
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Environment k is reset with `seed` + k."""
-        infos = self._together(self._ask("reset", (seed, options)))
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Environment k is reset with `seed` + k, or with number k of several."""
+        if seed is None or isinstance(seed, int):
+            seeds = [None if seed is None else seed + k for k in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        infos = self._together(self._ask("reset", (seeds, options)))
         return self._obs, infos
 
     def step(self, actions: NDArray[Any]) -> tuple[Any, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
@@ -198,11 +204,11 @@ class _Worker:
         self._reward = blocks.reward.view()
         self._terminated, self._truncated = blocks.terminated.view(), blocks.truncated.view()
 
-    def reset(self, data: tuple[int | None, dict[str, Any] | None]) -> list[_Info]:
-        seed, options = data
+    def reset(self, data: tuple[Sequence[int | None], dict[str, Any] | None]) -> list[_Info]:
+        seeds, options = data
         infos = []
         for index, env in zip(self._group, self._envs, strict=True):
-            obs, info = env.reset(seed=None if seed is None else seed + index, options=options)
+            obs, info = env.reset(seed=seeds[index], options=options)
             self._obs[index] = obs
             if info:
                 infos.append((index, info))

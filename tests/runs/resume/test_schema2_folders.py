@@ -142,7 +142,10 @@ class TestSweep:
 
     def test_is_compared(self, old: Path, capsys: pytest.CaptureFixture[str]) -> None:
         arms = [str(old / "sweep" / "CartPole-v1" / arm) for arm in ARMS]
-        assert list(differing(expected("sweep"), json.loads(said(["compare", *arms, "--json"], capsys)))) == []
+        then, now = expected("sweep"), json.loads(said(["compare", *arms, "--json"], capsys))
+        # Too few seeds are said once now, not of pairs again.
+        then["notes"] = [note for note in then["notes"] if "without pairs" not in note]
+        assert list(differing(then, now)) == []
 
     def test_is_known_to_be_complete(self, old: Path, capsys: pytest.CaptureFixture[str]) -> None:
         records = {path: path.read_bytes() for path in old.rglob("events.jsonl")}

@@ -142,13 +142,14 @@ def random_case(seed: int, network: str) -> Case:
 
 def _images(rng: np.random.Generator) -> Images:
     """Of a game, or seldom larger."""
-    sides = rng.integers(36, 42, size=2) if rng.random() < 0.1 else rng.integers(3, 12, size=2)
+    sides = rng.integers(3, 12, size=2)
     return Images(shape=(int(rng.integers(1, 8)), *sides.tolist()), highest=int(rng.choice([1, 255])))
 
 
 def _of_images(network: NetworkConfig, spec: EnvSpec, whole: bool, rng: np.random.Generator) -> NetworkConfig:
     """Any network above an encoder or none; a recurrent one where minibatches are of `whole` environments."""
-    encoders = ("flatten", "small", "small", "auto")
+    # Without a hidden layer a trunk needs convolutions to share.
+    encoders = ("flatten", "small", "small", "auto") if network.hidden_sizes else ("small",)
     rnn = str(rng.choice([*RECURRENT, "none", "none"])) if whole else "none"
     shared = bool(rng.random() < 0.5)
     recurrent = {} if rnn == "none" else {"rnn": rnn, "rnn_size": int(rng.integers(1, 20))}
