@@ -194,6 +194,10 @@ def test_pictures_show_what_was_done(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("real")
 class TestRealHosts:
+    @pytest.fixture(autouse=True)
+    def _with_digits(self) -> None:
+        pytest.importorskip("sklearn")
+
     SMALL = ("--num-envs", "2", "--quiet", "--no-tensorboard")
 
     def test_a_policy_acts_in_place_of_a_controller(self, tmp_path: Path) -> None:
