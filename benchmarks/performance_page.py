@@ -28,6 +28,8 @@ TITLES = {
 
 def policies(results: dict[str, Any]) -> str:
     """Of a run of `throughput.py` by itself, with other kinds of policies."""
+    if "policies" not in results:
+        return "Not measured yet."
     sections = []
     for workload, rounds in results["policies"]["results"].items():
         baseline = "sb3-contrib" if workload in throughput.CONTRIB else "sb3"
