@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("optuna")
 
+import optuna
 from optuna.trial import TrialState
 
 from esper.runs.layers import Layer, SettingsError, file_layer, resolve
@@ -173,6 +174,14 @@ class TestTrials:
         assert values_of(best, tuning)["lr"] == max(rates)
         # The mean of the last three evaluations: (0.8 + 0.9 + 1) / 3 of 1e4 times the rate.
         assert best.value == pytest.approx(0.9 * 1e4 * max(rates))
+
+    def test_a_score_of_zero_is_above_those_below_it(self) -> None:
+        only = optuna.create_study(direction="maximize")
+        for value in (-5.0, 0.0, -1.0):
+            only.tell(only.ask(), value)
+        best = best_of(only)
+        assert best is not None
+        assert best.value == 0.0
 
     def test_each_seed_is_a_run_and_their_mean_is_the_score(self, tmp_path: Path) -> None:
         launcher = Recorded()

@@ -122,6 +122,20 @@ def _std(values: NDArray[Any]) -> float:
     return float(known.std(ddof=1)) if len(known) > 1 else np.nan
 
 
+def _of_ratios(when: str = "") -> dict[str, Measure]:
+    """How far updates move the policy; `_after`, by what was measured after them."""
+    std, fraction, kl = f"ratio_std{when}", f"clip_fraction{when}", f"approx_kl{when}"
+    mean = "std of the ratio" if not when else std
+    return {
+        std: Measure(of=_mean_of(std), better="lower", description=f"{mean}, mean over updates"),
+        f"{std}_variance": Measure(of=_variance_of(std), better="lower", description=f"variance of {std}"),
+        f"{fraction}_oscillation": Measure(
+            of=_oscillation_of(fraction), better="lower", description=f"std of first differences of {fraction}"
+        ),
+        f"{kl}_max": Measure(of=_largest(kl), better="lower", description=f"largest {kl}"),
+    }
+
+
 MEASURES: dict[str, Measure] = {
     "final_return": Measure(of=_final_return, better="higher", description="mean return of the last 10 % of updates"),
     "area_under_curve": Measure(
@@ -132,12 +146,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "value_loss_std": Measure(of=_value_loss_std, better="lower", description="std of value_loss"),
     "value_loss_variance": Measure(of=_value_loss_variance, better="lower", description="variance of log value_loss"),
-    "ratio_std": Measure(of=_mean_of("ratio_std"), better="lower", description="std of the ratio, mean over updates"),
-    "ratio_std_variance": Measure(of=_variance_of("ratio_std"), better="lower", description="variance of ratio_std"),
-    "clip_fraction_oscillation": Measure(
-        of=_oscillation_of("clip_fraction"), better="lower", description="std of first differences of clip_fraction"
-    ),
-    "approx_kl_max": Measure(of=_largest("approx_kl"), better="lower", description="largest approx_kl"),
+    **_of_ratios(),
     "approx_kl_spikes": Measure(
         of=_spikes_of("approx_kl"),
         better="lower",
@@ -150,27 +159,13 @@ MEASURES: dict[str, Measure] = {
 
 # Those of runs with `metrics_after`.
 MEASURES_AFTER: dict[str, Measure] = {
-    "ratio_std_after": Measure(
-        of=_mean_of("ratio_std_after"), better="lower", description="ratio_std_after, mean over updates"
-    ),
-    "ratio_std_after_variance": Measure(
-        of=_variance_of("ratio_std_after"), better="lower", description="variance of ratio_std_after"
-    ),
-    "clip_fraction_after_oscillation": Measure(
-        of=_oscillation_of("clip_fraction_after"),
-        better="lower",
-        description="std of first differences of clip_fraction_after",
-    ),
+    **_of_ratios("_after"),
     "approx_kl_after_oscillation": Measure(
         of=_oscillation_of("approx_kl_after"),
         better="lower",
         description="std of first differences of approx_kl_after",
     ),
-    "approx_kl_after_max": Measure(
-        of=_largest("approx_kl_after"), better="lower", description="largest approx_kl_after"
-    ),
 }
-
 
 # Those of controllers of `esper/Growth-v0`, over all episodes.
 MEASURES_GROWTH: dict[str, Measure] = {

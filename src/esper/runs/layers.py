@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -39,6 +39,28 @@ def placed(origins: Mapping[str, Origin]) -> AbstractContextManager[None]:
     return of_any_config.placed(origins, settings_of(RunConfig))
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables in the TOML file `path`, which the user named.
+
+    Raises:
+        ValueError: with the reason, when it cannot be read.
+    """
+    return _read(path, "TOML", lambda data: tomllib.loads(data.decode()))  # type: ignore[no-any-return]
+
+
+def _read_json(path: Path) -> Any:
+    return _read(path, "JSON", files.parse_json)
+
+
+def _read(path: Path, kind: str, parse: Callable[[bytes], Any]) -> Any:
+    try:
+        return parse(files.read_named(path, MAX_FILE_BYTES))
+    except OSError as error:
+        raise ValueError(str(error.strerror)) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not {kind}: {error}") from None
+
+
 def file_layer(path: Path) -> Layer:
     """The settings in a TOML or JSON file.
 
@@ -46,12 +68,9 @@ def file_layer(path: Path) -> Layer:
         SettingsError: for a file that cannot be read, or is neither TOML nor JSON.
     """
     try:
-        data = files.read_named(path, MAX_FILE_BYTES)
-        values = files.parse_json(data) if path.suffix == ".json" else tomllib.loads(data.decode())
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        kind = "JSON" if path.suffix == ".json" else "TOML"
-        reason = error.strerror if isinstance(error, OSError) else f"not {kind}: {error}"
-        raise SettingsError(ConfigError("config", str(path), str(reason)), None) from None
+        values = _read_json(path) if path.suffix == ".json" else read_toml(path)
+    except ValueError as error:
+        raise SettingsError(ConfigError("config", str(path), str(error)), None) from None
     if not isinstance(values, dict):
         raise SettingsError(ConfigError("config", str(path), "must hold one table of settings"), None)
     return Layer(source=str(path), values=complete(values, settings_of(RunConfig)) if path.name == RECORD else values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from esper.runs.config import RunConfig
-from esper.runs.layers import Layer, resolve
+from esper.runs.layers import Layer, read_toml, resolve
 from esper.runs.presets import with_preset
 from esper.settings.options import nearest
-from esper.storage import files
 
 MAX_SEEDS = 10_000
-_MAX_FILE_BYTES = 2**20
 _KEYS = ("folder", "seeds", "preset", "settings", "environments", "arms")
 
 
@@ -72,10 +69,9 @@ def read_sweep(path: Path) -> dict[str, Any]:
         SweepError: for a file that cannot be read, or an unknown table.
     """
     try:
-        tables = tomllib.loads(files.read_named(path, _MAX_FILE_BYTES).decode())
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not TOML: {error}"
-        raise SweepError(f"{path}: {reason}") from None
+        tables = read_toml(path)
+    except ValueError as error:
+        raise SweepError(f"{path}: {error}") from None
     for key in tables:
         if key not in _KEYS:
             hint = nearest(key, _KEYS)

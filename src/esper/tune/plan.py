@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from esper.runs.config import RunConfig
-from esper.runs.layers import MAX_FILE_BYTES, Layer, Settings, resolve
+from esper.runs.layers import MAX_FILE_BYTES, Layer, Settings, read_toml, resolve
 from esper.runs.presets import with_preset
 from esper.settings.layers import common_names
 from esper.settings.options import ConfigError, flatten, nearest, settings_of
@@ -41,12 +40,12 @@ class Tuning:
     preset: str
     layers: tuple[Layer, ...]
     space: Space
-    trials: int = 30
-    seeds: tuple[int, ...] = (1, 2)
-    final_seeds: tuple[int, ...] = (1001, 1002, 1003, 1004, 1005)
-    sampler: Sampler = "tpe"
-    pruner: Pruner = "median"
-    sampler_seed: int = 0
+    trials: int
+    seeds: tuple[int, ...]
+    final_seeds: tuple[int, ...]
+    sampler: Sampler
+    pruner: Pruner
+    sampler_seed: int
 
     def settings(self, values: Mapping[str, Any]) -> Settings:
         """The settings with `values` of the space.
@@ -63,16 +62,14 @@ class Tuning:
         Raises:
             SettingsError: for values that do not go together.
         """
-        settings = self.settings(values)
-        config = settings.config
+        config = self.settings(values).config
         every = config.eval_every or max(1, config.ppo.total_updates // EVALUATIONS)
-        jobs = []
-        for seed in seeds:
-            run_dir = self.folder / name / f"seed-{seed}"
-            own = {**values, "seed": seed, "run_dir": str(run_dir), "eval_every": every}
-            environment = environment_folder(config.environment.env)
-            jobs.append(Job(environment=environment, arm=name, config=self.settings(own).config))
-        return jobs
+        environment = environment_folder(config.environment.env)
+        configs = [
+            dataclasses.replace(config, seed=seed, run_dir=str(self.folder / name / f"seed-{seed}"), eval_every=every)
+            for seed in seeds
+        ]
+        return [Job(environment=environment, arm=name, config=each) for each in configs]
 
     def start(self) -> dict[str, Any]:
         """The values of the settings before the search, where the space has them all; else nothing."""
@@ -98,10 +95,9 @@ def read_tables(path: Path) -> dict[str, Any]:
         TuneError: for a file that cannot be read, or an unknown table.
     """
     try:
-        tables = tomllib.loads(files.read_named(path, MAX_FILE_BYTES).decode())
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not TOML: {error}"
-        raise TuneError(f"{path}: {reason}") from None
+        tables = read_toml(path)
+    except ValueError as error:
+        raise TuneError(f"{path}: {error}") from None
     for key in tables:
         if key not in _KEYS:
             raise TuneError(f"{path}: {key} is unknown; a search has {', '.join(_KEYS)}{nearest(key, _KEYS)}")
@@ -143,8 +139,8 @@ def make_tuning(tables: Mapping[str, Any], folder: Path, defaults: Layer, flags:
         trials=_count(tables, "trials", 30, source),
         seeds=seeds,
         final_seeds=final_seeds,
-        sampler=_one_of(tables, "sampler", "tpe", ("tpe", "random"), source),
-        pruner=_one_of(tables, "pruner", "median", ("median", "none"), source),
+        sampler=_one_of(tables, "sampler", "tpe", get_args(Sampler), source),
+        pruner=_one_of(tables, "pruner", "median", get_args(Pruner), source),
         sampler_seed=_count(tables, "sampler_seed", 0, source, minimum=0),
     )
     tuning.settings({})

@@ -28,7 +28,8 @@ from esper.tune.plan import Tuning, make_folders
 from esper.tune.space import Choices
 
 STORAGE = "study.log"
-_SECONDS_BETWEEN_LOOKS = 0.5
+# A look reads the whole records of the running trials.
+_SECONDS_BETWEEN_LOOKS = 2.0
 # The score of a run is the mean of its last evaluations: one alone is mostly luck.
 _LAST = 3
 _RETRIES = 1
@@ -206,7 +207,7 @@ def open_study(tuning: Tuning) -> optuna.Study:
 def best_of(study: optuna.Study) -> FrozenTrial | None:
     """The best trial that is complete."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max(done, key=lambda trial: trial.value or -float("inf"), default=None)
+    return max(done, key=lambda trial: trial.values[0], default=None)
 
 
 def values_of(trial: FrozenTrial, tuning: Tuning) -> dict[str, Any]:
