@@ -74,7 +74,7 @@ class Setting:
         # At rate 0: the network that trains between is not to be spoilt by noise.
         agent.optimizer.set_learning_rates({"policy": 0.0, "value": 0.0})
         generator = torch.Generator()
-        return lambda: agent.updater.optimize(batch, generator)
+        return lambda: agent.updater.optimize(batch, agent.updater.draw_orders(generator))
 
     def _product_flops(self) -> float:
         return 2 * 2 * self.num_envs * STEPS / MINIBATCHES * self.width**2

@@ -22,7 +22,7 @@ from esper.envs.subenvs import SubEnv
 from esper.settings.options import ConfigError
 from esper.simic.collect import Collector
 from esper.simic.config import NetworkConfig
-from esper.simic.episodes import Episode, EpisodeLog
+from esper.simic.episodes import EpisodeLog, Episodes
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 from esper.system.seeding import device_generator
@@ -113,7 +113,7 @@ class TestAutoreset:
         assert env.step(np.zeros(1, dtype=np.int64)).ignored is None
 
 
-def collect(env: GymnasiumVectorEnv, num_steps: int) -> tuple[Rollout, list[Episode]]:
+def collect(env: GymnasiumVectorEnv, num_steps: int) -> tuple[Rollout, Episodes]:
     network = ActorCritic(env.spec.observations, env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
     rollout = Rollout.allocate(env.spec, num_steps, CPU)
     Collector(env, seed=0).collect(network, rollout, device_generator(0, "actions", CPU))
@@ -125,7 +125,7 @@ class TestCollect:
     def test_episodes_have_their_true_return_and_length(self, mode: AutoresetMode) -> None:
         _, episodes = collect(counters(mode, lengths=(3,)), 7)
         # 11 + 12 + 13, twice: a step spent on a reset counts for nothing.
-        assert episodes == [Episode(episode_return=36.0, length=3, truncated=True)] * 2
+        assert episodes == ([36.0, 36.0], [3, 3], [True, True])
 
     def test_same_step_rollout(self) -> None:
         rollout, _ = collect(counters(AutoresetMode.SAME_STEP, lengths=(2,)), 4)
@@ -165,9 +165,9 @@ class TestCollect:
         collector, rollout = Collector(env, seed=0), Rollout.allocate(env.spec, 2, CPU)
         generator, log = device_generator(0, "actions", CPU), EpisodeLog(1)
         collector.collect(network, rollout, generator)
-        assert log.finished(rollout) == []
+        assert log.finished(rollout) == ([], [], [])
         collector.collect(network, rollout, generator)
-        assert log.finished(rollout) == [Episode(episode_return=36.0, length=3, truncated=True)]
+        assert log.finished(rollout) == ([36.0], [3], [True])
         assert rollout.obs.ravel().tolist() == [2, 0, 1]
 
     def test_a_rollout_on_another_device_is_filled_from_its_stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,7 @@ class Setting:
             coefficients=agent.updater.coefficients,
             feedback=agent.updater.feedback,
             skip=optimization._skip,
+            reward_statistics=(),
             config=config,
         )
         return choose_engine(workload).engine

@@ -6,16 +6,20 @@ import numpy as np
 import torch
 
 from esper.envs.base import DiscreteActions, EnvSpec, Vectors
-from esper.simic.episodes import Episode, EpisodeLog
+from esper.simic.episodes import EpisodeLog
 from esper.simic.rollout import Rollout
 
 NUM_ENVS, NUM_STEPS = 3, 6
 SPEC = EnvSpec(num_envs=NUM_ENVS, observations=Vectors(size=1), actions=DiscreteActions(n=2))
 
 
+Episode = tuple[float, int, bool]
+
+
 def walk(rollouts: list[Rollout]) -> list[Episode]:
     """By environment within each rollout, as the log gives them."""
-    found, totals, lengths = [], [0.0] * NUM_ENVS, [0] * NUM_ENVS
+    found: list[Episode] = []
+    totals, lengths = [0.0] * NUM_ENVS, [0] * NUM_ENVS
     for rollout in rollouts:
         for env in range(NUM_ENVS):
             for step in range(NUM_STEPS):
@@ -23,8 +27,8 @@ def walk(rollouts: list[Rollout]) -> list[Episode]:
                     totals[env] += rollout.rewards[step, env].item()
                     lengths[env] += 1
                 if rollout.terminated[step, env] or rollout.truncated[step, env]:
-                    cut = not rollout.terminated[step, env]
-                    found.append(Episode(episode_return=totals[env], length=lengths[env], truncated=cut))
+                    cut = not rollout.terminated[step, env].item()
+                    found.append((totals[env], lengths[env], cut))
                     totals[env], lengths[env] = 0.0, 0
     return found
 
@@ -44,7 +48,7 @@ def random_rollouts(number: int) -> list[Rollout]:
 
 def test_all_that_end_within_and_at_the_edges_of_rollouts() -> None:
     rollouts, log = random_rollouts(40), EpisodeLog(NUM_ENVS)
-    found = [episode for rollout in rollouts for episode in log.finished(rollout)]
+    found = [episode for rollout in rollouts for episode in zip(*log.finished(rollout), strict=True)]
     assert found == walk(rollouts)
     assert len(found) > 100
 
@@ -62,6 +66,6 @@ def test_a_reward_that_is_no_number_stays_in_its_episode() -> None:
     rollout.ignored[:] = False
     rollout.rewards[0, 0] = torch.nan
     rollout.terminated[1, 0] = True
-    returns = [episode.episode_return for episode in EpisodeLog(NUM_ENVS).finished(rollout)]
+    returns = EpisodeLog(NUM_ENVS).finished(rollout).returns
     assert np.isnan(returns[0])
     assert np.isfinite(returns[1:]).all()

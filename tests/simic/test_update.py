@@ -192,11 +192,11 @@ class TestNonFinite:
         agent = make_agent(runtime=engine, num_minibatches=1)
         batch = agent.updater.prepare(collected(agent))
         batch.returns[:2] = 1.5e19
-        metrics, finite = agent.updater.optimize(batch, torch.Generator())
+        metrics, finite = agent.updater.optimize(batch, agent.updater.draw_orders(torch.Generator()))
         assert not finite
         assert metrics[0, agent.updater.metric_names.index("value_loss")].isinf()
         batch.returns[1] = 0.0
-        assert agent.updater.optimize(batch, torch.Generator())[1]
+        assert agent.updater.optimize(batch, agent.updater.draw_orders(torch.Generator()))[1]
 
     def test_statistics_of_observations_are_of_steps_that_are_learned_from(self, engine: RuntimeConfig) -> None:
         agent = make_agent(runtime=engine, network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True))
@@ -256,7 +256,7 @@ class TestNonFinite:
         batch = agent.updater.prepare(collected(agent))
         batch.log_probs[7], batch.advantages[7] = -100.0, advantage
         before = snapshot(agent)
-        _, finite = agent.updater.optimize(batch, torch.Generator())
+        _, finite = agent.updater.optimize(batch, agent.updater.draw_orders(torch.Generator()))
         assert not finite
         assert same(before, agent)
 
@@ -267,7 +267,7 @@ class TestNonFinite:
         before = snapshot(agent)
         last = torch.randperm(64, generator=torch.Generator().manual_seed(5))[-1]
         batch.returns[last] = torch.nan
-        metrics, finite = agent.updater.optimize(batch, torch.Generator().manual_seed(5))
+        metrics, finite = agent.updater.optimize(batch, agent.updater.draw_orders(torch.Generator().manual_seed(5)))
         # The first of the two minibatches did step, and that step is undone.
         assert metrics[:, agent.updater.metric_names.index("stepped")].tolist() == [1, 0]
         assert not finite

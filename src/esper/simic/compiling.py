@@ -18,8 +18,9 @@ def as_one_graph(function: F) -> F:
 
     Dynamo allows a function only so many recompilations. Here they are counted for each call of this by itself.
     """
-    # `RuntimeConfig.precision` is what says it.
-    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores", category=UserWarning)
+    # `RuntimeConfig.precision` says the one; the other is how Inductor reduces.
+    for message in ("TensorFloat32 tensor cores", r"\s*Online softmax is disabled"):
+        warnings.filterwarnings("ignore", message=message, category=UserWarning)
     options: dict[str, Any] = {"fullgraph": True, "dynamic": False}
     if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
         options["isolate_recompiles"] = True

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +13,14 @@ from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm, array
 
 
-@dataclass(frozen=True, kw_only=True)
-class Episode:
-    """A finished episode, with the environment's rewards, neither scaled nor clipped."""
+class Episodes(NamedTuple):
+    """Finished episodes: their returns, of the environment's rewards, neither scaled nor clipped, their lengths, and
+    whether they were truncated. Lists: thousands may end in a rollout.
+    """
 
-    episode_return: float
-    length: int
-    truncated: bool
+    returns: list[float]
+    lengths: list[int]
+    truncated: list[bool]
 
 
 class EpisodeLog:
@@ -30,15 +30,15 @@ class EpisodeLog:
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
 
-    def finished(self, rollout: Rollout) -> list[Episode]:
+    def finished(self, rollout: Rollout) -> Episodes:
         """The episodes that ended in `rollout`, environment by environment. Waits for the rollout's device."""
-        ended = (rollout.terminated | rollout.truncated).cpu().numpy()
-        rewards = np.where(rollout.ignored, 0.0, rollout.rewards.cpu().numpy())
-        returns, self._returns = _sums(self._returns, rewards, ended)
-        lengths, self._lengths = _sums(self._lengths, ~rollout.ignored, ended)
-        truncated = ~rollout.terminated.cpu().numpy().T[ended.T]
-        episodes = zip(returns.tolist(), lengths.tolist(), truncated.tolist(), strict=True)
-        return [Episode(episode_return=total, length=length, truncated=cut) for total, length, cut in episodes]
+        terminated = rollout.terminated.cpu().numpy().T
+        ended = terminated | rollout.truncated.cpu().numpy().T
+        rewards, counts = rollout.rewards.cpu().numpy().T, ~rollout.ignored.T
+        segments = _segments(ended)
+        returns, self._returns = _sums(segments, self._returns, np.where(counts, rewards, 0.0))
+        lengths, self._lengths = _sums(segments, self._lengths, counts)
+        return Episodes(returns.tolist(), lengths.tolist(), (~terminated[ended]).tolist())
 
     def state_dict(self) -> StateTree:
         """The returns and lengths so far of unfinished episodes."""
@@ -53,16 +53,28 @@ class EpisodeLog:
         self._returns, self._lengths = (np.array(state[name]) for name in ("returns", "lengths"))
 
 
-def _sums(so_far: NDArray[Any], values: NDArray[Any], ended: BoolArray) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sums of `values` [T, N] over each finished episode, and over each environment's current one [N], from `so_far`.
+class _Segments(NamedTuple):
+    """Where episodes begin in a flat table with a row for each environment, and which of them are its current ones."""
 
-    Each episode is a segment of a row per environment: `so_far`, the values, and a 0 for an episode that begins after
-    the last step.
+    begins: NDArray[np.intp]
+    running: NDArray[np.intp]
+
+
+def _segments(ended: BoolArray) -> _Segments:
+    """The segments of episodes that `ended` [N, T]. A row of the table is T + 2 long, as in `_sums`."""
+    num_envs, num_steps = ended.shape
+    begins = np.zeros((num_envs, num_steps + 2), dtype=np.bool_)
+    begins[:, 0], begins[:, 2:] = True, ended
+    return _Segments(np.flatnonzero(begins), np.count_nonzero(begins, axis=1).cumsum() - 1)
+
+
+def _sums(segments: _Segments, so_far: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Sums of `values` [N, T] over each finished episode, and over each environment's current one [N], from `so_far`.
+
+    A row of the table that is summed is `so_far`, the values, and a 0 for an episode that begins after the last step.
     """
-    num_steps, num_envs = values.shape
-    table, begins = (np.zeros((num_envs, num_steps + 2), dtype=dtype) for dtype in (so_far.dtype, np.bool_))
-    table[:, 0], table[:, 1:-1] = so_far, values.T
-    begins[:, 0], begins[:, 2:] = True, ended.T
-    sums = np.add.reduceat(table.ravel(), np.flatnonzero(begins))
-    running = begins.sum(axis=1).cumsum() - 1
-    return np.delete(sums, running), sums[running]
+    num_envs, num_steps = values.shape
+    table = np.zeros((num_envs, num_steps + 2), dtype=so_far.dtype)
+    table[:, 0], table[:, 1:-1] = so_far, values
+    sums = np.add.reduceat(table.ravel(), segments.begins)
+    return np.delete(sums, segments.running), sums[segments.running]

@@ -11,6 +11,8 @@ from torch import Tensor
 from esper.simic.config import PPOConfig
 from esper.simic.nets.actor_critic import Evaluation
 
+RATIO_METRICS = ("approx_kl", "clip_fraction", "ratio_mean", "ratio_deviation_sq", "ratio_min", "ratio_max")
+
 
 class Minibatch(NamedTuple):
     """Transitions [B, ...]: what was seen and done, what the old network said of it, and what was allowed.
@@ -120,16 +122,20 @@ def ppo_loss(
 
 
 def ratio_metrics(log_ratio: Tensor, ratio: Tensor, coefficients: Coefficients) -> dict[str, Tensor]:
-    """How far a policy is from the old one, by its importance `ratio` for samples of the old one; each 0-d."""
+    """How far a policy is from the old one, by its importance `ratio` for samples of the old one; each 0-d.
+
+    Of the names in `RATIO_METRICS`.
+    """
     deviation = ratio - 1
-    return {
-        "approx_kl": (deviation - log_ratio).mean(),
-        "clip_fraction": (deviation.abs() > coefficients.clip_coef).float().mean(),
-        "ratio_mean": ratio.mean(),
-        "ratio_deviation_sq": (deviation * deviation).mean(),
-        "ratio_min": ratio.min(),
-        "ratio_max": ratio.max(),
-    }
+    numbers = (
+        (deviation - log_ratio).mean(),
+        (deviation.abs() > coefficients.clip_coef).float().mean(),
+        ratio.mean(),
+        (deviation * deviation).mean(),
+        ratio.min(),
+        ratio.max(),
+    )
+    return dict(zip(RATIO_METRICS, numbers, strict=True))
 
 
 def _policy_loss(inputs: Inputs) -> Tensor:

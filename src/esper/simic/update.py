@@ -22,7 +22,7 @@ from esper.simic.engines.protocol import SkipState, Workload
 from esper.simic.faults import find_fault
 from esper.simic.feedback import Feedback
 from esper.simic.given_terms import GivenTerms
-from esper.simic.losses import GIVEN, Coefficients, Minibatch, ratio_metrics
+from esper.simic.losses import GIVEN, RATIO_METRICS, Coefficients, Minibatch, ratio_metrics
 from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance, means_below, named_after, summarize
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.normalization import RewardScaler
@@ -110,6 +110,7 @@ class Updater:
             coefficients=self.coefficients,
             skip=self._skip,
             feedback=self.feedback,
+            reward_statistics=tuple(self._reward_scaler.buffers()),
             config=config,
             given_terms=terms.terms,
             debug=debug,
@@ -133,20 +134,11 @@ class Updater:
         self._terms.set_weights(update)
         rollout = rollout.without_ignored()
         reward_statistics = self._reward_scaler.statistics()
-        usable = self.engine.inputs_are_finite(rollout)
-        batch = self.prepare(rollout)
-        if self._config.normalize_rewards:
-            # Divided by infinity all rewards are 0, which looks as good as any.
-            usable &= self._reward_scaler.deviation().isfinite()
-        metrics, finite = self.optimize(batch, self._draws.minibatches, usable)
-        explained = explained_variance(batch.returns, batch.values)
-        after = self.measure_after(rollout, batch) if self._config.metrics_after else {}
-        extra = torch.stack((finite, explained, *after.values(), *self.feedback.changing))
-        self._follow_kl(metrics, finite)
-        numbers = torch.cat((metrics.flatten(), extra)).tolist()
-        by_minibatch = np.array(numbers[: metrics.numel()]).reshape(metrics.shape)
-        was_finite, share_explained, *others = numbers[metrics.numel() :]
-        means_after, factors = dict(zip(after, others, strict=False)), others[len(after) :]
+        numbers = self.engine.whole_update(self._compute, rollout, self.draw_orders(self._draws.minibatches)).tolist()
+        by_minibatch = np.array(numbers[: self._metrics.numel()]).reshape(self._metrics.shape)
+        was_finite, share_explained, *others = numbers[self._metrics.numel() :]
+        measured = len(RATIO_METRICS) if self._config.metrics_after else 0
+        means_after, factors = dict(zip(RATIO_METRICS, others[:measured], strict=False)), others[measured:]
         fault = None if was_finite else self._find_fault(rollout, by_minibatch)
         if fault is None:
             self._update_normalizer(rollout)
@@ -158,6 +150,33 @@ class Updater:
         if means_after and result.metrics:
             result.metrics.update(named_after(means_after))
         return result
+
+    def _compute(self, rollout: Rollout, orders: Tensor) -> Tensor:
+        """What the device computes of an update, with minibatches of rows `orders`: all that the host reads, at once.
+
+        The metrics of each minibatch, whether all was finite, the explained variance, `RATIO_METRICS` after the update
+        if they are asked for, and the factors of the learning rates.
+        """
+        usable = self.engine.inputs_are_finite(rollout)
+        batch = self.prepare(rollout)
+        if self._config.normalize_rewards:
+            # Divided by infinity all rewards are 0, which looks as good as any.
+            usable &= self._reward_scaler.deviation().isfinite()
+        metrics, finite = self.optimize(batch, orders, usable)
+        explained = explained_variance(batch.returns, batch.values)
+        after = self.measure_after(rollout, batch).values() if self._config.metrics_after else ()
+        extra = torch.stack((finite, explained, *after, *self.feedback.changing))
+        self._follow_kl(metrics, finite)
+        return torch.cat((metrics.flatten(), extra))
+
+    def draw_orders(self, generator: torch.Generator) -> Tensor:
+        """The rows of each minibatch [S, B], in a new order for each epoch."""
+        config = self._config
+        rows = config.num_envs if self._network.state_size else config.batch_size
+        orders = [
+            torch.randperm(rows, generator=generator, device=generator.device) for _ in range(config.update_epochs)
+        ]
+        return torch.cat(orders).view(len(self._metrics), -1)
 
     def set_rates(self, rates: Rates) -> None:
         """Write `rates` into the tensors that engines read."""
@@ -207,10 +226,10 @@ class Updater:
         final = rollout.truncated & ~rollout.terminated
         return at_rows(final, self.engine.value, rollout.final_obs, elsewhere=values)
 
-    def optimize(
-        self, batch: Minibatch, generator: torch.Generator, usable: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Epochs of minibatch steps: metrics [minibatches, columns] and whether all stayed finite (0-d), on the device.
+    def optimize(self, batch: Minibatch, orders: Tensor, usable: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """A step on each minibatch, rows `orders` [S, B] of `batch`, in turn.
+
+        Returns metrics [S, columns] and whether all stayed finite (0-d), on the device.
 
         If anything was non-finite, or the batch not `usable` (0-d bool) to begin with, parameters and moments are what
         they were before the call.
@@ -218,12 +237,7 @@ class Updater:
         for tensor in self._skip:
             tensor.copy_(usable) if usable is not None else tensor.fill_(1.0)
         before, factors = self._optimizer.backup(), [factor.clone() for factor in self.feedback.changing]
-        rows = len(batch.returns)
-        orders = [
-            torch.randperm(rows, generator=generator, device=generator.device)
-            for _ in range(self._config.update_epochs)
-        ]
-        self.engine.optimize(batch, torch.cat(orders).view(len(self._metrics), -1), self._metrics)
+        self.engine.optimize(batch, orders, self._metrics)
         # A step can be finite and still throw the parameters out of float32; the next loss would show it too late.
         norms = torch.stack([torch.linalg.vector_norm(flat) for flat in self._optimizer.parameters])
         self._skip.finite.mul_(norms.isfinite().all())

@@ -14,7 +14,7 @@ import torch
 from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector
-from esper.simic.episodes import Episode, EpisodeLog
+from esper.simic.episodes import EpisodeLog, Episodes
 from esper.simic.extents import action_extent, observation_max
 from esper.simic.faults import count_recurrent_resets
 from esper.simic.ppo import PPOAgent
@@ -153,7 +153,7 @@ class Training:
             self._result = result = self.agent.update(self._rollout)
         # Last, as it waits for the device.
         finished = self._log.finished(self._rollout)
-        self.episodes += len(finished)
+        self.episodes += len(finished.returns)
         self.skipped = 0 if result.fault is None else self.skipped + 1
         self.undone += result.fault is not None
         self._fault = result.fault
@@ -226,7 +226,7 @@ class Training:
         if state["generators"] is not None:
             self._generators.load_state_dict(state["generators"])
 
-    def _event(self, result: UpdateResult, finished: list[Episode], seconds: float) -> Event:
+    def _event(self, result: UpdateResult, finished: Episodes, seconds: float) -> Event:
         if not result.optimizer_steps:
             cause = result.fault or "approx_kl exceeded target_kl before the first step"
             return UpdateSkipped(
@@ -246,11 +246,11 @@ class Training:
             loss_term=result.loss_terms or None,
             explained_variance=result.explained_variance,
             success_rate=fraction(self._rollout.successes),
-            truncated_fraction=fraction([e.truncated for e in finished]),
+            truncated_fraction=fraction(finished.truncated),
             observation_max=None if agent.config.network.normalize_observations else observation_max(self._rollout),
             action_extent=action_extent(self._rollout, agent.spec.action_bounds),
             **result.metrics,
-            **episode_fields([e.episode_return for e in finished], [e.length for e in finished]),
+            **episode_fields(finished.returns, finished.lengths),
         )
 
     def _place(self, result: UpdateResult) -> dict[str, Any]:

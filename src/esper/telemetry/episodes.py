@@ -18,7 +18,7 @@ def episode_fields(returns: Sequence[float], lengths: Sequence[int]) -> dict[str
         "episodes": len(returns),
         "episode_return_mean": mean,
         # statistics.pstdev fails on a return that is not finite.
-        "episode_return_std": math.sqrt(statistics.fmean((value - mean) ** 2 for value in returns)),
+        "episode_return_std": math.sqrt(statistics.fmean([(value - mean) ** 2 for value in returns])),
         "episode_return_min": min(returns),
         "episode_return_max": max(returns),
         "episode_length_mean": statistics.fmean(lengths),

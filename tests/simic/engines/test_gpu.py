@@ -73,7 +73,7 @@ def test_the_epochs_run_without_a_synchronisation(compile: str) -> None:
         batch = agent.updater.prepare(rollout)
         with synchronisation("error"):
             agent.updater.set_rates(agent.schedules.at(1))
-            agent.updater.optimize(batch, agent.generators["minibatches"])
+            agent.updater.optimize(batch, agent.updater.draw_orders(agent.generators["minibatches"]))
 
 
 @pytest.mark.parametrize("compile", ENGINES)

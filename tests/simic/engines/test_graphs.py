@@ -12,6 +12,7 @@ from torch import Tensor
 
 import probes
 from esper.envs.make import make_env
+from esper.schedules import LimitConfig, ScheduleConfig
 from esper.simic.collect import Collector
 from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines import graphs
@@ -19,7 +20,9 @@ from esper.simic.engines.graphs import Replayed, Work
 from esper.simic.engines.torch import TorchEngine
 from esper.simic.losses import Minibatch
 from esper.simic.ppo import PPOAgent
+from esper.simic.rollout import Rollout
 from esper.simic.vectorized import Training
+from esper.telemetry.events import UpdateCompleted
 
 CPU = torch.device("cpu")
 
@@ -141,6 +144,10 @@ class TestCapture:
         assert calls[1:] == [work, "capture", work, "replay"]
 
 
+def use_whole_graphs(agent: PPOAgent) -> None:
+    agent.updater.engine = TorchEngine(agent.updater.workload, compiled=False, replayed=True, whole=True)
+
+
 class TestLstm:
     @pytest.fixture(params=[False, True], ids=["all steps", "steps that reset ignored"])
     def agents(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[PPOAgent]:
@@ -171,10 +178,10 @@ class TestLstm:
         assert all(ours.equal(theirs) for ours, theirs in zip(eager, replayed, strict=True))
 
 
-class TestRollouts:
+class TestWhole:
     @pytest.fixture
     def trainings(self, monkeypatch: pytest.MonkeyPatch) -> list[Training]:
-        """The same training twice, the rollouts of one replayed."""
+        """The same training twice, the rollouts and updates of one replayed."""
         monkeypatch.setattr(graphs, "capture", pretended)
         made = []
         for replayed in (False, True):
@@ -182,13 +189,16 @@ class TestRollouts:
             config = PPOConfig(
                 num_envs=4,
                 num_steps=10,
+                policy_lr=ScheduleConfig(warmup_steps=2, decay="cosine"),
+                target_kl=LimitConfig(peak=0.02),
+                normalize_rewards=True,
+                metrics_after=True,
                 network=NetworkConfig(hidden_sizes=(8,), normalize_observations=True),
                 runtime=RuntimeConfig(compile="off"),
             )
             agent = PPOAgent(config, env.spec)
             if replayed:
-                workload = agent.updater.workload
-                agent.updater.engine = TorchEngine(workload, compiled=False, replayed=True, whole_rollouts=True)
+                use_whole_graphs(agent)
             made.append(Training(agent, env, env_seed=1))
         return made
 
@@ -200,6 +210,20 @@ class TestRollouts:
             training.load_state_dict(training.state_dict(), env_seed=1)
         assert same_tensors(*(self.trained(training) for training in trainings))
 
+    def test_an_update_is_captured_once(self, trainings: list[Training], monkeypatch: pytest.MonkeyPatch) -> None:
+        _, training = trainings
+        computed, compute = [], training.agent.updater._compute
+
+        def counted(rollout: Rollout, orders: Tensor) -> Tensor:
+            computed.append(rollout)
+            return compute(rollout, orders)
+
+        monkeypatch.setattr(training.agent.updater, "_compute", counted)
+        events = [training.update() for _ in range(3)]
+        # The first call is the warm-up, as it is pretended here; the graph replays what was captured after it.
+        assert len(computed) == 1 + 3
+        assert len({tuple(event.lr.items()) for event in events if isinstance(event, UpdateCompleted)}) == 3
+
     def test_another_rollout_is_captured_anew(self, trainings: list[Training]) -> None:
         _, training = trainings
         rollouts = [training.agent.allocate_rollout() for _ in range(2)]
@@ -210,8 +234,10 @@ class TestRollouts:
 
     @staticmethod
     def trained(training: Training) -> list[Tensor]:
-        training.update()
-        return [*training.agent.optimizer.tensors(), *training._rollout.tensors()]
+        event = training.update()
+        assert isinstance(event, UpdateCompleted)
+        numbers = [event.value_loss, event.approx_kl_after or 0.0, event.optimizer_steps, *event.grad_norm.values()]
+        return [torch.tensor(numbers), *training.agent.optimizer.tensors(), *training._rollout.tensors()]
 
 
 def same_tensors(ours: list[Tensor], theirs: list[Tensor]) -> bool:

@@ -124,7 +124,9 @@ def random_batch(agent: PPOAgent) -> Minibatch:
 
 
 def after_an_update(agent: PPOAgent) -> tuple[Tensor, list[Tensor]]:
-    metrics, finite = agent.updater.optimize(random_batch(agent), torch.Generator().manual_seed(5))
+    metrics, finite = agent.updater.optimize(
+        random_batch(agent), agent.updater.draw_orders(torch.Generator().manual_seed(5))
+    )
     assert finite
     return metrics, [tensor.clone() for tensor in agent.optimizer.tensors()]
 
@@ -210,20 +212,24 @@ def test_rates_and_coefficients_are_read_at_every_call() -> None:
     policy, value = agent.optimizer.parameters
     before = policy.clone(), value.clone()
     agent.optimizer.set_learning_rates({"policy": 0.0, "value": 1e-3})
-    agent.updater.optimize(batch, generator)
+    agent.updater.optimize(batch, agent.updater.draw_orders(generator))
     assert policy.equal(before[0])
     assert not value.equal(before[1])
     # Adam's first step is as long as the rate, to within the share of epsilon in the denominator.
     fresh = make_agent("native", update_epochs=1, num_minibatches=1)
     start = fresh.optimizer.parameters[0].clone()
     fresh.optimizer.set_learning_rates({"policy": 0.25, "value": 0.0})
-    fresh.updater.optimize(batch, generator)
+    fresh.updater.optimize(batch, fresh.updater.draw_orders(generator))
     assert (fresh.optimizer.parameters[0] - start).abs().max().item() == pytest.approx(0.25, rel=1e-2)
     metrics = {}
     for clip in (1e-6, 100.0):
         agent.updater.coefficients.clip_coef.fill_(clip)
         names = agent.updater.metric_names
-        metrics[clip] = agent.updater.optimize(batch, generator)[0][:, names.index("clip_fraction")].mean().item()
+        metrics[clip] = (
+            agent.updater.optimize(batch, agent.updater.draw_orders(generator))[0][:, names.index("clip_fraction")]
+            .mean()
+            .item()
+        )
     assert metrics[1e-6] > 0.99
     assert metrics[100.0] == 0.0
 
@@ -263,7 +269,8 @@ def test_a_unit_that_is_saturated_gives_no_gradient(engine: str, value: float) -
         parameter.data.fill_(1.0)
     batch = random_batch(agent)
     _, finite = agent.updater.optimize(
-        batch._replace(obs=torch.full_like(batch.obs, value)), torch.Generator().manual_seed(5)
+        batch._replace(obs=torch.full_like(batch.obs, value)),
+        agent.updater.draw_orders(torch.Generator().manual_seed(5)),
     )
     assert finite
     critic = agent.network.critic
@@ -284,10 +291,11 @@ def test_quantiles_of_the_ratio_by_hand(engine: str) -> None:
     agent = make_agent(engine, num_steps=1, num_minibatches=1, update_epochs=1)
     batch = random_batch(agent)
     log_probs = agent.network(batch.obs, batch.actions).log_prob.detach() - torch.arange(1.0, 9.0).log()
-    metrics, _ = agent.updater.optimize(batch._replace(log_probs=log_probs), torch.Generator().manual_seed(5))
+    orders = agent.updater.draw_orders(torch.Generator().manual_seed(5))
+    metrics, _ = agent.updater.optimize(batch._replace(log_probs=log_probs), orders)
     assert metrics[0, -5:].tolist() == pytest.approx([1.35, 2.75, 4.5, 6.25, 7.65], rel=1e-5)
     nothing = batch._replace(log_probs=torch.full((8,), float("nan")))
-    assert agent.updater.optimize(nothing, torch.Generator())[0][0, -5:].isnan().all()
+    assert agent.updater.optimize(nothing, orders)[0][0, -5:].isnan().all()
 
 
 @pytest.mark.parametrize("engine", ["native", "off"])
@@ -298,7 +306,7 @@ def test_adams_moments_after_equal_gradients(engine: str) -> None:
     """
     agent = make_agent(engine, num_minibatches=1, update_epochs=20, max_grad_norm=None)
     agent.optimizer.set_learning_rates({"policy": 0.0, "value": 0.0})
-    agent.updater.optimize(random_batch(agent), torch.Generator())
+    agent.updater.optimize(random_batch(agent), agent.updater.draw_orders(torch.Generator()))
     state = agent.optimizer.state_dict()
     for average, average_sq in zip(state["exp_avg"].values(), state["exp_avg_sq"].values(), strict=True):
         largest = average.abs().argmax()

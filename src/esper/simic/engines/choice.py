@@ -67,7 +67,7 @@ def choose_engine(workload: Workload) -> EngineChoice:
     graphs = asked == "graphs"
     name: EngineName = "graphs" if graphs else "torch" if compiled else "eager"
     replayed = graphs or (compiled and workload.device.type == "cuda")
-    engine = TorchEngine(workload, compiled=compiled, replayed=replayed, whole_rollouts=graphs)
+    engine = TorchEngine(workload, compiled=compiled, replayed=replayed, whole=graphs)
     return EngineChoice(name, _threads(name, workload), engine)
 
 

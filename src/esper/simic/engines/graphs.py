@@ -11,6 +11,7 @@ from torch import Tensor
 from esper.envs.base import EnvStates
 from esper.simic.compiling import largest_part
 from esper.simic.device_collect import Fill
+from esper.simic.engines.protocol import Update
 from esper.simic.losses import Minibatch
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
@@ -114,6 +115,36 @@ class ReplayedRollouts:
         after = self._fill(network, self._states, self._noise, self._uniform, rollout)
         for kept, new in zip(self._states, after, strict=True):
             kept.copy_(new)
+
+
+class ReplayedUpdates:
+    """Updates as one graph, captured at the first call, and again for another rollout.
+
+    `changed` are the tensors that an update changes beside its results.
+    """
+
+    def __init__(self, changed: Sequence[Tensor], capture: Capture) -> None:
+        self._changed, self._capture = changed, capture
+        self._rollout: Rollout | None = None
+
+    def __call__(self, update: Update, rollout: Rollout, orders: Tensor) -> Tensor:
+        if rollout is not self._rollout:
+            self._captured(update, rollout, orders)
+        self._orders.copy_(orders)
+        self._replay()
+        return self._results
+
+    def _captured(self, update: Update, rollout: Rollout, orders: Tensor) -> None:
+        kept = orders.clone()
+        before = [tensor.clone() for tensor in self._changed]
+
+        def work() -> None:
+            self._results = update(rollout, kept)
+
+        self._replay = self._capture(work, orders.device)
+        for tensor, saved in zip(self._changed, before, strict=True):
+            tensor.copy_(saved)
+        self._orders, self._rollout = kept, rollout
 
 
 class _Graph(NamedTuple):

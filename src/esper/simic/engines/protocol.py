@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from esper.simic.losses import Coefficients, LossTerm, Minibatch
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.optimizers import Optimizer
 from esper.simic.rollout import Rollout
+
+# What the device computes of an update on a rollout, with minibatches of rows [S, B]: all that the host reads of it.
+Update: TypeAlias = Callable[[Rollout, Tensor], Tensor]
 
 
 class SkipState(NamedTuple):
@@ -42,6 +46,7 @@ class Workload:
     coefficients: Coefficients
     skip: SkipState
     feedback: Feedback
+    reward_statistics: tuple[Tensor, ...]
     config: PPOConfig
     given_terms: tuple[LossTerm, ...] = ()
     debug: bool = False
@@ -61,6 +66,10 @@ class Engine(Protocol):
         clipping, whether the optimizer stepped, the given loss terms, and for debugging `RATIO_QUANTILES`. A step that
         is skipped changes nothing but the state of skipping, and factors of the feedback by minibatch.
         """
+        ...
+
+    def whole_update(self, update: Update, rollout: Rollout, orders: Tensor) -> Tensor:
+        """What `update` makes of `rollout` and `orders`, maybe as one graph. It calls this engine's other methods."""
         ...
 
     def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:

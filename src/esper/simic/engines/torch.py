@@ -15,7 +15,7 @@ from esper.simic.collect import Act, act_in_torch
 from esper.simic.compiling import as_one_graph
 from esper.simic.device_collect import Fill, Unrolled
 from esper.simic.engines import graphs
-from esper.simic.engines.protocol import Workload
+from esper.simic.engines.protocol import Update, Workload
 from esper.simic.faults import inputs_are_finite
 from esper.simic.losses import GIVEN, Minibatch, ppo_loss
 from esper.simic.metrics import COLUMNS, RATIO_QUANTILES
@@ -32,15 +32,15 @@ Metrics: TypeAlias = tuple[dict[str, Tensor], Quantiles]
 class TorchEngine:
     """Forward, backward, clipping and Adam as one function of tensors; when `compiled` one graph.
 
-    When `replayed` steps are CUDA graphs, compiled or not, and with `whole_rollouts` rollouts are, too.
+    When `replayed` steps are CUDA graphs, compiled or not. With `whole` a rollout is one, and so is an update on it.
     """
 
-    def __init__(self, workload: Workload, *, compiled: bool, replayed: bool, whole_rollouts: bool = False) -> None:
+    def __init__(self, workload: Workload, *, compiled: bool, replayed: bool, whole: bool = False) -> None:
         network, optimizer, skip = workload.network, workload.optimizer, workload.skip
         coefficients, config, debug = workload.coefficients, workload.config, workload.debug
         self._network, self._optimizer, self._skip = network, optimizer, skip
         self._coefficients, self._config, self._compiled = coefficients, config, compiled
-        self._feedback, self._whole_rollouts = workload.feedback, whole_rollouts
+        self._feedback, self._whole = workload.feedback, whole
         self._given = tuple(f"{GIVEN}{term.name}" for term in workload.given_terms)
 
         quantiles = torch.tensor(list(RATIO_QUANTILES.values()), device=workload.device)
@@ -59,10 +59,23 @@ class TorchEngine:
         self._gradients_of = torch.func.grad(loss_of, has_aux=True)
         self._step = as_one_graph(self._eager_step) if compiled else self._eager_step
         changed = (*optimizer.tensors(), *skip, *workload.feedback.changing)
-        self._steps: graphs.Steps = graphs.Replayed(self._each, changed, graphs.capture) if replayed else self._each
+        steps = config.update_epochs * config.num_minibatches
+        self._steps: graphs.Steps = self._each
+        self._updates: graphs.ReplayedUpdates | None = None
+        # The host has a part in the sequences of a recurrent network: where episodes begin.
+        if whole and not network.state_size and steps <= graphs.MAX_STEPS_PER_GRAPH:
+            self._updates = graphs.ReplayedUpdates((*changed, *workload.reward_statistics), graphs.capture)
+        elif replayed:
+            self._steps = graphs.Replayed(self._each, changed, graphs.capture)
 
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         self._steps(batch, indices, metrics)
+
+    def whole_update(self, update: Update, rollout: Rollout, orders: Tensor) -> Tensor:
+        # The host draws other rows for ignored ones, with as many of the GPU's calls as without graphs.
+        if self._updates is None or rollout.ignored.any():
+            return update(rollout, orders)
+        return self._updates(update, rollout, orders)
 
     def _each(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         for rows, row in zip(indices, metrics, strict=True):
@@ -96,7 +109,7 @@ class TorchEngine:
         if self._network.state_size:
             return None
         fill = Unrolled(env, compiled=self._compiled)
-        return graphs.ReplayedRollouts(fill, graphs.capture) if self._whole_rollouts else fill
+        return graphs.ReplayedRollouts(fill, graphs.capture) if self._whole else fill
 
     def _rows_at_once(self, obs: Tensor) -> int:
         """A rollout of images at once would have more activations than a minibatch needs by far."""

@@ -32,7 +32,7 @@ from esper.simic.engines.native.networks import (
     irregular,
     network_configs,
 )
-from esper.simic.engines.protocol import Workload
+from esper.simic.engines.protocol import Update, Workload
 from esper.simic.losses import Minibatch
 from esper.simic.metrics import RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic
@@ -107,6 +107,9 @@ class NativeEngine:
             _address(metrics),
             self._threads,
         )
+
+    def whole_update(self, update: Update, rollout: Rollout, orders: Tensor) -> Tensor:
+        return update(rollout, orders)
 
     def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_probs, values = torch.empty(len(obs)), torch.empty(len(obs))
