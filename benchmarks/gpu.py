@@ -37,7 +37,12 @@ CARTPOLE = tuple(f"CartPole, {number} environments" for number in ("4,096", "512
 MINATAR = ("MinAtar Breakout, 1,024 environments",)
 FRAMES = ("frames of 84x84x4, Nature, 256 environments",)
 WIDE = ("CartPole, 1024x1024, 4,096 environments",)
-TEST = re.compile(r"^(tests/\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)")
+END = "(?P<end>PASSED|FAILED|ERROR|SKIPPED)"
+# A test and its end, without xdist and with it.
+TESTS = (
+    re.compile(rf"^tests/\S+?::(?P<name>.+?) {END}"),
+    re.compile(rf"^\[gw\d+\].+?{END} tests/\S+?::(?P<name>.+?) *$"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +106,9 @@ def from_json(lines: list[str]) -> list[dict[str, Any]]:
 def from_tests(lines: list[str]) -> list[dict[str, Any]]:
     """The tests that pytest named, and how they ended."""
     found = []
-    for line in lines:
-        if match := TEST.match(line):
-            name, end = match[1].partition("::")[2], match[2]
+    for match in (pattern.match(line) for line in lines for pattern in TESTS):
+        if match is not None:
+            name, end = match["name"], match["end"]
             found.append({"name": name, "passed": end in ("PASSED", "SKIPPED"), "end": end.lower()})
     return found
 
@@ -111,11 +116,11 @@ def from_tests(lines: list[str]) -> list[dict[str, Any]]:
 def parts(args: argparse.Namespace) -> dict[str, Part]:
     """All of them, the most important first."""
     on_cpu = args.device == "cpu"
-    seconds = ["--seconds", "0.1" if args.quick else "4"]
+    seconds = ["--seconds", "0.1" if args.quick else "2.5"]
     common = ["--device", args.device, *(["--quick"] if args.quick else [])]
 
     def check(name: str) -> Part:
-        engines = ["off"] if on_cpu else ["off", "torch", "graphs"]
+        engines = ["off"] if on_cpu else ["off", "torch", "graphs"] if name == "equality" else ["off", "graphs"]
         command = [sys.executable, str(HERE / "gpu_checks.py"), name, *common, "--engines", *engines]
         return Part(command=command, limit=45, read=from_json)
 
@@ -125,27 +130,41 @@ def parts(args: argparse.Namespace) -> dict[str, Part]:
         command += ["--precisions", *(name for name in precisions.split() if name != "tf32" or not on_cpu)]
         return Part(command=command, limit=limit, read=from_json)
 
-    def jax(num_envs: int, num_steps: int) -> Part:
+    def jax(num_envs: int, num_steps: int, precision: str = "default") -> Part:
         sizes = {"num-envs": num_envs, "num-steps": num_steps, "timesteps": 10_000 * num_envs * num_steps}
         if args.quick:
             sizes = {"num-envs": 4, "num-steps": 4, "timesteps": 4 * 4 * 4, "hidden": 8}
-        command = [args.python_jax, str(HERE / "systems" / "purejax.py"), "--device", args.device, *seconds]
+        # By default JAX multiplies with TF32 on a GPU.
+        command = [
+            "env",
+            f"JAX_DEFAULT_MATMUL_PRECISION={precision}",
+            args.python_jax,
+            str(HERE / "systems" / "purejax.py"),
+            "--device",
+            args.device,
+            *seconds,
+        ]
         command += [text for name, size in sizes.items() for text in (f"--{name}", str(size))]
         return Part(command=command, limit=30, read=from_json)
 
-    tests = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "-p", "no:cacheprovider", "--tb=line"]
-    tests += ["tests/simic/engines/test_gpu.py"]
+    tests = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "--tb=line", "tests/simic/engines/test_gpu.py"]
+    for plugin in ("cacheprovider", "benchmark"):
+        tests += ["-p", f"no:{plugin}"]
+    if importlib.util.find_spec("xdist") is not None:
+        tests += ["-n", "6"]
     every = "float32 tf32 bf16"
     return {
         **{name: check(name) for name in CHECKS},
-        "cartpole": speed(100, CARTPOLE, "torch off graphs"),
-        "tests": Part(command=tests, limit=120, read=from_tests, needs="pytest"),
+        "cartpole": speed(110, CARTPOLE, "auto off"),
         "jax, 4,096 environments": jax(4096, 32),
-        "minatar": speed(40, MINATAR, "torch off"),
-        "frames": speed(50, FRAMES, "torch", every),
-        "wide": speed(50, WIDE, "torch", every),
+        "tests": Part(command=tests, limit=120, read=from_tests, needs="pytest"),
         "jax, 512 environments": jax(512, 128),
         "jax, 65,536 environments": jax(65536, 16),
+        "minatar": speed(40, MINATAR, "auto off"),
+        "frames": speed(70, FRAMES, "auto", every),
+        "cartpole, tf32": speed(40, CARTPOLE[:1], "auto", "tf32"),
+        "jax, 4,096 environments, float32": jax(4096, 32, "float32"),
+        "wide": speed(50, WIDE, "auto", every),
     }
 
 

@@ -41,9 +41,11 @@ class TestPart:
 
 def test_tests_are_named_with_their_ends() -> None:
     lines = ["tests/a/test_b.py::test_c[x-1] PASSED  [ 50%]", "tests/a/test_b.py::test_d FAILED [100%]", "1 failed"]
+    lines += ["tests/a/test_b.py::test_e ", "[gw3] [  7%] PASSED tests/a/test_b.py::test_e "]
     assert gpu.from_tests(lines) == [
         {"name": "test_c[x-1]", "passed": True, "end": "passed"},
         {"name": "test_d", "passed": False, "end": "failed"},
+        {"name": "test_e", "passed": True, "end": "passed"},
     ]
 
 

@@ -22,7 +22,7 @@ from esper.envs.subenvs import SubEnv
 from esper.settings.options import ConfigError
 from esper.simic.collect import Collector
 from esper.simic.config import NetworkConfig
-from esper.simic.episodes import EpisodeLog, Episodes
+from esper.simic.episodes import EpisodeLog, Episodes, Outcomes
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 from esper.system.seeding import device_generator
@@ -117,7 +117,7 @@ def collect(env: GymnasiumVectorEnv, num_steps: int) -> tuple[Rollout, Episodes]
     network = ActorCritic(env.spec.observations, env.spec.actions, NetworkConfig(hidden_sizes=(4,)))
     rollout = Rollout.allocate(env.spec, num_steps, CPU)
     Collector(env, seed=0).collect(network, rollout, device_generator(0, "actions", CPU))
-    return rollout, EpisodeLog(env.spec.num_envs).finished(rollout)
+    return rollout, EpisodeLog(env.spec.num_envs).finished(Outcomes(rollout))
 
 
 class TestCollect:
@@ -165,9 +165,9 @@ class TestCollect:
         collector, rollout = Collector(env, seed=0), Rollout.allocate(env.spec, 2, CPU)
         generator, log = device_generator(0, "actions", CPU), EpisodeLog(1)
         collector.collect(network, rollout, generator)
-        assert log.finished(rollout) == ([], [], [])
+        assert log.finished(Outcomes(rollout)) == ([], [], [])
         collector.collect(network, rollout, generator)
-        assert log.finished(rollout) == ([36.0], [3], [True])
+        assert log.finished(Outcomes(rollout)) == ([36.0], [3], [True])
         assert rollout.obs.ravel().tolist() == [2, 0, 1]
 
     def test_a_rollout_on_another_device_is_filled_from_its_stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:

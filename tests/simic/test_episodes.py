@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from esper.envs.base import DiscreteActions, EnvSpec, Vectors
-from esper.simic.episodes import EpisodeLog
+from esper.simic.episodes import EpisodeLog, Outcomes
 from esper.simic.rollout import Rollout
 
 NUM_ENVS, NUM_STEPS = 3, 6
@@ -48,16 +48,16 @@ def random_rollouts(number: int) -> list[Rollout]:
 
 def test_all_that_end_within_and_at_the_edges_of_rollouts() -> None:
     rollouts, log = random_rollouts(40), EpisodeLog(NUM_ENVS)
-    found = [episode for rollout in rollouts for episode in zip(*log.finished(rollout), strict=True)]
+    found = [episode for rollout in rollouts for episode in zip(*log.finished(Outcomes(rollout)), strict=True)]
     assert found == walk(rollouts)
     assert len(found) > 100
 
 
 def test_those_in_flight_go_on_in_another_log() -> None:
     rollouts, log, other = random_rollouts(2), EpisodeLog(NUM_ENVS), EpisodeLog(NUM_ENVS)
-    log.finished(rollouts[0])
+    log.finished(Outcomes(rollouts[0]))
     other.load_state_dict(log.state_dict())
-    assert other.finished(rollouts[1]) == log.finished(rollouts[1])
+    assert other.finished(Outcomes(rollouts[1])) == log.finished(Outcomes(rollouts[1]))
 
 
 def test_a_reward_that_is_no_number_stays_in_its_episode() -> None:
@@ -66,6 +66,6 @@ def test_a_reward_that_is_no_number_stays_in_its_episode() -> None:
     rollout.ignored[:] = False
     rollout.rewards[0, 0] = torch.nan
     rollout.terminated[1, 0] = True
-    returns = EpisodeLog(NUM_ENVS).finished(rollout).returns
+    returns = EpisodeLog(NUM_ENVS).finished(Outcomes(rollout)).returns
     assert np.isnan(returns[0])
     assert np.isfinite(returns[1:]).all()

@@ -23,6 +23,31 @@ class Episodes(NamedTuple):
     truncated: list[bool]
 
 
+class Outcomes:
+    """Rewards and ends of `rollout`, on their way to the host since this was made.
+
+    What its device is asked for afterwards goes on meanwhile, and must not change the rollout.
+    """
+
+    def __init__(self, rollout: Rollout) -> None:
+        self._fields = [rollout.rewards, rollout.terminated, rollout.truncated]
+        self.ignored = rollout.ignored
+        self._copied: torch.cuda.Event | None = None
+        if rollout.rewards.is_cuda:
+            # For pageable memory the host would wait.
+            here = [torch.empty_like(field, device="cpu", pin_memory=True) for field in self._fields]
+            self._fields = [
+                copy.copy_(field, non_blocking=True) for copy, field in zip(here, self._fields, strict=True)
+            ]
+            self._copied = torch.cuda.current_stream(rollout.rewards.device).record_event()
+
+    def arrived(self) -> list[NDArray[Any]]:
+        """Rewards, `terminated` and `truncated`, each [T, N]."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return [field.numpy() for field in self._fields]
+
+
 class EpisodeLog:
     """Finds the episodes that ended in each rollout; stores the returns and lengths so far of the others."""
 
@@ -30,11 +55,10 @@ class EpisodeLog:
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
 
-    def finished(self, rollout: Rollout) -> Episodes:
-        """The episodes that ended in `rollout`, environment by environment. Waits for the rollout's device."""
-        terminated = rollout.terminated.cpu().numpy().T
-        ended = terminated | rollout.truncated.cpu().numpy().T
-        rewards, counts = rollout.rewards.cpu().numpy().T, ~rollout.ignored.T
+    def finished(self, outcomes: Outcomes) -> Episodes:
+        """The episodes that ended in the rollout of `outcomes`, environment by environment."""
+        rewards, terminated, truncated = (field.T for field in outcomes.arrived())
+        ended, counts = terminated | truncated, ~outcomes.ignored.T
         segments = _segments(ended)
         returns, self._returns = _sums(segments, self._returns, np.where(counts, rewards, 0.0))
         lengths, self._lengths = _sums(segments, self._lengths, counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -105,10 +105,14 @@ class PPOAgent:
     def allocate_rollout(self) -> Rollout:
         return Rollout.allocate(self.spec, self.config.num_steps, self.device, state_size=self.network.state_size)
 
-    def update(self, rollout: Rollout) -> UpdateResult:
-        """One PPO update on `rollout`. The host waits for the device once, at the end, to read the metrics."""
+    def update(self, rollout: Rollout, meanwhile: Callable[[], None] = lambda: None) -> UpdateResult:
+        """One PPO update on `rollout`. The host waits for the device once, at the end, to read the metrics.
+
+        It calls `meanwhile`, which must not change the rollout, before it waits.
+        """
         with self.updater.torch_settings():
-            result = self.updater.run(self.train_steps, rollout, self.schedules.at(self.train_steps))
+            rates = self.schedules.at(self.train_steps)
+            result = self.updater.run(self.train_steps, rollout, rates, meanwhile)
         self.train_steps += 1
         return result
 

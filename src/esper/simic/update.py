@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -127,14 +127,16 @@ class Updater:
         with torch_threads(threads), float32_products(self._config.runtime.precision, self.workload.device):
             yield
 
-    def run(self, update: int, rollout: Rollout, rates: Rates) -> UpdateResult:
-        """Update number `update`, at `rates`."""
+    def run(self, update: int, rollout: Rollout, rates: Rates, meanwhile: Callable[[], None]) -> UpdateResult:
+        """Update number `update`, at `rates`. The host calls `meanwhile` before it waits for the device."""
         self.set_rates(rates)
         self._optimizer.freeze(update < self._config.freeze_encoder)
         self._terms.set_weights(update)
         rollout = rollout.without_ignored()
         reward_statistics = self._reward_scaler.statistics()
-        numbers = self.engine.whole_update(self._compute, rollout, self.draw_orders(self._draws.minibatches)).tolist()
+        results = self.engine.whole_update(self._compute, rollout, self.draw_orders(self._draws.minibatches))
+        meanwhile()
+        numbers = results.tolist()
         by_minibatch = np.array(numbers[: self._metrics.numel()]).reshape(self._metrics.shape)
         was_finite, share_explained, *others = numbers[self._metrics.numel() :]
         measured = len(RATIO_METRICS) if self._config.metrics_after else 0

@@ -14,7 +14,7 @@ import torch
 from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector
-from esper.simic.episodes import EpisodeLog, Episodes
+from esper.simic.episodes import EpisodeLog, Outcomes
 from esper.simic.extents import action_extent, observation_max
 from esper.simic.faults import count_recurrent_resets
 from esper.simic.ppo import PPOAgent
@@ -150,14 +150,19 @@ class Training:
         started = time.perf_counter()
         with self._generators.in_place(), self.agent.updater.torch_settings():
             self._collect()
-            self._result = result = self.agent.update(self._rollout)
-        # Last, as it waits for the device.
-        finished = self._log.finished(self._rollout)
-        self.episodes += len(finished.returns)
+            outcomes = Outcomes(self._rollout)
+            self._result = result = self.agent.update(self._rollout, meanwhile=lambda: self._find_episodes(outcomes))
+        self.episodes += self._ended["episodes"]
         self.skipped = 0 if result.fault is None else self.skipped + 1
         self.undone += result.fault is not None
         self._fault = result.fault
-        return self._event(result, finished, time.perf_counter() - started)
+        return self._event(result, time.perf_counter() - started)
+
+    def _find_episodes(self, outcomes: Outcomes) -> None:
+        """Find the episodes that ended in the rollout, and what the event says of them."""
+        finished = self._log.finished(outcomes)
+        self._ended = episode_fields(finished.returns, finished.lengths)
+        self._ended["truncated_fraction"] = fraction(finished.truncated)
 
     def _collect(self) -> None:
         agent = self.agent
@@ -226,7 +231,7 @@ class Training:
         if state["generators"] is not None:
             self._generators.load_state_dict(state["generators"])
 
-    def _event(self, result: UpdateResult, finished: Episodes, seconds: float) -> Event:
+    def _event(self, result: UpdateResult, seconds: float) -> Event:
         if not result.optimizer_steps:
             cause = result.fault or "approx_kl exceeded target_kl before the first step"
             return UpdateSkipped(
@@ -246,11 +251,10 @@ class Training:
             loss_term=result.loss_terms or None,
             explained_variance=result.explained_variance,
             success_rate=fraction(self._rollout.successes),
-            truncated_fraction=fraction(finished.truncated),
             observation_max=None if agent.config.network.normalize_observations else observation_max(self._rollout),
             action_extent=action_extent(self._rollout, agent.spec.action_bounds),
             **result.metrics,
-            **episode_fields(finished.returns, finished.lengths),
+            **self._ended,
         )
 
     def _place(self, result: UpdateResult) -> dict[str, Any]:

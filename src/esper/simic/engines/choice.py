@@ -64,7 +64,7 @@ def choose_engine(workload: Workload) -> EngineChoice:
             raise ConfigError("compile", asked, f"needs {missing}; use auto or off without")
         if not warned:
             _say_once(logging.WARNING, f"torch.compile needs {missing}: updates run several times slower")
-    graphs = asked == "graphs"
+    graphs = asked == "graphs" or (asked == "auto" and _would_replay(workload))
     name: EngineName = "graphs" if graphs else "torch" if compiled else "eager"
     replayed = graphs or (compiled and workload.device.type == "cuda")
     engine = TorchEngine(workload, compiled=compiled, replayed=replayed, whole=graphs)
@@ -96,6 +96,12 @@ def _would_compile(workload: Workload) -> bool:
     # Whether a user's code can be compiled only shows when it is.
     given = workload.network.is_given or bool(workload.given_terms)
     return asked != "auto" or not (given or workload.config.minibatch_steps < MIN_STEPS_TO_COMPILE)
+
+
+def _would_replay(workload: Workload) -> bool:
+    """Whether rollouts and updates may be CUDA graphs: a user's code may wait for the device, which ends a capture."""
+    given = workload.network.is_given or workload.given_terms or workload.optimizer.is_given
+    return workload.device.type == "cuda" and not given and not workload.network.state_size
 
 
 def _threads(engine: EngineName, workload: Workload) -> int:
