@@ -175,7 +175,7 @@ def gpu(found: dict[str, Any] | None) -> str:
     if found is None:
         return "Not run yet."
     entries = [(part, entry) for part, result in found["parts"].items() for entry in result["found"]]
-    checks = [(part, entry) for part, entry in entries if "passed" in entry]
+    checks = [(part, entry) for part, entry in entries if "passed" in entry and entry.get("end") != "skipped"]
     failed = [f"{part}, {entry['name']}" for part, entry in checks if not entry["passed"]]
     has = found["environment"]
     cards = ", ".join(card["name"] for card in has.get("cards", ())) or found["device"]
@@ -191,7 +191,8 @@ def gpu(found: dict[str, Any] | None) -> str:
         if speed:
             first = entry.get("first_update_seconds") or entry["start_to_first_update_seconds"]
             name, engine = (entry["name"], entry["compile"]) if "compile" in entry else (part, entry["system"])
-            rows.append((name, engine, entry.get("precision", "float32"), f"{speed:,.0f}", f"{first:.1f}"))
+            # JAX's default on a GPU.
+            rows.append((name, engine, entry.get("precision", "TF32"), f"{speed:,.0f}", f"{first:.1f}"))
     return f"{said}\n\n{grid('workload | engine | precision | steps/s | first update s', rows)}"
 
 

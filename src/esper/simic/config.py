@@ -45,9 +45,9 @@ class RuntimeConfig:
     device: str = option("cpu", "torch device of networks and updates, as cpu or cuda", may_change="always")
     compile: Literal["auto", "native", "torch", "graphs", "off"] = option(
         "auto",
-        "what computes: C++ kernels compiled for this machine, torch.compile, the same as CUDA graphs wherever it can "
-        "(never run on a card yet), or torch as it is; auto: the kernels where they can (CPU; no encoder or network "
-        "from Python), else torch.compile where the run is long enough to gain",
+        "what computes: C++ kernels compiled for this machine, torch.compile, the same as CUDA graphs wherever it can, "
+        "or torch as it is; auto: the kernels where they can (CPU; no encoder or network from Python), on a GPU graphs "
+        "where nothing is from Python or recurrent, and torch.compile where the run is long enough to gain",
         may_change="always",
     )
     precision: Precision = option(
