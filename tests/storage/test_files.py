@@ -61,6 +61,7 @@ ALLOWED = {
     # All of it is about the user's own cache, which has rules of its own.
     "esper.simic.engines.native.cache": dict.fromkeys(CACHE, "the user's own cache"),
     "esper.scripts.output": {"os.open": "/dev/null"},
+    "esper.sweep.local": {"os.open": "/dev/null"},
     # Folders as the user named them; what is in one is opened below it, by esper.storage.files.
     "esper.runs.folder": dict.fromkeys(("path.mkdir", "path.exists", "there.is_dir"), "--run-dir"),
     "esper.policies.policy": {"folder.mkdir": "as the user named it"},

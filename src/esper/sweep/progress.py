@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from esper.runs.config import RunConfig
+from esper.runs.folder import check_new_folder
 from esper.runs.layers import MAX_FILE_BYTES, as_recorded
-from esper.settings.options import complete, settings_of
+from esper.settings.options import ConfigError, complete, settings_of
 from esper.storage import files
 from esper.sweep.plan import Job, SweepError
 
@@ -41,15 +42,19 @@ def progress_of(job: Job) -> Progress:
 
 
 def check_same(job: Job) -> None:
-    """Refuse an existing run in the folder of `job` that has other settings, or is behind a link.
+    """Refuse an existing run in the folder of `job` that has other settings, or is behind a link; other files there.
 
     Raises:
-        SweepError: naming the run and every difference.
+        SweepError: naming the run and every difference; for a folder that cannot be written.
     """
     path, sweep = job.run_dir / "config.json", job.run_dir.parents[2]
     try:
         there = files.parse_json(files.read(path, MAX_FILE_BYTES, root=sweep))
     except FileNotFoundError:
+        try:
+            check_new_folder(job.config)
+        except ConfigError as error:
+            raise SweepError(f"{job.run_dir}: {error.allowed}") from None
         return
     except (OSError, ValueError) as error:
         raise SweepError(f"{path}: cannot be read: {files.why(error)}") from None
