@@ -69,7 +69,10 @@ ALLOWED = {
     "esper.analysis.report": {"folder.mkdir": "--output"},
     "esper.runs.train": {"(self.folder / BEST).exists": "for the error that names what is missing"},
     "esper.scripts.sweep": {"job.run_dir.parent.mkdir": "--output, and names that the sweep has"},
-    "esper.sweep.job": {"job.run_dir.parent.is_dir": "whether this machine has the folder"},
+    "esper.sweep.away": dict.fromkeys(
+        ("tempfile.TemporaryDirectory", "run_dir.parent.mkdir", "run_dir.mkdir", "run_dir.is_dir"),
+        "new, and its name cannot be guessed",
+    ),
     "esper.runs.resume.point": {"run_dir.exists": "for the message that there is nothing"},
     "esper.scripts.ppo": dict.fromkeys(
         ("(folder / BEST).exists", "(folder / 'training.png').exists", "(folder / 'tensorboard').exists"),

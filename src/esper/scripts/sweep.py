@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -202,15 +203,19 @@ def _arm(text: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def _ray(address: str | None, jobs: Sequence[Job], gpus: float) -> Launcher:
-    try:
-        from esper.sweep.cluster import RayLauncher
-    except ModuleNotFoundError as error:
-        fail(f"--ray: needs {error.name}; pip install 'esper-simic[ray]'", _PROG)
+    from esper.sweep.address import find_cluster
+
     threads = max(job.config.ppo.runtime.threads or 1 for job in jobs)
     try:
-        return RayLauncher(address, cpus=threads, gpus=gpus, jobs=len(jobs))
-    except (ConnectionError, ValueError) as error:
-        fail(f"--ray-address {address}: {str(error).splitlines()[0]}", _PROG)
+        found = find_cluster(address)
+        from esper.sweep.cluster import RayLauncher
+
+        return RayLauncher(found, cpus=threads, gpus=gpus, jobs=len(jobs))
+    except ModuleNotFoundError as error:
+        fail(f"--ray: needs {error.name}; pip install 'esper-simic[ray]'", _PROG)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"--ray-address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}"
+        fail(f"{where}: {str(error).splitlines()[0]}", _PROG)
 
 
 def _conclude(jobs: Sequence[Job], queue: JobQueue, stopped_by: str | None) -> int:

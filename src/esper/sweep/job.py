@@ -31,8 +31,6 @@ def do(job: Job) -> Outcome:
     progress = progress_of(job)
     if progress.status in ("completed", "diverged"):
         return Outcome(status=progress.status)
-    if not job.run_dir.parent.is_dir():
-        return Outcome(status="refused", cause=f"{job.run_dir.parent}: not here; all machines must see this folder")
     try:
         if files.is_there(job.run_dir / "config.json"):
             settings = Layer(source="sweep", values=flatten(job.config))
