@@ -255,11 +255,12 @@ def plot_schedules(
     path: Path,
     *,
     title: str,
+    updates: Sequence[int] | None = None,
     size: tuple[float, float] = (7, 3.5),
 ) -> None:
-    """Learning-rate curves by parameter group over the update index; `phases` shades the background."""
+    """Learning-rate curves by parameter group over `updates`, by default all; `phases` shades the background."""
     figure, axis = plt.subplots(figsize=size, layout="constrained")
-    _draw_rates(axis, np.arange(len(phases)), curves, phases)
+    _draw_rates(axis, np.arange(len(phases)) if updates is None else np.asarray(updates), curves, phases)
     axis.set(title=title, xlabel="update")
     files.write(path, _png(figure, dpi=110))
 

@@ -40,14 +40,15 @@ def mean_band(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray
 
     NaN is ignored. A column of NaN has no mean, and one with a single value no interval.
     """
-    known = np.isfinite(values)
+    scale = _scale(values)
+    values, known = values / scale, np.isfinite(values)
     count = known.sum(axis=0)
     missing = np.full(values.shape[1], np.nan)
     mean = np.divide(np.where(known, values, 0.0).sum(axis=0), count, out=missing.copy(), where=count > 0)
     squares = np.where(known, (values - mean) ** 2, 0.0).sum(axis=0)
     variance = np.divide(squares, count * (count - 1), out=missing, where=count > 1)
     half = stats.t.ppf(0.975, count - 1) * np.sqrt(variance)
-    return mean, mean - half, mean + half
+    return mean * scale, (mean - half) * scale, (mean + half) * scale
 
 
 def difference_interval(a: Sequence[float], b: Sequence[float], rng: np.random.Generator) -> Interval:
@@ -63,6 +64,18 @@ def _expanded(samples: list[NDArray[Any]], rng: np.random.Generator) -> Interval
     """
     if min(map(len, samples)) < 2:
         return Interval(np.nan, np.nan)
+    scale = _scale(np.concatenate(samples))
+    low, high = _expanded_in_scale([x / scale for x in samples], rng)
+    return Interval(low * scale, high * scale)
+
+
+def _scale(values: NDArray[Any]) -> float:
+    """The power of two by which values are divided, so that no square or sum of squares is too large for a float."""
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    return float(2.0 ** np.floor(np.log2(largest))) if largest > 0 else 1.0
+
+
+def _expanded_in_scale(samples: list[NDArray[Any]], rng: np.random.Generator) -> Interval:
     estimate = float(sum(x.mean() for x in samples))
     squares = np.array([x.var(ddof=1) / len(x) for x in samples])
     error = np.sqrt(squares.sum())
@@ -98,7 +111,8 @@ def probability_of_improvement(a: Sequence[float], b: Sequence[float]) -> float:
 
 def hedges_g(a: Sequence[float], b: Sequence[float]) -> float:
     """The difference of means in pooled standard deviations, corrected for small samples (Hedges 1981)."""
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    scale = _scale(np.array([*a, *b], dtype=float))
+    x, y = np.asarray(a, dtype=float) / scale, np.asarray(b, dtype=float) / scale
     freedom = len(x) + len(y) - 2
     if freedom < 1:
         return np.nan
