@@ -66,7 +66,7 @@ def test_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_what_runs_is_seen_where_not_all_arms_fit(tmp_path: Path) -> None:
-    arms = {f"arm-{number:03}": {} for number in range(200)}
+    arms: dict[str, dict[str, str]] = {f"arm-{number:03}": {} for number in range(200)}
     tables = {"folder": str(tmp_path), "arms": arms, "environments": {"A": {"env": "CartPole-v1"}}}
     jobs = make_jobs(make_sweep(tables, "x"), {}, Layer(source="flag", values={"total_timesteps": 1000}))
     overview, queue = Overview(jobs, 1, quiet=True), JobQueue([])

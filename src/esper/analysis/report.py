@@ -9,8 +9,9 @@ from typing import Any
 
 from esper.analysis.page import heading, page, picture, table, text
 from esper.analysis.plots import is_drawn, plot_report
-from esper.analysis.record import Record, read_record
+from esper.analysis.record import Record
 from esper.analysis.record import ReportError as ReportError
+from esper.analysis.record import read_record as read_record
 from esper.storage import files
 
 

@@ -208,6 +208,8 @@ class JsonlRecord:
         except OSError as error:
             raise SinkError(f"{self._path}: {error.strerror}") from None
         if written < len(line):
+            # A line that still fits, as that of the failure, must not follow half of one.
+            self._drop_the_rest()
             raise SinkError(f"{self._path}: No space left on device")
         self.position += written
 
