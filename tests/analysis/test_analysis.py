@@ -44,7 +44,7 @@ def test_interquartile_mean_is_that_of_the_middle_half() -> None:
 
 
 def test_curves_of_one_update_can_be_drawn() -> None:
-    assert "policy" in draw_curves({"policy": [1e-3], "value": [1e-3]}, width=60, colour=False)
+    assert "policy" in draw_curves({"policy": [1e-3], "value": [1e-3]}, [0], width=60, colour=False)
 
 
 class TestThinning:

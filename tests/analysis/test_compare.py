@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from esper.analysis import arms, plots_comparison
 from esper.analysis.arms import Arm, ArmError
 from esper.analysis.comparison import compare, warnings
-from esper.analysis.comparison_table import HEADINGS, rows
+from esper.analysis.comparison_page import comparison_page
+from esper.analysis.comparison_table import HEADINGS, _number, rows
 from esper.analysis.curves import curve_of
 from esper.analysis.measures import MEASURES, MEASURES_AFTER, steps_to
 from esper.analysis.statistics import (
@@ -112,6 +116,24 @@ class TestStatistics:
         rng = np.random.default_rng(2)
         low, high = difference_interval(rng.normal(1.5, 1, 20).tolist(), rng.normal(0, 1, 20).tolist(), rng)
         assert 0 < low < 1.5 < high < 3
+
+    @pytest.mark.parametrize("factor", [1e100, 1e-100, 1e200])
+    def test_numbers_of_any_size(self, factor: float) -> None:
+        values = [1.0, 2.0, 4.0, 5.0, 7.0, 7.5]
+        small, large = (mean_interval([x * by for x in values], np.random.default_rng(0)) for by in (1.0, factor))
+        assert np.divide(large, factor) == pytest.approx(small)
+        band = mean_band(np.array(values)[:, None] * factor)
+        assert [float(each[0]) / factor for each in band] == pytest.approx(
+            [float(each[0]) for each in mean_band(np.array(values)[:, None])]
+        )
+        assert hedges_g([x * factor for x in values], [0.0, 0.0, factor]) == pytest.approx(
+            hedges_g(values, [0.0, 0.0, 1.0])
+        )
+
+    def test_cells_stay_narrow(self) -> None:
+        assert [_number(value) for value in (123456.7, 1e60, -1.23456e100, 0.5)] == [
+            *("123,457", "1e+60", "-1.235e+100", "0.5")
+        ]
 
     def test_one_value_has_no_interval(self) -> None:
         assert np.isnan(mean_interval([1.0], np.random.default_rng(0))).all()
@@ -381,9 +403,7 @@ class TestComparison:
 
     def test_few_seeds_are_no_lack_of_pairs(self, tmp_path: Path) -> None:
         arms = [load_arm(write_arm(tmp_path / name, [1.0, 2.0, 3.0])) for name in ("a", "b")]
-        assert warnings(arms) == [
-            f"{name}: too few seeds to tell arms apart (3); have 5 or more" for name in ("a", "b")
-        ]
+        assert warnings(arms) == ["a, b: too few seeds to tell arms apart (3); have 5 or more"]
 
     def test_few_pairs_are_none(self, tmp_path: Path) -> None:
         # Of six seeds each, four are shared.
@@ -582,3 +602,16 @@ class TestCommand:
             main(["compare", str(arm), "--html", str(tmp_path)])
         assert stop.value.code == 2
         assert f"--html {tmp_path}: cannot be written: not a file, but a folder" in capsys.readouterr().err
+
+
+def test_two_hundred_arms_have_few_notes_and_pictures_that_can_be_read(tmp_path: Path) -> None:
+    paths = [write_arm(tmp_path / f"arm-{number:03}", [float(number % 50)] * 2) for number in range(200)]
+    many = [load_arm(path) for path in paths]
+    (note,) = warnings(many)
+    assert note.startswith("arm-000, arm-001, ")
+    assert "arm-009 and 190 more: too few seeds" in note
+    page = comparison_page(many, compare(many), MEASURES, [note])
+    assert "Drawn are the first arm and the 23 of the highest final_return." in page
+    for png in re.findall(r"data:image/png;base64,([^\"]+)", page):
+        assert max(Image.open(io.BytesIO(base64.b64decode(png))).size) < 8_000
+    assert "<td>arm-199</td>" in page

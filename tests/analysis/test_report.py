@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from esper.analysis.anomalies import summarize_anomalies
 from esper.analysis.plots import own_metrics
+from esper.analysis.record import read_record
 from esper.analysis.runs import load_updates, ratio_quantiles
 from esper.scripts.train import main
 
@@ -83,6 +85,43 @@ class TestReport:
         (tmp_path / "events.jsonl").write_text(lines[0] + first)
         assert main(["report", str(tmp_path)]) == 0
         assert "not finished, 1 of 10 updates" in (tmp_path / "report" / "report.html").read_text()
+
+    def test_a_record_that_is_cut_in_a_line_is_reported_up_to_there(self, trained: Path, tmp_path: Path) -> None:
+        lines = (trained / "events.jsonl").read_text().splitlines(keepends=True)
+        updates = [number for number, line in enumerate(lines) if "update_completed" in line]
+        cut = updates[4]
+        (tmp_path / "events.jsonl").write_text("".join([*lines[:cut], lines[cut][:50] + "\n", *lines[cut + 1 :]]))
+        assert main(["report", str(tmp_path)]) == 0
+        page = (tmp_path / "report" / "report.html").read_text()
+        assert "not finished, 4 of 10 updates" in page
+        assert f"the record is cut: line {cut + 1} is not JSON" in page
+
+    def test_columns_are_those_of_the_record(self, trained: Path) -> None:
+        found, wanted = read_record(trained).updates, load_updates(trained)
+        assert set(found) == set(wanted) - {"event", "time"}
+        for name in found:
+            assert found[name].tolist() == pytest.approx(wanted[name].tolist(), nan_ok=True), name
+
+    def test_a_long_record_is_read_in_batches(self, trained: Path, tmp_path: Path) -> None:
+        """Numbers that come and go, an anomaly in the middle of a batch, one at its end."""
+        lines = (trained / "events.jsonl").read_text().splitlines()
+        update = json.loads(next(line for line in lines if "update_completed" in line))
+        update |= {"value_loss": 1.0, "ratio_max": 1.1, "ratio_min": 0.9}
+        long = [{**update, "update": n, "env_steps": n + 1} for n in range(2000)]
+        long[700]["ratio_max"] = 20.0
+        long[1200]["value_loss"] = 101.0
+        for n in range(1500, 1700):
+            del long[n]["loss"]
+        long[1999]["user/late"] = 3.0
+        (tmp_path / "events.jsonl").write_text("\n".join([lines[0], *map(json.dumps, long)]) + "\n")
+        record = read_record(tmp_path)
+        assert [(each.kind, each.update, each.updates) for each in record.anomalies] == [
+            *(("ratio_explosion", 700, 1), ("value_loss_spike", 1200, 1))
+        ]
+        assert record.updates["update"].tolist() == list(range(2000))
+        assert np.flatnonzero(np.isnan(record.updates["loss"])).tolist() == list(range(1500, 1700))
+        assert np.flatnonzero(record.updates["user/late"] == 3.0).tolist() == [1999]
+        assert record.updates["lr_phase/policy"].tolist() == [update["lr_phase/policy"]] * 2000
 
     def test_a_single_update_is_seen(self, trained: Path, tmp_path: Path) -> None:
         lines = (trained / "events.jsonl").read_text().splitlines(keepends=True)
@@ -154,6 +193,7 @@ class TestReport:
             (None, "cannot be read"),
             ("", "does not begin"),
             ("{\n", "line 1 is not JSON"),
+            ('{"event": "run_started", "schema": 3, "config": {"env": "X"}}\n{\n', "line 2 is not JSON"),
             ("{", "does not begin"),
             ('{"event": "x"}\n', "not begin"),
             ('{"event": "run_started"}\n', "its run_started has schema 1; schemas 2 and 3 are read"),

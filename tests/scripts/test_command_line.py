@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -357,6 +358,28 @@ class TestSchedule:
         assert f"policy  wsd, base 0.001: {expected}" in out
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert "\x1b" not in out
+
+    def test_a_run_of_any_length(self, capsys: pytest.CaptureFixture[str]) -> None:
+        size = ["--preset", "none", "--num-envs", "8", "--num-steps", "128", "--total-timesteps", "10_000_000_000"]
+        flags = [
+            "--lr",
+            "1e-3",
+            "--policy-lr-decay",
+            "wsd",
+            "--policy-lr-decay-frac",
+            "0.2",
+            "--lr-warmup-frac",
+            "0.05",
+        ]
+        began = time.process_time()
+        out = esper(capsys, "schedule", *size, *flags)[1]
+        assert time.process_time() - began < 5
+        # 9,765,625 updates: warmup of ceil(488,281.25), decay of 1,953,125.
+        parts = "stable from update 488282 at 0.001, decay from update 7812500 at 0.001; last update 9765624"
+        assert parts in out
+        # Without colours each curve has marks of its own, and the key is below the picture.
+        assert "⠒ policy   x value" in out
+        assert sum(line.count("x") for line in out.splitlines()[:16]) > 3
 
     def test_draws_a_function(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

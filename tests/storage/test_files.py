@@ -61,6 +61,7 @@ ALLOWED = {
     # All of it is about the user's own cache, which has rules of its own.
     "esper.simic.engines.native.cache": dict.fromkeys(CACHE, "the user's own cache"),
     "esper.scripts.output": {"os.open": "/dev/null"},
+    "esper.sweep.local": {"os.open": "/dev/null"},
     # Folders as the user named them; what is in one is opened below it, by esper.storage.files.
     "esper.runs.folder": dict.fromkeys(("path.mkdir", "path.exists", "there.is_dir"), "--run-dir"),
     "esper.policies.policy": {"folder.mkdir": "as the user named it"},
@@ -69,7 +70,10 @@ ALLOWED = {
     "esper.runs.train": {"(self.folder / BEST).exists": "for the error that names what is missing"},
     "esper.scripts.sweep": {"job.run_dir.parent.mkdir": "--output, and names that the sweep has"},
     "esper.tune.plan": {"job.run_dir.parent.mkdir": "--output, and names that the search gives"},
-    "esper.sweep.job": {"job.run_dir.parent.is_dir": "whether this machine has the folder"},
+    "esper.sweep.away": dict.fromkeys(
+        ("tempfile.TemporaryDirectory", "run_dir.parent.mkdir", "run_dir.mkdir", "run_dir.is_dir"),
+        "new, and its name cannot be guessed",
+    ),
     "esper.runs.resume.point": {"run_dir.exists": "for the message that there is nothing"},
     "esper.scripts.ppo": dict.fromkeys(
         ("(folder / BEST).exists", "(folder / 'training.png').exists", "(folder / 'tensorboard').exists"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from esper.runs.begun import Progress
 from esper.runs.layers import Layer
@@ -61,3 +63,24 @@ def test_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.Capture
         "4 runs, 0 of them completed before, 2 at a time",
         "0/4  A/default/seed-1 failed: it broke",
     ]
+
+
+def test_what_runs_is_seen_where_not_all_arms_fit(tmp_path: Path) -> None:
+    arms: dict[str, dict[str, str]] = {f"arm-{number:03}": {} for number in range(200)}
+    tables = {"folder": str(tmp_path), "arms": arms, "environments": {"A": {"env": "CartPole-v1"}}}
+    jobs = make_jobs(make_sweep(tables, "x"), {}, Layer(source="flag", values={"total_timesteps": 1000}))
+    overview, queue = Overview(jobs, 1, quiet=True), JobQueue([])
+    overview._console = Console(width=100, height=24, record=True, file=io.StringIO())
+    for job in jobs[:150]:
+        overview._progress[job.name] = Progress(status="completed", fraction=1.0)
+    overview._progress[jobs[180].name] = Progress(status="begun", fraction=0.5)
+    queue.running = [jobs[180]]
+    queue.outcomes[jobs[190].name] = Outcome(status="failed", cause="it broke")
+    overview._console.print(overview._table(queue))
+    lines = overview._console.export_text().splitlines()
+    assert len(lines) <= 23
+    assert "arm-180" in lines[1]
+    assert "1 running" in lines[1]
+    assert "arm-190" in lines[2]
+    assert "1 failed" in lines[2]
+    assert lines[-1].strip() == "and 180 more arms, 150 of them complete"

@@ -94,6 +94,25 @@ class TestJobs:
         assert caught.value.origin is not None
         assert caught.value.origin.source == "sweep.toml arms.cosine"
 
+    @pytest.mark.parametrize(
+        ("tables", "place"),
+        [
+            ({"settings": {"seed": 7}}, "sweep.toml settings"),
+            ({"arms": {"a": {"run_dir": "x"}}}, "sweep.toml arms.a"),
+            ({"arms": {"a": {"env": "Acrobot-v1"}}}, "sweep.toml arms.a"),
+            ({"environments": {"CartPole-v1": {"seed": 7}}}, "sweep.toml environments.CartPole-v1"),
+            (
+                {"arms": {"a": {}}, "environments": {"CartPole-v1": {"arms": {"a": {"env": "X"}}}}},
+                "sweep.toml environments.CartPole-v1.arms.a",
+            ),
+        ],
+    )
+    def test_what_the_sweep_sets_itself_is_no_setting_of_it(self, tables: dict[str, Any], place: str) -> None:
+        with pytest.raises(SettingsError, match=r"each run has its own|an arm is compared") as caught:
+            jobs_of(**tables)
+        assert caught.value.origin is not None
+        assert caught.value.origin.source == place
+
     def test_a_schedule_that_does_not_fit_the_run_is_found_before_anything_starts(self) -> None:
         with pytest.raises(SettingsError, match="warmup_steps"):
             jobs_of({"total_timesteps": 2048}, arms={"a": {"lr_warmup_steps": 100}})
@@ -108,6 +127,9 @@ class TestJobs:
             ({"environments": {"a/b": {}, "a-b": {}}}, "environment a-b is given twice"),
             ({"arms": {"cosine": {}}, "environments": {"X": {"arms": {"cosin": {}}}}}, "did you mean 'cosine'"),
             ({"folder": 3}, "folder: must be given"),
+            ({"folder": "a\0b"}, "folder: must be given"),
+            ({"arms": {"\u6f22" * 67: {}}}, "of at most 200 bytes, not 201"),
+            ({"settings": {"env": "A"}, "environments": {"B": {}}}, "settings.env = A: the environments are those of"),
             ({"preset": 3}, "preset = 3"),
         ],
     )

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def training() -> list[psutil.Process]:
     """The workers that train."""
-    return [child for child in psutil.Process().children(recursive=True) if child.name().startswith("ray::do")]
+    return [child for child in psutil.Process().children(recursive=True) if child.name().startswith("ray::_work")]
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
@@ -52,6 +52,21 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
     for here, there in zip(jobs, local, strict=True):
         assert updates(here.run_dir) == updates(there.run_dir)
         assert len(updates(here.run_dir)) == jobs[0].config.ppo.total_updates
+
+
+def test_machines_that_do_not_see_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a machine where the path is on another disk: the token is not there.
+    monkeypatch.setattr("esper.sweep.cluster.files.write_new", lambda path, data: None)
+    jobs = make(tmp_path / "ray", total_timesteps=50_000)
+    queue, launcher = JobQueue(jobs), RayLauncher("local", cpus=1, gpus=0, jobs=len(jobs))
+    try:
+        assert launcher.check(jobs) is None
+        run_all(queue, launcher, retries=0, should_stop=lambda: False, on_change=lambda queue, ended: None)
+    finally:
+        launcher.close()
+    assert {outcome.status for outcome in queue.outcomes.values()} == {"completed"}
+    assert {progress_of(job).status for job in jobs} == {"completed"}
+    assert all((job.run_dir / "policy.safetensors").exists() for job in jobs)
 
 
 def test_stopping_leaves_checkpoints(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.forkserver
 import os
 import signal
 import subprocess
@@ -99,11 +100,41 @@ class TestLocal:
         assert "killed by SIGKILL" in str(queue.outcomes[job.name].cause)
         assert queue.retries[job.name] == 1
 
+    def test_the_process_that_forks_is_killed(self, tmp_path: Path) -> None:
+        jobs = make(tmp_path, seeds=2)
+        launcher, queue = LocalLauncher(2), JobQueue(jobs)
+        killed: list[int] = []
 
-def start(folder: Path, steps: int, *flags: str) -> subprocess.Popen[str]:
+        def kill_once(queue: JobQueue, ended: Job | None) -> None:
+            if not killed and any(progress_of(job).fraction > 0 for job in queue.running):
+                killed.append(multiprocessing.forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+                os.kill(killed[0], signal.SIGKILL)
+
+        run_all(queue, launcher, retries=0, should_stop=lambda: False, on_change=kill_once)
+        launcher.close()
+        assert killed
+        assert {outcome.status for outcome in queue.outcomes.values()} == {"completed"}
+
+    def test_a_run_that_is_stopped_before_it_begins(self, tmp_path: Path) -> None:
+        launcher = LocalLauncher(1)
+        launcher.start(make(tmp_path)[0])
+        launcher.stop()
+        ((_, outcome),) = launcher.ended(DEADLINE)
+        launcher.close()
+        assert outcome.status == "interrupted"
+
+
+def start(folder: Path, steps: int, *flags: str, **variables: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "esper.scripts.train", "sweep", "--env", "torch/CartPole-v1", "--seeds", "2"]
     command += ["--total-timesteps", str(steps), "--workers", "2", "--output", str(folder), *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **variables},
+    )
 
 
 def wait_until_both_run(folder: Path) -> None:
@@ -135,6 +166,25 @@ class TestStops:
         out, _ = again.communicate(timeout=DEADLINE)
         assert again.returncode == 0
         assert "2 of 2 runs are complete" in out
+
+    def test_ctrl_c_of_a_terminal_while_it_is_checked(self, tmp_path: Path) -> None:
+        (tmp_path / "slow_to_import.py").write_text(
+            f"import pathlib, time\npathlib.Path({str(tmp_path / 'began')!r}).touch()\ntime.sleep(600)\n"
+        )
+        flags = ("--env", "slow_to_import:X-v0", "--preset", "none")
+        sweep = start(tmp_path / "runs", 1000, *flags, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+        deadline = time.monotonic() + DEADLINE
+        while not (tmp_path / "began").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        # A terminal sends it to all processes.
+        os.killpg(sweep.pid, signal.SIGINT)
+        out, _ = sweep.communicate(timeout=DEADLINE)
+        assert (sweep.returncode, out) == (
+            130,
+            "esper sweep: stopped at once; everything written before is complete\n",
+        )
+        assert not (tmp_path / "runs").exists()
 
     def test_runs_stop_when_the_sweep_is_killed(self, tmp_path: Path) -> None:
         sweep = start(tmp_path, 50_000_000)
@@ -176,6 +226,28 @@ class TestCommand:
         assert stop.value.code == 2
         assert "seed-1 exists already, with other settings: gamma 0.99, now 0.9" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("folder", "reason"),
+        [("/proc/x", "cannot be written"), ("file", "Not a directory"), ("file/x", "Not a directory")],
+    )
+    def test_a_folder_that_cannot_be_made(
+        self, tmp_path: Path, folder: str, reason: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(SystemExit) as stop:
+            main(["sweep", *SMALL, "--output", str(tmp_path / folder)])
+        assert stop.value.code == 2
+        assert reason in capsys.readouterr().err
+
+    def test_other_files_in_the_folder_of_a_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        other = tmp_path / "torch-CartPole-v1" / "default" / "seed-2" / "notes.txt"
+        other.parent.mkdir(parents=True)
+        other.touch()
+        with pytest.raises(SystemExit):
+            main(["sweep", *SMALL, "--output", str(tmp_path), "--seeds", "2"])
+        assert "seed-2: has files in it" in capsys.readouterr().err
+        assert not (other.parent.parent / "seed-1").exists()
+
     def test_a_file_and_flags_above_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "two.toml"
         path.write_text(
@@ -206,6 +278,15 @@ class TestCommand:
             (["--output", "x", "--arm", "a: --lr-deacy cosine"], "unknown argument --lr-deacy; did you mean"),
             (["--output", "x", "--arm", "a: --lr-decay cosin"], "did you mean 'cosine'"),
             (["--output", "x", "--arm", "a: --lr '1"], "No closing quotation"),
+            (["--output", "x", "--arm", "a: --seed 3"], "arms.a: seed = 3: each run has its own: seeds"),
+            (["--output", "x", "--arm", "a: --run-dir y"], "arms.a: run_dir = y: each run has its own: folder"),
+            (["--output", "x", "--arm", "a: --env Acrobot-v1"], "arms.a: env = Acrobot-v1: an arm is compared within"),
+            (["--output", "x", "--seed", "3"], "--seed 3: each run has its own: seeds"),
+            (["--output", "x", "--run-dir", "y"], "--run-dir y: each run has its own"),
+            (["--output", "x", "--envs", "CartPole-v1,Acrobt-v1"], "did you mean 'Acrobot-v1'"),
+            (["--output", "x", "--env", "CartPole-v1", "--env-kwargs", '{"no": 1}'], "CartPole-v1 refuses them"),
+            (["--output", "x", "--env", "CartPole-v1", "--encoder", "nature"], "encoder = nature"),
+            (["--output", "x" * 300], "File name too long"),
             (["--output", "x", "--arm", "a/b:"], "'a/b': a name has letters"),
             (["--output", "x", "--only", "Cart"], "--only Cart: must be of CartPole-v1"),
             (["--output", "x", "--envs", "A,B", "--env", "C"], "--env: the sweep has several environments"),

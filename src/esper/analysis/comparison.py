@@ -24,8 +24,13 @@ from esper.analysis.statistics import (
 FEW_SEEDS = 5
 # With fewer pairs, pairing costs more in degrees of freedom than it removes in shared noise.
 FEWEST_PAIRS = 5
-# The maximum number of seeds that are named.
+# The maximum number of seeds, and of arms, that are named.
 _NAMED = 10
+# The maximum numbers of runs that are left out by name, and of other notes.
+_LEFT_OUT = 20
+_NOTES = 40
+# The arm that a note is about, in its text.
+_ITSELF = "{arm}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +83,23 @@ def compare(
 
 def warnings(arms: Sequence[Arm]) -> list[str]:
     """Warnings for readers of the numbers."""
-    found = []
+    notes = [(arm.name, f"left out {reason}") for arm in arms for reason in arm.left_out]
+    found = [f"{name}: {text}" for name, text in notes[:_LEFT_OUT]]
+    if len(notes) > _LEFT_OUT:
+        found.append(f"{len(notes) - _LEFT_OUT} more runs are left out")
+    notes = []
     for arm in arms:
-        found += [f"{arm.name}: left out {reason}" for reason in arm.left_out]
         if len(arm.runs) < FEW_SEEDS:
-            found.append(f"{arm.name}: too few seeds to tell arms apart ({len(arm.runs)}); have {FEW_SEEDS} or more")
+            notes.append((arm.name, f"too few seeds to tell arms apart ({len(arm.runs)}); have {FEW_SEEDS} or more"))
         if skipped := {seed: run.skipped for seed, run in arm.runs.items() if run.skipped}:
-            found.append(f"{arm.name}: {sum(skipped.values())} updates were skipped, by {name_seeds(skipped)}")
+            notes.append((arm.name, f"{sum(skipped.values())} updates were skipped, by {name_seeds(skipped)}"))
         if stalled := {seed: run.stalled for seed, run in arm.runs.items() if run.stalled}:
-            found.append(f"{arm.name}: {name_seeds(stalled)}: {stalled[min(stalled)]}")
-    for arm in arms[1:]:
-        found += _about_pairs(arm, arms[0])
+            notes.append((arm.name, f"{name_seeds(stalled)}: {stalled[min(stalled)]}"))
+    notes += [(arm.name, text) for arm in arms[1:] for text in _about_pairs(arm, arms[0])]
+    found += _together(notes)
     ends = {arm.name: max(int(run.updates["env_steps"][-1]) for run in arm.runs.values()) for arm in arms}
     if len(set(ends.values())) > 1:
-        each = ", ".join(f"{name} {steps:,}" for name, steps in ends.items())
+        each = _few([f"{name} {steps:,}" for name, steps in ends.items()])
         found.append(f"the arms were trained for different env_steps: {each}")
     return found
 
@@ -99,14 +107,34 @@ def warnings(arms: Sequence[Arm]) -> list[str]:
 def _about_pairs(arm: Arm, first: Arm) -> list[str]:
     shared = arm.runs.keys() & first.runs.keys()
     alone = [
-        f"{name_seeds(each.runs.keys() - shared)} of {each.name}" for each in (first, arm) if each.runs.keys() - shared
+        f"{name_seeds(each.runs.keys() - shared)} of {_ITSELF if each is arm else each.name}"
+        for each in (first, arm)
+        if each.runs.keys() - shared
     ]
     # Without such seeds there are as many pairs as seeds: if they are too few, the note about seeds says it.
     if not shared or not alone:
         return []
     if len(shared) < FEWEST_PAIRS:
-        return [f"{arm.name}: shares only {name_seeds(shared)} with {first.name}; compared without pairs"]
-    return [f"{arm.name}: {len(shared)} pairs with {first.name}; without a partner: {', '.join(alone)}"]
+        return [f"shares only {name_seeds(shared)} with {first.name}; compared without pairs"]
+    return [f"{len(shared)} pairs with {first.name}; without a partner: {', '.join(alone)}"]
+
+
+def _together(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """A line for each text: the arms that it is about, and the text."""
+    about: dict[str, list[str]] = {}
+    for name, text in notes:
+        about.setdefault(text, []).append(name)
+    lines = [
+        f"{_few(names)}: {text.replace(_ITSELF, names[0] if len(names) == 1 else 'each')}"
+        for text, names in about.items()
+    ]
+    return lines if len(lines) <= _NOTES else [*lines[:_NOTES], f"and {len(lines) - _NOTES} more notes of this kind"]
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first of `names`, and how many more."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def name_seeds(seeds: Iterable[int]) -> str:

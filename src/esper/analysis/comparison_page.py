@@ -23,6 +23,8 @@ _CURVES = {
 }
 # A picture of hundreds is too high for matplotlib.
 _PANELS = 20
+# Arms that can be told apart by colour and line.
+_DRAWN = 24
 
 
 def comparison_page(
@@ -32,6 +34,7 @@ def comparison_page(
     notes: Sequence[str],
 ) -> str:
     """The page with the summaries of `compare` by `measures`, and with the `warnings`."""
+    shown, which = _drawn(arms, results)
     sections = [_arms(arms)]
     if notes:
         sections += [heading("Notes", bad=True), text(*notes)]
@@ -46,23 +49,37 @@ def comparison_page(
     thin = f" Each point is the mean of up to {math.ceil(longest / POINTS)} updates." if longest > POINTS else ""
     sections += [
         heading("Learning curves"),
-        text(f"Means over seeds, with 95 % bands.{thin}"),
-        picture("learning curves", plot_curves(arms, ["episode_return_mean"], "env_steps")),
+        text(f"Means over seeds, with 95 % bands.{thin}{which}"),
+        picture("learning curves", plot_curves(shown, ["episode_return_mean"], "env_steps")),
     ]
     for title, names in curves.items():
         if names:
-            sections += [heading(title), picture(title.lower(), plot_curves(arms, names, "update"))]
+            sections += [heading(title), picture(title.lower(), plot_curves(shown, names, "update"))]
     if own:
         parts = [own[begin : begin + _PANELS] for begin in range(0, len(own), _PANELS)]
         sections += [heading("Your metrics")]
-        sections += [picture("your metrics", plot_curves(arms, part, "update")) for part in parts]
+        sections += [picture("your metrics", plot_curves(shown, part, "update")) for part in parts]
     sections += [
         heading("Measures"),
-        text("Means with 95 % intervals; a dot is a run."),
-        picture("measures", plot_measures(results, measures)),
+        text(f"Means with 95 % intervals; a dot is a run.{which}"),
+        picture("measures", plot_measures(_of(shown, results), measures)),
         _measures(results, measures, arms[0].name),
     ]
-    return page(f"{', '.join(arm.name for arm in arms)} on {arms[0].env}", sections)
+    which = ", ".join(arm.name for arm in arms) if len(arms) <= _DRAWN else f"{len(arms)} arms"
+    return page(f"{which} on {arms[0].env}", sections)
+
+
+def _drawn(arms: Sequence[Arm], results: Mapping[str, Mapping[str, Summary]]) -> tuple[Sequence[Arm], str]:
+    """The arms that can be told apart in a picture, and which they are, if not all."""
+    if len(arms) <= _DRAWN:
+        return arms, ""
+    returns = results["final_return"]
+    best = sorted(arms[1:], key=lambda arm: np.nan_to_num(returns[arm.name].mean, nan=-np.inf), reverse=True)
+    return [arms[0], *best[: _DRAWN - 1]], f" Drawn are the first arm and the {_DRAWN - 1} of the highest final_return."
+
+
+def _of(arms: Sequence[Arm], results: Mapping[str, Mapping[str, Summary]]) -> dict[str, dict[str, Summary]]:
+    return {name: {arm.name: summaries[arm.name] for arm in arms} for name, summaries in results.items()}
 
 
 def _arms(arms: Sequence[Arm]) -> str:
@@ -73,8 +90,12 @@ def _arms(arms: Sequence[Arm]) -> str:
         lines.append((arm.name, arm.path, len(arm.runs), ", ".join(map(str, sorted(arm.runs))), *ends))
     found = table(lines, ("arm", "folder", "runs", "seeds", "updates", "env_steps"))
     if names := differing(*(arm.settings for arm in arms)):
-        settings = ((name, *(arm.settings.get(name) for arm in arms)) for name in names)
-        found += heading("Settings in which they differ") + table(settings, ("setting", *(arm.name for arm in arms)))
+        found += heading("Settings in which they differ")
+        if len(arms) <= _DRAWN:
+            settings = ((name, *(arm.settings.get(name) for arm in arms)) for name in names)
+            found += table(settings, ("setting", *(arm.name for arm in arms)))
+        else:
+            found += table(((arm.name, *map(arm.settings.get, names)) for arm in arms), ("arm", *names))
     return found
 
 

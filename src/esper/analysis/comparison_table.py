@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from esper.analysis.comparison import Difference, Summary
 from esper.analysis.statistics import Interval
 
+# From here on numbers have exponents: all their digits would make columns wider than a terminal.
+_WIDE = 1e12
+
 HEADINGS = (
     *("arm", "runs", "mean [95 %]", "IQM"),
     *("less the first [95 %]", "relative [95 %]", "pairs", "P(better)", "effect"),
@@ -59,4 +62,4 @@ def _with_interval(value: float, interval: Interval) -> str:
 def _number(value: float, digits: int = 4) -> str:
     if math.isnan(value):
         return "-"
-    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if 10 ** (digits - 1) <= abs(value) < _WIDE else f"{value:.{digits}g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,9 +23,11 @@ from numpy.typing import NDArray
 from esper.analysis.anomalies import AnomalySummary
 from esper.analysis.labels import plain
 from esper.analysis.measures import AFTER
-from esper.analysis.runs import OWN, Columns, load_updates
+from esper.analysis.runs import OWN, Columns
+from esper.analysis.streaming import ColumnsOfUpdates
 from esper.analysis.thinning import thinned
 from esper.storage import files
+from esper.telemetry.jsonl import read_batches
 from esper.telemetry.metrics import by_group
 
 _COLOURS = {"policy": "tab:blue", "value": "tab:orange", "shared": "tab:green"}
@@ -37,7 +40,10 @@ _PHASE_COLOURS = {"delay": "0.75", "warmup": "tab:red", "stable": "tab:green", "
 
 def plot_run(run_dir: Path, path: Path, *, title: str) -> None:
     """`plot_training` of the run in `run_dir`."""
-    plot_training(load_updates(run_dir), path, title=title)
+    updates = ColumnsOfUpdates(is_drawn)
+    for events in read_batches(run_dir / "events.jsonl"):
+        updates.add([event for event in events if event["event"] == "update_completed"])
+    plot_training(updates.columns(), path, title=title)
 
 
 def plot_training(updates: Columns, path: Path, *, title: str) -> None:
@@ -130,7 +136,24 @@ _ACROSS = 4
 _PANELS = 12 * _ACROSS
 # With fewer points than these they are marked, as a line of one would be invisible.
 _FEW = 20
+# A curve of steps has so many points, more than a picture has pixels.
+_STEPS = 4000
+_MOST_SHADES = 200
 _COEFFICIENTS = ("clip_coef", "entropy_coef", "value_coef", "value_clip_coef", "target_kl")
+
+
+_READ = {
+    *("update", "env_steps", "loss", "lr_phase/policy", *_COEFFICIENTS),
+    *(f"episode_return_{name}" for name in ("mean", "std", "min", "max")),
+    *(f"ratio_{name}" for name in ("mean", "std", "min", "max")),
+    *(panel for _, panels in _REPORT.values() for panel in panels),
+}
+_READ_BY_GROUP = ("lr/", "lr_factor/", "grad_norm/", *OWN)
+
+
+def is_drawn(name: str) -> bool:
+    """Whether a picture of a run shows the column `name`."""
+    return name in _READ or name.startswith(_READ_BY_GROUP)
 
 
 def _is_known(panel: str, updates: Columns) -> bool:
@@ -159,13 +182,13 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
         rates, factors = by_group(updates, "lr"), by_group(updates, "lr_factor")
         axis.set_title("learning rates" + " (thin: the schedule)" * bool(factors), fontsize=10)
         for group in factors:
-            axis.plot(x, rates[group], linewidth=0.6, color=_COLOURS.get(group, "0.5"), drawstyle="steps-post")
+            axis.plot(*_steps(x, rates[group]), linewidth=0.6, color=_COLOURS.get(group, "0.5"), drawstyle="steps-post")
             rates = {**rates, group: rates[group] * factors[group]}
-        _draw_rates(axis, x, rates, list(updates.get("lr_phase/policy", ())))
+        _draw_rates(axis, x, rates, updates.get("lr_phase/policy", ()))
     elif panel == "coefficients":
         axis.set_title("coefficients (share of the highest)", fontsize=10)
         for name, column in _scheduled(updates).items():
-            axis.plot(x, column, linewidth=1, label=name)
+            axis.plot(*_steps(x, column), linewidth=1, label=name)
         axis.legend(fontsize=8)
     elif panel == "grad_norm":
         for group, norms in by_group(updates, "grad_norm").items():
@@ -199,7 +222,7 @@ def _plot_ratio(axis: Axes, updates: Columns) -> None:
         axis.set_yscale("log")
     clip = updates["clip_coef"]
     for bound in (1 - clip, 1 + clip):
-        axis.plot(updates["update"], bound, linewidth=0.8, linestyle="--", color="0.3")
+        axis.plot(*_steps(updates["update"], bound), linewidth=0.8, linestyle="--", color="0.3")
 
 
 def _plot_return(axis: Axes, updates: Columns) -> None:
@@ -239,38 +262,51 @@ def plot_schedules(
     path: Path,
     *,
     title: str,
+    updates: Sequence[int] | None = None,
     size: tuple[float, float] = (7, 3.5),
 ) -> None:
-    """Learning-rate curves by parameter group over the update index; `phases` shades the background."""
+    """Learning-rate curves by parameter group over `updates`, by default all; `phases` shades the background."""
     figure, axis = plt.subplots(figsize=size, layout="constrained")
-    _draw_rates(axis, np.arange(len(phases)), curves, phases)
+    _draw_rates(axis, np.arange(len(phases)) if updates is None else np.asarray(updates), curves, phases)
     axis.set(title=title, xlabel="update")
     files.write(path, _png(figure, dpi=110))
 
 
 def _draw_rates(
-    axis: Axes, x: NDArray[Any], curves: Mapping[str, Sequence[float] | NDArray[Any]], phases: Sequence[str]
+    axis: Axes,
+    x: NDArray[Any],
+    curves: Mapping[str, Sequence[float] | NDArray[Any]],
+    phases: Sequence[str] | NDArray[Any],
 ) -> None:
     for group, rates in curves.items():
         colour = _COLOURS.get(group, "0.5")
-        axis.plot(x, rates, _LINES.get(group, "-"), label=plain(group), color=colour, drawstyle="steps-post")
+        line = _LINES.get(group, "-")
+        where = _steps(x, np.asarray(rates))
+        axis.plot(*where, line, label=plain(group), color=colour, drawstyle="steps-post")
     _shade(axis, x, phases)
     axis.set_ylim(bottom=0)
     axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axis.legend(fontsize=8)
 
 
-def _shade(axis: Axes, x: NDArray[Any], phases: Sequence[str]) -> None:
+def _steps(x: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Some of many points, with the last; each as it is, as a mean would blunt a step."""
+    if len(x) <= _STEPS:
+        return x, values
+    kept = np.linspace(0, len(x) - 1, _STEPS).astype(int)
+    return x[kept], values[kept]
+
+
+def _shade(axis: Axes, x: NDArray[Any], phases: Sequence[str] | NDArray[Any]) -> None:
     """Shade the background by the policy's phase; decay and constant stay white."""
-    start, labelled = 0, set[str]()
-    for index in range(1, len(phases) + 1):
-        if index < len(phases) and phases[index] == phases[start]:
-            continue
-        phase = phases[start]
+    given, labelled = np.asarray(phases, dtype=object), set[str]()
+    changes = [0, *(np.flatnonzero(given[1:] != given[:-1]) + 1), len(given)]
+    # Restarts by the thousand would be a colour.
+    for start, index in itertools.pairwise(changes[:_MOST_SHADES]) if len(given) else ():
+        phase = given[start]
         if phase in _PHASE_COLOURS:
             label = None if phase in labelled else phase
             axis.axvspan(
                 x[start], x[min(index, len(x) - 1)], color=_PHASE_COLOURS[phase], alpha=0.12, label=label, linewidth=0
             )
             labelled.add(phase)
-        start = index

@@ -30,7 +30,8 @@ def plot_curves(arms: Sequence[Arm], names: Sequence[str], over: Literal["update
     """A panel for each of the columns `names`, with a curve and its band for each arm."""
     across = min(2, len(names))
     down = math.ceil(len(names) / across)
-    figure = Figure(figsize=(12, 3.4 * down + 0.3), layout="constrained")
+    legend = math.ceil(len(arms) / _ACROSS)
+    figure = Figure(figsize=(12, 3.4 * down + 0.1 + 0.22 * legend), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False).flat
     for axis, name in zip(axes, names, strict=False):
         _draw_curves(axis, arms, name, over)

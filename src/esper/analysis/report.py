@@ -4,82 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esper.analysis.anomalies import AnomalySummary, summarize_anomalies
 from esper.analysis.growth import pictures_of, table_of
 from esper.analysis.page import heading, page, picture, table, text
-from esper.analysis.plots import plot_report
-from esper.analysis.runs import ROWS, Columns, columns_of, ratio_quantiles, read_events
+from esper.analysis.plots import is_drawn, plot_report
+from esper.analysis.record import Record
+from esper.analysis.record import ReportError as ReportError
+from esper.analysis.record import read_record as read_record
 from esper.storage import files
-from esper.telemetry.declared import missing_field, unreadable_schema
-from esper.telemetry.diagnosis import diagnose
-from esper.telemetry.events import LearningStalled
-
-
-class ReportError(ValueError):
-    """A run cannot be reported; the message says which, and why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """The content of `events.jsonl`, by kind."""
-
-    started: Mapping[str, Any]
-    finished: Mapping[str, Any] | None
-    resumed: Sequence[Mapping[str, Any]]
-    updates: Columns
-    anomalies: Sequence[AnomalySummary]
-    stalled: LearningStalled | None
-    evaluations: Sequence[Mapping[str, Any]]
-    episodes: Sequence[Mapping[str, Any]]
-
-
-def read_record(run_dir: Path) -> Record:
-    """The record of a run, which may still be running.
-
-    Raises:
-        ReportError: when it cannot be read, or has no completed update.
-    """
-    try:
-        events = list(read_events(run_dir))
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{run_dir / 'events.jsonl'}: cannot be read: {files.why(error)}") from None
-    if not events or events[0].get("event") != "run_started":
-        raise ReportError(f"{run_dir / 'events.jsonl'}: does not begin with run_started")
-    _check(run_dir, events)
-    updates = columns_of(events)
-    if not len(updates.get("update", ())):
-        raise ReportError(f"{run_dir}: has no completed update yet")
-    last = events[-1]
-    return Record(
-        started=events[0],
-        finished=last if last["event"] == "run_finished" else None,
-        resumed=[event for event in events if event["event"] == "run_resumed"],
-        updates={**updates, **ratio_quantiles(events, updates["update"])},
-        anomalies=summarize_anomalies(events),
-        stalled=diagnose(events),
-        evaluations=[event for event in events if event["event"] == "evaluation_completed"],
-        episodes=[event for event in events if event["event"] == "growth_episode"],
-    )
-
-
-def _check(run_dir: Path, events: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse records of another version, without required fields, or with updates that have non-numbers."""
-    for event in events:
-        if reason := unreadable_schema(event):
-            raise ReportError(f"{run_dir}: {reason}")
-    if not isinstance(events[0].get("config", {}).get("env"), str):
-        raise ReportError(f"{run_dir}: its run_started names no environment")
-    for event in events:
-        if name := missing_field(event):
-            raise ReportError(f"{run_dir}: one of its {event['event']} has no {name}")
-        if event["event"] in ROWS:
-            for name, value in event.items():
-                if name != "event" and not name.startswith("lr_phase/") and type(value) not in (int, float):
-                    raise ReportError(f"{run_dir}: one of its {name} is {value!r:.40}, not a number")
 
 
 def write_report(run_dir: Path, folder: Path | None) -> list[Path]:
@@ -91,7 +25,7 @@ def write_report(run_dir: Path, folder: Path | None) -> list[Path]:
         ReportError: as `read_record`.
         OSError: when it cannot be written.
     """
-    record = read_record(run_dir)
+    record = read_record(run_dir, is_drawn)
     pictures = plot_report(record.updates, record.anomalies) | pictures_of(record.episodes)
     written = {
         "report.html": _page(run_dir.absolute().name, record, pictures).encode(errors="backslashreplace"),
@@ -111,6 +45,8 @@ def write_report(run_dir: Path, folder: Path | None) -> list[Path]:
 def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]]) -> str:
     config = record.started["config"]
     sections = [text(f"{name}: {_how_it_went(record)}")]
+    if record.cut is not None:
+        sections += [text(f"the record is cut: {record.cut}; nothing from there on is reported")]
     if record.stalled is not None:
         sections += [heading("Diagnosis", bad=True), text(record.stalled.says)]
     if record.anomalies:

@@ -40,14 +40,15 @@ def mean_band(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray
 
     NaN is ignored. A column of NaN has no mean, and one with a single value no interval.
     """
-    known = np.isfinite(values)
+    scale = _scale(values)
+    values, known = values / scale, np.isfinite(values)
     count = known.sum(axis=0)
     missing = np.full(values.shape[1], np.nan)
     mean = np.divide(np.where(known, values, 0.0).sum(axis=0), count, out=missing.copy(), where=count > 0)
     squares = np.where(known, (values - mean) ** 2, 0.0).sum(axis=0)
     variance = np.divide(squares, count * (count - 1), out=missing, where=count > 1)
     half = stats.t.ppf(0.975, count - 1) * np.sqrt(variance)
-    return mean, mean - half, mean + half
+    return mean * scale, (mean - half) * scale, (mean + half) * scale
 
 
 def difference_interval(a: Sequence[float], b: Sequence[float], rng: np.random.Generator) -> Interval:
@@ -80,13 +81,23 @@ def _expanded(samples: list[NDArray[Any]], rng: np.random.Generator) -> Interval
     if not all(map(len, samples)):
         return Interval(np.nan, np.nan)
 
+    scale = _scale(np.concatenate(samples))
+    samples = [x / scale for x in samples]
+
     def resampled() -> NDArray[Any]:
         found = np.zeros(RESAMPLES)
         for x in samples:
             found += x[rng.integers(len(x), size=(RESAMPLES, len(x)))].mean(axis=1)
         return found
 
-    return _around(float(sum(x.mean() for x in samples)), samples, resampled)
+    low, high = _around(float(sum(x.mean() for x in samples)), samples, resampled)
+    return Interval(low * scale, high * scale)
+
+
+def _scale(values: NDArray[Any]) -> float:
+    """The power of two by which values are divided, so that no square or sum of squares is too large for a float."""
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    return float(2.0 ** np.floor(np.log2(largest))) if largest > 0 else 1.0
 
 
 def _around(estimate: float, samples: list[NDArray[Any]], resampled: Callable[[], NDArray[Any]]) -> Interval:
@@ -128,7 +139,8 @@ def probability_of_improvement(a: Sequence[float], b: Sequence[float]) -> float:
 
 def hedges_g(a: Sequence[float], b: Sequence[float]) -> float:
     """The difference of means in pooled standard deviations, corrected for small samples (Hedges 1981)."""
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    scale = _scale(np.array([*a, *b], dtype=float))
+    x, y = np.asarray(a, dtype=float) / scale, np.asarray(b, dtype=float) / scale
     freedom = len(x) + len(y) - 2
     if freedom < 1:
         return np.nan

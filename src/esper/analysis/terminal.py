@@ -6,14 +6,30 @@ from collections.abc import Mapping, Sequence
 
 import plotext
 
+# A curve is told by its marks where there is no colour, too.
+_MARKS = (("braille", "⠒"), ("x", "x"), ("o", "o"))
 
-def draw_curves(curves: Mapping[str, Sequence[float]], *, width: int, height: int = 16, colour: bool = True) -> str:
-    """A text plot of `curves`, by name, over their index."""
+
+def draw_curves(
+    curves: Mapping[str, Sequence[float]], updates: Sequence[int], *, width: int, height: int = 16, colour: bool = True
+) -> str:
+    """A text plot of `curves`, by name, over `updates`; below it which mark is whose.
+
+    Curves that are the same are drawn once. The first are above the others.
+    """
+    names: dict[tuple[float, ...], list[str]] = {}
+    for name, values in curves.items():
+        names.setdefault(tuple(values), []).append(name)
     plotext.clear_figure()
     plotext.plotsize(width, height)
     plotext.xlabel("update")
-    for name, values in curves.items():
-        plotext.plot(list(range(len(values))), list(values), label=name, marker="braille")
-    plotext.ylim(0, max(max(values) for values in curves.values()) or 1.0)
+    marked = list(zip(names, _MARKS, strict=False))
+    for values, (marker, _) in reversed(marked):
+        # Of many points as many as a line has dots.
+        step = max(1, len(values) // (4 * width)) if marker == "braille" else max(1, len(values) // (width // 3))
+        plot = plotext.plot if marker == "braille" else plotext.scatter
+        plot(list(updates[::step]), list(values[::step]), marker=marker)
+    plotext.ylim(0, max(map(max, names)) or 1.0)
     text = str(plotext.build())
-    return text if colour else str(plotext.uncolorize(text))
+    key = "   ".join(f"{mark} {', '.join(names[values])}" for values, (_, mark) in marked)
+    return f"{text if colour else plotext.uncolorize(text)}\n{key}"

@@ -39,8 +39,8 @@ def progress_of(config: RunConfig) -> Progress:
     return Progress(status="begun", fraction=fraction)
 
 
-def other_settings(config: RunConfig, root: Path) -> list[str]:
-    """How the settings of a run in the folder of `config`, below `root`, differ from `config`; [] without a run.
+def other_settings(config: RunConfig, root: Path) -> list[str] | None:
+    """How the settings of a run in the folder of `config`, below `root`, differ from `config`; None without a run.
 
     Raises:
         ValueError: when they cannot be read, or are behind a link.
@@ -49,7 +49,7 @@ def other_settings(config: RunConfig, root: Path) -> list[str]:
     try:
         there = files.parse_json(files.read(path, MAX_FILE_BYTES, root=root))
     except FileNotFoundError:
-        return []
+        return None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read: {files.why(error)}") from None
     if not isinstance(there, dict):

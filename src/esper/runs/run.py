@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from esper.envs.base import EnvError
+from esper.envs.base import EnvError, VectorEnv
 from esper.envs.given import Given, recorded_name
 from esper.envs.make import make_for_training
 from esper.envs.watched import watched
@@ -87,11 +87,7 @@ def run(
         stack.enter_context(torch_threads(1))
         stop = stack.enter_context(stop_request(quiet=config.quiet))
         with _failed_starts_reported(stop):
-            env = watched(make_for_training(config.environment, config.ppo.num_envs, env_seed(config, 0)), stop)
-            if not config.environment.exists:
-                stack.callback(env.close)
-            debug = config.telemetry.telemetry == "debug"
-            agent = PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug, **config.parts.given)
+            env, agent = _make(config, stop, stack)
             stack.enter_context(agent.updater.torch_settings())
             begun = None if resume and resume.point.state else begin_with(config, agent)
             training = Training(agent, env, env_seed=env_seed(config, 0))
@@ -122,6 +118,20 @@ def run(
         if config.picture:
             draw_picture(config, folder)
         return RunResult(run_dir=folder.path, train=train, cause=finished.cause, seconds=finished.seconds)
+
+
+def check_run(config: RunConfig) -> None:
+    """Make what a run of `config` is made of, and close it: nothing is trained or written.
+
+    Raises:
+        ConfigError, RunError: as `run`.
+    """
+    _check_settings(config)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch_threads(1))
+        stop = stack.enter_context(stop_request(quiet=True))
+        with _failed_starts_reported(stop):
+            _make(config, stop, stack)
 
 
 def resume_run(
@@ -170,12 +180,29 @@ def _with_environment(config: RunConfig, given: Given | None) -> RunConfig:
     return dataclasses.replace(config, environment=dataclasses.replace(environment, given=given))
 
 
+def _make(config: RunConfig, stop: StopRequest, stack: contextlib.ExitStack) -> tuple[VectorEnv, PPOAgent]:
+    """The environment, which `stack` closes, and the agent."""
+    env = watched(make_for_training(config.environment, config.ppo.num_envs, env_seed(config, 0)), stop)
+    if not config.environment.exists:
+        stack.callback(env.close)
+    debug = config.telemetry.telemetry == "debug"
+    return env, PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug, **config.parts.given)
+
+
 def _check_given(config: RunConfig, sinks: Sequence[Sink], callbacks: Sequence[CallbackLike]) -> None:
     """Refuse what cannot be used, recorded, called or written to."""
-    config.parts.check()
+    _check_settings(config)
     check_callbacks(callbacks)
     check_sinks(sinks)
+
+
+def _check_settings(config: RunConfig) -> None:
+    config.parts.check()
+    _check_recordable(config)
     check_writers(config.telemetry)
+
+
+def _check_recordable(config: RunConfig) -> None:
     try:
         files.dump_json(recorded(config))
     except (TypeError, ValueError) as error:

@@ -82,7 +82,10 @@ class Overview:
 
     def _table(self, queue: JobQueue) -> Table:
         table, active = Table.grid(padding=(0, 2)), self._active(queue)
-        for (environment, arm), jobs in self._groups().items():
+        groups = self._most_wanted(queue)
+        # Two lines are of the whole, and the cursor has one.
+        shown = groups[: max(1, self._console.height - 4)] if len(groups) > self._console.height - 3 else groups
+        for (environment, arm), jobs in shown:
             progress = [self._progress[job.name] for job in jobs]
             ended = [queue.outcomes[job.name] for job in jobs if job.name in queue.outcomes]
             failed = sum(outcome.status in ("failed", "refused") for outcome in ended)
@@ -99,7 +102,28 @@ class Overview:
         # Above the table, where it is visible even if the arms exceed the terminal's lines.
         whole.add_row(f"{self._done()} complete, {self._time_left(queue)} left")
         whole.add_row(table)
+        if hidden := groups[len(shown) :]:
+            complete = sum(all(self._progress[job.name].status == "completed" for job in jobs) for _, jobs in hidden)
+            whole.add_row(f"and {len(hidden)} more arms, {complete} of them complete")
         return whole
+
+    def _most_wanted(self, queue: JobQueue) -> list[tuple[tuple[str, str], list[Job]]]:
+        """The arms, as far as not all fit: those that run, those with failures, those that wait, the complete ones."""
+        groups = list(self._groups().items())
+        if len(groups) <= self._console.height - 3:
+            return groups
+        active = {job.name for job in self._active(queue)}
+        failed = {name for name, outcome in queue.outcomes.items() if outcome.status in ("failed", "refused")}
+
+        def rank(group: tuple[tuple[str, str], list[Job]]) -> int:
+            names = {job.name for job in group[1]}
+            if names & active:
+                return 0
+            if names & failed or any(self._progress[name].status == "diverged" for name in names):
+                return 1
+            return 3 if all(self._progress[name].status == "completed" for name in names) else 2
+
+        return sorted(groups, key=rank)
 
     def _groups(self) -> dict[tuple[str, str], list[Job]]:
         groups: dict[tuple[str, str], list[Job]] = {}

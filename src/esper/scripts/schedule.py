@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from esper.runs.layers import SettingsError, placed
@@ -19,6 +21,10 @@ from esper.scripts.flags import (
     resolved_lengths,
     settings_from,
 )
+
+# More than these are sampled: a picture has fewer pixels.
+_MOST_UPDATES = 10_000
+_MOST_PARTS = 20
 
 USAGE = "esper schedule [the flags of esper ppo] [--output FILE.png]"
 
@@ -40,11 +46,12 @@ def run(args: argparse.Namespace) -> int:
         fail(explain(error), "esper schedule")
     schedules = {component: every.pop(f"{component}_lr") for component in ("policy", "value")}
     feedback = ppo.feedback(schedules)
-    curves = {name: [rate for _, rate, _ in schedule.table()] for name, schedule in schedules.items()}
+    updates = _sampled(ppo.total_updates)
+    curves = {name: [schedule(update) for update in updates] for name, schedule in schedules.items()}
     from esper.analysis.terminal import draw_curves
 
     width = min(shutil.get_terminal_size().columns, 100)
-    print(draw_curves(curves, width=width, colour=sys.stdout.isatty()))
+    print(draw_curves(curves, updates, width=width, colour=sys.stdout.isatty()))
     if ppo is not settings.config.ppo:
         print(f"{SWITCH}=off: learning rates stay at their base rates")
     for line in [*resolved_lengths(ppo, settings.origins), *beyond_end(ppo, settings.origins)]:
@@ -56,14 +63,16 @@ def run(args: argparse.Namespace) -> int:
         if schedule.config.decay != "constant" or schedule.phase(0) != "constant":
             print(f"{name} {describe(schedule)}")
     if args.output:
-        _draw(args.output, curves, schedules["policy"])
+        _draw(args.output, curves, updates, schedules["policy"])
     return 0
 
 
 def describe(schedule: Schedule) -> str:
     """The parts of a resolved schedule in a line."""
     config = schedule.config
-    parts = [f"{phase} from update {update} at {rate:.4g}" for update, rate, phase in _starts(schedule)]
+    parts = [f"{phase} from update {update} at {schedule(update):.4g}" for update, phase in _starts(schedule)]
+    if len(parts) > _MOST_PARTS:
+        parts[_MOST_PARTS:] = [f"and {len(parts) - _MOST_PARTS} more parts"]
     last = schedule.total_updates - 1
     base = "" if config.peak is None else f", base {config.peak:g}"
     return f"{config.decay}{base}: " + ", ".join(parts) + f"; last update {last} at {schedule(last):.4g}"
@@ -79,18 +88,34 @@ def _feedback(config: FeedbackConfig) -> str:
     )
 
 
-def _starts(schedule: Schedule) -> list[tuple[int, float, str]]:
-    rows = schedule.table()
-    return [row for before, row in zip([None, *rows], rows, strict=False) if before is None or before[2] != row[2]]
+def _sampled(total_updates: int) -> Sequence[int]:
+    """All updates, or as many as a picture can show, with the first and the last."""
+    if total_updates <= _MOST_UPDATES:
+        return range(total_updates)
+    return [(total_updates - 1) * index // (_MOST_UPDATES - 1) for index in range(_MOST_UPDATES)]
 
 
-def _draw(path: Path, curves: dict[str, list[float]], policy: Schedule) -> None:
+def _starts(schedule: Schedule) -> list[tuple[int, str]]:
+    """The updates at which the parts begin, with their names; of a long run each is found by bisection."""
+    updates = _sampled(schedule.total_updates)
+    found: list[tuple[int, str]] = [(0, schedule.phase(0))]
+    for before, after in itertools.pairwise(updates):
+        while schedule.phase(after) != found[-1][1]:
+            low, high = max(before, found[-1][0]), after
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if schedule.phase(middle) == found[-1][1] else (low, middle)
+            found.append((high, schedule.phase(high)))
+    return found
+
+
+def _draw(path: Path, curves: dict[str, list[float]], updates: Sequence[int], policy: Schedule) -> None:
     from esper.analysis.plots import plot_schedules
 
     if path.suffix != ".png":
         fail(f"--output {path}: must end in .png", "esper schedule")
     try:
-        plot_schedules(curves, [phase for _, _, phase in policy.table()], path, title="learning rates")
+        plot_schedules(curves, list(map(policy.phase, updates)), path, updates=updates, title="learning rates")
     except OSError as error:
         fail(f"--output {path}: cannot be written: {error.strerror}", "esper schedule")
     print(f"picture {path}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +16,7 @@ from esper.runs.layers import SettingsError
 from esper.scripts import compare
 from esper.scripts.flags import STOPPED_BY, Parser, add_settings, explain, fail, flag_layer, number, say, unknown_flags
 from esper.settings.options import Bounds, nearest
+from esper.storage import files
 from esper.sweep.plan import (
     Job,
     Sweep,
@@ -74,34 +77,52 @@ def run(args: argparse.Namespace) -> int:
         fail(f"--gpus-per-run {args.gpus_per_run}: needs --ray", _PROG)
     jobs = _jobs(args, workers)
     if args.dry_run:
+        # A cluster is not started for it.
+        if not on_ray:
+            with contextlib.closing(_local(workers, jobs)) as launcher:
+                _check(launcher, jobs)
         for job in jobs:
             progress = progress_of(job)
             print(f"{job.name}  {progress.status}  {progress.fraction:.0%}")
         return 0
-    for job in jobs:
-        job.run_dir.parent.mkdir(parents=True, exist_ok=True)
-    if on_ray:
-        launcher = _ray(args.ray_address, jobs, gpus)
-    else:
-        from esper.sweep.local import LocalLauncher
-
-        launcher = LocalLauncher(min(workers, len(jobs)))
-    return _train(jobs, launcher, retries, quiet=getattr(args, "quiet", False))
+    with contextlib.closing(_ray(args.ray_address, jobs, gpus) if on_ray else _local(workers, jobs)) as launcher:
+        queue, stopped_by = _train(jobs, launcher, retries, quiet=getattr(args, "quiet", False))
+    return _conclude(jobs, queue, stopped_by)
 
 
-def _train(jobs: Sequence[Job], launcher: Launcher, retries: int, *, quiet: bool) -> int:
+def _train(jobs: Sequence[Job], launcher: Launcher, retries: int, *, quiet: bool) -> tuple[JobQueue, str | None]:
+    """Run what is not complete; returns the outcomes, and the signal that stopped the sweep."""
     from esper.scripts.overview import Overview
     from esper.sweep.launch import JobQueue, run_all
     from esper.system.stopping import stop_request
 
-    queue = JobQueue([job for job in jobs if progress_of(job).status in ("new", "begun")])
-    try:
-        with stop_request(quiet=quiet) as stop, Overview(jobs, launcher.slots, quiet=quiet) as overview:
-            stop.begin()
-            run_all(queue, launcher, retries=retries, should_stop=lambda: bool(stop), on_change=overview.show)
-    finally:
-        launcher.close()
-    return _conclude(jobs, queue, stop.cause)
+    _check(launcher, jobs)
+    for job in jobs:
+        try:
+            job.run_dir.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fail(f"--output {job.run_dir.parents[2]}: cannot be written: {files.why(error)}", _PROG)
+    queue = JobQueue(_waiting(jobs))
+    with stop_request(quiet=quiet) as stop, Overview(jobs, launcher.slots, quiet=quiet) as overview:
+        stop.begin()
+        run_all(queue, launcher, retries=retries, should_stop=lambda: bool(stop), on_change=overview.show)
+    return queue, stop.cause
+
+
+def _waiting(jobs: Sequence[Job]) -> list[Job]:
+    return [job for job in jobs if progress_of(job).status in ("new", "begun")]
+
+
+def _check(launcher: Launcher, jobs: Sequence[Job]) -> None:
+    """End the program if a run could not begin: its environment, its network or a package it needs."""
+    if (waiting := _waiting(jobs)) and (refused := launcher.check(waiting)) is not None:
+        fail(refused, _PROG)
+
+
+def _local(workers: int, jobs: Sequence[Job]) -> Launcher:
+    from esper.sweep.local import LocalLauncher
+
+    return LocalLauncher(min(workers, len(jobs)))
 
 
 def _jobs(args: argparse.Namespace, workers: int) -> list[Job]:
@@ -135,8 +156,11 @@ def _tables(args: argparse.Namespace) -> dict[str, Any]:
         names = [name.strip() for name in args.envs.split(",") if name.strip()]
         check_apart("environment", names)
         tables["environments"] = {name: {} for name in names}
-    elif env := getattr(args, "env", None):
-        tables.setdefault("environments", {env: {}})
+    elif (env := getattr(args, "env", None)) and "environments" not in tables:
+        tables["environments"] = {env: {}}
+    if (args.envs or getattr(args, "env", None)) and isinstance(tables.get("settings"), dict):
+        # A flag overrides the file.
+        tables["settings"].pop("env", None)
     if args.seeds:
         tables["seeds"] = list(parse_seeds(args.seeds))
         for environment in tables.get("environments", {}).values():
@@ -179,15 +203,19 @@ def _arm(text: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def _ray(address: str | None, jobs: Sequence[Job], gpus: float) -> Launcher:
-    try:
-        from esper.sweep.cluster import RayLauncher
-    except ModuleNotFoundError as error:
-        fail(f"--ray: needs {error.name}; pip install 'esper-simic[ray]'", _PROG)
+    from esper.sweep.address import find_cluster
+
     threads = max(job.config.ppo.runtime.threads or 1 for job in jobs)
     try:
-        return RayLauncher(address, cpus=threads, gpus=gpus, jobs=len(jobs))
-    except (ConnectionError, ValueError) as error:
-        fail(f"--ray-address {address}: {str(error).splitlines()[0]}", _PROG)
+        found = find_cluster(address)
+        from esper.sweep.cluster import RayLauncher
+
+        return RayLauncher(found, cpus=threads, gpus=gpus, jobs=len(jobs))
+    except ModuleNotFoundError as error:
+        fail(f"--ray: needs {error.name}; pip install 'esper-simic[ray]'", _PROG)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"--ray-address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}"
+        fail(f"{where}: {str(error).splitlines()[0]}", _PROG)
 
 
 def _conclude(jobs: Sequence[Job], queue: JobQueue, stopped_by: str | None) -> int:

@@ -53,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = f"esper {args.command}"
         trains = args.command in _TRAIN and not any(getattr(args, flag, False) for flag in ("print_config", "dry_run"))
         with lasting_output(ends=not trains):
-            return _run(args)
+            status: int = _COMMANDS[args.command].run(args)
+            return status
+    except KeyboardInterrupt:
+        print(f"{name}: stopped at once; everything written before is complete", file=sys.stderr)
+        return STOPPED_BY["SIGINT"]
     except OutputError as error:
         if error.cause.errno == errno.EPIPE:
             # The reader of the output has closed it.
@@ -67,15 +71,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if unknown:
         unknown_flags(unknown, commands[args.command])
     return args
-
-
-def _run(args: argparse.Namespace) -> int:
-    try:
-        status: int = _COMMANDS[args.command].run(args)
-    except KeyboardInterrupt:
-        print(f"esper {args.command}: stopped at once; everything written before is complete", file=sys.stderr)
-        return STOPPED_BY["SIGINT"]
-    return status
 
 
 def make_parsers(

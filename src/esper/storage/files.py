@@ -95,7 +95,8 @@ def write(path: Path, data: bytes, *, root: Path | None = None) -> None:
 
 def temporary_name(name: str) -> str:
     """A random name, for a file that is renamed to `name` when it is complete."""
-    return f".{name[:100]}.{secrets.token_hex(8)}.tmp"
+    beginning = os.fsdecode(os.fsencode(name)[:100])
+    return f".{beginning}.{secrets.token_hex(8)}.tmp"
 
 
 def is_temporary(name: str) -> bool:

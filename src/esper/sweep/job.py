@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from esper.runs.layers import Layer, SettingsError
 from esper.runs.resume.point import ResumeError
-from esper.runs.run import RunError, resume_run, run
+from esper.runs.run import RunError, check_run, resume_run, run
 from esper.settings.options import ConfigError, flatten
 from esper.storage import files
 from esper.storage.store import StoreError
 from esper.sweep.plan import Job
 from esper.sweep.progress import progress_of
+from esper.system.errors import describe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,6 @@ def do(job: Job) -> Outcome:
     progress = progress_of(job)
     if progress.status in ("completed", "diverged"):
         return Outcome(status=progress.status)
-    if not job.run_dir.parent.is_dir():
-        return Outcome(status="refused", cause=f"{job.run_dir.parent}: not here; all machines must see this folder")
     try:
         if files.is_there(job.run_dir / "config.json"):
             settings = Layer(source="sweep", values=flatten(job.config))
@@ -41,3 +42,18 @@ def do(job: Job) -> Outcome:
     except (ConfigError, SettingsError, StoreError, ResumeError) as error:
         return Outcome(status="refused", cause=str(error))
     return Outcome(status=result.train.status, cause=result.cause)
+
+
+def refusal(jobs: Sequence[Job]) -> str | None:
+    """Why one of `jobs` cannot begin here: environments and agents are made, once for each setting."""
+    checked = set()
+    for job in jobs:
+        config = dataclasses.replace(job.config, seed=0, run_dir=None)
+        if repr(config) in checked:
+            continue
+        checked.add(repr(config))
+        try:
+            check_run(config)
+        except Exception as error:
+            return f"{job.name}: {error or describe(error)}"
+    return None

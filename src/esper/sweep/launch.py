@@ -19,6 +19,10 @@ class Launcher(Protocol):
 
     slots: int
 
+    def check(self, jobs: Sequence[Job]) -> str | None:
+        """Why one of `jobs` cannot begin where they run; None if all can. Nothing is trained or written."""
+        ...
+
     def start(self, job: Job) -> None:
         """Start or resume the run of `job`."""
         ...

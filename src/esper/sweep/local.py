@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from esper.storage import files
-from esper.sweep.job import Outcome, do
+from esper.sweep.job import Outcome, do, refusal
 from esper.sweep.plan import Job
 
 
@@ -33,21 +35,31 @@ class LocalLauncher:
         self._context: Any = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
         self._children: list[_Child] = []
+        self._checking: BaseProcess | None = None
+        self._stopping = False
+
+    def check(self, jobs: Sequence[Job]) -> str | None:
+        self._checking, connection = self._process(_check, list(jobs), name="check")
+        try:
+            refused: str | None = connection.recv()
+        except EOFError:
+            refused = f"the process that made the environments {_how_it_ended(self._checking)}"
+        connection.close()
+        self._checking.join()
+        return refused
 
     def start(self, job: Job) -> None:
-        mine, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_child, args=(job, theirs), name=job.name)
-        process.start()
-        theirs.close()
-        self._children.append(_Child(job, process, mine))
+        self._children.append(_Child(job, *self._process(_run, job, name=job.name)))
 
     def ended(self, seconds: float) -> list[tuple[Job, Outcome]]:
-        gone = wait([child.process.sentinel for child in self._children], timeout=seconds)
-        found = [child for child in self._children if child.process.sentinel in gone]
+        # The pipe is closed when the process ends. Its sentinel tells that of the process that forked it, too.
+        gone = wait([child.connection for child in self._children], timeout=seconds)
+        found = [child for child in self._children if child.connection in gone]
         self._children = [child for child in self._children if child not in found]
-        return [(child.job, _outcome(child)) for child in found]
+        return [(child.job, self._outcome(child)) for child in found]
 
     def stop(self) -> None:
+        self._stopping = True
         for child in self._children:
             child.process.terminate()
 
@@ -57,9 +69,41 @@ class LocalLauncher:
                 child.process.terminate()
 
     def close(self) -> None:
-        for child in self._children:
-            child.process.kill()
+        checking = [] if self._checking is None else [self._checking]
+        for process in [*checking, *(child.process for child in self._children)]:
+            process.kill()
+            process.join()
+
+    def _process(self, target: Callable[..., None], *arguments: Any, name: str) -> tuple[BaseProcess, Connection]:
+        """A process that calls `target` with `arguments` and a connection, whose other end is returned."""
+        with _ctrl_c_blocked():
+            try:
+                return self._begin(target, *arguments, name=name)
+            except (OSError, EOFError):
+                # The process that forks was killed; the next one starts another.
+                return self._begin(target, *arguments, name=name)
+
+    def _begin(self, target: Callable[..., None], *arguments: Any, name: str) -> tuple[BaseProcess, Connection]:
+        mine, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=target, args=(*arguments, theirs), name=name)
+        try:
+            process.start()
+        finally:
+            theirs.close()
+        return process, mine
+
+    def _outcome(self, child: _Child) -> Outcome:
+        try:
+            outcome: Outcome = child.connection.recv()
             child.process.join()
+        except EOFError:
+            child.process.join()
+            cause = f"its process {_how_it_ended(child.process)}; {log_of(child.job)}"
+            # A run that has not begun yet does not handle the signal.
+            stopped = self._stopping and child.process.exitcode == -signal.SIGTERM
+            outcome = Outcome(status="interrupted") if stopped else Outcome(status="failed", cause=cause)
+        child.connection.close()
+        return outcome
 
 
 def log_of(job: Job) -> Path:
@@ -67,21 +111,38 @@ def log_of(job: Job) -> Path:
     return job.run_dir.with_name(f"{job.run_dir.name}.log")
 
 
-def _outcome(child: _Child) -> Outcome:
-    child.process.join()
+def _how_it_ended(process: BaseProcess) -> str:
+    process.join()
+    code = process.exitcode or 0
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+
+
+@contextlib.contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Ctrl-C waits in this process, and in those that are started: a terminal sends it to all of them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        outcome: Outcome = child.connection.recv()
-    except EOFError:
-        code = child.process.exitcode or 0
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
-        outcome = Outcome(status="failed", cause=f"its process was {how}; {log_of(child.job)}")
-    child.connection.close()
-    return outcome
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _child(job: Job, connection: Connection) -> None:
-    # The sweep handles Ctrl-C, and then requests its runs to stop.
+def _leave_the_terminal() -> None:
+    """The sweep handles Ctrl-C, and then requests its runs to stop."""
     os.setpgrp()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_stop_when_the_sweep_is_gone, daemon=True).start()
+
+
+def _check(jobs: Sequence[Job], connection: Connection) -> None:
+    _leave_the_terminal()
+    _write_to(os.open(os.devnull, os.O_WRONLY))
+    connection.send(refusal(jobs))
+
+
+def _run(job: Job, connection: Connection) -> None:
+    _leave_the_terminal()
     log = log_of(job)
     try:
         descriptor = files.open_in_place(log, create=True)
@@ -89,9 +150,7 @@ def _child(job: Job, connection: Connection) -> None:
         connection.send(Outcome(status="refused", cause=files.why(error)))
         return
     os.lseek(descriptor, 0, os.SEEK_END)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    threading.Thread(target=_stop_when_the_sweep_is_gone, daemon=True).start()
+    _write_to(descriptor)
     try:
         outcome = do(job)
     except Exception as error:
@@ -101,6 +160,12 @@ def _child(job: Job, connection: Connection) -> None:
     sys.stdout.flush()
     if not os.fstat(1).st_size:
         files.remove(log)
+
+
+def _write_to(descriptor: int) -> None:
+    """Standard output and error go to `descriptor`."""
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
 
 
 def _stop_when_the_sweep_is_gone() -> None:

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from esper.runs.config import RunConfig
-from esper.runs.layers import Layer, read_toml, resolve
+from esper.runs.layers import Layer, Origin, SettingsError, read_toml, resolve
 from esper.runs.presets import with_preset
-from esper.settings.options import nearest
+from esper.settings.options import ConfigError, nearest
 
 MAX_SEEDS = 10_000
+_MAX_NAME_BYTES = 200
+# What the sweep sets for each run, and how it is told.
+_OWN = {"seed": "each run has its own: seeds, or --seeds", "run_dir": "each run has its own: folder, or --output"}
+_OF_ENVIRONMENTS = {"env": "an arm is compared within an environment: environments, or --envs"}
 _KEYS = ("folder", "seeds", "preset", "settings", "environments", "arms")
 
 
@@ -99,8 +103,10 @@ def make_sweep(tables: Mapping[str, Any], source: str) -> Sweep:
         names = list(given) or [str(settings.get("env", RunConfig().environment.env))]
         environments = [_environment(name, _table(given, name), seeds) for name in names]
         folder, preset = tables.get("folder"), tables.get("preset", "auto")
-        if not isinstance(folder, str) or not folder:
+        if not isinstance(folder, str) or not folder or "\0" in folder:
             raise SweepError("folder: must be given, as text: the folder of the sweep's runs")
+        if given and "env" in settings:
+            raise SweepError(f"settings.env = {settings['env']}: the environments are those of environments")
         if not isinstance(preset, str):
             raise SweepError(f"preset = {preset}: must be auto, none or the name of one")
         check_apart("environment", [environment.name for environment in environments])
@@ -168,7 +174,17 @@ def _layers(sweep: Sweep, environment: Environment, arm: str, defaults: Mapping[
         Layer(source=f"{place}.arms.{arm}", values=environment.arms.get(arm, {})),
         flags,
     ]
+    for layer in layers:
+        _check_own(layer, _OWN | (_OF_ENVIRONMENTS if layer in layers[3:5] else {}))
     return with_preset(sweep.preset, layers)
+
+
+def _check_own(layer: Layer, owned: Mapping[str, str]) -> None:
+    """Refuse settings of `layer` that the sweep sets."""
+    for name in owned:
+        if name in layer.values:
+            value = layer.values[name]
+            raise SettingsError(ConfigError(name, value, owned[name]), Origin(source=layer.source, name=name))
 
 
 def parse_seeds(given: object) -> tuple[int, ...]:
@@ -206,8 +222,10 @@ def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _name(name: str) -> str:
     """`name`, if it can be the name of a folder."""
-    if not re.fullmatch(r"[\w+=.-]{1,100}", name) or name.startswith("."):
+    if not re.fullmatch(r"[\w+=.-]+", name) or name.startswith("."):
         raise SweepError(f"{name!r}: a name has letters, digits and any of -_+=. and does not begin with a dot")
+    if (size := len(name.encode())) > _MAX_NAME_BYTES:
+        raise SweepError(f"{name!r:.40}: a folder has its name, of at most {_MAX_NAME_BYTES} bytes, not {size}")
     return name
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ _METRICS = in_snapshots(UpdateCompleted)
 
 
 class Analytics:
-    """Turns records into further events. All it knows is from records: to go on, let it see those of before."""
+    """Turns records into further events. All it knows is from records: to go on, let it recall those of before."""
 
     def __init__(self, snapshot_every: int) -> None:
         self._snapshot_every = snapshot_every
@@ -45,15 +46,30 @@ class Analytics:
                     update=update, env_steps=record["env_steps"], kind=kind, value=anomaly.value, says=anomaly.says
                 )
         if record["event"] == "update_completed":
-            self._rows[self._seen % WINDOW] = [record.get(name, np.nan) for name in _METRICS]
-            self._seen += 1
-            self._last = record
+            self._add_row(record)
             if (record["update"] + 1) % self._snapshot_every == 0:
                 yield self._snapshot()
+
+    def recall(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Take what was recorded before, whose events are in the record, too."""
+        last = deque[Mapping[str, Any]](maxlen=WINDOW)
+        for record in records:
+            self._diagnosis.see(record)
+            for anomaly in self._detector.see(record):
+                self._last_seen[anomaly.kind] = record["update"]
+            if record["event"] == "update_completed":
+                last.append(record)
+        for record in last:
+            self._add_row(record)
 
     def conclude(self) -> LearningStalled | None:
         """The diagnosis of all that was seen, if learning stands still."""
         return self._diagnosis.result()
+
+    def _add_row(self, record: Mapping[str, Any]) -> None:
+        self._rows[self._seen % WINDOW] = [record.get(name, np.nan) for name in _METRICS]
+        self._seen += 1
+        self._last = record
 
     def _snapshot(self) -> AnalyticsSnapshot:
         window = min(self._seen, WINDOW)

@@ -7,6 +7,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 # A ratio beyond this, or below its inverse, is far outside of clipping at 0.2.
 RATIO_LIMIT = 10.0
 # Entropy below this share of the initial one: the policy has stopped exploring.
@@ -18,6 +21,7 @@ LEARNING_SHARE = 0.1
 # The factor by which a loss exceeds the median of the updates before it.
 VALUE_LOSS_FACTOR = 100.0
 _WINDOW = 50
+_JUDGED = ("ratio_max", "ratio_min", "entropy", "explained_variance", "value_loss")
 
 # What each kind is. An update that is not finite says itself what was wrong with it.
 KINDS = {
@@ -56,6 +60,29 @@ class AnomalyDetector:
                 return list(self._judge(record))
         return []
 
+    def skim(self, columns: Mapping[str, NDArray[np.float64]]) -> bool:
+        """Take several completed updates in a row, as `columns`, if none of them can have an anomaly.
+
+        Returns whether it took them; if not they are to be seen one by one.
+        """
+        if self._first_entropy is None:
+            return False
+        known = {name: column[np.isfinite(column)] for name, column in columns.items() if name in _JUDGED}
+        none = np.empty(0)
+        entropy, losses = known.get("entropy", none), known.get("value_loss", none)
+        if (
+            known.get("ratio_max", none).max(initial=1.0) > RATIO_LIMIT
+            or known.get("ratio_min", none).min(initial=1.0) < 1 / RATIO_LIMIT
+            or known.get("explained_variance", none).min(initial=1.0) < EXPLAINED_VARIANCE_LIMIT
+            or ((entropy >= 0) & (entropy < ENTROPY_SHARE * self._first_entropy)).any()
+        ):
+            return False
+        lowest = min([*self._value_losses, losses.min(initial=np.inf)])
+        if losses.max(initial=-np.inf) > VALUE_LOSS_FACTOR * lowest:
+            return False
+        self._value_losses.extend(losses[-_WINDOW:].tolist())
+        return True
+
     def _judge(self, update: Mapping[str, Any]) -> Iterator[Anomaly]:
         low, high = update.get("ratio_min", 1.0), update.get("ratio_max", 1.0)
         if high > RATIO_LIMIT or low < 1 / RATIO_LIMIT:
@@ -72,7 +99,9 @@ class AnomalyDetector:
         loss, before = update.get("value_loss"), self._value_losses
         if loss is None:
             return
-        if len(before) == _WINDOW and loss > VALUE_LOSS_FACTOR * statistics.median(before):
+        # The lowest is quickly found, and not above the median.
+        judged = len(before) == _WINDOW and loss > VALUE_LOSS_FACTOR * min(before)
+        if judged and loss > VALUE_LOSS_FACTOR * statistics.median(before):
             yield _anomaly("value_loss_spike", loss)
         before.append(loss)
 

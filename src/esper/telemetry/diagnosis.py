@@ -48,9 +48,17 @@ class Diagnosis:
                 for name, column in self._columns.items():
                     column.append(record.get(name, np.nan))
 
+    def see_updates(self, columns: Mapping[str, NDArray[np.float64]]) -> None:
+        """Take several completed updates in a row, as `columns`; a number that none of them has may be missing."""
+        self._last_update, self._env_steps = int(columns["update"][-1]), int(columns["env_steps"][-1])
+        missing = np.full(len(columns["update"]), np.nan)
+        for name, column in self._columns.items():
+            column.frombytes(columns.get(name, missing).tobytes())
+
     def result(self) -> LearningStalled | None:
         """Why returns stand still; None if they do not, or the cause is not known."""
-        columns = {name: np.array(column) for name, column in self._columns.items()}
+        # numpy makes no view of an empty buffer.
+        columns = {name: np.frombuffer(column) if column else np.empty(0) for name, column in self._columns.items()}
         if self._begins_later or (level := stalled_at(*(columns[name] for name in _RETURNS))) is None:
             return None
         measured = Measured(columns, self._settings)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-from esper.telemetry.metrics import metric
+from esper.telemetry.metrics import metric, of_rollout
 from esper.telemetry.rounds import Flat, GrowthEpisode, RoundCompleted
 
 # Of the record: counted up whenever a field or an event goes, or comes to mean something else.
@@ -114,33 +114,31 @@ class UpdateCompleted(AtUpdate):
         summary=None,
         in_snapshots=True,
     )
-    episodes: int = metric("episodes that ended in this rollout", summary=None)
-    episode_return_mean: float | None = metric(
-        "mean return of these episodes, in the environment's rewards", unit="return", summary=None, in_snapshots=True
+    episodes: int = of_rollout("episodes that ended in this rollout")
+    episode_return_mean: float | None = of_rollout(
+        "mean return of these episodes, in the environment's rewards", unit="return", in_snapshots=True
     )
-    episode_return_std: float | None = metric("standard deviation of their returns", unit="return", summary=None)
-    episode_return_min: float | None = metric("lowest of their returns", unit="return", summary=None)
-    episode_return_max: float | None = metric("highest of their returns", unit="return", summary=None)
-    episode_length_mean: float | None = metric("mean length of these episodes", unit="step", summary=None)
-    steps_per_second: float = metric("environment steps per second", unit="step/s", summary=None)
+    episode_return_std: float | None = of_rollout("standard deviation of their returns", unit="return")
+    episode_return_min: float | None = of_rollout("lowest of their returns", unit="return")
+    episode_return_max: float | None = of_rollout("highest of their returns", unit="return")
+    episode_length_mean: float | None = of_rollout("mean length of these episodes", unit="step")
+    steps_per_second: float = metric("environment steps per second", unit="step/s", summary=None, section="time")
     user: Mapping[str, float] | None = metric("metrics of callbacks, by name", summary=None, default=None)
     loss_term: Mapping[str, float] | None = metric(
         "mean of each term of the loss that was given in Python, by name, without its weight",
         by_group=True,
         default=None,
     )
-    success_rate: float | None = metric(
+    success_rate: float | None = of_rollout(
         "share of successes among those of these episodes for which the environment reports `is_success`",
-        summary=None,
         default=None,
     )
-    truncated_fraction: float | None = metric("share of these episodes that were truncated", summary=None, default=None)
-    observation_max: float | None = metric(
-        "largest absolute value in observation vectors that are not normalized", summary=None, default=None
+    truncated_fraction: float | None = of_rollout("share of these episodes that were truncated", default=None)
+    observation_max: float | None = of_rollout(
+        "largest absolute value in observation vectors that are not normalized", default=None
     )
-    action_extent: float | None = metric(
+    action_extent: float | None = of_rollout(
         "root mean square of Box actions after clipping: 0 in the middle of their bounds, 1 always at a bound",
-        summary=None,
         default=None,
     )
 

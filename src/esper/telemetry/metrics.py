@@ -20,7 +20,7 @@ class Metric(NamedTuple):
     """`summary` makes one number of those of the minibatches; None: it is of the update as a whole.
 
     `column` is what a minibatch has of it, its name unless that is another number. Snapshots have statistics of it
-    where it is `in_snapshots`.
+    where it is `in_snapshots`. `section` is its group in TensorBoard.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Metric(NamedTuple):
     column: str
     by_group: bool
     in_snapshots: bool
+    section: str
 
 
 def metric(
@@ -40,12 +41,20 @@ def metric(
     column: str | None = None,
     by_group: bool = False,
     in_snapshots: bool = False,
+    section: str | None = None,
     default: Any = dataclasses.MISSING,
 ) -> Any:
     """A field of an event that is a metric: summed up over the minibatches that the optimizer stepped on, or not."""
     declared: dict[str, Any] = {"meaning": meaning, "unit": unit, "summary": summary, "column": column}
-    declared |= {"by_group": by_group, "in_snapshots": in_snapshots}
+    # What minibatches have is of the losses, unless it says otherwise.
+    section = section or ("train" if summary is None else "losses")
+    declared |= {"by_group": by_group, "in_snapshots": in_snapshots, "section": section}
     return dataclasses.field(default=default, metadata=declared)
+
+
+def of_rollout(meaning: str, **declared: Any) -> Any:
+    """A metric of the rollout, before the update."""
+    return metric(meaning, summary=None, section="rollout", **declared)
 
 
 def metrics_of(event: type) -> tuple[Metric, ...]:

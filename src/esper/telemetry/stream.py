@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -55,10 +56,11 @@ class Telemetry:
     ) -> None:
         self._record, self._left_out = record, _LEFT_OUT[config.telemetry]
         self._analytics = Analytics(config.snapshot_every) if config.telemetry in ("normal", "debug") else None
-        for each in before:
-            if self._analytics is not None:
-                # Their derived events were written then.
-                list(self._analytics.see(each))
+        if self._analytics is None:
+            # Reading them checks them, too.
+            deque(before, maxlen=0)
+        else:
+            self._analytics.recall(before)
         # Made after reading: writers write when they are made, and the existing record may be damaged.
         self._writers, self._watchers, self._limit = list(writers), list(watchers), limit
 

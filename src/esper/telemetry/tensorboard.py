@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import socket
 import struct
@@ -15,6 +16,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from esper.storage import files
 from esper.telemetry.events import EvaluationCompleted, Event, UpdateCompleted
+from esper.telemetry.metrics import metrics_of
 from esper.telemetry.records import to_record
 from esper.telemetry.rounds import RoundCompleted
 
@@ -22,8 +24,14 @@ _ON_THE_AXIS = ("update", "env_steps")
 _SECONDS_BETWEEN_FLUSHES = 10.0
 
 
+_SECTIONS = {metric.name: metric.section for metric in metrics_of(UpdateCompleted)}
+_OF_EVALUATIONS = frozenset(field.name for field in dataclasses.fields(EvaluationCompleted))
+
+
 class TensorBoardSink:
-    """Writes every number of an update or an evaluation, under its name in the record, over `env_steps`.
+    """Writes every number of an update or an evaluation, over `env_steps`.
+
+    Its tag is its name in the record, in a group: TensorBoard groups what is before a slash.
 
     A run that resumes after `env_steps` hides existing points of later steps. Written without SummaryWriter: its queue
     and thread cost a fast run more than the writing, and it hides errors of a full disk.
@@ -44,7 +52,7 @@ class TensorBoardSink:
         add = file_event.summary.value.add
         for name, value in to_record(event).items():
             if isinstance(value, int | float) and name not in _ON_THE_AXIS:
-                add(tag=name, simple_value=value)
+                add(tag=_tag(name), simple_value=value)
         self._write(file, file_event)
         if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
             file.flush()
@@ -74,3 +82,11 @@ class TensorBoardSink:
         length = struct.pack("<Q", len(data))
         checksums = (struct.pack("<I", masked_crc32c(each)) for each in (length, data))
         file.write(length + next(checksums) + data + next(checksums))
+
+
+def _tag(name: str) -> str:
+    if "/" in name:
+        # A number for each parameter group, callback or term.
+        return name
+    section = _SECTIONS.get(name) or ("eval" if name in _OF_EVALUATIONS else "train")
+    return f"{section}/{name}"

@@ -1,0 +1,164 @@
+"""The record of a run for its report: read once, in batches, whatever its length."""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from esper.analysis.anomalies import Anomalies, AnomalySummary
+from esper.analysis.runs import ROWS, Columns, ratio_quantiles
+from esper.analysis.streaming import ColumnsOfUpdates
+from esper.storage import files
+from esper.telemetry.declared import missing_field, unreadable_schema, wrong_field
+from esper.telemetry.diagnosis import Diagnosis
+from esper.telemetry.events import LearningStalled
+from esper.telemetry.jsonl import CutError, read_batches
+
+
+class ReportError(ValueError):
+    """A run cannot be reported; the message says which, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The content of `events.jsonl`, by kind; `cut` says from which line on it cannot be read, if it cannot."""
+
+    started: Mapping[str, Any]
+    finished: Mapping[str, Any] | None
+    resumed: Sequence[Mapping[str, Any]]
+    updates: Columns
+    anomalies: Sequence[AnomalySummary]
+    stalled: LearningStalled | None
+    evaluations: Sequence[Mapping[str, Any]]
+    episodes: Sequence[Mapping[str, Any]]
+    cut: str | None
+
+
+def read_record(run_dir: Path, wanted: Callable[[str], bool] = lambda name: True) -> Record:
+    """The record of a run, which may still be running, with the columns `wanted` of its updates.
+
+    Raises:
+        ReportError: when it cannot be read, or has no completed update.
+    """
+    reading, cut = _Reading(wanted), None
+    try:
+        for events in read_batches(run_dir / "events.jsonl"):
+            reading.see(events)
+    except (OSError, ValueError) as error:
+        if not isinstance(error, CutError) or not reading.updates.count:
+            raise ReportError(f"{run_dir / 'events.jsonl'}: cannot be read: {files.why(error)}") from None
+        cut = str(error)
+    if reading.first is None or reading.first["event"] != "run_started":
+        raise ReportError(f"{run_dir / 'events.jsonl'}: does not begin with run_started")
+    if reading.unreadable is not None:
+        raise ReportError(f"{run_dir}: {reading.unreadable}")
+    if not isinstance(reading.first.get("config", {}).get("env"), str):
+        raise ReportError(f"{run_dir}: its run_started names no environment")
+    if reading.incomplete is not None:
+        raise ReportError(f"{run_dir}: {reading.incomplete}")
+    if not reading.updates.count:
+        raise ReportError(f"{run_dir}: has no completed update yet")
+    return reading.result(cut)
+
+
+class _Reading:
+    """What was read so far: its state grows by a few numbers for each update."""
+
+    def __init__(self, wanted: Callable[[str], bool]) -> None:
+        self.updates = ColumnsOfUpdates(wanted)
+        self.first: Mapping[str, Any] | None = None
+        self.unreadable: str | None = None
+        self.incomplete: str | None = None
+        self._last: Mapping[str, Any] = {}
+        self._resumed: list[Mapping[str, Any]] = []
+        self._evaluations: list[Mapping[str, Any]] = []
+        self._episodes: list[Mapping[str, Any]] = []
+        self._anomalies, self._diagnosis = Anomalies(), Diagnosis()
+        self._quantiles: dict[str, array[float]] = {}
+        self._quantiles_of = array("q")
+        self._lines = 0
+
+    def see(self, events: Sequence[dict[str, Any]]) -> None:
+        """Take the next `events`.
+
+        Raises:
+            ValueError: for a field of another type than declared.
+        """
+        for kind, group in itertools.groupby(events, lambda event: event["event"]):
+            some = list(group)
+            if kind in ROWS:
+                self._see_rows(some, learning=kind == "update_completed")
+            else:
+                for event in some:
+                    self._see(event)
+            self._lines += len(some)
+            self._last = some[-1]
+            self.first = self.first or some[0]
+
+    def _see_rows(self, events: Sequence[dict[str, Any]], *, learning: bool) -> None:
+        # All have the same fields but in few records.
+        self._note_missing(events if len(set(map(tuple, events))) > 1 else events[:1])
+        try:
+            columns = self.updates.add(events)
+        except ValueError:
+            for line, event in enumerate(events, start=self._lines + 1):
+                if wrong := wrong_field(event):
+                    raise ValueError(f"line {line}: {wrong}") from None
+            raise
+        if self.incomplete is None and learning:
+            self._diagnosis.see_updates(columns)
+            self._anomalies.see_updates(events, columns)
+
+    def _see(self, event: dict[str, Any]) -> None:
+        self.unreadable = self.unreadable or unreadable_schema(event)
+        self._note_missing([event])
+        if self.unreadable or self.incomplete:
+            return
+        self._diagnosis.see(event)
+        self._anomalies.see([event])
+        if event["event"] == "run_resumed":
+            self._resumed.append(event)
+        elif event["event"] == "evaluation_completed":
+            self._evaluations.append(event)
+        elif event["event"] == "growth_episode":
+            self._episodes.append(event)
+        elif event["event"] == "debug_snapshot":
+            self._quantiles_of.append(event["update"])
+            for name, values in ratio_quantiles([event], np.array([event["update"]])).items():
+                column = self._quantiles.setdefault(name, array("d", [np.nan]) * (len(self._quantiles_of) - 1))
+                column.append(values[0])
+
+    def _note_missing(self, events: Iterable[Mapping[str, Any]]) -> None:
+        for event in events if self.incomplete is None else ():
+            if name := missing_field(event):
+                self.incomplete = f"one of its {event['event']} has no {name}"
+                return
+
+    def result(self, cut: str | None) -> Record:
+        assert self.first is not None
+        updates = self.updates.columns()
+        return Record(
+            started=self.first,
+            finished=self._last if self._last["event"] == "run_finished" and cut is None else None,
+            resumed=self._resumed,
+            updates={**updates, **self._quantiles_at(updates["update"])},
+            anomalies=self._anomalies.found(),
+            stalled=self._diagnosis.result(),
+            evaluations=self._evaluations,
+            episodes=self._episodes,
+            cut=cut,
+        )
+
+    def _quantiles_at(self, updates: Any) -> Columns:
+        """The quantiles of completed updates; skipped ones have some, too."""
+        place = {update: index for index, update in enumerate(self._quantiles_of)}
+        index = np.array([place.get(int(update), -1) for update in updates] if place else [], dtype=int)
+        return {
+            name: np.where(index < 0, np.nan, np.frombuffer(column)[index]) for name, column in self._quantiles.items()
+        }
