@@ -64,7 +64,7 @@ HOMES = {
     "ray": {"esper.sweep.cluster"},
     "optuna": {"esper.tune.search", "esper.tune.page"},
     "rich": {"esper.telemetry.console", "esper.scripts.ppo", "esper.scripts.overview"},
-    "PIL": {"esper.policies.show"},
+    "PIL": {"esper.policies.show", "esper.envs.growth.picture"},
 }
 
 # What answers without torch: the command line's help, settings, schedules, records, and how far runs are.

@@ -1,4 +1,4 @@
-"""A policy that grows hosts, stopped and resumed: the way and the end are those of a run left alone."""
+"""A policy that grows hosts, stopped and resumed: its way and end are those of a run left alone. It can be shown."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from esper.analysis.runs import repeatable_events
+from esper.envs.growth.single import GrowthEnv
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, resolve
 from esper.runs.run import resume_run, run
+from esper.scripts.train import main
 from esper.storage.store import load_pair
 from esper.telemetry.events import Event, UpdateCompleted
 
@@ -79,3 +83,26 @@ def test_goes_on_to_the_last_bit(
     assert ways[0] == ways[1]
     ours, theirs = (load_pair(folder / "policy", root=folder)[0] for folder in (whole, cut))
     assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
+
+
+def test_evaluations_draw_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    run(config(tmp_path / "run", 2))
+    command = ["evaluate", str(tmp_path / "run"), "--episodes", "1", "--record", str(tmp_path / "a.gif"), "--trust"]
+    assert main(command) == 0
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 5  # type: ignore[attr-defined]
+
+
+def test_the_band_of_a_slot_has_the_colours_of_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    kwargs = dict(config(Path("unused"), 2).environment.env_kwargs) | {"epochs": 4, "min_gain": 100.0}
+    env = GrowthEnv(render_mode="rgb_array", **kwargs)
+    env.reset(seed=1)
+    # Wait, plant the first blueprint in the first slot, where it stays in training, and wait.
+    for operation in (0, 1, 0):
+        env.step(np.array([0, 1, 0, operation]))
+    picture = env.render()
+    # Four epochs are 102 pixels each from x = 64, and the band is 28 high from y = 216: empty, orange twice, empty.
+    row = picture[230, [64 + 51, 64 + 153, 64 + 255, 64 + 357]]
+    assert row.tolist() == [[255, 255, 255], [0xE6, 0x9F, 0x00], [0xE6, 0x9F, 0x00], [255, 255, 255]]
