@@ -84,6 +84,20 @@ class Rollout:
         masks = () if self.masks is None else (self.masks,)
         return (self.obs, self.actions, self.rewards, self.terminated, self.truncated, self.final_obs, *masks)
 
+    def copied(self) -> Rollout:
+        """The same with copies of `tensors`."""
+        obs, actions, rewards, terminated, truncated, final_obs, *masks = (field.clone() for field in self.tensors())
+        return replace(
+            self,
+            obs=obs,
+            actions=actions,
+            rewards=rewards,
+            terminated=terminated,
+            truncated=truncated,
+            final_obs=final_obs,
+            masks=masks[0] if masks else None,
+        )
+
     def without_ignored(self) -> Rollout:
         """The same with zeros in ignored rows, each terminated, so that they affect no result."""
         if not self.ignored.any():

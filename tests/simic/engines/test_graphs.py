@@ -224,6 +224,27 @@ class TestWhole:
         assert len(computed) == 1 + 3
         assert len({tuple(event.lr.items()) for event in events if isinstance(event, UpdateCompleted)}) == 3
 
+    def test_rollouts_that_change_are_captured_once_more_and_copied(self, trainings: list[Training]) -> None:
+        captures: list[torch.device] = []
+
+        def counted(work: Work, device: torch.device) -> Work:
+            captures.append(device)
+            return pretended(work, device)
+
+        eager, replayed = (training.agent for training in trainings)
+        assert isinstance(replayed.updater.engine, TorchEngine)
+        assert replayed.updater.engine._updates is not None
+        replayed.updater.engine._updates._capture = counted
+        for _ in range(4):
+            rollout = eager.allocate_rollout()
+            trainings[0]._collector.collect(eager.network, rollout, eager.generators["actions"])
+            before = rollout.rewards.clone()
+            results = [agent.update(rollout) for agent in (eager, replayed)]
+            assert results[0].metrics == results[1].metrics
+            assert rollout.rewards.equal(before)
+        assert len(captures) == 2
+        assert same_tensors(*(list(agent.optimizer.tensors()) for agent in (eager, replayed)))
+
     def test_another_rollout_is_captured_anew(self, trainings: list[Training]) -> None:
         _, training = trainings
         rollouts = [training.agent.allocate_rollout() for _ in range(2)]

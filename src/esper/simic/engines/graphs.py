@@ -118,18 +118,26 @@ class ReplayedRollouts:
 
 
 class ReplayedUpdates:
-    """Updates as one graph, captured at the first call, and again for another rollout.
+    """Updates as one graph, captured at the first call, for the rollout that is collected into again and again.
 
-    `changed` are the tensors that an update changes beside its results.
+    Where other rollouts follow, it is captured once more, and they are copied to where that graph reads. `changed` are
+    the tensors that an update changes beside its results.
     """
 
     def __init__(self, changed: Sequence[Tensor], capture: Capture) -> None:
         self._changed, self._capture = changed, capture
         self._rollout: Rollout | None = None
+        self._own = False
 
     def __call__(self, update: Update, rollout: Rollout, orders: Tensor) -> Tensor:
-        if rollout is not self._rollout:
+        if self._rollout is None:
             self._captured(update, rollout, orders)
+        elif rollout is not self._rollout:
+            if not self._own:
+                self._captured(update, rollout.copied(), orders)
+                self._own = True
+            for kept, given in zip(self._rollout.tensors(), rollout.tensors(), strict=True):
+                kept.copy_(given)
         self._orders.copy_(orders)
         self._replay()
         return self._results
