@@ -22,7 +22,7 @@ import logging
 from esper.simic.engines.native import library
 logging.basicConfig(format="%(message)s")
 try:
-    print(library.load_library().esper_learner())
+    print(library.load_library().library.esper_learner())
 except library.BuildError as error:
     print("refused:", error)
 """

@@ -11,7 +11,7 @@ from esper.runs.initial import Begun
 from esper.runs.layers import recorded
 from esper.runs.resume.point import Resume
 from esper.runs.state import env_seed, schedule_switch
-from esper.runs.versions import versions
+from esper.runs.versions import versions_of
 from esper.simic.ppo import PPOAgent
 from esper.simic.rates import Rates
 from esper.simic.vectorized import Training
@@ -30,7 +30,7 @@ def run_started(config: RunConfig, agent: PPOAgent, begun: Begun | None = None) 
         engine=agent.updater.engine_name,
         threads=agent.updater.threads,
         telemetry=config.telemetry.telemetry,
-        versions=versions(),
+        versions=versions_of(agent),
         actions_scaled_to=None if bounds is None else {"low": bounds.low, "high": bounds.high},
         initial_policy=None if begun is None else begun.recorded(),
     )
@@ -64,7 +64,7 @@ def run_resumed(
         engine=agent.updater.engine_name,
         threads=agent.updater.threads,
         telemetry=config.telemetry.telemetry,
-        versions=versions(),
+        versions=versions_of(agent),
     )
 
 

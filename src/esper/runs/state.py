@@ -9,7 +9,7 @@ import torch
 from esper.envs.base import EnvError
 from esper.runs.config import RunConfig
 from esper.runs.layers import recorded
-from esper.runs.versions import versions
+from esper.runs.versions import versions_of
 from esper.simic.ppo import PPOAgent
 from esper.simic.rates import tables
 from esper.simic.vectorized import Training
@@ -36,7 +36,7 @@ def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dic
         "exact_resume": state["environment"] is not None or not updates,
         "schedule": schedule,
         "events_bytes": events_bytes,
-        "versions": versions(),
+        "versions": versions_of(training.agent),
         "training": state,
     }
     # Checked here, and not on resume: a checkpoint that this version would refuse is never written.

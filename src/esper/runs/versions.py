@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import torch
 
 from esper import __version__
+from esper.simic.engines.native.engine import NativeEngine
+from esper.simic.ppo import PPOAgent
 
 
 @cache
@@ -24,6 +27,18 @@ def versions() -> dict[str, str]:
         "gymnasium": version("gymnasium"),
         "python": platform.python_version(),
     }
+
+
+def versions_of(agent: PPOAgent) -> dict[str, str]:
+    """The same, and which kernels compute the updates of `agent`, if any do."""
+    engine = agent.updater.engine
+    return versions() | ({"kernels": engine.variant} if isinstance(engine, NativeEngine) else {})
+
+
+def other_arithmetic(stored: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What of `stored` and other versions `now` may round differently."""
+    names = [name for name in ("torch", "kernels") if name in stored and stored[name] != now.get(name)]
+    return [f"{name} {stored[name]}, now {now.get(name, 'none')}" for name in names]
 
 
 def _commit() -> str | None:

@@ -159,7 +159,7 @@ class TestFile:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "fsync", no_room)
-        assert str(library.load_library().esper_learner()) == ANSWER
+        assert str(library.load_library().library.esper_learner()) == ANSWER
         assert [record.message for record in caplog.records] == [
             f"{here.cache} cannot keep compiled kernels ([Errno 28] No space left on device): "
             "they are compiled for this run alone"
@@ -274,7 +274,7 @@ class TestWhereItIs:
         self.give(monkeypatch, of_passwd)
         monkeypatch.setenv("XDG_CACHE_HOME", "")
         monkeypatch.setenv("HOME", "")
-        assert str(library.load_library().esper_learner()) == ANSWER
+        assert str(library.load_library().library.esper_learner()) == ANSWER
         assert [record.message for record in caplog.records] == [
             "compiled kernels cannot be kept (neither XDG_CACHE_HOME nor HOME is the absolute path of a folder): "
             "they are compiled for this run alone"

@@ -14,6 +14,7 @@ from esper.runs.resume.point import Resume, ResumeError, ResumePoint, check_newe
 from esper.runs.resume.rules import Mode
 from esper.runs.resume.upgrade import upgraded_state
 from esper.runs.state import capture_run, env_seed, run_form, schedule_switch
+from esper.runs.versions import other_arithmetic, versions_of
 from esper.schedules import SWITCH
 from esper.simic.rates import Horizon, Rates, RateSchedules
 from esper.simic.vectorized import Training
@@ -57,6 +58,8 @@ def load_run(config: RunConfig, training: Training, resume: Resume) -> Rates:
     training.agent.set_horizon(_horizon(config, training, resume.mode, schedules.horizon))
     if resume.mode == "restart":
         training.agent.updater.feedback.reset()
+    if other := other_arithmetic(state["versions"], versions_of(training.agent)):
+        _log.warning("%s: the end is no longer the same to the last bit", "; ".join(other))
     rates = schedules.at(training.agent.train_steps)
     return dataclasses.replace(rates, factors=_stored_factors(state, resume.point.config))
 

@@ -62,7 +62,7 @@ class NativeEngine:
         network, optimizer = workload.network, workload.optimizer
         assert isinstance(optimizer, Adam)
         coefficients, config = workload.coefficients, workload.config
-        self._library, self._environments = layout.load_kernels()
+        self._library, self.variant, self._environments = layout.load_kernels()
         state, groups = optimizer.state, layout.EACH
         self._parameters = groups(*map(_pointer, state.parameters))
         # These tensors are written in place and never replaced, so their addresses hold.

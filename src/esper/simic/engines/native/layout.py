@@ -147,9 +147,10 @@ class Inputs(Structure):
 
 
 class Kernels(NamedTuple):
-    """The library, and the numbers of the environments that it has, by name."""
+    """The library, which variant it is, and the numbers of the environments that it has, by name."""
 
     library: ctypes.CDLL
+    variant: str
     environments: Mapping[str, int]
 
 
@@ -159,7 +160,7 @@ def load_kernels() -> Kernels:
     Raises:
         BuildError: where they cannot be had, or were made of sources with another layout than Python's.
     """
-    library = load_library()
+    library, variant = load_library()
     library.esper_layout.restype = c_char_p
     theirs = _parse(library.esper_layout().decode())
     environments = {
@@ -171,7 +172,7 @@ def load_kernels() -> Kernels:
     for name in (*ours, *theirs):
         if not name.startswith("environment.") and ours.get(name) != theirs.get(name):
             raise BuildError(f"the kernels have another layout: {name} is {theirs.get(name)}, here {ours.get(name)}")
-    return Kernels(library, environments)
+    return Kernels(library, variant, environments)
 
 
 def _declared() -> dict[str, tuple[int, int]]:

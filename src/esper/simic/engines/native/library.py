@@ -17,17 +17,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from esper.simic.engines.native.cache import SCRATCH_PREFIX, Cache, mounted_noexec, open_cache, remove_abandoned
+from esper.simic.engines.native.carried import load_carried
+from esper.simic.engines.native.levels import FLAGS
 
 _log = logging.getLogger(__name__)
 
 _SOURCES = Path(__file__).parent / "kernels"
-# Errors and traps of mathematical functions would forbid vectorizing them; NaN and infinity keep their meaning.
-_FLAGS = (
-    *("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
-    *("-ffp-contract=fast", "-fPIC", "-shared", "-pthread"),
-)
+_FLAGS = ("-march=native", *FLAGS)
 
 # Seconds that a compiler may take, and that one process waits for another's; on a slow machine it takes a minute.
 _PATIENCE = 300.0
@@ -45,16 +44,41 @@ class BuildError(RuntimeError):
     """The kernels cannot be had on this machine: why."""
 
 
-def load_library() -> ctypes.CDLL:
+class Loaded(NamedTuple):
+    """The kernels, and which they are: `native-` and what decided how they were compiled, or a level of x86-64."""
+
+    library: ctypes.CDLL
+    variant: str
+
+
+def load_library() -> Loaded:
     """The kernels for this machine: those of an earlier run, or compiled now, which takes a few seconds.
 
+    Where they cannot be compiled, those that the wheel carries for this kind of processor.
+
     Raises:
-        BuildError: without a compiler, when it fails, or where libraries cannot be loaded.
+        BuildError: without either, or where libraries cannot be loaded.
     """
-    loaded = _load(find_compiler())
+    try:
+        loaded = _load(find_compiler())
+    except BuildError as error:
+        loaded = error
     if isinstance(loaded, BuildError):
-        raise BuildError(*loaded.args)
+        carried = _carried()
+        if carried is None:
+            raise BuildError(*loaded.args)
+        return carried
     return loaded
+
+
+@functools.cache
+def _carried() -> Loaded | None:
+    try:
+        found = load_carried()
+    except OSError as error:
+        _log.warning("the kernels of this wheel cannot be loaded: %s", error)
+        return None
+    return None if found is None else Loaded(*found)
 
 
 def find_compiler() -> tuple[str, ...]:
@@ -95,20 +119,21 @@ def cache_folder() -> Path:
 
 
 @functools.cache
-def _load(compiler: tuple[str, ...]) -> ctypes.CDLL | BuildError:
+def _load(compiler: tuple[str, ...]) -> Loaded | BuildError:
     """Also remembers that there are none, and why: a second try would take as long."""
     try:
-        name = f"kernels-{_fingerprint(compiler)}.so"
+        fingerprint = _fingerprint(compiler)
+        name, variant = f"kernels-{fingerprint}.so", f"native-{fingerprint}"
         remove_abandoned(Path(tempfile.gettempdir()), SCRATCH_PREFIX)
         with contextlib.ExitStack() as stack:
             try:
                 cache = stack.enter_context(open_cache(cache_folder()))
             except OSError as error:
                 _log.warning("compiled kernels cannot be kept (%s): they are compiled for this run alone", error)
-                return _load_copy(_compile(compiler))
+                return Loaded(_load_copy(_compile(compiler)), variant)
             # Earlier versions left folders whose names begin with tmp.
             remove_abandoned(cache.path, SCRATCH_PREFIX, "tmp")
-            return _load_kept(cache, name, compiler)
+            return Loaded(_load_kept(cache, name, compiler), variant)
     except BuildError as error:
         return error
     except OSError as error:
@@ -173,7 +198,7 @@ def _scratch(cache: Path | None) -> tempfile.TemporaryDirectory[str]:
 def _fingerprint(compiler: tuple[str, ...]) -> str:
     """Of all that decides what the compiler makes, the processor too: folders are shared between machines."""
     # The macros of <cstdlib> have the versions of the C and C++ libraries.
-    target = _run([*compiler, *_FLAGS[:3], "-dM", "-E", "-x", "c++", "-include", "cstdlib", os.devnull], compiler[0])
+    target = _run([*compiler, *_FLAGS[:2], "-dM", "-E", "-x", "c++", "-include", "cstdlib", os.devnull], compiler[0])
     sources = [path.read_bytes() for path in sorted(_SOURCES.iterdir())]
     command = " ".join([*compiler, *_FLAGS]).encode()
     return hashlib.sha256(b"\0".join([target, command, *sources])).hexdigest()[:16]
