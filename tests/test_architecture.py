@@ -57,6 +57,7 @@ HOMES = {
     "orjson": {"esper.telemetry.jsonl"},
     "tensorboardX": {"esper.telemetry.tensorboard"},
     "wandb": {"esper.telemetry.wandb"},
+    "mlflow": {"esper.telemetry.mlflow"},
     "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison", "esper.analysis.plots_growth"},
     "pyarrow": {"esper.analysis.tables"},
     "plotext": {"esper.analysis.terminal"},
