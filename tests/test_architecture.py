@@ -64,6 +64,7 @@ HOMES = {
     "scipy": {"esper.analysis.statistics"},
     "ray": {"esper.sweep.cluster"},
     "optuna": {"esper.tune.search", "esper.tune.page"},
+    "shtab": {"esper.scripts.completion"},
     "rich": {"esper.telemetry.console", "esper.scripts.ppo", "esper.scripts.overview"},
     "PIL": {"esper.policies.show"},
 }
