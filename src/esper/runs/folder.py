@@ -37,7 +37,7 @@ _WRITTEN = {
     "tensorboard": {},
 }
 # What a run has before its first checkpoint.
-_BEGUN = frozenset({".lock", "config.json", "events.jsonl", "tensorboard", CHECKPOINTS})
+_BEGUN = frozenset({".lock", "config.json", "events.jsonl", "tensorboard", "wandb", "mlflow", CHECKPOINTS})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,6 +133,12 @@ def add_settings(parser: argparse.ArgumentParser, *, help_all: bool, config: typ
         _add_flag(groups[setting.group], name, setting, hidden=hidden and not help_all)
 
 
+def names_taken(config: type) -> dict[str, tuple[str, ...]]:
+    """For each setting of `config` that takes names, which, by the name of the setting."""
+    taken = {name: _literals(setting.type) for name, setting, _ in _flags(config)}
+    return {name: names for name, names in taken.items() if names}
+
+
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -244,6 +250,14 @@ def _help(name: str, setting: Setting) -> str:
     if setting.default in (None, {}) or "default" in text:
         return text
     return f"{text} (default: {format_value(setting.default)})"
+
+
+def _literals(kind: Any) -> tuple[str, ...]:
+    """The names in `kind`, a Literal or a union with one."""
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return tuple(map(str, parts))
+    return tuple(name for part in parts for name in _literals(part))
 
 
 def _metavar(kind: Any) -> str:

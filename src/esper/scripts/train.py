@@ -11,6 +11,7 @@ from esper import __version__
 from esper.scripts import (
     checkpoint,
     compare,
+    completion,
     enjoy,
     evaluate,
     export,
@@ -38,6 +39,7 @@ _COMMANDS = {
     "report": report,
     "compare": compare,
     "checkpoint": checkpoint,
+    "completion": completion,
 }
 # These go on without a reader of their output; the others have no other purpose.
 _TRAIN = ("ppo", "heuristic", "sweep", "tune")

@@ -27,6 +27,7 @@ class TelemetryConfig:
     )
     tensorboard: bool = option(True, "write TensorBoard files", may_change="always")
     wandb: str | None = option(None, "also log to this project of Weights & Biases (extra wandb)", may_change="always")
+    mlflow: str | None = option(None, "also log to this experiment of MLflow (extra mlflow)", may_change="always")
 
     def __post_init__(self) -> None:
         check_options(self)

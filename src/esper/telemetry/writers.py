@@ -19,14 +19,15 @@ def check_writers(config: TelemetryConfig) -> None:
     Raises:
         ConfigError: with what to install.
     """
-    if config.wandb is None:
-        return
-    if find_spec("wandb") is None:
-        raise ConfigError("wandb", config.wandb, "needs wandb: pip install 'esper-simic[wandb]'")
-    try:
-        import_module("esper.telemetry.wandb")
-    except Exception as error:
-        raise ConfigError("wandb", config.wandb, f"wandb cannot be imported: {describe(error)}") from error
+    for name in ("wandb", "mlflow"):
+        if (given := getattr(config, name)) is None:
+            continue
+        if find_spec(name) is None:
+            raise ConfigError(name, given, f"needs {name}: pip install 'esper-simic[{name}]'")
+        try:
+            import_module(f"esper.telemetry.{name}")
+        except Exception as error:
+            raise ConfigError(name, given, f"{name} cannot be imported: {describe(error)}") from error
 
 
 def check_sinks(sinks: Sequence[Sink]) -> None:
@@ -54,3 +55,7 @@ def make_writers(config: TelemetryConfig, run_dir: Path, env_steps: int) -> Iter
         from esper.telemetry.wandb import WandbSink
 
         yield WandbSink(config.wandb, run_dir)
+    if config.mlflow is not None:
+        from esper.telemetry.mlflow import MlflowSink
+
+        yield MlflowSink(config.mlflow, run_dir)
