@@ -41,6 +41,7 @@ MAY_IMPORT = {
     },
     "esper.sweep": {"esper.runs", "esper.schedules", "esper.settings", "esper.storage", "esper.system"},
     "esper.tune": {"esper.analysis", "esper.runs", "esper.settings", "esper.storage", "esper.sweep"},
+    "esper.hub": {"esper.analysis", "esper.policies", "esper.runs", "esper.settings", "esper.storage"},
     "esper.scripts": {"esper"},
     "esper.__main__": {"esper.scripts"},
 }
@@ -63,6 +64,7 @@ HOMES = {
     "scipy": {"esper.analysis.statistics"},
     "ray": {"esper.sweep.cluster"},
     "optuna": {"esper.tune.search", "esper.tune.page"},
+    "huggingface_hub": {"esper.hub.remote"},
     "rich": {"esper.telemetry.console", "esper.scripts.ppo", "esper.scripts.overview"},
     "PIL": {"esper.policies.show"},
 }

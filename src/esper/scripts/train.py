@@ -17,6 +17,8 @@ from esper.scripts import (
     heuristic,
     ppo,
     presets,
+    pull,
+    push,
     report,
     schedule,
     sweep,
@@ -37,6 +39,8 @@ _COMMANDS = {
     "export": export,
     "report": report,
     "compare": compare,
+    "push": push,
+    "pull": pull,
     "checkpoint": checkpoint,
 }
 # These go on without a reader of their output; the others have no other purpose.
