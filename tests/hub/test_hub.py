@@ -142,7 +142,7 @@ class TestCard:
         assert "| lr_decay | `cosine` |" in card
         assert "| value_lr | `0.002` |" in card
         assert "gae_lambda" not in card
-        assert re.search(r"\| value_lr \| `decay cosine, peak 0.002, .*, decay_end 4` \|", card)
+        assert re.search(r"\| `value_lr` \| `decay cosine, peak 0.002, .*, decay_end 4` \|", card)
         assert "Completed: 512 environment steps, seed 1." in card
         assert "![learning](report/learning.png)" in card
 
@@ -183,12 +183,50 @@ class TestCard:
         assert "esper evaluate cart --env corridor:Corridor-v0\n" in card
         assert "load_policy(\"cart\", env='corridor:Corridor-v0')" in card
 
+    def test_an_environment_that_only_python_has(self, run: Path) -> None:
+        path = run / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "env": "<mine.Cart>"}))
+        card = make_card(run, REPO, shared_files(run))
+        assert "# PPO on `mine.Cart`\n" in card
+        assert "esper evaluate cart" not in card
+        assert 'load_policy("cart", env=make_env)' in card
+        assert "Trained from Python" in card
+
+    def test_text_of_a_strangers_run_is_no_markup(self, run: Path) -> None:
+        path = run / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "env": "a` | <b>\n# x", "env_kwargs": {"|": "`"}}))
+        card = make_card(run, REPO, shared_files(run))
+        assert "# PPO on `a' \\| <b> # x`\n" in card
+        assert ModelCard(card).data.tags[-1] == "a` | <b>\n# x"
+
     def test_without_evaluations_it_has_no_score(self, run: Path) -> None:
         lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
         (run / "events.jsonl").write_text("".join(line for line in lines if "evaluation_completed" not in line))
         card = make_card(run, REPO, shared_files(run))
         assert ModelCard(card).data.eval_results is None
         assert "The run was not evaluated while it trained" in card
+
+    def test_what_was_not_finite_and_what_changed_on_the_way(self, run: Path) -> None:
+        started, *others = events(run)
+        evaluation = next(event for event in others if event["event"] == "evaluation_completed")
+        del evaluation["eval_return_mean"]
+        resumed = {
+            name: started[name] for name in ("schedules", "engine", "threads", "telemetry", "versions", "schema")
+        }
+        resumed |= {"event": "run_resumed", "checkpoint": "x", "update": 3, "env_steps": 384, "time": 0.0}
+        resumed |= {"resume_schedule": "extend", "exact_resume": True, "total_updates": 4, "lr": {}}
+        resumed |= {"lr_before": {}, "broken": [], "changed": {"policy_lr": [0.003, 0.001]}}
+        others = [event for event in others if event["event"] != "evaluation_completed"]
+        (run / "events.jsonl").write_text("\n".join(map(json.dumps, [started, resumed, *others, evaluation])))
+        card = make_card(run, REPO, shared_files(run))
+        assert "Changed at update 3: `policy_lr 0.003 to 0.001`" in card
+        assert ModelCard(card).data.eval_results is None
+        assert re.search(r"\| latest \| \d+ \| nan \|", card)
+
+    def test_settings_that_are_none(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = run / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "speed": 3}))
+        assert refused(capsys, "push", "run", REPO) == "run/config.json: speed is no setting"
 
     def test_the_interval_of_a_mean(self) -> None:
         # Of 1 to 5: mean 3, variance 10 / 5 = 2, so a standard error of sqrt(2 / 4) = 0.70711; t(4) is 2.77645.
@@ -348,6 +386,14 @@ class TestNoNetwork:
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         for command in (["push", "run", REPO], ["pull", REPO]):
             assert refused(capsys, *command) == "needs huggingface_hub; pip install 'esper-simic[hub]'"
+
+
+def test_the_commands_of_the_page_exist() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "share.md").read_text()
+    commands = re.findall(r"^(esper [^#\n]*)", page, re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        make_parsers()[0].parse_args(shlex.split(command)[1:])
 
 
 def events(run: Path) -> list[dict[str, object]]:

@@ -36,7 +36,9 @@ def make_card(run_dir: Path, repo: str, names: Collection[str]) -> str:
         record = read_record(run_dir, lambda name: name in ("update", "env_steps"))
     except (SettingsError, ReportError) as error:
         raise HubError(str(error)) from None
-    env = str(values["env"])
+    if unknown := values.keys() - settings_of(RunConfig):
+        raise HubError(f"{run_dir / RECORD}: {min(unknown)} is no setting")
+    env = str(values["env"]).strip("<>")
     sections = [
         f"# PPO on {_code(env)}",
         f"A policy for {_code(env)}, trained by {_PACKAGE} {_version(record)}.",
@@ -100,32 +102,35 @@ def _head(env: str, record: Record) -> str:
         "pipeline_tag": _TASK,
         "tags": [_TASK, "deep-reinforcement-learning", "ppo", env],
     }
-    if record.evaluations:
-        latest = record.evaluations[-1]
-        score = f"{latest['eval_return_mean']:.2f} +/- {latest['eval_return_std']:.2f}"
+    mean, std = _return(record.evaluations[-1]) if record.evaluations else (math.nan, math.nan)
+    if not math.isnan(mean):
         result = {
             "task": {"type": _TASK, "name": _TASK},
             "dataset": {"type": env, "name": env},
-            "metrics": [{"type": "mean_reward", "name": "mean_reward", "value": score, "verified": False}],
+            "metrics": [
+                {"type": "mean_reward", "name": "mean_reward", "value": f"{mean:.2f} +/- {std:.2f}", "verified": False}
+            ],
         }
         head["model-index"] = [{"name": "PPO", "results": [result]}]
     return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in head.items()), "---", ""])
 
 
 def _use(values: Mapping[str, Any], repo: str, *, best: bool) -> list[str]:
-    folder, env = repo.partition("/")[2], str(values["env"])
+    folder, notes = repo.partition("/")[2], []
     named = {name: str(values[name]) for name in ("env", "encoder") if ":" in str(values[name])}
-    trust = files.unnamed_import({"env_kwargs": values["env_kwargs"]}, {}) is not None
-    given = " --trust" if trust else "".join(f" --{name} {shlex.quote(each)}" for name, each in named.items())
-    arguments = ", trust=True" if trust else "".join(f", {name}={each!r}" for name, each in named.items())
-    shell = [f"pip install '{_PACKAGE}[hub]'", f"esper pull {repo}", f"esper evaluate {folder}{given}"]
-    python = ["from esper import load_policy", "", f'policy = load_policy("{folder}"{arguments})']
-    python += ["action, state = policy.predict(observation)"]
-    notes = []
+    flags = "".join(f" --{name} {shlex.quote(each)}" for name, each in named.items())
+    arguments = "".join(f", {name}={each!r}" for name, each in named.items())
+    if files.unnamed_import({"env_kwargs": values["env_kwargs"]}, {}) is not None:
+        flags, arguments = " --trust", ", trust=True"
+    shell = [f"pip install '{_PACKAGE}[hub]'", f"esper pull {repo}", f"esper evaluate {folder}{flags}"]
+    if str(values["env"]).startswith("<"):
+        arguments = ", env=make_env"
+        notes += ["The environment was a Python object, which no name finds: `make_env` is a function that makes it."]
+        shell.pop()
     if best:
         notes += [f"`{folder}/{BEST}` is the policy of the best evaluation, `{folder}` that of the end of training."]
-    if env.startswith("<"):
-        notes += ["The environment is a Python object: `load_policy` takes one like it, as `env`."]
+    python = ["from esper import load_policy", "", f'policy = load_policy("{folder}"{arguments})']
+    python += ["action, state = policy.predict(observation)"]
     return [_block("sh", shell), _block("python", python), *notes]
 
 
@@ -149,10 +154,16 @@ def _scores(record: Record) -> list[str]:
 
 
 def _score(event: Mapping[str, Any]) -> tuple[str, ...]:
-    mean, std, episodes = event["eval_return_mean"], event["eval_return_std"], event["eval_episodes"]
+    mean, std = _return(event)
+    episodes = event["eval_episodes"]
     low, high = interval_from_moments(mean, std, episodes)
     interval = "" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
     return str(event["update"]), f"{mean:.2f}", f"{std:.2f}", interval, str(episodes)
+
+
+def _return(event: Mapping[str, Any]) -> tuple[float, float]:
+    """Mean and deviation of an evaluation; NaN for one that was not finite, which records leave out."""
+    return event.get("eval_return_mean", math.nan), event.get("eval_return_std", math.nan)
 
 
 def _training(record: Record, values: Mapping[str, Any]) -> list[str]:
@@ -162,14 +173,17 @@ def _training(record: Record, values: Mapping[str, Any]) -> list[str]:
     command = training_command(values)
     lines += ["Trained from Python, with parts that no flag has."] if command is None else [_block("sh", [command])]
     for event in record.resumed:
-        changes = ", ".join(f"{name} {old} to {new}" for name, (old, new) in event["changed"].items())
+        changes = ", ".join(f"{name} {' to '.join(map(format_value, each))}" for name, each in event["changed"].items())
         lines += [f"Changed at update {event['update']}: {_code(changes)}"] if changes else []
     return lines
 
 
 def _schedules(schedules: Mapping[str, Mapping[str, Any]]) -> str:
     rows = (
-        (name, _code(", ".join(f"{part} {format_value(value)}" for part, value in each.items() if value is not None)))
+        (
+            _code(name),
+            _code(", ".join(f"{part} {format_value(value)}" for part, value in each.items() if value is not None)),
+        )
         for name, each in schedules.items()
     )
     return _table(("of", "resolved, in updates"), rows)
