@@ -109,6 +109,8 @@ class TestRoundTrip:
         assert main(["push", "run", REPO]) == 0
         ours = {name for name in SHARED if not name.startswith("best/")}
         assert set(hub.files) == {*ours, "README.md", "episode.gif", ".gitattributes", "notes.txt"}
+        # One for each push, so that nobody sees a half of it.
+        assert hub.asked.count("POST /api/models/me/cart/commit/main") == 2
         assert "![episode](episode.gif)" in hub.files["README.md"].decode()
 
     def test_one_revision_of_it(self, run: Path, hub: LocalHub, capsys: pytest.CaptureFixture[str]) -> None:
