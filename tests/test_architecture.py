@@ -41,6 +41,7 @@ MAY_IMPORT = {
     },
     "esper.sweep": {"esper.runs", "esper.schedules", "esper.settings", "esper.storage", "esper.system"},
     "esper.tune": {"esper.analysis", "esper.runs", "esper.settings", "esper.storage", "esper.sweep"},
+    "esper.hub": {"esper.analysis", "esper.policies", "esper.runs", "esper.settings", "esper.storage"},
     "esper.scripts": {"esper"},
     "esper.__main__": {"esper.scripts"},
 }
@@ -65,6 +66,7 @@ HOMES = {
     "ray": {"esper.sweep.cluster"},
     "optuna": {"esper.tune.search", "esper.tune.page"},
     "shtab": {"esper.scripts.completion"},
+    "huggingface_hub": {"esper.hub.remote"},
     "rich": {"esper.telemetry.console", "esper.scripts.ppo", "esper.scripts.overview"},
     "PIL": {"esper.policies.show", "esper.envs.growth.picture"},
 }

@@ -74,6 +74,7 @@ ALLOWED = {
         ("tempfile.TemporaryDirectory", "run_dir.parent.mkdir", "run_dir.mkdir", "run_dir.is_dir"),
         "new, and its name cannot be guessed",
     ),
+    "esper.hub.remote": {"tempfile.TemporaryDirectory": "new, and its name cannot be guessed"},
     "esper.runs.resume.point": {"run_dir.exists": "for the message that there is nothing"},
     "esper.scripts.ppo": dict.fromkeys(
         ("(folder / BEST).exists", "(folder / 'training.png').exists", "(folder / 'tensorboard').exists"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +34,14 @@ def mean_interval(values: Sequence[float], rng: np.random.Generator) -> Interval
     resamples, and get Student's interval.
     """
     return _expanded([np.asarray(values, dtype=float)], rng)
+
+
+def interval_from_moments(mean: float, std: float, count: int) -> Interval:
+    """Student's interval of the mean of `count` values whose standard deviation is `std`, over `count`."""
+    if count < 2:
+        return Interval(np.nan, np.nan)
+    half = float(stats.t.ppf(0.975, count - 1)) * std / math.sqrt(count - 1)
+    return Interval(mean - half, mean + half)
 
 
 def mean_band(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

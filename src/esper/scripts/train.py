@@ -18,6 +18,8 @@ from esper.scripts import (
     heuristic,
     ppo,
     presets,
+    pull,
+    push,
     report,
     schedule,
     sweep,
@@ -38,6 +40,8 @@ _COMMANDS = {
     "export": export,
     "report": report,
     "compare": compare,
+    "push": push,
+    "pull": pull,
     "checkpoint": checkpoint,
     "completion": completion,
 }
