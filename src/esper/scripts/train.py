@@ -21,6 +21,7 @@ from esper.scripts import (
     schedule,
     sweep,
     tune,
+    watch,
 )
 from esper.scripts.flags import STOPPED_BY, Parser, fail, unknown_flags
 from esper.scripts.output import OutputError, lasting_output
@@ -37,6 +38,7 @@ _COMMANDS = {
     "export": export,
     "report": report,
     "compare": compare,
+    "watch": watch,
     "checkpoint": checkpoint,
 }
 # These go on without a reader of their output; the others have no other purpose.
