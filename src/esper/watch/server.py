@@ -25,7 +25,9 @@ from esper.watch.followed import POINTS, FollowedRuns
 _LOOK_SECONDS = 0.5
 # Of a page in one file: in all runs, and in each. A point is about 120 bytes.
 _MOST_POINTS, _FEWEST_POINTS = 100_000, 200
-_POLICY = "default-src 'none'; {}; style-src 'self' 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_POLICY = (
+    "default-src 'none'; {}; style-src 'self' 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+)
 _HEADERS = {
     # Plotly's styles are inline.
     "Content-Security-Policy": _POLICY.format("script-src 'self'; connect-src 'self'") + "; frame-ancestors 'none'",

@@ -163,7 +163,7 @@ function draw() {
       margin: { l: 10, r: 10, t: 10, b: 10 }, font: { color: colour("--text"), size: 12 }, hovermode: "x unified",
       // The zoom stays while these are the same; columns grow in place, which Plotly would not see.
       uirevision: shown, datarevision: [shown, known.mark, known.evaluations.length].join(),
-      paper_bgcolor: "transparent", plot_bgcolor: "transparent", showlegend: true, legend: { orientation: "h", y: -0.15 },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: true, legend: { orientation: "h", y: -0.15 },
       hoverlabel: { bgcolor: colour("--back"), bordercolor: colour("--line") },
       xaxis: { ...axis }, yaxis: { ...axis, type: panel.log ? "log" : "linear", exponentformat: "e" },
     };
