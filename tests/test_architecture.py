@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "esper.sweep": {"esper.runs", "esper.schedules", "esper.settings", "esper.storage", "esper.system"},
     "esper.tune": {"esper.analysis", "esper.runs", "esper.settings", "esper.storage", "esper.sweep"},
     "esper.hub": {"esper.analysis", "esper.policies", "esper.runs", "esper.settings", "esper.storage"},
+    "esper.watch": {"esper.analysis", "esper.runs", "esper.storage", "esper.telemetry"},
     "esper.scripts": {"esper"},
     "esper.__main__": {"esper.scripts"},
 }
@@ -61,6 +62,7 @@ HOMES = {
     "mlflow": {"esper.telemetry.mlflow"},
     "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison", "esper.analysis.plots_growth"},
     "pyarrow": {"esper.analysis.tables"},
+    "plotly": {"esper.watch.server"},
     "plotext": {"esper.analysis.terminal"},
     "scipy": {"esper.analysis.statistics"},
     "ray": {"esper.sweep.cluster"},
@@ -76,7 +78,7 @@ WITHOUT_TORCH = (
     *("esper.scripts.train", "esper.settings.options", "esper.schedules", "esper.telemetry.events"),
     *("esper.runs.config", "esper.runs.layers", "esper.runs.presets", "esper.runs.resume.rules"),
     *("esper.sweep.plan", "esper.sweep.progress"),
-    *("esper.analysis.runs", "esper.analysis.comparison"),
+    *("esper.analysis.runs", "esper.analysis.comparison", "esper.watch.server"),
 )
 
 

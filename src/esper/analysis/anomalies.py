@@ -14,10 +14,11 @@ from esper.telemetry.anomalies import AnomalyDetector
 
 @dataclass(kw_only=True)
 class AnomalySummary:
-    """A kind of anomaly: the first update that had it, and the number of updates that had it."""
+    """A kind of anomaly: the first and the last update that had it, and the number of those that had it."""
 
     kind: str
     update: int
+    last: int
     updates: int
     says: str
 
@@ -32,8 +33,10 @@ class Anomalies:
         """Take the next `events`."""
         for event in events:
             for anomaly in self._detector.see(event):
-                first = AnomalySummary(kind=anomaly.kind, update=event["update"], updates=0, says=anomaly.says)
-                self._found.setdefault(anomaly.kind, first).updates += 1
+                update = event["update"]
+                first = AnomalySummary(kind=anomaly.kind, update=update, last=update, updates=0, says=anomaly.says)
+                found = self._found.setdefault(anomaly.kind, first)
+                found.last, found.updates = update, found.updates + 1
 
     def see_updates(self, updates: Sequence[Mapping[str, Any]], columns: Mapping[str, NDArray[np.float64]]) -> None:
         """Take `updates` in a row, whose numbers are in `columns`, too."""

@@ -46,7 +46,7 @@ def read_record(run_dir: Path, wanted: Callable[[str], bool] = lambda name: True
     Raises:
         ReportError: when it cannot be read, or has no completed update.
     """
-    reading, cut = _Reading(wanted), None
+    reading, cut = Reading(wanted), None
     try:
         for events in read_batches(run_dir / "events.jsonl"):
             reading.see(events)
@@ -54,32 +54,27 @@ def read_record(run_dir: Path, wanted: Callable[[str], bool] = lambda name: True
         if not isinstance(error, CutError) or not reading.updates.count:
             raise ReportError(f"{run_dir / 'events.jsonl'}: cannot be read: {files.why(error)}") from None
         cut = str(error)
-    if reading.first is None or reading.first["event"] != "run_started":
-        raise ReportError(f"{run_dir / 'events.jsonl'}: does not begin with run_started")
-    if reading.unreadable is not None:
-        raise ReportError(f"{run_dir}: {reading.unreadable}")
-    if not isinstance(reading.first.get("config", {}).get("env"), str):
-        raise ReportError(f"{run_dir}: its run_started names no environment")
-    if reading.incomplete is not None:
-        raise ReportError(f"{run_dir}: {reading.incomplete}")
+    if wrong := reading.wrong():
+        raise ReportError(f"{run_dir}: {wrong}")
     if not reading.updates.count:
         raise ReportError(f"{run_dir}: has no completed update yet")
     return reading.result(cut)
 
 
-class _Reading:
+class Reading:
     """What was read so far: its state grows by a few numbers for each update."""
 
     def __init__(self, wanted: Callable[[str], bool]) -> None:
         self.updates = ColumnsOfUpdates(wanted)
         self.first: Mapping[str, Any] | None = None
-        self.unreadable: str | None = None
-        self.incomplete: str | None = None
-        self._last: Mapping[str, Any] = {}
-        self._resumed: list[Mapping[str, Any]] = []
-        self._evaluations: list[Mapping[str, Any]] = []
+        self.last: Mapping[str, Any] = {}
+        self.resumed: list[Mapping[str, Any]] = []
+        self.evaluations: list[Mapping[str, Any]] = []
+        self.anomalies = Anomalies()
+        self._unreadable: str | None = None
+        self._incomplete: str | None = None
         self._episodes: list[Mapping[str, Any]] = []
-        self._anomalies, self._diagnosis = Anomalies(), Diagnosis()
+        self._diagnosis = Diagnosis()
         self._quantiles: dict[str, array[float]] = {}
         self._quantiles_of = array("q")
         self._lines = 0
@@ -98,8 +93,16 @@ class _Reading:
                 for event in some:
                     self._see(event)
             self._lines += len(some)
-            self._last = some[-1]
+            self.last = some[-1]
             self.first = self.first or some[0]
+
+    def wrong(self) -> str | None:
+        """Why what was read so far is no record of a run; None if it is one."""
+        if self.first is None or self.first["event"] != "run_started":
+            return "events.jsonl does not begin with run_started"
+        if self._unreadable is None and not isinstance(self.first.get("config", {}).get("env"), str):
+            return "its run_started names no environment"
+        return self._unreadable or self._incomplete
 
     def _see_rows(self, events: Sequence[dict[str, Any]], *, learning: bool) -> None:
         # All have the same fields but in few records.
@@ -111,21 +114,21 @@ class _Reading:
                 if wrong := wrong_field(event):
                     raise ValueError(f"line {line}: {wrong}") from None
             raise
-        if self.incomplete is None and learning:
+        if self._incomplete is None and learning:
             self._diagnosis.see_updates(columns)
-            self._anomalies.see_updates(events, columns)
+            self.anomalies.see_updates(events, columns)
 
     def _see(self, event: dict[str, Any]) -> None:
-        self.unreadable = self.unreadable or unreadable_schema(event)
+        self._unreadable = self._unreadable or unreadable_schema(event)
         self._note_missing([event])
-        if self.unreadable or self.incomplete:
+        if self._unreadable or self._incomplete:
             return
         self._diagnosis.see(event)
-        self._anomalies.see([event])
+        self.anomalies.see([event])
         if event["event"] == "run_resumed":
-            self._resumed.append(event)
+            self.resumed.append(event)
         elif event["event"] == "evaluation_completed":
-            self._evaluations.append(event)
+            self.evaluations.append(event)
         elif event["event"] == "growth_episode":
             self._episodes.append(event)
         elif event["event"] == "debug_snapshot":
@@ -135,9 +138,9 @@ class _Reading:
                 column.append(values[0])
 
     def _note_missing(self, events: Iterable[Mapping[str, Any]]) -> None:
-        for event in events if self.incomplete is None else ():
+        for event in events if self._incomplete is None else ():
             if name := missing_field(event):
-                self.incomplete = f"one of its {event['event']} has no {name}"
+                self._incomplete = f"one of its {event['event']} has no {name}"
                 return
 
     def result(self, cut: str | None) -> Record:
@@ -145,12 +148,12 @@ class _Reading:
         updates = self.updates.columns()
         return Record(
             started=self.first,
-            finished=self._last if self._last["event"] == "run_finished" and cut is None else None,
-            resumed=self._resumed,
+            finished=self.last if self.last["event"] == "run_finished" and cut is None else None,
+            resumed=self.resumed,
             updates={**updates, **self._quantiles_at(updates["update"])},
-            anomalies=self._anomalies.found(),
+            anomalies=self.anomalies.found(),
             stalled=self._diagnosis.result(),
-            evaluations=self._evaluations,
+            evaluations=self.evaluations,
             episodes=self._episodes,
             cut=cut,
         )

@@ -10,13 +10,19 @@ from numpy.typing import NDArray
 POINTS = 400
 
 
-def thinned(values: NDArray[Any], by: Literal["mean", "min", "max"] = "mean") -> NDArray[np.float64]:
-    """Reduce `values` [..., N] to at most `POINTS` stretches along the last axis: [..., min(N, POINTS)].
+def begins_of(count: int, points: int = POINTS) -> NDArray[np.int64]:
+    """Where at most `points` even stretches of `count` values begin."""
+    return np.linspace(0, count, min(count, points), endpoint=False).astype(int)
+
+
+def thinned(
+    values: NDArray[Any], by: Literal["mean", "min", "max"] = "mean", points: int = POINTS
+) -> NDArray[np.float64]:
+    """Reduce `values` [..., N] to at most `points` stretches along the last axis: [..., min(N, points)].
 
     NaN is ignored; a stretch of only NaN is NaN.
     """
-    count = values.shape[-1]
-    begins = np.linspace(0, count, min(count, POINTS), endpoint=False).astype(int)
+    begins = begins_of(values.shape[-1], points)
     if by != "mean":
         extreme = np.fmin if by == "min" else np.fmax
         found: NDArray[np.float64] = extreme.reduceat(values.astype(float), begins, axis=-1)

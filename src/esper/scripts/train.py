@@ -24,6 +24,7 @@ from esper.scripts import (
     schedule,
     sweep,
     tune,
+    watch,
 )
 from esper.scripts.flags import STOPPED_BY, Parser, fail, unknown_flags
 from esper.scripts.output import OutputError, lasting_output
@@ -42,6 +43,7 @@ _COMMANDS = {
     "compare": compare,
     "push": push,
     "pull": pull,
+    "watch": watch,
     "checkpoint": checkpoint,
     "completion": completion,
 }

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,10 +23,25 @@ _OFTEN_IN_LINES = tuple(f'"{name}"'.encode() for name in _OFTEN)
 _MAX_LINE_BYTES = 2**25
 # Lines that are parsed together, as far as they are not long.
 _BATCH_LINES, _BATCH_BYTES = 256, 2**22
+# Of the last line that was read; it has the time, which differs in another record.
+_SEEN_BYTES = 2**12
 
 
 class CutError(ValueError):
     """A line is not JSON: what wrote it was killed, or the file was cut."""
+
+
+class ReplacedError(ValueError):
+    """A record no longer has the lines that were read before: its run was resumed from before them, or is another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a reader of a record is: after `lines` lines, `position` bytes, of which `seen` are the last."""
+
+    position: int = 0
+    lines: int = 0
+    seen: bytes = b""
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
@@ -64,13 +80,12 @@ def decode_event(line: bytes, number: int) -> dict[str, Any]:
     return event
 
 
-def read_lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a record.
+def read_lines(file: BinaryIO, number: int = 0) -> Iterator[bytes]:
+    """The lines of a record, after the first `number`.
 
     Raises:
         ValueError: for a line that is longer than any that Esper writes.
     """
-    number = 0
     while line := file.readline(_MAX_LINE_BYTES + 1):
         number += 1
         if len(line) > _MAX_LINE_BYTES:
@@ -85,15 +100,50 @@ def read_batches(path: Path) -> Iterator[list[dict[str, Any]]]:
         OSError, ValueError: as `read_record`; all events before the line have been given.
     """
     with files.open_to_read(path) as file:
-        lines, size, first = list[bytes](), 0, 1
-        for line in read_lines(file):
-            lines.append(line)
-            size += len(line)
-            if len(lines) == _BATCH_LINES or size > _BATCH_BYTES:
-                yield from _events_in(lines, first)
-                first += len(lines)
-                lines, size = [], 0
-        yield from _events_in(lines, first)
+        first = 1
+        for lines in _batches(file, first):
+            yield from _events_in(lines, first)
+            first += len(lines)
+
+
+def read_added(path: Path, place: Place, *, root: Path | None = None) -> Iterator[tuple[list[dict[str, Any]], Place]]:
+    """The events in `path` after `place` as in `read_batches`, each time with the place after them.
+
+    A last line without its end is left for the next time: it is being written.
+
+    Raises:
+        ReplacedError: when the lines before `place` are not there any more.
+        OSError, ValueError: as `read_batches`.
+    """
+    with files.open_to_read(path, root=root) as file:
+        file.seek(place.position - len(place.seen))
+        if file.read(len(place.seen)) != place.seen:
+            raise ReplacedError(f"{path}: has been replaced")
+        for lines in _batches(file, place.lines + 1):
+            whole = lines if lines[-1].endswith(b"\n") else lines[:-1]
+            if not whole:
+                return
+            first = place.lines + 1
+            place = Place(
+                position=place.position + sum(map(len, whole)),
+                lines=place.lines + len(whole),
+                seen=whole[-1][-_SEEN_BYTES:],
+            )
+            for events in _events_in(whole, first):
+                yield events, place
+
+
+def _batches(file: BinaryIO, first: int) -> Iterator[list[bytes]]:
+    """Lines that are parsed together; the next one in `file` has the number `first`."""
+    lines, size = list[bytes](), 0
+    for line in read_lines(file, first - 1):
+        lines.append(line)
+        size += len(line)
+        if len(lines) == _BATCH_LINES or size > _BATCH_BYTES:
+            yield lines
+            lines, size = [], 0
+    if lines:
+        yield lines
 
 
 def _events_in(lines: list[bytes], first: int) -> Iterator[list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The page of a search: what was found, every trial, and Optuna's own plots. The only module that imports plotly."""
+"""The page of a search: what was found, every trial, and Optuna's own plots."""
 
 from __future__ import annotations
 
