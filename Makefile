@@ -28,7 +28,7 @@ check: lint
 	$(BIN)/python -m pytest $(QUICK)
 
 test:
-	$(MAKE) lint EXTRAS=$(EXTRAS),atari,hub,minatar,minigrid,mlflow,onnx,pages,popgym,ray,wandb
+	$(MAKE) lint EXTRAS=$(EXTRAS),atari,hub,minatar,minigrid,mlflow,onnx,pages,popgym,ray,video,wandb
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 lint: setup

@@ -70,7 +70,8 @@ HOMES = {
     "shtab": {"esper.scripts.completion"},
     "huggingface_hub": {"esper.hub.remote"},
     "rich": {"esper.telemetry.console", "esper.scripts.ppo", "esper.scripts.overview"},
-    "PIL": {"esper.policies.show", "esper.envs.growth.picture"},
+    "imageio_ffmpeg": {"esper.policies.movies"},
+    "PIL": {"esper.policies.movies", "esper.envs.growth.picture"},
 }
 
 # What answers without torch: the command line's help, settings, schedules, records, and how far runs are.

@@ -158,7 +158,7 @@ class TestCommand:
             (["--epochs", "0"], "--epochs 0: must be at least 1"),
             (["--controller", "ppo"], "--controller ppo: must be one of heuristic, random, wait"),
             (["--cull-drop", "-1"], "--cull-drop -1: must be"),
-            (["--record", "x.mp4"], "--record x.mp4: must end in .png or .gif"),
+            (["--record", "x.avi"], "--record x.avi: must end in .png, .gif or .mp4"),
             (["--plateau-gian", "1"], "did you mean"),
             (["--policy", "nowhere"], "nowhere"),
         ],

@@ -463,7 +463,7 @@ class TestEvaluate:
             (["nowhere"], "nowhere: No such file"),
             (["{run}", "--episodes", "0"], "--episodes 0: must be at least 1"),
             (["{run}", "--episodes", "x"], "--episodes x: must be a whole number"),
-            (["{run}", "--record", "a.mp4"], "--record a.mp4: must end in .gif; an episode is an animated GIF"),
+            (["{run}", "--record", "a.avi"], "--record a.avi: must end in .gif or .mp4"),
             (["{run}", "--episode", "3"], "unknown argument --episode; did you mean '--episodes'"),
         ],
     )

@@ -1,10 +1,9 @@
-"""Shows a policy: in a window, or as a GIF."""
+"""Shows a policy: in a window, or as a GIF or a video."""
 
 from __future__ import annotations
 
-import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,11 @@ from esper.envs.given import Given
 from esper.envs.make import make_rendered, make_shown
 from esper.envs.watched import watched
 from esper.policies.evaluate import THREADS, EvaluationStopped, environment_of, log_time_limit, run_episodes
+from esper.policies.movies import check_movie, write_movie
 from esper.policies.player import Player, evaluation_generators
 from esper.policies.policy import Policy
 from esper.settings.values import Bounds, as_path, checked
 from esper.simic.threads import torch_threads
-from esper.storage import files
 from esper.system.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -70,7 +69,8 @@ def record_gif(
     stop: StopRequest | None = None,
     env: Given | None = None,
 ) -> int:
-    """Record one episode as an animated GIF, up to a maximum of frames; returns their number.
+    """Record one episode as an animated GIF, up to a maximum of frames; returns their number. A `path` that ends in
+    .mp4 becomes a video, which needs the extra `video`.
 
     `max_episode_steps` replaces the environment's own time limit. `env` is used in place of the policy's environment: a
     class or another callable, which gets `render_mode="rgb_array"` if it takes it, or an environment that has this
@@ -81,6 +81,7 @@ def record_gif(
         EvaluationStopped: when `stop` is requested; nothing is written.
     """
     path, seed = as_path("path", path), checked("seed", seed, int, Bounds(minimum=0))
+    check_movie("path", path)
     stop = StopRequest(quiet=True) if stop is None else stop
     config = environment_of(policy, env, max_episode_steps)
     with evaluation_generators(seed).in_place():
@@ -93,21 +94,8 @@ def record_gif(
                 made.close()
     if not ended:
         _log.info("%s: the drawing stops after %s frames; the episode goes on", path, f"{max_frames:,}")
-    write_gif(path, frames, fps=drawn.render_fps)
+    write_movie(path, frames, fps=drawn.render_fps)
     return len(frames)
-
-
-def write_gif(path: str | Path, frames: Sequence[NDArray[np.uint8]], *, fps: float) -> None:
-    """Write `frames`, each [H, W, 3], as an animated GIF.
-
-    Raises:
-        OSError: when it cannot be written.
-    """
-    from PIL import Image
-
-    images, gif = [Image.fromarray(frame) for frame in frames], io.BytesIO()
-    images[0].save(gif, "GIF", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
-    files.write(Path(path), gif.getvalue())
 
 
 def _draw(

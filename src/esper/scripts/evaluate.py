@@ -17,6 +17,7 @@ from esper.scripts.flags import (
     add_time_limit,
     add_trust,
     check_made_by_id,
+    check_record,
     fail,
     log_to_stderr,
     number,
@@ -30,9 +31,7 @@ from esper.storage import files
 if TYPE_CHECKING:
     from esper.policies.evaluate import Scores
 
-USAGE = (
-    "esper evaluate RUN [--episodes N] [--seed S] [--stochastic] [--max-episode-steps N] [--json] [--record FILE.gif]"
-)
+USAGE = "esper evaluate RUN [--episodes N] [--seed S] [--stochastic] [--max-episode-steps N] [--json] [--record FILE]"
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -44,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     add_time_limit(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("--record", type=Path, metavar="FILE.gif", help="also record an episode as an animated GIF")
+    recorded = "also record an episode: an animated .gif, or an .mp4 with the extra video"
+    parser.add_argument("--record", type=Path, metavar="FILE", help=recorded)
     add_trust(parser)
 
 
@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
     episodes = number("--episodes", args.episodes, int, Bounds(minimum=1), "esper evaluate")
     seed = number("--seed", args.seed, int, Bounds(minimum=0), "esper evaluate")
     limit = time_limit(args, "esper evaluate")
-    if args.record and args.record.suffix != ".gif":
-        fail(f"--record {args.record}: must end in .gif; an episode is an animated GIF", "esper evaluate")
+    check_record(args.record, "esper evaluate")
     log_to_stderr(quiet=args.json)
     from esper.envs.base import EnvError
     from esper.envs.watched import GivenUp

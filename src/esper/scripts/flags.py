@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from esper.envs.config import MAX_EPISODE_STEPS, TIME_LIMIT, EnvConfig
+from esper.policies.movies import check_movie
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, Origin, Settings, SettingsError, file_layer, resolve
 from esper.runs.presets import with_preset
@@ -291,3 +292,12 @@ def unknown_flags(unknown: list[str], parser: argparse.ArgumentParser) -> NoRetu
     known = [name for action in parser._actions for name in action.option_strings]
     hint = suggestion(first[2:].replace("-", "_"), known, flag) if first.startswith("--") else nearest(first, known)
     parser.error(f"unknown argument {first}{hint}")
+
+
+def check_record(path: Path | None, prog: str, *others: str) -> None:
+    """End the command where `--record` names what `check_movie` refuses."""
+    try:
+        if path is not None:
+            check_movie("record", path, *others)
+    except ConfigError as error:
+        fail(f"--record {path}: {error.allowed}", prog)

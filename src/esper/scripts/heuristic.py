@@ -14,6 +14,7 @@ from esper.runs.control_config import ENV, ControlConfig
 from esper.scripts.flags import (
     STOPPED_BY,
     add_settings,
+    check_record,
     explain,
     fail,
     flag_layer,
@@ -36,13 +37,12 @@ _PROG = "esper heuristic"
 
 def add_arguments(parser: argparse.ArgumentParser, *, help_all: bool) -> None:
     add_settings(parser, help_all=help_all, config=ControlConfig)
-    text = "draw the episode with the highest return: a .png, or a .gif that grows"
+    text = "draw the episode with the highest return: a .png, or a .gif or .mp4 that grows"
     parser.add_argument("--record", type=Path, metavar="FILE", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.record and args.record.suffix not in (".png", ".gif"):
-        fail(f"--record {args.record}: must end in .png or .gif", _PROG)
+    check_record(args.record, _PROG, ".png")
     layer = flag_layer(args, ControlConfig)
     log_to_stderr(quiet=bool(layer.values.get("quiet")))
     from esper.envs.base import EnvError
@@ -114,9 +114,9 @@ def _draw(result: ControlResult, path: Path) -> None:
         files.write(path, plot_episode(record))
         return
     from esper.analysis.plots_growth import episode_frames
-    from esper.policies.show import write_gif
+    from esper.policies.movies import write_movie
 
-    write_gif(path, episode_frames(record), fps=4)
+    write_movie(path, episode_frames(record), fps=4)
 
 
 def _summarize(result: ControlResult, record: Path | None) -> None:
