@@ -1,6 +1,6 @@
 """Fills docs/growth.md with what docs/study-growth.toml showed: `esper compare ... --json > docs/study-growth.json`.
 
-    python benchmarks/growth_page.py
+python benchmarks/growth_page.py
 """
 
 from __future__ import annotations
