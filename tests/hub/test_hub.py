@@ -255,7 +255,7 @@ class TestRefusedPushes:
         assert refused(capsys, "push", "run", REPO).startswith("run/best/policy.safetensors: not a complete")
         shutil.rmtree(run / "best")
         (run / "events.jsonl").write_text("{}")
-        assert refused(capsys, "push", "run", REPO).startswith("run/events.jsonl: does not begin with run_started")
+        assert refused(capsys, "push", "run", REPO).startswith("run: events.jsonl does not begin with run_started")
 
     def test_a_link_in_the_run(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (run / "episode.gif").symlink_to("/etc/hostname")

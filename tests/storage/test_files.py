@@ -86,7 +86,14 @@ ALLOWED = {
     "esper.analysis.plots": {"figure.savefig": "a buffer"},
     "esper.analysis.plots_comparison": {"figure.savefig": "a buffer"},
     "esper.analysis.plots_growth": {"figure.savefig": "a buffer"},
-    "esper.policies.show": {"images[0].save": "a buffer"},
+    "esper.simic.engines.native.carried": dict.fromkeys(
+        ("_PROCESSOR.is_file", "_PROCESSOR.read_text", "path.is_file"), "of the system, and of this package"
+    ),
+    "esper.policies.movies": {
+        "images[0].save": "a buffer",
+        "path.read_bytes": "in a new folder whose name cannot be guessed",
+        "tempfile.TemporaryDirectory": "for a program that writes files alone",
+    },
     "esper.policies.export": {
         "torch.export.save": "a buffer",
         "tempfile.TemporaryDirectory": "new, and its name cannot be guessed: the exporter of ONNX writes by name",
