@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -71,10 +72,8 @@ class Replayed:
 
     def _captured(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> _Graph:
         batch, indices, metrics = batch.map(torch.clone), indices.clone(), metrics.clone()
-        before = [tensor.clone() for tensor in self._changed]
-        replay = self._capture(lambda: self._steps(batch, indices, metrics), indices.device)
-        for tensor, saved in zip(self._changed, before, strict=True):
-            tensor.copy_(saved)
+        work = partial(self._steps, batch, indices, metrics)
+        replay = _captured_unseen(work, indices.device, self._changed, self._capture)
         return _Graph(batch, indices, metrics, replay)
 
 
@@ -144,15 +143,21 @@ class ReplayedUpdates:
 
     def _captured(self, update: Update, rollout: Rollout, orders: Tensor) -> None:
         kept = orders.clone()
-        before = [tensor.clone() for tensor in self._changed]
 
         def work() -> None:
             self._results = update(rollout, kept)
 
-        self._replay = self._capture(work, orders.device)
-        for tensor, saved in zip(self._changed, before, strict=True):
-            tensor.copy_(saved)
+        self._replay = _captured_unseen(work, orders.device, self._changed, self._capture)
         self._orders, self._rollout = kept, rollout
+
+
+def _captured_unseen(work: Work, device: torch.device, changed: Sequence[Tensor], capture: Capture) -> Work:
+    """`work`, captured; the tensors `changed` are what they were before the warm-up."""
+    before = [tensor.clone() for tensor in changed]
+    replay = capture(work, device)
+    for tensor, saved in zip(changed, before, strict=True):
+        tensor.copy_(saved)
+    return replay
 
 
 class _Graph(NamedTuple):
