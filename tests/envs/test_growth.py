@@ -205,6 +205,7 @@ def test_a_time_limit_truncates() -> None:
     steps = [env.step(np.array([WAIT, WAIT])) for _ in range(2)]
     assert [step.truncated.tolist() for step in steps] == [[False] * 2, [True] * 2]
     assert not steps[1].terminated.any()
+    np.testing.assert_array_equal([step.success for step in steps], [[np.nan] * 2, [1, 1]])
 
 
 def test_a_host_that_diverges_ends_its_episode_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -222,6 +223,7 @@ def test_a_host_that_diverges_ends_its_episode_alone(caplog: pytest.LogCaptureFi
     assert np.isfinite(step.final_obs).all()
     assert broken.epochs[1].after.diverged
     assert "environment 1: its host diverged in epoch 1" in caplog.text
+    np.testing.assert_array_equal(step.success, [np.nan, 0, np.nan])
     np.testing.assert_array_equal(step.obs[[0, 2]], others.obs[[0, 2]])
     assert not broken.step(np.array([WAIT] * 3)).terminated.any()
 

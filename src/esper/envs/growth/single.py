@@ -19,7 +19,8 @@ from esper.envs.growth.vector import GrowthVectorEnv
 class GrowthEnv(gymnasium.Env[FloatArray, NDArray[np.int64]]):
     """One host; `settings` are those of `GrowthConfig`.
 
-    The info has "action_mask", and after a step "accuracy", "diverged" and "reward", its terms by name.
+    The info has "action_mask", and after a step "accuracy", "diverged" and "reward", its terms by name; at an end
+    "is_success", False where the host diverged.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
@@ -58,6 +59,8 @@ class GrowthEnv(gymnasium.Env[FloatArray, NDArray[np.int64]]):
             "diverged": epoch.after.diverged,
             "reward": epoch.reward.terms,
         }
+        if terminated[0] or truncated[0]:
+            info["is_success"] = not epoch.after.diverged
         seen = obs if final_obs is None else final_obs
         return seen[0].astype(np.float32), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 

@@ -43,9 +43,9 @@ class GrowthVectorEnv:
     """N hosts, each in an episode of its own.
 
     An action [4] is slot, blueprint, blend, operation; `Action.numbers` makes one. An episode terminates after
-    `config.epochs` epochs, or when its host diverges; `max_episode_steps` truncates it before. `hosts` are those that
-    the next actions meet; `epochs` are the latest steps, none before the first. All random numbers are drawn on the
-    host by a generator for each environment, so that devices see the same ones.
+    `config.epochs` epochs, or when its host diverges, which is no success; `max_episode_steps` truncates it before.
+    `hosts` are those that the next actions meet; `epochs` are the latest steps, none before the first. All random
+    numbers are drawn on the host by a generator for each environment, so that devices see the same ones.
     """
 
     def __init__(self, config: GrowthConfig, num_envs: int, max_episode_steps: int | None = None) -> None:
@@ -114,6 +114,7 @@ class GrowthVectorEnv:
             truncated=truncated,
             final_obs=final_obs,
             ignored=None,
+            success=np.where(terminated | truncated, [not host.diverged for host in after], np.nan),
         )
 
     def _advance(self, chosen: Sequence[Action]) -> tuple[Epoch, ...]:
