@@ -157,6 +157,15 @@ def test_the_navigation_has_every_page() -> None:
     assert set(listed) == {*of_root, *(path.name for path in (ROOT / "docs").glob("*.md"))}
 
 
+def test_the_site_searches_without_a_network() -> None:
+    """The plugin takes a script of its own name from another host where none is given."""
+    site = (ROOT / "mkdocs.yml").read_text()
+    assert re.search(r"^  - search\n  - offline$", site, re.MULTILINE)
+    (given,) = re.findall(r"^  polyfills: \[(.*)\]$", site, re.MULTILINE)
+    assert "iframe-worker" in given
+    assert "IFrameWorker" in (ROOT / "docs" / given).read_text()
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/train.md"])
 def test_the_flags_of_a_page_exist(page: str) -> None:
     _, commands = make_parsers(help_all=True)

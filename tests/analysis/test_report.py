@@ -71,7 +71,7 @@ class TestReport:
         assert page.count("<img") == 4
         assert "completed, 10 of 10 updates, 320 environment steps" in page
         assert "run &lt;1&gt;" in page
-        assert "<td>policy_lr_decay</td><td>cosine</td>" in page
+        assert "<td>lr_decay</td><td>cosine</td>" in page
         for picture in (tmp_path / "out").glob("*.png"):
             assert picture.read_bytes().startswith(b"\x89PNG")
 

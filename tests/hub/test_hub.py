@@ -20,12 +20,12 @@ from huggingface_hub import HfApi, ModelCard, constants
 from local_hub import SHA, LocalHub, serving
 
 from esper.analysis.statistics import interval_from_moments
-from esper.hub.card import changed_settings, make_card, training_command
+from esper.hub.card import make_card, training_command
 from esper.hub.shared import shared, shared_files
 from esper.policies.evaluate import evaluate
 from esper.policies.policy import load_policy
 from esper.runs.config import RunConfig
-from esper.runs.layers import as_recorded, recorded_layer, resolve
+from esper.runs.layers import as_recorded, changed_settings, recorded_layer, resolve
 from esper.runs.presets import with_preset
 from esper.scripts.flags import flag_layer
 from esper.scripts.train import main, make_parsers

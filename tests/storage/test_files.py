@@ -49,6 +49,7 @@ CACHE = (
 ALLOWED = {
     "esper.storage.files": {},  # all
     "esper.runs.presets": {"(resources.files('esper.runs') / 'presets.toml').read_text": "comes with the package"},
+    "esper.analysis.page": {"(resources.files('esper.analysis') / name).read_text": "comes with the package"},
     "esper.watch.server": {"(resources.files('esper.watch') / name).read_text": "comes with the package"},
     "esper.envs.registration": {"Path(name).exists": "whether a module that was not found lies in the current folder"},
     "esper.simic.engines.compilers": {"Path(sysconfig.get_path('include'), 'Python.h').exists": "of Python"},

@@ -111,7 +111,7 @@ class TestRuns:
         assert all(found["columns"][name][-1] is not None for name in ("value_loss", "entropy", "steps_per_second"))
         assert [(update, steps) for update, steps, _ in found["evaluations"]] == [(4, 160), (9, 320)]
         changed = dict(found["settings"]["changed"])
-        assert changed["policy_lr_decay"] == "cosine"
+        assert changed["lr_decay"] == "cosine"
         assert changed["total_timesteps"] == "320"
         assert "gamma" not in changed
         assert dict(found["settings"]["default"])["gamma"] == "0.99"

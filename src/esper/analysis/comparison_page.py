@@ -9,9 +9,9 @@ import numpy as np
 
 from esper.analysis.arms import Arm, differing
 from esper.analysis.comparison import Summary
-from esper.analysis.comparison_table import HEADINGS, rows
+from esper.analysis.comparison_table import HEADINGS, rows, with_interval
 from esper.analysis.measures import AFTER, Measure
-from esper.analysis.page import heading, page, picture, table, text
+from esper.analysis.page import answer, heading, page, picture, table, text
 from esper.analysis.plots_comparison import plot_curves, plot_measures
 from esper.analysis.runs import OWN
 from esper.analysis.thinning import POINTS
@@ -35,7 +35,7 @@ def comparison_page(
 ) -> str:
     """The page with the summaries of `compare` by `measures`, and with the `warnings`."""
     shown, which = _drawn(arms, results)
-    sections = [_arms(arms)]
+    sections = [answer(_result(arms, results["final_return"])), _arms(arms)]
     if notes:
         sections += [heading("Notes", bad=True), text(*notes)]
     every = [run.updates for arm in arms for run in arm.runs.values()]
@@ -69,12 +69,32 @@ def comparison_page(
     return page(f"{which} on {arms[0].env}", sections)
 
 
+def _result(arms: Sequence[Arm], returns: Mapping[str, Summary]) -> str:
+    """The highest final_return beside that of the first arm, or where it is the first's, beside the next."""
+    ranked = _ranked(arms, returns)
+    best = ranked[0]
+    of = {arm.name: with_interval(returns[arm.name].mean, returns[arm.name].interval) for arm in arms}
+    if len(arms) == 1:
+        return f"final_return {of[best.name]}"
+    other = ranked[1] if best is arms[0] else arms[0]
+    line = f"{best.name} has the highest final_return, {of[best.name]}; {other.name} has {of[other.name]}."
+    # Differences are to the first arm.
+    difference = returns[(other if best is arms[0] else best).name].difference
+    if difference is None or not math.isfinite(difference.interval.low):
+        return line
+    contains = difference.interval.low <= 0 <= difference.interval.high
+    return f"{line} The interval of the difference {'contains' if contains else 'does not contain'} 0."
+
+
+def _ranked(arms: Sequence[Arm], returns: Mapping[str, Summary]) -> list[Arm]:
+    return sorted(arms, key=lambda arm: np.nan_to_num(returns[arm.name].mean, nan=-np.inf), reverse=True)
+
+
 def _drawn(arms: Sequence[Arm], results: Mapping[str, Mapping[str, Summary]]) -> tuple[Sequence[Arm], str]:
     """The arms that can be told apart in a picture, and which they are, if not all."""
     if len(arms) <= _DRAWN:
         return arms, ""
-    returns = results["final_return"]
-    best = sorted(arms[1:], key=lambda arm: np.nan_to_num(returns[arm.name].mean, nan=-np.inf), reverse=True)
+    best = _ranked(arms[1:], results["final_return"])
     return [arms[0], *best[: _DRAWN - 1]], f" Drawn are the first arm and the {_DRAWN - 1} of the highest final_return."
 
 

@@ -25,7 +25,7 @@ def rows(summaries: Mapping[str, Summary]) -> list[tuple[str, ...]]:
         (
             arm,
             f"{len(each.values)} of {len(each.values) + each.without}" if each.without else f"{len(each.values)}",
-            _with_interval(each.mean, each.interval),
+            with_interval(each.mean, each.interval),
             _number(each.iqm),
             *_difference(each.difference),
         )
@@ -37,7 +37,7 @@ def _difference(difference: Difference | None) -> tuple[str, ...]:
     if difference is None:
         return ("",) * (len(HEADINGS) - OF_ARM)
     return (
-        _with_interval(difference.mean, difference.interval),
+        with_interval(difference.mean, difference.interval),
         _relative(difference),
         f"{difference.pairs or 'none'}",
         f"{difference.probability_of_improvement:.2f}",
@@ -53,7 +53,8 @@ def _relative(difference: Difference) -> str:
     return f"{mean} %" if math.isnan(difference.ratio_interval.low) else f"{mean} % [{low}, {high}]"
 
 
-def _with_interval(value: float, interval: Interval) -> str:
+def with_interval(value: float, interval: Interval) -> str:
+    """The value and, if it has one, its interval."""
     if math.isnan(interval.low):
         return _number(value)
     return f"{_number(value)} [{_number(interval.low, 3)}, {_number(interval.high, 3)}]"

@@ -143,7 +143,7 @@ _COEFFICIENTS = ("clip_coef", "entropy_coef", "value_coef", "value_clip_coef", "
 
 
 _READ = {
-    *("update", "env_steps", "loss", "lr_phase/policy", *_COEFFICIENTS),
+    *("update", "env_steps", "episodes", "loss", "lr_phase/policy", *_COEFFICIENTS),
     *(f"episode_return_{name}" for name in ("mean", "std", "min", "max")),
     *(f"ratio_{name}" for name in ("mean", "std", "min", "max")),
     *(panel for _, panels in _REPORT.values() for panel in panels),

@@ -39,6 +39,16 @@ class Record:
     episodes: Sequence[Mapping[str, Any]]
     cut: str | None
 
+    def settings(self) -> dict[str, Any]:
+        """The settings now: those at the beginning, with what changed at resumes."""
+        return settings_now(self.started["config"], self.resumed)
+
+
+def settings_now(config: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`config` with what the events `resumed` changed."""
+    changes = [(name, values[1]) for event in resumed for name, values in event["changed"].items() if len(values) == 2]
+    return {**config, **dict(changes)}
+
 
 def read_record(run_dir: Path, wanted: Callable[[str], bool] = lambda name: True) -> Record:
     """The record of a run, which may still be running, with the columns `wanted` of its updates.

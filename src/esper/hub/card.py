@@ -15,9 +15,8 @@ from esper.analysis.statistics import interval_from_moments
 from esper.hub.shared import GIF, PICTURE, REPORT, HubError
 from esper.runs.config import RunConfig
 from esper.runs.folder import BEST
-from esper.runs.layers import RECORD, SettingsError, as_recorded, file_layer
-from esper.settings.layers import with_common_names
-from esper.settings.options import Merging, settings_of
+from esper.runs.layers import RECORD, SettingsError, as_recorded, changed_settings, file_layer
+from esper.settings.options import settings_of
 from esper.settings.values import format_value
 from esper.storage import files
 
@@ -58,23 +57,6 @@ def make_card(run_dir: Path, repo: str, names: Collection[str]) -> str:
     return _head(env, record) + "\n" + "\n\n".join(sections) + "\n"
 
 
-def changed_settings(values: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that differ from their defaults, as a flag takes them; of all in `values`, as in config.json.
-
-    Rates and the like that are the same for several components are there once, under their common name.
-    """
-    settings, defaults = settings_of(RunConfig), as_recorded(RunConfig())
-    merged, merged_defaults = (with_common_names(each, settings) for each in ({**defaults, **values}, defaults))
-    # A field of a schedule is None where another one says the same.
-    fields = {name for name, setting in settings.items() if issubclass(setting.section, Merging)}
-    changed = {}
-    for name, value in merged.items():
-        default = merged_defaults[name] if name in merged_defaults else defaults.get(name)
-        if value != default and not (value is None and (name in fields or name not in settings)):
-            changed[name] = format_value(_tuples(value))
-    return changed
-
-
 def training_command(values: Mapping[str, Any]) -> str | None:
     """The command that trains with these settings, as in config.json; None where only Python has all of them."""
     settings, changed = settings_of(RunConfig), changed_settings(values)
@@ -89,10 +71,6 @@ def training_command(values: Mapping[str, Any]) -> str | None:
             boolean = name in settings and settings[name].type is bool
             words += [f"--{'' if text == 'true' else 'no-'}{flag}"] if boolean else [f"--{flag}", text]
     return shlex.join(words)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _head(env: str, record: Record) -> str:

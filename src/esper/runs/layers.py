@@ -15,8 +15,9 @@ from esper.settings import layers as of_any_config
 from esper.settings.layers import Layer as Layer
 from esper.settings.layers import Origin as Origin
 from esper.settings.layers import SettingsError as SettingsError
-from esper.settings.options import ConfigError, complete, flatten, settings_of
-from esper.settings.values import names_in, spelled
+from esper.settings.layers import with_common_names
+from esper.settings.options import ConfigError, Merging, complete, flatten, settings_of
+from esper.settings.values import format_value, names_in, spelled
 from esper.storage import files
 
 RECORD = "config.json"  # where a run records its settings
@@ -79,6 +80,35 @@ def file_layer(path: Path) -> Layer:
 def as_recorded(config: RunConfig) -> dict[str, Any]:
     """The settings of `config` as in config.json, where tuples are lists."""
     return json.loads(json.dumps(recorded(config)))  # type: ignore[no-any-return]
+
+
+def changed_and_default(values: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """The settings that differ from their defaults, and the others that have a value, as a flag takes them.
+
+    `values` are as in config.json. Rates and the like that are the same for several components are there once, under
+    their common name.
+    """
+    settings, defaults = settings_of(RunConfig), as_recorded(RunConfig())
+    merged, merged_defaults = (with_common_names(each, settings) for each in ({**defaults, **values}, defaults))
+    # A field of a schedule is None where another one says the same.
+    fields = {name for name, setting in settings.items() if issubclass(setting.section, Merging)}
+    changed, others = dict[str, str](), dict[str, str]()
+    for name, value in merged.items():
+        default = merged_defaults[name] if name in merged_defaults else defaults.get(name)
+        if value != default and not (value is None and (name in fields or name not in settings)):
+            changed[name] = format_value(_tuples(value))
+        elif value is not None:
+            others[name] = format_value(_tuples(value))
+    return changed, others
+
+
+def changed_settings(values: Mapping[str, Any]) -> dict[str, str]:
+    """The first of `changed_and_default`."""
+    return changed_and_default(values)[0]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def recorded_layer(values: Mapping[str, Any], source: str) -> Layer:

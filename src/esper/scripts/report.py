@@ -36,9 +36,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_page(args: argparse.Namespace) -> None:
     from esper.analysis.report import write_report
+    from esper.runs.layers import changed_and_default
 
     try:
-        page, *pictures = write_report(args.run, args.output)
+        page, *pictures = write_report(args.run, args.output, changed_and_default)
     except OSError as error:
         fail(f"--output {args.output or args.run / 'report'}: cannot be written: {files.why(error)}", "esper report")
     say(f"page     {page}\npictures {', '.join(picture.name for picture in pictures)}")

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from esper.analysis.record import Reading
+from esper.analysis.record import Reading, settings_now
 from esper.analysis.runs import Columns
 from esper.analysis.thinning import begins_of, thinned
-from esper.runs.config import RunConfig
-from esper.runs.layers import as_recorded
+from esper.runs.layers import changed_and_default
 from esper.storage import files
 from esper.telemetry.jsonl import Place, ReplacedError, read_added
 from esper.telemetry.metrics import GROUPS
@@ -207,13 +206,8 @@ def _time_of(event: Mapping[str, Any]) -> float | None:
 
 def _settings(config: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, str]]]:
     """The settings as text: those that are no defaults, and the rest."""
-    changes = [(name, values[1]) for event in resumed for name, values in event["changed"].items() if len(values) == 2]
-    now, defaults = {**config, **dict(changes)}, as_recorded(RunConfig())
-    found: dict[str, list[tuple[str, str]]] = {"changed": [], "default": []}
-    for name, value in now.items():
-        kind = "default" if name in defaults and value == defaults[name] else "changed"
-        found[kind].append((name, str(value)))
-    return found
+    changed, others = changed_and_default(settings_now(config, resumed))
+    return {"changed": list(changed.items()), "default": list(others.items())}
 
 
 def _thinned(values: Any, points: int) -> list[Any]:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from plotly.offline import get_plotlyjs
 
+from esper.analysis import page
 from esper.watch.followed import POINTS, FollowedRuns
 
 # A request answers after about so long: what is not read until then comes with the next one.
@@ -52,6 +53,7 @@ class WatchServer(ThreadingHTTPServer):
         self.files = {"/": ("html", asset("page.html"))} | {
             f"/{name}": (name.partition(".")[2], asset(name)) for name in ("watch.css", "watch.js")
         }
+        self.files["/page.css"] = ("css", page.asset("page.css"))
         self.files["/plotly.js"] = ("js", get_plotlyjs())
         self.address_family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
@@ -162,18 +164,19 @@ def page_of(runs: FollowedRuns) -> str:
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY.format(f"script-src {hashes}")}">'
     parts: dict[str, Callable[[], str]] = {
         '<meta charset="utf-8">': lambda: f'<meta charset="utf-8">{policy}',
+        '<link rel="stylesheet" href="page.css">': lambda: f"<style>{page.asset('page.css')}</style>",
         '<link rel="stylesheet" href="watch.css">': lambda: f"<style>{asset('watch.css')}</style>",
         '<script src="plotly.js"></script>': lambda: f"<script>{scripts[0]}</script>",
         '<script src="watch.js"></script>': lambda: (
             f'<script type="application/json" id="data">{data}</script><script>{scripts[1]}</script>'
         ),
     }
-    page = asset("page.html")
+    made = asset("page.html")
     for written, part in parts.items():
-        before, found, after = page.partition(written)
+        before, found, after = made.partition(written)
         assert found, written
-        page = before + part() + after
-    return page
+        made = before + part() + after
+    return made
 
 
 def _is_address(name: str) -> bool:

@@ -62,6 +62,7 @@ function curve(run) {
   const low = Math.min(...known), span = Math.max(...known) - low || 1;
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+  svg.setAttribute("class", "sparkline");
   svg.setAttribute("viewBox", "0 0 100 20");
   svg.setAttribute("preserveAspectRatio", "none");
   line.setAttribute("vector-effect", "non-scaling-stroke");
@@ -88,11 +89,15 @@ function showTable() {
   const words = byId("filter").value.toLowerCase().split(/\s+/);
   const text = (run) => [run.name, run.env, run.status, run.phase, run.anomaly].join(" ").toLowerCase();
   const shown = runs.filter((run) => words.every((word) => text(run).includes(word))).sort(compare);
-  byId("count").textContent = `${shown.length} of ${runs.length} runs`;
+  const counts = Map.groupBy ? [...Map.groupBy(shown, (run) => run.status)].map(([name, some]) => `, ${some.length} ${name}`) : [];
+  byId("count").textContent = `${shown.length} of ${runs.length} runs${counts.join("")}`;
   byId("rows").replaceChildren(...shown.map((run) => {
     const row = element("tr");
-    for (const [, , cell] of columns) row.append(element("td"));
-    columns.forEach(([, , cell], i) => row.children[i].append(cell(run)));
+    for (const [title, , cell] of columns) {
+      const made = element("td", undefined, ["status", "last anomaly"].includes(title) && (run.error || title !== "status") ? "text" : "");
+      made.append(cell(run));
+      row.append(made);
+    }
     return row;
   }));
   [...byId("heads").children].forEach((head, i) => head.setAttribute("aria-sort", i !== order.by ? "none" : order.down ? "descending" : "ascending"));
@@ -158,28 +163,28 @@ function draw() {
   const style = getComputedStyle(document.documentElement), colour = (name) => style.getPropertyValue(name).trim();
   const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
   for (const panel of panels) {
-    const shown = [known.row.name, byId("x").value, panel.log].join();
+    const found = traces(panel), shown = [known.row.name, byId("x").value, panel.log].join();
     const layout = {
       margin: { l: 10, r: 10, t: 10, b: 10 }, font: { color: colour("--text"), size: 12 }, hovermode: "x unified",
       // The zoom stays while these are the same; columns grow in place, which Plotly would not see.
       uirevision: shown, datarevision: [shown, known.mark, known.evaluations.length].join(),
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: true, legend: { orientation: "h", y: -0.15 },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: found.length > 1, legend: { orientation: "h", y: -0.15 },
       hoverlabel: { bgcolor: colour("--back"), bordercolor: colour("--line") },
-      xaxis: { ...axis }, yaxis: { ...axis, type: panel.log ? "log" : "linear", exponentformat: "e" },
+      xaxis: { ...axis }, yaxis: { ...axis, type: panel.log ? "log" : "linear", rangemode: "series" in panel && "lr/policy" in panel.series ? "tozero" : "normal", exponentformat: "e" },
     };
-    const found = traces(panel);
     panel.place.parentElement.hidden = !found.length;
-    if (found.length) Plotly.react(panel.place, found, layout, { responsive: true, displaylogo: false });
+    if (found.length) Plotly.react(panel.place, found, layout, { responsive: true, displayModeBar: false });
   }
 }
 
 function tableOf(rows, heads) {
-  const made = element("table");
+  const made = element("div", undefined, "wide"), table = element("table");
   for (const [tag, cells] of [["th", heads], ...rows.map((row) => ["td", row])]) {
     const row = element("tr");
     row.append(...cells.map((cell) => element(tag, cell)));
-    made.append(row);
+    table.append(row);
   }
+  made.append(table);
   return made;
 }
 
@@ -187,14 +192,17 @@ function showRun(answer) {
   const run = answer.row, stamp = JSON.stringify([answer.settings, answer.anomalies, run.name]);
   join(answer);
   document.title = byId("name").textContent = run.name;
-  byId("answer").replaceChildren(status(run), `, ${run.env ?? ""}, seed ${run.seed ?? ""}, update ${whole(run.update)} of `
-    + `${whole(run.total_updates)} (0 is the first), ${whole(run.env_steps)} environment steps, return ${short(run.return)}, last event ${ago(run.seconds_since)}`);
+  const done = answer.evaluations.filter((each) => each[2] !== null && each[2] !== undefined);
+  const evaluated = done.length ? `, ${short(done[done.length - 1][2])} in the latest evaluation, ${short(Math.max(...done.map((each) => each[2])))} in the best` : "";
+  byId("answer").textContent = run.return == null ? "no episode ended" : `Return ${short(run.return)} in the last update${evaluated}`;
+  byId("how").replaceChildren(status(run), `, ${run.env ?? ""}, seed ${run.seed ?? ""}, update ${whole(run.update)} of `
+    + `${whole(run.total_updates)} (0 is the first), ${whole(run.env_steps)} environment steps, last event ${ago(run.seconds_since)}`);
   draw();
   // Made anew only where it changes, so that what is unfolded stays so.
   if (byId("settings").dataset.stamp === stamp) return;
   byId("settings").dataset.stamp = stamp;
   const rest = element("details");
-  rest.append(element("summary", `${answer.settings.default.length} more settings have their defaults`), tableOf(answer.settings.default, ["setting", "value"]));
+  rest.append(element("summary", `${answer.settings.default.length} more have their defaults`), tableOf(answer.settings.default, ["setting", "value"]));
   byId("settings").replaceChildren(element("h2", "Settings"), tableOf(answer.settings.changed, ["setting", "value"]), rest);
   byId("anomalies").replaceChildren(...(answer.anomalies.length ? [element("h2", "Anomalies", "bad"),
     tableOf(answer.anomalies, ["kind", "first update", "last update", "updates", "what"])] : []));

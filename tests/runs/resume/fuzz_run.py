@@ -21,7 +21,7 @@ from esper.analysis.runs import load_updates
 from esper.policies.policy import load_policy
 from esper.runs.config import RunConfig
 from esper.runs.evaluation import Best
-from esper.runs.layers import Layer, resolve
+from esper.runs.layers import Layer, changed_and_default, resolve
 from esper.runs.resume.point import find_resume_point
 from esper.runs.resume.settings import settings_to_resume
 from esper.scripts.train import main as esper
@@ -125,7 +125,7 @@ class RunTarget:
         return f"events.jsonl: {name}", "events.jsonl", uses[name]
 
     def _report(self) -> None:
-        _page("x", read_record(self._copy), {})
+        _page("x", read_record(self._copy), {}, changed_and_default)
 
     def _picture(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # as it is declared
