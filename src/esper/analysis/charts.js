@@ -38,7 +38,8 @@ function drawPanel(panel, traces, layout, shown, data) {
     showlegend: traces.filter((trace) => trace.showlegend !== false).length > 1, legend: { orientation: "h", y: -0.15 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     hoverlabel: { bgcolor: colour("--back"), bordercolor: colour("--line") },
-    ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis,
+    ...layout, yaxis,
+    xaxis: { ...axis, spikethickness: 1, spikedash: "dot", spikecolor: colour("--faint"), ...layout.xaxis },
     // Columns may grow in place, which Plotly would not see.
     uirevision: same, datarevision: [same, data].join(),
   }, { responsive: true, displayModeBar: false });

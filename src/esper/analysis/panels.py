@@ -37,12 +37,12 @@ _COEFFICIENTS = ("clip_coef", "entropy_coef", "value_coef", "value_clip_coef", "
 
 
 _READ = {
-    *("update", "env_steps", "episodes", "loss", "lr_phase/policy", *_COEFFICIENTS),
+    *("update", "env_steps", "episodes", "loss", *_COEFFICIENTS),
     *(f"episode_return_{name}" for name in ("mean", "std", "min", "max")),
     *(f"ratio_{name}" for name in ("mean", "std", "min", "max")),
     *(panel for _, panels in _REPORT.values() for panel in panels),
 }
-_READ_BY_GROUP = ("lr/", "lr_factor/", "grad_norm/", *OWN)
+_READ_BY_GROUP = ("lr/", "lr_factor/", "lr_phase/", "grad_norm/", *OWN)
 
 
 def is_drawn(name: str) -> bool:

@@ -107,6 +107,8 @@ const panels = [
   ["Learning rates", { "lr/policy": "policy", "lr/value": "value", "lr/shared": "shared" }],
   ...["value_loss", "approx_kl", "clip_fraction", "ratio_std", "entropy", "steps_per_second"].map((name) => [name, { [name]: name }]),
 ].map(([title, series]) => ({ title, series }));
+// A line below stays visible where rates are equal.
+const dashes = { "lr/value": "dash", "lr/shared": "dot" };
 let open = null, known = null;
 
 for (const panel of panels) {
@@ -138,7 +140,7 @@ function traces(panel) {
     if (!known.columns[name]) return [];
     const phases = known.columns[name.replace("lr/", "lr_phase/")];
     const text = name.startsWith("lr/") && phases ? phases.map((phase) => plain(phase ?? "")) : undefined;
-    return [{ x: known.columns[x], y: known.columns[name], text, name: title, mode: known.count < 50 ? "lines+markers" : "lines",
+    return [{ x: known.columns[x], y: known.columns[name], text, name: title, line: { dash: dashes[name] ?? "solid" }, mode: known.count < 50 ? "lines+markers" : "lines",
       connectgaps: true, hovertemplate: text ? "%{y:.4g} %{text}" : "%{y:.4g}" }];
   });
 }
