@@ -120,7 +120,7 @@ class TestReport:
         points = re.findall(r'points="([^"]+)"', sections)[0].split()
         # From the left at the top to the right; 10 updates.
         assert (len(points), points[0], points[-1].partition(",")[0]) == (10, "0,3", "200")
-        assert "constant: clip_coef 0.2, entropy_coef 0, value_coef 0.5" in sections
+        assert "unchanged: clip_coef 0.2, entropy_coef 0, value_coef 0.5" in sections
 
     def test_goes_beside_the_run_by_default(self, trained: Path) -> None:
         assert main(["report", str(trained)]) == 0
