@@ -62,7 +62,7 @@ HOMES = {
     "mlflow": {"esper.telemetry.mlflow"},
     "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison", "esper.analysis.plots_growth"},
     "pyarrow": {"esper.analysis.tables"},
-    "plotly": {"esper.watch.server"},
+    "plotly": {"esper.analysis.charts"},
     "plotext": {"esper.analysis.terminal"},
     "scipy": {"esper.analysis.statistics"},
     "ray": {"esper.sweep.cluster"},

@@ -149,6 +149,23 @@ def test_the_programs_of_training_from_python(folder: Path, capsys: pytest.Captu
     assert names["training"].updates == names["agent"].train_steps == 10
 
 
+def test_the_notebook(folder: Path) -> None:
+    pytest.importorskip("pandas")
+    cells = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())["cells"]
+    programs = [cell for cell in cells if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    for cell in programs:
+        exec("".join(line for line in cell["source"] if not line.startswith("%")), names)
+    # 100,000 and 200,000 steps in updates of 1,024, rounded up.
+    assert len(names["updates"]) == 98
+    assert len(names["longer"].updates["update"]) == 196
+    assert Path("cartpole.gif").stat().st_size > 1000
+    # What it shows is what it does.
+    outputs = [cell["outputs"] for cell in programs]
+    assert all(outputs)
+    assert outputs[0][0]["text"] == "completed after 98 updates\n"
+
+
 def test_the_navigation_has_every_page() -> None:
     listed = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert len(listed) == len(set(listed))

@@ -493,6 +493,10 @@ class TestPlots:
 
 
 class TestPage:
+    @pytest.fixture(autouse=True)
+    def without_plotly(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("esper.analysis.charts.find_spec", lambda name: None)
+
     def test_needs_nothing_else_and_has_everything(self, tmp_path: Path) -> None:
         for name, rate in (("slow & sure", 1e-4), ("fast", 1e-3)):
             columns = {
@@ -536,6 +540,25 @@ class TestPage:
         ]
         assert main(["compare", *map(str, folders), "--html", str(tmp_path / "page.html")]) == 0
         assert ("up to 2 updates" in (tmp_path / "page.html").read_text()) == (updates > POINTS)
+
+
+def test_arms_can_be_switched_where_plotly_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    for name, scale in (("<b>low", 1.0), ("high", 9.0)):
+        write_arm(tmp_path / name, [scale, scale + 0.1, scale + 0.2], value_loss=[1.0] * 20)
+    page = tmp_path / "page.html"
+    assert main(["compare", str(tmp_path / "<b>low"), str(tmp_path / "high"), "--html", str(page)]) == 0
+    text = page.read_text()
+    assert "high has the highest final_return, " in text
+    assert "The interval of the difference does not contain 0." in text
+    assert re.findall(r'<input type="checkbox" value="([^"]+)"', text) == ["&lt;b&gt;low", "high"]
+    panels = [each for data in re.findall(r"json\">(.*?)</script>", text) for each in json.loads(data)]
+    assert panels[0]["title"] == "episode_return_mean"
+    assert {trace["legendgroup"] for trace in panels[0]["traces"]} == {"<b>low", "high"}
+    assert {trace.get("name") for trace in panels[0]["traces"]} == {None, "&lt;b&gt;low", "high"}
+    (line,) = (trace for trace in panels[0]["traces"] if trace.get("name") == "high")
+    # Seeds of 9, 9.1 and 9.2.
+    assert set(line["y"]) == {9.1}
 
 
 class TestCommand:
@@ -604,7 +627,10 @@ class TestCommand:
         assert f"--html {tmp_path}: cannot be written: not a file, but a folder" in capsys.readouterr().err
 
 
-def test_two_hundred_arms_have_few_notes_and_pictures_that_can_be_read(tmp_path: Path) -> None:
+def test_two_hundred_arms_have_few_notes_and_pictures_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esper.analysis.charts.find_spec", lambda name: None)
     paths = [write_arm(tmp_path / f"arm-{number:03}", [float(number % 50)] * 2) for number in range(200)]
     many = [load_arm(path) for path in paths]
     (note,) = warnings(many)

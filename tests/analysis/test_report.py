@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from esper.analysis.anomalies import summarize_anomalies
-from esper.analysis.plots import own_metrics
+from esper.analysis.panels import own_metrics
 from esper.analysis.record import read_record
 from esper.analysis.runs import load_updates, ratio_quantiles
+from esper.analysis.schedules import schedules_of
 from esper.scripts.train import main
 
 
@@ -61,8 +62,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestReport:
     def test_is_one_page_that_needs_nothing_else(
-        self, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("esper.analysis.charts.find_spec", lambda name: None)
         assert main(["report", str(trained), "--output", str(tmp_path / "out")]) == 0
         page = (tmp_path / "out" / "report.html").read_text()
         assert "report.html" in capsys.readouterr().out
@@ -74,6 +76,51 @@ class TestReport:
         assert "<td>lr_decay</td><td>cosine</td>" in page
         for picture in (tmp_path / "out").glob("*.png"):
             assert picture.read_bytes().startswith(b"\x89PNG")
+
+    def test_curves_are_in_it_where_plotly_is_installed(self, trained: Path, tmp_path: Path) -> None:
+        pytest.importorskip("plotly")
+        assert main(["report", str(trained), "--output", str(tmp_path)]) == 0
+        page = (tmp_path / "report.html").read_text()
+        assert "<img" not in page
+        assert not re.search(r'(?:src|href)="', page)
+        panels = [each for data in re.findall(r"json\">(.*?)</script>", page) for each in json.loads(data)]
+        assert [panel["title"] for panel in panels[:2]] == ["return (mean, one deviation, range)", "learning rates"]
+        # Cosine, of 10 updates: half of the way is 0.5 (1 + cos(pi / 2)).
+        rate = panels[1]["traces"][0]
+        assert (rate["name"], rate["y"][0], rate["y"][5]) == ("policy", 3e-4, pytest.approx(1.5e-4))
+        assert rate["text"] == ["decay"] * 10
+
+    def test_it_begins_with_what_came_out(self, trained: Path, tmp_path: Path) -> None:
+        lines = (trained / "events.jsonl").read_text().splitlines()
+        events = [json.loads(line) for line in lines]
+        updates = [event for event in events if event["event"] == "update_completed"]
+        updates[-1] |= {"episode_return_mean": 321.0, "episodes": 2}
+        evaluation = {"event": "evaluation_completed", "update": 9, "env_steps": 320, "time": events[-1]["time"]}
+        evaluation |= {
+            "eval_return_mean": 123.0,
+            "eval_return_std": 1.0,
+            "eval_return_min": 1.0,
+            "eval_return_max": 9.0,
+        }
+        evaluation |= {"eval_length_mean": 9.0, "eval_episodes": 10, "eval_seconds": 1.0, "eval_capped": 0}
+        (tmp_path / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in [*events[:-1], evaluation]))
+        assert main(["report", str(tmp_path)]) == 0
+        page = (tmp_path / "report" / "report.html").read_text()
+        assert "Return 321 over the last 10 % of updates, 123 in the latest evaluation, 123 in the best" in page
+        changed, _, others = page.partition("more have their defaults")
+        assert "<td>total_timesteps</td><td>320</td>" in changed
+        assert "<td>gamma</td><td>0.99</td>" in others
+        assert "<td>gamma</td>" not in changed
+
+    def test_schedules_that_change_are_pictures(self, trained: Path) -> None:
+        sections = "".join(schedules_of(read_record(trained)))
+        assert re.findall(r"<figcaption>(\w+) <span>([^<]+)<", sections) == [
+            *(("policy_lr", "cosine from 0.0003 to 0"), ("value_lr", "cosine from 0.0003 to 0"))
+        ]
+        points = re.findall(r'points="([^"]+)"', sections)[0].split()
+        # From the left at the top to the right; 10 updates.
+        assert (len(points), points[0], points[-1].partition(",")[0]) == (10, "0,3", "200")
+        assert "unchanged: clip_coef 0.2, entropy_coef 0, value_coef 0.5" in sections
 
     def test_goes_beside_the_run_by_default(self, trained: Path) -> None:
         assert main(["report", str(trained)]) == 0

@@ -27,6 +27,8 @@ from esper.watch.followed import FollowedRuns
 from esper.watch.server import WatchServer
 
 UPDATES = 10
+SOURCE = Path(__file__).parents[2] / "src/esper"
+SCRIPTS = ("analysis/charts.js", "watch/watch.js")
 
 
 def train(run_dir: Path, *flags: str) -> Path:
@@ -347,14 +349,15 @@ class TestServer:
         assert name == f"{runs}/<img src=x onerror=alert(1)>\\n\\x1b\\udcff"
         assert page_of(server, Path(quote(name)))["row"]["status"] == "completed"
 
-    def test_the_script_makes_no_markup(self) -> None:
-        script = (Path(__file__).parents[2] / "src/esper/watch/watch.js").read_text()
+    @pytest.mark.parametrize("name", SCRIPTS)
+    def test_the_scripts_make_no_markup(self, name: str) -> None:
+        script = (SOURCE / name).read_text()
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function", script)
 
+    @pytest.mark.parametrize("name", SCRIPTS)
     @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
-    def test_the_script_can_be_read(self) -> None:
-        script = Path(__file__).parents[2] / "src/esper/watch/watch.js"
-        subprocess.run(["node", "--check", str(script)], check=True)
+    def test_the_scripts_can_be_read(self, name: str) -> None:
+        subprocess.run(["node", "--check", str(SOURCE / name)], check=True)
 
 
 class TestCommand:
@@ -366,12 +369,13 @@ class TestCommand:
         assert "page.html" in capsys.readouterr().out
         page = (tmp_path / "page.html").read_text()
         assert not re.search(r'<(?:script|link|img)[^>]* (?:src|href)="', page)
-        assert page.count("<script") == page.count("</script>") + page.count('"<script') - page.count('</script>"') == 3
+        # The data, three scripts, and what unpacks them.
+        assert page.count("<script") == page.count("</script>") == 5
         data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
         (row,) = data["runs"]
         assert data["run"][row["name"]]["columns"]["update"] == list(range(UPDATES))
         policy = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
-        assert len(re.findall(r"'sha256-", policy[0])) == 2
+        assert len(re.findall(r"'sha256-", policy[0])) == 4
         assert "connect-src" not in policy[0]
 
     def test_it_says_where_it_is_and_ends_with_ctrl_c(self, runs: Path) -> None:
@@ -408,7 +412,6 @@ class TestCommand:
     def test_without_plotly_it_says_what_to_install(
         self, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.delitem(sys.modules, "esper.watch.server")
         for name in ("plotly", "plotly.offline"):
             monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(SystemExit):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
+from esper.analysis import charts
 from esper.analysis.arms import Arm, differing
+from esper.analysis.charts_comparison import curve_charts, measure_charts, styles_of
 from esper.analysis.comparison import Summary
 from esper.analysis.comparison_table import HEADINGS, rows, with_interval
 from esper.analysis.measures import AFTER, Measure
@@ -47,26 +50,40 @@ def comparison_page(
     own = list(dict.fromkeys(name for updates in every for name in updates if name.startswith(OWN)))
     longest = max(len(updates["update"]) for updates in every)
     thin = f" Each point is the mean of up to {math.ceil(longest / POINTS)} updates." if longest > POINTS else ""
+    if charts.available():
+        sections += [charts.switches(styles_of(shown))]
     sections += [
         heading("Learning curves"),
         text(f"Means over seeds, with 95 % bands.{thin}{which}"),
-        picture("learning curves", plot_curves(shown, ["episode_return_mean"], "env_steps")),
+        _curves("learning curves", shown, ["episode_return_mean"], "env_steps"),
     ]
     for title, names in curves.items():
         if names:
-            sections += [heading(title), picture(title.lower(), plot_curves(shown, names, "update"))]
+            sections += [heading(title), _curves(title.lower(), shown, names, "update")]
     if own:
         parts = [own[begin : begin + _PANELS] for begin in range(0, len(own), _PANELS)]
         sections += [heading("Your metrics")]
-        sections += [picture("your metrics", plot_curves(shown, part, "update")) for part in parts]
+        sections += [_curves("your metrics", shown, part, "update") for part in parts]
     sections += [
         heading("Measures"),
         text(f"Means with 95 % intervals; a dot is a run.{which}"),
-        picture("measures", plot_measures(_of(shown, results), measures)),
+        _intervals(_of(shown, results), measures),
         _measures(results, measures, arms[0].name),
     ]
     which = ", ".join(arm.name for arm in arms) if len(arms) <= _DRAWN else f"{len(arms)} arms"
-    return page(f"{which} on {arms[0].env}", sections)
+    return page(f"{which} on {arms[0].env}", sections, charts.scripts() if charts.available() else ())
+
+
+def _curves(title: str, arms: Sequence[Arm], names: Sequence[str], over: Literal["update", "env_steps"]) -> str:
+    if charts.available():
+        return charts.figures(curve_charts(arms, names, over))
+    return picture(title, plot_curves(arms, names, over))
+
+
+def _intervals(results: Mapping[str, Mapping[str, Summary]], measures: Mapping[str, Measure]) -> str:
+    if charts.available():
+        return charts.figures(measure_charts(results, measures))
+    return picture("measures", plot_measures(results, measures))
 
 
 def _result(arms: Sequence[Arm], returns: Mapping[str, Summary]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from esper.analysis.arms import Arm
 from esper.analysis.statistics import mean_band
 from esper.analysis.thinning import thinned
+
+_MARGIN = 0.05
 
 
 class Curve(NamedTuple):
@@ -34,3 +37,16 @@ def curve_of(arm: Arm, name: str, over: Literal["update", "env_steps"], *, log: 
         return Curve(thinned(x), *mean_band(thinned(values)))
     logarithms = np.log(values, out=np.full(values.shape, np.nan), where=values > 0)
     return Curve(thinned(x), *map(np.exp, mean_band(thinned(logarithms))))
+
+
+def limits_of(arms: Sequence[Arm], name: str, *, log: bool = False) -> tuple[float, float] | None:
+    """The span of what the runs had: bands of few seeds are far wider, and would hide the curves."""
+    columns = [run.updates[name] for arm in arms for run in arm.runs.values() if name in run.updates]
+    values = np.concatenate([thinned(column) for column in columns]) if columns else np.empty(0)
+    values = values[np.isfinite(values) & ((values > 0) | (not log))]
+    if not len(values) or values.min() == values.max():
+        return None
+    low, high = np.log((values.min(), values.max())) if log else (values.min(), values.max())
+    ends = np.array((low, high)) + np.array((-1, 1)) * _MARGIN * (high - low)
+    low, high = np.exp(ends) if log else ends
+    return float(low), float(high)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,20 @@ from numpy.typing import NDArray
 
 from esper.analysis.anomalies import AnomalySummary
 from esper.analysis.labels import plain
-from esper.analysis.measures import AFTER
+from esper.analysis.panels import (
+    ACROSS,
+    COLOURS,
+    GREY,
+    MOST_SHADES,
+    PHASE_COLOURS,
+    bands_of_ratio,
+    changes,
+    is_drawn,
+    is_far,
+    panels_of,
+    scheduled,
+    some_steps,
+)
 from esper.analysis.runs import OWN, Columns
 from esper.analysis.streaming import ColumnsOfUpdates
 from esper.analysis.thinning import thinned
@@ -30,12 +42,8 @@ from esper.storage import files
 from esper.telemetry.jsonl import read_batches
 from esper.telemetry.metrics import by_group
 
-_COLOURS = {"policy": "tab:blue", "value": "tab:orange", "shared": "tab:green"}
 # Dashes keep a line below visible where rates are equal.
 _LINES = {"policy": "-", "value": "--", "shared": ":"}
-# With a ratio beyond this limit, the band around 1 would be invisible.
-_FAR_RATIO = 3.0
-_PHASE_COLOURS = {"delay": "0.75", "warmup": "tab:red", "stable": "tab:green", "floor": "0.5"}
 
 
 def plot_run(run_dir: Path, path: Path, *, title: str) -> None:
@@ -65,13 +73,10 @@ def plot_report(updates: Columns, anomalies: Sequence[AnomalySummary]) -> dict[s
     Anomalies are marked, by number, where they begin.
     """
     drawn = {}
-    for name, (heading, every) in (_REPORT | own_metrics(updates)).items():
-        panels = [panel for panel in every if _is_known(panel, updates)]
-        if not panels:
-            continue
-        down = math.ceil(len(panels) / _ACROSS)
+    for name, (heading, panels) in panels_of(updates).items():
+        down = math.ceil(len(panels) / ACROSS)
         figure, axes = plt.subplots(
-            down, min(len(panels), _ACROSS), figsize=(12, 3.2 * down), layout="constrained", squeeze=False
+            down, min(len(panels), ACROSS), figsize=(12, 3.2 * down), layout="constrained", squeeze=False
         )
         for axis, panel in zip(axes.flat, panels, strict=False):
             _plot_panel(axis, panel, _wide(updates))
@@ -81,16 +86,6 @@ def plot_report(updates: Columns, anomalies: Sequence[AnomalySummary]) -> dict[s
             axis.set_axis_off()
         drawn[heading] = (f"{name}.png", _png(figure, dpi=150))
     return drawn
-
-
-def own_metrics(updates: Columns) -> dict[str, tuple[str, Sequence[str]]]:
-    """The pictures of what was added from Python, a panel for each metric of a callback and each term of the loss."""
-    names = [name for name in updates if name.startswith(OWN)]
-    parts = [names[begin : begin + _PANELS] for begin in range(0, len(names), _PANELS)]
-    return {
-        f"own-{number}": (f"Your metrics{f' ({number} of {len(parts)})' * (len(parts) > 1)}", part)
-        for number, part in enumerate(parts, start=1)
-    }
 
 
 def _png(figure: Figure, dpi: int) -> bytes:
@@ -123,53 +118,8 @@ def _mark(axis: Axes, anomalies: Sequence[AnomalySummary]) -> None:
         )
 
 
-# File name, heading, and what is drawn side by side.
-_REPORT = {
-    "learning": ("Learning", ("return", "success_rate", "lr", "steps_per_second")),
-    "value": ("Value function", ("value_loss", "explained_variance", "grad_norm")),
-    "policy": ("Policy", ("policy_loss", "entropy", "approx_kl", "coefficients")),
-    "ratio": ("Ratio and clipping", ("ratio", "clip_fraction", "ratio_std")),
-    "after": ("After the update", AFTER),
-}
-_ACROSS = 4
-# A picture of more rows is too high for matplotlib.
-_PANELS = 12 * _ACROSS
 # With fewer points than these they are marked, as a line of one would be invisible.
 _FEW = 20
-# A curve of steps has so many points, more than a picture has pixels.
-_STEPS = 4000
-_MOST_SHADES = 200
-_COEFFICIENTS = ("clip_coef", "entropy_coef", "value_coef", "value_clip_coef", "target_kl")
-
-
-_READ = {
-    *("update", "env_steps", "episodes", "loss", "lr_phase/policy", *_COEFFICIENTS),
-    *(f"episode_return_{name}" for name in ("mean", "std", "min", "max")),
-    *(f"ratio_{name}" for name in ("mean", "std", "min", "max")),
-    *(panel for _, panels in _REPORT.values() for panel in panels),
-}
-_READ_BY_GROUP = ("lr/", "lr_factor/", "grad_norm/", *OWN)
-
-
-def is_drawn(name: str) -> bool:
-    """Whether a picture of a run shows the column `name`."""
-    return name in _READ or name.startswith(_READ_BY_GROUP)
-
-
-def _is_known(panel: str, updates: Columns) -> bool:
-    """Whether there is anything to draw: most environments report no success, and few runs schedule coefficients."""
-    if "loss" not in updates and not panel.startswith(OWN):
-        # Of a controller that does not learn.
-        return panel in ("return", "steps_per_second")
-    if panel == "coefficients":
-        return bool(_scheduled(updates))
-    return panel not in ("success_rate", *AFTER) or panel in updates
-
-
-def _scheduled(updates: Columns) -> Columns:
-    """The coefficients that change, relative to their highest value."""
-    found = {name: updates[name] for name in _COEFFICIENTS if name in updates and np.ptp(updates[name]) > 0}
-    return {name: column / column.max() for name, column in found.items()}
 
 
 def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
@@ -182,17 +132,19 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
         rates, factors = by_group(updates, "lr"), by_group(updates, "lr_factor")
         axis.set_title("learning rates" + " (thin: the schedule)" * bool(factors), fontsize=10)
         for group in factors:
-            axis.plot(*_steps(x, rates[group]), linewidth=0.6, color=_COLOURS.get(group, "0.5"), drawstyle="steps-post")
+            axis.plot(
+                *some_steps(x, rates[group]), linewidth=0.6, color=COLOURS.get(group, GREY), drawstyle="steps-post"
+            )
             rates = {**rates, group: rates[group] * factors[group]}
         _draw_rates(axis, x, rates, updates.get("lr_phase/policy", ()))
     elif panel == "coefficients":
         axis.set_title("coefficients (share of the highest)", fontsize=10)
-        for name, column in _scheduled(updates).items():
-            axis.plot(*_steps(x, column), linewidth=1, label=name)
+        for name, column in scheduled(updates).items():
+            axis.plot(*some_steps(x, column), linewidth=1, label=name)
         axis.legend(fontsize=8)
     elif panel == "grad_norm":
         for group, norms in by_group(updates, "grad_norm").items():
-            _draw_curve(axis, x, norms, label=plain(group), color=_COLOURS.get(group, "0.5"))
+            _draw_curve(axis, x, norms, label=plain(group), color=COLOURS.get(group, GREY))
         axis.set_yscale("log")
         axis.legend(fontsize=8)
     elif panel == "ratio":
@@ -201,28 +153,22 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
         # A callback need not log at every update.
         known = np.isfinite(updates[panel])
         few = "." if known.sum() < _FEW else ""
-        _draw_curve(axis, x[known], updates[panel][known], color=_COLOURS["policy"], marker=few)
+        _draw_curve(axis, x[known], updates[panel][known], color=COLOURS["policy"], marker=few)
     elif panel in updates:
-        _draw_curve(axis, x, updates[panel], color=_COLOURS["policy"])
+        _draw_curve(axis, x, updates[panel], color=COLOURS["policy"])
         if panel == "value_loss" and (updates[panel] > 0).all():
             axis.set_yscale("log")
 
 
 def _plot_ratio(axis: Axes, updates: Columns) -> None:
-    if all(f"ratio_{name}" in updates for name in ("p05", "p25", "p50", "p75", "p95")):
-        axis.set_title("ratio (median, 25-75 %, 5-95 %, range)", fontsize=10)
-        middle = updates["ratio_p50"]
-        bands = [(updates[f"ratio_{low}"], updates[f"ratio_{high}"]) for low, high in (("p05", "p95"), ("p25", "p75"))]
-    else:
-        axis.set_title("ratio (mean, one deviation, range)", fontsize=10)
-        middle, deviation = updates["ratio_mean"], updates["ratio_std"]
-        bands = [(middle - deviation, middle + deviation)]
-    _draw_bands(axis, updates["update"], middle, [(updates["ratio_min"], updates["ratio_max"]), *bands])
-    if updates["ratio_max"].max() > _FAR_RATIO and (updates["ratio_min"] > 0).all():
+    title, middle, bands = bands_of_ratio(updates)
+    axis.set_title(title, fontsize=10)
+    _draw_bands(axis, updates["update"], middle, bands)
+    if is_far(updates):
         axis.set_yscale("log")
     clip = updates["clip_coef"]
     for bound in (1 - clip, 1 + clip):
-        axis.plot(*_steps(updates["update"], bound), linewidth=0.8, linestyle="--", color="0.3")
+        axis.plot(*some_steps(updates["update"], bound), linewidth=0.8, linestyle="--", color="0.3")
 
 
 def _plot_return(axis: Axes, updates: Columns) -> None:
@@ -242,8 +188,8 @@ def _draw_bands(
     x = thinned(x)
     for index, (low, high) in enumerate(bands):
         edges = (thinned(low, "min"), thinned(high, "max")) if index == 0 else (thinned(low), thinned(high))
-        axis.fill_between(x, *edges, alpha=0.15 if index == 0 else 0.3, color=_COLOURS["policy"], linewidth=0)
-    axis.plot(x, thinned(middle), linewidth=1, color=_COLOURS["policy"])
+        axis.fill_between(x, *edges, alpha=0.15 if index == 0 else 0.3, color=COLOURS["policy"], linewidth=0)
+    axis.plot(x, thinned(middle), linewidth=1, color=COLOURS["policy"])
 
 
 def _draw_curve(
@@ -279,9 +225,9 @@ def _draw_rates(
     phases: Sequence[str] | NDArray[Any],
 ) -> None:
     for group, rates in curves.items():
-        colour = _COLOURS.get(group, "0.5")
+        colour = COLOURS.get(group, GREY)
         line = _LINES.get(group, "-")
-        where = _steps(x, np.asarray(rates))
+        where = some_steps(x, np.asarray(rates))
         axis.plot(*where, line, label=plain(group), color=colour, drawstyle="steps-post")
     _shade(axis, x, phases)
     axis.set_ylim(bottom=0)
@@ -289,24 +235,13 @@ def _draw_rates(
     axis.legend(fontsize=8)
 
 
-def _steps(x: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Some of many points, with the last; each as it is, as a mean would blunt a step."""
-    if len(x) <= _STEPS:
-        return x, values
-    kept = np.linspace(0, len(x) - 1, _STEPS).astype(int)
-    return x[kept], values[kept]
-
-
 def _shade(axis: Axes, x: NDArray[Any], phases: Sequence[str] | NDArray[Any]) -> None:
     """Shade the background by the policy's phase; decay and constant stay white."""
-    given, labelled = np.asarray(phases, dtype=object), set[str]()
-    changes = [0, *(np.flatnonzero(given[1:] != given[:-1]) + 1), len(given)]
-    # Restarts by the thousand would be a colour.
-    for start, index in itertools.pairwise(changes[:_MOST_SHADES]) if len(given) else ():
-        phase = given[start]
-        if phase in _PHASE_COLOURS:
+    labelled = set[str]()
+    for phase, begin, end in changes(phases)[:MOST_SHADES]:
+        if phase in PHASE_COLOURS:
             label = None if phase in labelled else phase
             axis.axvspan(
-                x[start], x[min(index, len(x) - 1)], color=_PHASE_COLOURS[phase], alpha=0.12, label=label, linewidth=0
+                x[begin], x[min(end, len(x) - 1)], color=PHASE_COLOURS[phase], alpha=0.12, label=label, linewidth=0
             )
             labelled.add(phase)

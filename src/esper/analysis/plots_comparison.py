@@ -14,16 +14,12 @@ from matplotlib.ticker import MaxNLocator
 
 from esper.analysis.arms import Arm
 from esper.analysis.comparison import Summary
-from esper.analysis.curves import curve_of
+from esper.analysis.curves import curve_of, limits_of
 from esper.analysis.labels import plain
 from esper.analysis.measures import Measure
-from esper.analysis.thinning import thinned
+from esper.analysis.styles import style_of
 
-# Colours for the colour-blind, too (Okabe and Ito 2008).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_LINES = ("-", "--", ":", "-.")
 _ACROSS = 3
-_MARGIN = 0.05
 
 
 def plot_curves(arms: Sequence[Arm], names: Sequence[str], over: Literal["update", "env_steps"]) -> bytes:
@@ -44,31 +40,20 @@ def plot_curves(arms: Sequence[Arm], names: Sequence[str], over: Literal["update
 def _draw_curves(axis: Axes, arms: Sequence[Arm], name: str, over: Literal["update", "env_steps"]) -> None:
     log = name == "value_loss"
     for index, arm in enumerate(arms):
-        colour, line = _style(index)
+        colour, line = style_of(index)
         x, mean, low, high = curve_of(arm, name, over, log=log)
         if len(x) == 1:
             # A line of one point would be invisible.
             x, mean, low, high = x + np.array([-0.5, 0.5]), *(np.repeat(each, 2) for each in (mean, low, high))
         axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.plot(x, mean, line, color=colour, linewidth=1.3, label=plain(arm.name))
-    _limit(axis, arms, name, log=log)
+    if log:
+        axis.set_yscale("log")
+    if (limits := limits_of(arms, name, log=log)) is not None:
+        axis.set_ylim(*limits)
     axis.set(title=f"{name} (geometric mean)" if log else plain(name), xlabel=over)
     axis.title.set_fontsize(10)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-
-
-def _limit(axis: Axes, arms: Sequence[Arm], name: str, *, log: bool) -> None:
-    """Let the axis span what the runs had: bands of few seeds are far wider, and would hide the curves."""
-    columns = [run.updates[name] for arm in arms for run in arm.runs.values() if name in run.updates]
-    values = np.concatenate([thinned(column) for column in columns]) if columns else np.empty(0)
-    values = values[np.isfinite(values) & ((values > 0) | (not log))]
-    if log:
-        axis.set_yscale("log")
-    if not len(values) or values.min() == values.max():
-        return
-    low, high = np.log((values.min(), values.max())) if log else (values.min(), values.max())
-    ends = np.array((low, high)) + np.array((-1, 1)) * _MARGIN * (high - low)
-    axis.set_ylim(*(np.exp(ends) if log else ends))
 
 
 def plot_measures(results: Mapping[str, Mapping[str, Summary]], measures: Mapping[str, Measure]) -> bytes:
@@ -89,7 +74,7 @@ def plot_measures(results: Mapping[str, Mapping[str, Summary]], measures: Mappin
 
 def _draw_intervals(axis: Axes, summaries: Sequence[Summary]) -> None:
     for index, summary in enumerate(summaries):
-        colour, _ = _style(index)
+        colour, _ = style_of(index)
         axis.plot(summary.interval, (index, index), color=colour, linewidth=2)
         axis.plot(summary.mean, index, "o", color=colour, markersize=5)
         values = list(summary.values.values())
@@ -97,11 +82,6 @@ def _draw_intervals(axis: Axes, summaries: Sequence[Summary]) -> None:
     axis.tick_params(labelsize=8)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axis.grid(axis="x", linewidth=0.4)
-
-
-def _style(index: int) -> tuple[str, str]:
-    """Colour and line of an arm: all colours with one line, then with the next."""
-    return _COLOURS[index % len(_COLOURS)], _LINES[index // len(_COLOURS) % len(_LINES)]
 
 
 def _png(figure: Figure) -> bytes:

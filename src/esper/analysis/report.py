@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from esper.analysis import charts
+from esper.analysis.charts_report import charts_of
 from esper.analysis.growth import pictures_of, table_of
 from esper.analysis.measures import FINAL_SHARE, MEASURES
 from esper.analysis.page import answer, folded, heading, page, picture, table, text
-from esper.analysis.plots import is_drawn, plot_report
+from esper.analysis.panels import is_drawn
+from esper.analysis.plots import plot_report
 from esper.analysis.record import Record
 from esper.analysis.record import ReportError as ReportError
 from esper.analysis.record import read_record as read_record
@@ -65,10 +68,15 @@ def _page(name: str, record: Record, pictures: Mapping[str, tuple[str, bytes]], 
         sections += [heading("Evaluation"), _evaluations(record.evaluations)]
     if record.episodes:
         sections += [heading("Episodes"), table_of(record.episodes)]
+    drawn = charts_of(record.updates, record.anomalies, record.evaluations) if pictures and charts.available() else {}
+    if drawn:
+        sections += [text("drag to zoom, double-click to zoom out, click a name to switch a curve off")]
     for title, (_, png) in pictures.items():
-        sections += [heading(title), picture(title, png)]
+        sections += [heading(title), charts.figures(drawn[title]) if title in drawn else picture(title, png)]
     sections += [*schedules_of(record), *_tables(record, in_two)]
-    return page(f"{record.started['config']['env']}, seed {record.started['seed']}", sections)
+    return page(
+        f"{record.started['config']['env']}, seed {record.started['seed']}", sections, charts.scripts() if drawn else ()
+    )
 
 
 def _tables(record: Record, in_two: InTwo) -> list[str]:

@@ -30,11 +30,12 @@ def run(args: argparse.Namespace) -> int:
             files.names_in(root)
         except OSError as error:
             fail(f"{root}: {error.strerror}; give folders of runs", _PROG)
-    try:
-        from esper.watch.followed import FollowedRuns
-        from esper.watch.server import WatchServer, page_of
-    except ModuleNotFoundError as error:
-        fail(f"needs {error.name}; pip install 'esper-simic[pages]'", _PROG)
+    from esper.analysis import charts
+    from esper.watch.followed import FollowedRuns
+    from esper.watch.server import WatchServer, page_of
+
+    if not charts.available():
+        fail("needs plotly; pip install 'esper-simic[pages]'", _PROG)
     runs = FollowedRuns(roots)
     if args.once is not None:
         try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from esper.analysis.charts import numbers, rounded
 from esper.analysis.record import Reading, settings_now
 from esper.analysis.runs import Columns
 from esper.analysis.thinning import begins_of, thinned
@@ -96,10 +97,10 @@ class FollowedRun:
             "seed": str(self._started.get("seed")),
             "update": done,
             "total_updates": total,
-            "progress": _rounded(min((done + 1) / total, 1.0) if done is not None and total > 0 else None),
+            "progress": rounded(min((done + 1) / total, 1.0) if done is not None and total > 0 else None),
             "env_steps": _last(columns, "env_steps"),
             "return": _last_known(columns, RETURN),
-            "sparkline": _numbers(thinned(columns[RETURN], points=_SPARKLINE_POINTS)) if RETURN in columns else [],
+            "sparkline": numbers(thinned(columns[RETURN], points=_SPARKLINE_POINTS)) if RETURN in columns else [],
             "lr": _last(columns, _RATES[0]) if _RATES[0] in columns else _last(columns, _RATES[2]),
             "phase": _last(columns, _PHASES[0]) if _PHASES[0] in columns else _last(columns, _PHASES[2]),
             "anomaly": f"{anomalies[-1].kind}, update {anomalies[-1].last}" if anomalies else None,
@@ -213,27 +214,16 @@ def _settings(config: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]]) -
 def _thinned(values: Any, points: int) -> list[Any]:
     if values.dtype == object:
         return list(values[begins_of(len(values), points)])
-    return _numbers(thinned(values, points=points) if len(values) > points else values)
-
-
-def _numbers(values: Any) -> list[float | None]:
-    return [_rounded(value) for value in values.tolist()]
+    return numbers(thinned(values, points=points) if len(values) > points else values)
 
 
 def _last(columns: Columns, name: str) -> Any:
     if name not in columns:
         return None
     value = columns[name][-1]
-    return value if isinstance(value, str) else _rounded(float(value))
+    return value if isinstance(value, str) else rounded(float(value))
 
 
 def _last_known(columns: Columns, name: str) -> float | None:
     known = np.flatnonzero(np.isfinite(columns.get(name, np.array([]))))
-    return _rounded(float(columns[name][known[-1]])) if len(known) else None
-
-
-def _rounded(value: float | None) -> float | None:
-    """For JSON: 7 digits, whole numbers in full, None for what is not finite."""
-    if value is None or not math.isfinite(value):
-        return None
-    return value if value == int(value) else float(f"{value:.7g}")
+    return rounded(float(columns[name][known[-1]])) if len(known) else None

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import ipaddress
 import json
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from plotly.offline import get_plotlyjs
-
-from esper.analysis import page
+from esper.analysis.charts import library, scripts
+from esper.analysis.page import POLICY, embedded
+from esper.analysis.page import asset as shared
 from esper.watch.followed import POINTS, FollowedRuns
 
 # A request answers after about so long: what is not read until then comes with the next one.
 _LOOK_SECONDS = 0.5
 # Of a page in one file: in all runs, and in each. A point is about 120 bytes.
 _MOST_POINTS, _FEWEST_POINTS = 100_000, 200
-_POLICY = (
-    "default-src 'none'; {}; style-src 'self' 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
-)
 _HEADERS = {
     # Plotly's styles are inline.
-    "Content-Security-Policy": _POLICY.format("script-src 'self'; connect-src 'self'") + "; frame-ancestors 'none'",
+    "Content-Security-Policy": POLICY.format("script-src 'self'; connect-src 'self'") + "; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -53,8 +48,8 @@ class WatchServer(ThreadingHTTPServer):
         self.files = {"/": ("html", asset("page.html"))} | {
             f"/{name}": (name.partition(".")[2], asset(name)) for name in ("watch.css", "watch.js")
         }
-        self.files["/page.css"] = ("css", page.asset("page.css"))
-        self.files["/plotly.js"] = ("js", get_plotlyjs())
+        self.files |= {f"/{name}": (name.partition(".")[2], shared(name)) for name in ("page.css", "charts.js")}
+        self.files["/plotly.js"] = ("js", library())
         self.address_family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
         bound = ipaddress.ip_address(self.server_address[0])  # type: ignore[arg-type]
@@ -157,25 +152,20 @@ def page_of(runs: FollowedRuns) -> str:
     }
     # No text in it can end the element.
     data = json.dumps(whole, allow_nan=False).replace("<", "\\u003c")
-    scripts = [f"{text}\n" for text in (get_plotlyjs(), asset("watch.js"))]
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
-    )
-    policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY.format(f"script-src {hashes}")}">'
-    parts: dict[str, Callable[[], str]] = {
-        '<meta charset="utf-8">': lambda: f'<meta charset="utf-8">{policy}',
-        '<link rel="stylesheet" href="page.css">': lambda: f"<style>{page.asset('page.css')}</style>",
-        '<link rel="stylesheet" href="watch.css">': lambda: f"<style>{asset('watch.css')}</style>",
-        '<script src="plotly.js"></script>': lambda: f"<script>{scripts[0]}</script>",
-        '<script src="watch.js"></script>': lambda: (
-            f'<script type="application/json" id="data">{data}</script><script>{scripts[1]}</script>'
-        ),
+    policy, code = embedded((*scripts(), asset("watch.js")))
+    parts = {
+        '<meta charset="utf-8">': f'<meta charset="utf-8">{policy}',
+        '<link rel="stylesheet" href="page.css">': f"<style>{shared('page.css')}</style>",
+        '<link rel="stylesheet" href="watch.css">': f"<style>{asset('watch.css')}</style>",
+        '<script src="plotly.js"></script>': f'<script type="application/json" id="data">{data}</script>',
+        '<script src="charts.js"></script>': code,
+        '<script src="watch.js"></script>': "",
     }
     made = asset("page.html")
     for written, part in parts.items():
         before, found, after = made.partition(written)
         assert found, written
-        made = before + part() + after
+        made = before + part + after
     return made
 
 

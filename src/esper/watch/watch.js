@@ -2,17 +2,7 @@
 // Texts from records go into the page as text only: by textContent, or by plain() where Plotly would read markup.
 const byId = (id) => document.getElementById(id);
 const stored = byId("data") && JSON.parse(byId("data").textContent);
-const dark = matchMedia("(prefers-color-scheme: dark)");
 const short = (value, digits = 4) => (value === null || value === undefined ? "" : Number(value.toPrecision(digits)).toLocaleString("en"));
-const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-
-function element(tag, text, className) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
-
 async function ask(path) {
   const answer = await fetch(path);
   if (!answer.ok) throw new Error(answer.status === 404 ? "this run is not there" : `the server answers ${answer.status}`);
@@ -116,18 +106,14 @@ const panels = [
   ["Return", { episode_return_mean: "training", evaluation: "evaluation" }],
   ["Learning rates", { "lr/policy": "policy", "lr/value": "value", "lr/shared": "shared" }],
   ...["value_loss", "approx_kl", "clip_fraction", "ratio_std", "entropy", "steps_per_second"].map((name) => [name, { [name]: name }]),
-].map(([title, series]) => ({ title, series, log: false }));
+].map(([title, series]) => ({ title, series }));
+// A line below stays visible where rates are equal.
+const dashes = { "lr/value": "dash", "lr/shared": "dot" };
 let open = null, known = null;
 
 for (const panel of panels) {
-  const figure = element("figure"), head = element("figcaption", panel.title), log = element("input"), label = element("label", "log ");
-  log.type = "checkbox";
-  log.onchange = () => { panel.log = log.checked; draw(); };
-  label.append(log);
-  head.append(label);
-  panel.place = element("div");
-  figure.append(head, panel.place);
-  byId("plots").append(figure);
+  Object.assign(panel, makePanel(panel.title, false, draw));
+  byId("plots").append(panel.figure);
 }
 byId("x").onchange = () => draw();
 
@@ -154,26 +140,17 @@ function traces(panel) {
     if (!known.columns[name]) return [];
     const phases = known.columns[name.replace("lr/", "lr_phase/")];
     const text = name.startsWith("lr/") && phases ? phases.map((phase) => plain(phase ?? "")) : undefined;
-    return [{ x: known.columns[x], y: known.columns[name], text, name: title, mode: known.count < 50 ? "lines+markers" : "lines",
+    return [{ x: known.columns[x], y: known.columns[name], text, name: title, line: { dash: dashes[name] ?? "solid" }, mode: known.count < 50 ? "lines+markers" : "lines",
       connectgaps: true, hovertemplate: text ? "%{y:.4g} %{text}" : "%{y:.4g}" }];
   });
 }
 
 function draw() {
-  const style = getComputedStyle(document.documentElement), colour = (name) => style.getPropertyValue(name).trim();
-  const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
   for (const panel of panels) {
-    const found = traces(panel), shown = [known.row.name, byId("x").value, panel.log].join();
-    const layout = {
-      margin: { l: 10, r: 10, t: 10, b: 10 }, font: { color: colour("--text"), size: 12 }, hovermode: "x unified",
-      // The zoom stays while these are the same; columns grow in place, which Plotly would not see.
-      uirevision: shown, datarevision: [shown, known.mark, known.evaluations.length].join(),
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: found.length > 1, legend: { orientation: "h", y: -0.15 },
-      hoverlabel: { bgcolor: colour("--back"), bordercolor: colour("--line") },
-      xaxis: { ...axis }, yaxis: { ...axis, type: panel.log ? "log" : "linear", rangemode: "series" in panel && "lr/policy" in panel.series ? "tozero" : "normal", exponentformat: "e" },
-    };
-    panel.place.parentElement.hidden = !found.length;
-    if (found.length) Plotly.react(panel.place, found, layout, { responsive: true, displayModeBar: false });
+    const found = traces(panel), axis = { rangemode: "lr/policy" in panel.series ? "tozero" : "normal" };
+    if (panel.title === "steps_per_second") axis.tickformat = "~s";
+    panel.figure.hidden = !found.length;
+    if (found.length) drawPanel(panel, found, { yaxis: axis }, [known.row.name, byId("x").value].join(), [known.mark, known.evaluations.length].join());
   }
 }
 
