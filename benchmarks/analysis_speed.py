@@ -1,12 +1,14 @@
 """How long `esper compare` takes to read runs and to compare them, in a fresh process, on one core.
 
-The records are made up, with every field that training writes; they lie in a temporary folder, about a kilobyte for
-each update.
+With `--report` how long `esper report` of a single run takes: its page, and its table as CSV. The records are made up,
+with every field that training writes; they lie in a temporary folder, about a kilobyte for each update, and two for
+the statistics of every tenth.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -22,11 +24,14 @@ from typing import Any
 from esper.runs.config import RunConfig
 from esper.runs.layers import recorded
 from esper.settings.options import settings_of
+from esper.telemetry.analytics import Analytics
+from esper.telemetry.config import TelemetryConfig
 from esper.telemetry.events import RunFinished, RunStarted, UpdateCompleted
 from esper.telemetry.jsonl import encode
 from esper.telemetry.records import to_record
 
 STEPS = 1024  # of all environments, in an update
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def write_run(folder: Path, seed: int, updates: int, *, rate: float = 1e-3) -> Path:
@@ -53,10 +58,14 @@ def write_run(folder: Path, seed: int, updates: int, *, rate: float = 1e-3) -> P
         episodes=9 * updates,
         seconds=60.0,
     )
-    events = [started, *(_update(rng, index, updates, rate) for index in range(updates)), finished]
     folder.mkdir(parents=True)
-    lines = [encode(to_record(event) | {"time": 1.7e9 + rng.random()}) + b"\n" for event in events]
-    (folder / "events.jsonl").write_bytes(b"".join(lines))
+    analytics = Analytics(TelemetryConfig().snapshot_every)
+    with (folder / "events.jsonl").open("wb") as file:
+        events = (_update(rng, index, updates, rate) for index in range(updates))
+        for event in itertools.chain([started], events, [finished]):
+            record = to_record(event)
+            for each in (record, *map(to_record, analytics.see(record))):
+                file.write(encode(each | {"time": 1.7e9 + rng.random()}) + b"\n")
     return folder
 
 
@@ -118,13 +127,42 @@ def measure(folders: list[str]) -> dict[str, Any]:
     }
 
 
+def measure_report(updates: int) -> dict[str, dict[str, float]]:
+    """Seconds and memory of `esper report` of a run, with and without `--csv`, each in a process of its own."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        run = write_run(Path(folder) / "run", 1, updates)
+        for name, flags in {"report": [], "csv": ["--csv", f"{folder}/updates.csv"]}.items():
+            begun = time.perf_counter()
+            process = subprocess.Popen(
+                [sys.executable, "-m", "esper", "report", str(run), *flags],
+                stdout=subprocess.DEVNULL,
+                env=os.environ | _ONE_THREAD,
+            )
+            _, status, used = os.wait4(process.pid, 0)
+            if status:
+                raise SystemExit(f"esper report {' '.join(flags)} failed")
+            found[name] = {
+                "seconds": time.perf_counter() - begun,
+                "cpu_seconds": used.ru_utime + used.ru_stime,
+                "peak_memory_mib": used.ru_maxrss / 1024,
+            }
+        with (run / "events.jsonl").open("rb") as file:
+            found["record"] = {"events": sum(1 for _ in file), "mib": file.tell() / 2**20}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=1000, help="of all arms together")
     parser.add_argument("--updates", type=int, default=1000)
     parser.add_argument("--arms", type=int, default=2)
     parser.add_argument("--read", nargs="+", metavar="FOLDER", help="measure these arms, and make none")
+    parser.add_argument("--report", action="store_true", help="measure the report of one run of --updates")
     args = parser.parse_args()
+    if args.report:
+        print(json.dumps(measure_report(args.updates), indent=2))
+        return
     if args.read:
         print(json.dumps(measure(args.read)))
         return
@@ -135,8 +173,7 @@ def main() -> None:
             write_run(arms[which] / f"seed-{seed}", seed, args.updates, rate=1e-3 * (which + 1))
         size = sum(path.stat().st_size for path in Path(folder).rglob("events.jsonl"))
         command = [sys.executable, __file__, "--read", *map(str, arms)]
-        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | threads)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | _ONE_THREAD)
     sizes = {"runs": args.runs, "updates": args.updates, "arms": args.arms, "mib": size / 2**20}
     print(json.dumps(sizes | json.loads(done.stdout), indent=2))
 

@@ -145,7 +145,7 @@ class TestReport:
 
     def test_columns_are_those_of_the_record(self, trained: Path) -> None:
         found, wanted = read_record(trained).updates, load_updates(trained)
-        assert set(found) == set(wanted) - {"event", "time"}
+        assert set(found) == set(wanted) - {"event"}
         for name in found:
             assert found[name].tolist() == pytest.approx(wanted[name].tolist(), nan_ok=True), name
 
@@ -169,6 +169,22 @@ class TestReport:
         assert np.flatnonzero(np.isnan(record.updates["loss"])).tolist() == list(range(1500, 1700))
         assert np.flatnonzero(record.updates["user/late"] == 3.0).tolist() == [1999]
         assert record.updates["lr_phase/policy"].tolist() == [update["lr_phase/policy"]] * 2000
+
+    def test_a_wrong_number_in_a_long_record_is_named_by_its_line(
+        self, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Among statistics, which the report does not read."""
+        lines = (trained / "events.jsonl").read_text().splitlines()
+        update = json.loads(next(line for line in lines if "update_completed" in line))
+        snapshot = json.dumps({"event": "analytics_snapshot", "mean/loss": 1.0}, separators=(",", ":"))
+        long = [json.dumps({**update, "update": n}, separators=(",", ":")) for n in range(1000)]
+        long[500] = long[500].replace(f'"loss":{update["loss"]}', '"loss":"low"')
+        # Line 1 is the start; of update 500 it is line 502, after 50 of statistics.
+        mixed = [line for n, line in enumerate(long) for line in ([snapshot, line] if n % 10 == 9 else [line])]
+        (tmp_path / "events.jsonl").write_text("\n".join([lines[0], *mixed]) + "\n")
+        with pytest.raises(SystemExit, match="2"):
+            main(["report", str(tmp_path)])
+        assert "line 552: its loss is 'low', not a number" in capsys.readouterr().err
 
     def test_a_single_update_is_seen(self, trained: Path, tmp_path: Path) -> None:
         lines = (trained / "events.jsonl").read_text().splitlines(keepends=True)

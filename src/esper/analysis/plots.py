@@ -36,7 +36,7 @@ from esper.analysis.panels import (
     some_steps,
 )
 from esper.analysis.runs import OWN, Columns
-from esper.analysis.streaming import ColumnsOfUpdates
+from esper.analysis.streaming import ColumnsOfUpdates, common_fields
 from esper.analysis.thinning import thinned
 from esper.storage import files
 from esper.telemetry.jsonl import read_batches
@@ -50,7 +50,9 @@ def plot_run(run_dir: Path, path: Path, *, title: str) -> None:
     """`plot_training` of the run in `run_dir`."""
     updates = ColumnsOfUpdates(is_drawn)
     for events in read_batches(run_dir / "events.jsonl"):
-        updates.add([event for event in events if event["event"] == "update_completed"])
+        completed = [event for event in events if event["event"] == "update_completed"]
+        if completed:
+            updates.add(completed, common_fields(completed))
     plot_training(updates.columns(), path, title=title)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ import numpy as np
 
 from esper.analysis.anomalies import Anomalies, AnomalySummary
 from esper.analysis.runs import ROWS, Columns, ratio_quantiles
-from esper.analysis.streaming import ColumnsOfUpdates
+from esper.analysis.streaming import ColumnsOfUpdates, common_fields
 from esper.storage import files
 from esper.telemetry.declared import missing_field, unreadable_schema, wrong_field
 from esper.telemetry.diagnosis import Diagnosis
 from esper.telemetry.events import LearningStalled
 from esper.telemetry.jsonl import CutError, read_batches
+
+# A report computes these itself.
+_NOT_READ = frozenset(("analytics_snapshot", "anomaly_detected"))
 
 
 class ReportError(ValueError):
@@ -95,16 +99,23 @@ class Reading:
         Raises:
             ValueError: for a field of another type than declared.
         """
-        for kind, group in itertools.groupby(events, lambda event: event["event"]):
-            some = list(group)
-            if kind in ROWS:
-                self._see_rows(some, learning=kind == "update_completed")
-            else:
-                for event in some:
-                    self._see(event)
-            self._lines += len(some)
-            self.last = some[-1]
-            self.first = self.first or some[0]
+        read = (event for event in events if event["event"] not in _NOT_READ)
+        try:
+            for kind, group in itertools.groupby(read, operator.itemgetter("event")):
+                if kind in ROWS:
+                    self._see_rows(list(group), learning=kind == "update_completed")
+                else:
+                    for event in group:
+                        self._see(event)
+        except ValueError:
+            for line, event in enumerate(events, start=self._lines + 1):
+                if event["event"] in ROWS and (wrong := wrong_field(event)):
+                    raise ValueError(f"line {line}: {wrong}") from None
+            raise
+        if events:
+            self._lines += len(events)
+            self.last = events[-1]
+            self.first = self.first or events[0]
 
     def wrong(self) -> str | None:
         """Why what was read so far is no record of a run; None if it is one."""
@@ -115,15 +126,9 @@ class Reading:
         return self._unreadable or self._incomplete
 
     def _see_rows(self, events: Sequence[dict[str, Any]], *, learning: bool) -> None:
-        # All have the same fields but in few records.
-        self._note_missing(events if len(set(map(tuple, events))) > 1 else events[:1])
-        try:
-            columns = self.updates.add(events)
-        except ValueError:
-            for line, event in enumerate(events, start=self._lines + 1):
-                if wrong := wrong_field(event):
-                    raise ValueError(f"line {line}: {wrong}") from None
-            raise
+        fields = common_fields(events)
+        self._note_missing(events if fields is None else events[:1])
+        columns = self.updates.add(events, fields)
         if self._incomplete is None and learning:
             self._diagnosis.see_updates(columns)
             self.anomalies.see_updates(events, columns)

@@ -46,13 +46,9 @@ def _write_page(args: argparse.Namespace) -> None:
 
 
 def _write_tables(args: argparse.Namespace) -> None:
-    from esper.analysis.report import read_record
-    from esper.analysis.runs import load_updates
-    from esper.analysis.tables import write_csv, write_parquet
+    from esper.analysis.tables import table_of, write_csv, write_parquet
 
-    # Refuses what cannot be read, and has quantiles; the table has times, and whole numbers.
-    updates = {**read_record(args.run).updates, **(table := load_updates(args.run))}
-    updates = {name: updates[name] for name in (*table, *(name for name in updates if name not in table))}
+    updates = table_of(args.run)
     for name, path, write in (("csv", args.csv, write_csv), ("parquet", args.parquet, write_parquet)):
         if path is None:
             continue

@@ -19,7 +19,7 @@ import secrets
 import shlex
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -76,7 +76,7 @@ def write_new(path: Path, data: bytes, *, root: Path | None = None) -> None:
         _write_flushed(file, data)
 
 
-def write(path: Path, data: bytes, *, root: Path | None = None) -> None:
+def write(path: Path, data: bytes | Iterable[bytes], *, root: Path | None = None) -> None:
     """Write `data` to a new file beside `path`, flush it to the disk, and rename it to `path`."""
     with _folder(path.parent, root) as folder:
         with contextlib.suppress(FileNotFoundError):
@@ -334,8 +334,8 @@ def _create(name: str, folder: int) -> int:
     return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666, dir_fd=folder)
 
 
-def _write_flushed(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
+def _write_flushed(file: BinaryIO, data: bytes | Iterable[bytes]) -> None:
+    file.writelines([data] if isinstance(data, bytes) else data)
     file.flush()
     os.fsync(file.fileno())
 

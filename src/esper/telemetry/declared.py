@@ -76,6 +76,12 @@ def always_numbers(event: type) -> list[str]:
     return [field.name for field in dataclasses.fields(event) if hints[field.name] in (int, float)]
 
 
+def whole_numbers(event: type) -> list[str]:
+    """The fields of `event` that are whole numbers, where they are there."""
+    hints = typing.get_type_hints(event, vars(events))
+    return [field.name for field in dataclasses.fields(event) if without_none(hints[field.name]) is int]
+
+
 def _declared(event: type) -> _Declared:
     hints = typing.get_type_hints(event, vars(events))
     names, beginnings, required = {"event": _check_of(str), "time": _check_of(float)}, {}, []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import time
@@ -16,13 +18,16 @@ from esper.storage import files
 from esper.telemetry.declared import missing_field, wrong_field
 from esper.telemetry.events import SinkError
 
-# The events of every update. Only these use orjson, which is fast, but has no integers beyond 64 bits, as seeds may be.
-_OFTEN = ("update_completed", "debug_snapshot")
+# The events of many updates. Only these use orjson, which is fast, but has no integers beyond 64 bits, as seeds may be.
+_OFTEN = ("update_completed", "analytics_snapshot", "debug_snapshot")
 _OFTEN_IN_LINES = tuple(f'"{name}"'.encode() for name in _OFTEN)
+# Those that are only numbers and text are parsed many at a time.
+_FLAT = frozenset(_OFTEN[:2])
+_FLAT_LINES = tuple(f'{{"event":"{name}"'.encode() for name in _OFTEN[:2])
 # A line with ten thousand minibatches, with telemetry `debug`, is a quarter of it.
 _MAX_LINE_BYTES = 2**25
-# Lines that are parsed together, as far as they are not long.
-_BATCH_LINES, _BATCH_BYTES = 256, 2**22
+# What is read at a time; more would not stay in the processor's cache.
+_BATCH_BYTES = 2**18
 # Of the last line that was read; it has the time, which differs in another record.
 _SEEN_BYTES = 2**12
 
@@ -88,13 +93,17 @@ def read_lines(file: BinaryIO, number: int = 0) -> Iterator[bytes]:
     """
     while line := file.readline(_MAX_LINE_BYTES + 1):
         number += 1
-        if len(line) > _MAX_LINE_BYTES:
-            raise ValueError(f"line {number} is longer than {_MAX_LINE_BYTES:,} bytes")
+        _check_length(line, number)
         yield line
 
 
+def _check_length(line: bytes, number: int) -> None:
+    if len(line) > _MAX_LINE_BYTES:
+        raise ValueError(f"line {number} is longer than {_MAX_LINE_BYTES:,} bytes")
+
+
 def read_batches(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """The events in `path` in order, many at a time; the fields of completed updates are not checked.
+    """The events in `path` in order, many at a time; the fields of updates and of their statistics are not checked.
 
     Raises:
         OSError, ValueError: as `read_record`; all events before the line have been given.
@@ -135,39 +144,49 @@ def read_added(path: Path, place: Place, *, root: Path | None = None) -> Iterato
 
 def _batches(file: BinaryIO, first: int) -> Iterator[list[bytes]]:
     """Lines that are parsed together; the next one in `file` has the number `first`."""
-    lines, size = list[bytes](), 0
-    for line in read_lines(file, first - 1):
-        lines.append(line)
-        size += len(line)
-        if len(lines) == _BATCH_LINES or size > _BATCH_BYTES:
+    rest = b""
+    while read := file.read(_BATCH_BYTES):
+        lines = io.BytesIO(rest + read).readlines()
+        for number, line in enumerate(lines, start=first) if len(rest) + len(read) > _MAX_LINE_BYTES else ():
+            _check_length(line, number)
+        rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
+        if lines:
             yield lines
-            lines, size = [], 0
-    if lines:
-        yield lines
+            first += len(lines)
+    if rest:
+        yield [rest]
 
 
 def _events_in(lines: list[bytes], first: int) -> Iterator[list[dict[str, Any]]]:
     """The events in `lines`, of which the first one has the number `first`."""
+    events: list[dict[str, Any]] = []
+    for flat, group in itertools.groupby(lines, lambda line: line.startswith(_FLAT_LINES)):
+        some = list(group)
+        if flat and (parsed := _parse_flat(some)):
+            events += parsed
+            continue
+        for line in some:
+            try:
+                events.append(decode_event(line, first + len(events)))
+            except ValueError:
+                yield events
+                if line.endswith(b"\n"):
+                    raise
+                return
+    yield events
+
+
+def _parse_flat(lines: list[bytes]) -> list[dict[str, Any]]:
+    """The events in `lines`, all at once; none if one of them may be nested, or is no such event."""
     text = b"[" + b",".join(lines) + b"]"
     # With one bracket a line none is nested.
-    if text.count(b"{") == len(lines) and text.count(b"[") == 1 and text.count(b'"update_completed"') == len(lines):
-        try:
-            events = orjson.loads(text)
-        except ValueError:
-            events = []
-        if len(events) == len(lines) and all(event.get("event") == "update_completed" for event in events):
-            yield events
-            return
-    events = []
-    for number, line in enumerate(lines, start=first):
-        try:
-            events.append(decode_event(line, number))
-        except ValueError:
-            yield events
-            if line.endswith(b"\n"):
-                raise
-            return
-    yield events
+    if text.count(b"{") != len(lines) or text.count(b"[") != 1:
+        return []
+    try:
+        events: list[dict[str, Any]] = orjson.loads(text)
+    except ValueError:
+        return []
+    return events if len(events) == len(lines) and _FLAT.issuperset(event.get("event") for event in events) else []
 
 
 def read_record(path: Path) -> Iterator[dict[str, Any]]:
