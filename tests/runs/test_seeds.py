@@ -14,7 +14,9 @@ from gymnasium.envs.classic_control import CartPoleEnv
 
 import esper
 from esper.runs.callbacks import Progress
+from esper.runs.config import RunConfig
 from esper.runs.run import RunError
+from esper.runs.seeds import configs_of
 from esper.scripts.train import main
 from esper.settings.options import ConfigError
 from esper.telemetry.events import Event, RunFinished, UpdateCompleted
@@ -190,3 +192,15 @@ def test_the_command_line_names_the_sweep(capsys: pytest.CaptureFixture[str]) ->
     assert exit.value.code == 2
     command = "esper sweep --seeds 8 --output FOLDER"
     assert f"--seeds 8: esper ppo trains one run; many:  {command}" in capsys.readouterr().err
+
+
+def test_two_calls_in_one_second_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("esper.runs.folder.time.strftime", lambda form: "20250102-030405")
+    first = configs_of(RunConfig(), [1, 2])
+    assert [str(each.run_dir) for each in first] == [
+        f"runs/CartPole-v1/20250102-030405-seeds/seed-{seed}" for seed in (1, 2)
+    ]
+    Path(str(first[0].run_dir)).mkdir(parents=True)
+    second = configs_of(RunConfig(), [1, 2])
+    assert str(second[0].run_dir) == "runs/CartPole-v1/20250102-030405-seeds-2/seed-1"

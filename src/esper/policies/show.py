@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from esper.envs.config import EnvConfig
 from esper.envs.given import Given
 from esper.envs.make import make_rendered, make_shown
 from esper.envs.watched import watched
@@ -20,6 +22,7 @@ from esper.policies.player import Player, evaluation_generators
 from esper.policies.policy import Policy
 from esper.settings.values import Bounds, as_path, checked
 from esper.simic.threads import torch_threads
+from esper.system.seeding import integer_seed
 from esper.system.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -96,6 +99,18 @@ def record_gif(
         _log.info("%s: the drawing stops after %s frames; the episode goes on", path, f"{max_frames:,}")
     write_movie(path, frames, fps=drawn.render_fps)
     return len(frames)
+
+
+def check_can_be_recorded(environment: EnvConfig, seed: int) -> None:
+    """Draw the first frame of an episode.
+
+    Raises:
+        ConfigError: as `record_gif`.
+        EnvError: when the environment raises.
+    """
+    with evaluation_generators(seed).in_place(), contextlib.closing(make_rendered(environment)) as env:
+        env.reset(integer_seed(seed, "evaluation"))
+        env.render()
 
 
 def _draw(

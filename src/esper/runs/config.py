@@ -43,6 +43,14 @@ class RunConfig:
         bounds=Bounds(),
         may_change="always",
     )
+    record_every: int | None = option(
+        None,
+        "updates between videos: an episode, most likely actions, as videos/update-N (.mp4 with the extra video, "
+        "else .gif)",
+        bounds=_COUNT,
+        group="output",
+        may_change="always",
+    )
     max_minutes: float | None = option(
         None, "stop after this time, with a checkpoint", bounds=Bounds(above=0), recorded=False
     )

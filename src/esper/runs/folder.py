@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 BEST = "best"
 CHECKPOINTS = "checkpoints"
+VIDEOS = "videos"
 _POLICY: Mapping[str, Any] = {"policy.json": None, "policy.safetensors": None}
 # What a run writes in its folder: None for a file, the contents for a folder.
 _WRITTEN = {
@@ -35,6 +36,7 @@ _WRITTEN = {
     BEST: _POLICY,
     CHECKPOINTS: {},
     "tensorboard": {},
+    VIDEOS: {},
 }
 # What a run has before its first checkpoint.
 _BEGUN = frozenset({".lock", "config.json", "events.jsonl", "tensorboard", "wandb", "mlflow", CHECKPOINTS})
@@ -142,8 +144,8 @@ def _path_for(config: RunConfig) -> Path:
     return path_of_run(config.run_dir, config.environment.env, config.seed)
 
 
-def path_of_run(run_dir: str | Path | None, env: str, seed: int) -> Path:
-    """`run_dir`; by default a folder that is not there yet, named by environment, time and seed."""
+def path_of_run(run_dir: str | Path | None, env: str, seed: int | str) -> Path:
+    """`run_dir`; by default a folder that is not there yet, named by environment, time and seed (or "seeds")."""
     if run_dir:
         return Path(run_dir)
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"

@@ -36,6 +36,7 @@ from esper.runs.resume.rules import MODES, Mode
 from esper.runs.resume.settings import settings_to_resume
 from esper.runs.session import FAILURES, Session
 from esper.runs.state import env_seed
+from esper.runs.videos import check_videos
 from esper.settings.options import ConfigError
 from esper.settings.values import as_path, checked
 from esper.simic.ppo import PPOAgent
@@ -185,6 +186,7 @@ def _make(config: RunConfig, stop: StopRequest, stack: contextlib.ExitStack) -> 
     env = watched(make_for_training(config.environment, config.ppo.num_envs, env_seed(config, 0)), stop)
     if not config.environment.exists:
         stack.callback(env.close)
+    check_videos(config)
     debug = config.telemetry.telemetry == "debug"
     return env, PPOAgent(config.ppo, env.spec, seed=config.seed, debug=debug, **config.parts.given)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import operator
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from esper.runs.begun import last_event, other_settings, progress_of
 from esper.runs.callbacks import CallbackLike
 from esper.runs.checkpoint.folder import checkpoints_in
 from esper.runs.config import RunConfig
-from esper.runs.folder import CHECKPOINTS
+from esper.runs.folder import CHECKPOINTS, path_of_run
 from esper.runs.layers import Layer
 from esper.runs.run import RunResult, resume_run, run
 from esper.settings.options import ConfigError, flatten
@@ -61,8 +60,7 @@ def configs_of(config: RunConfig, seeds: Sequence[int]) -> list[RunConfig]:
     if environment.exists:
         allowed = f"need environments of their own, and {environment.env} exists already: pass a callable that makes it"
         raise ConfigError("seeds", list(seeds), allowed)
-    named = Path("runs") / environment.env.strip("<>").replace("/", "-") / time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(config.run_dir) if config.run_dir else named
+    folder = path_of_run(config.run_dir, environment.env, "seeds")
     configs = [dataclasses.replace(config, seed=seed, run_dir=str(folder / f"seed-{seed}")) for seed in seeds]
     for each in configs:
         try:

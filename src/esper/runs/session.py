@@ -23,6 +23,7 @@ from esper.runs.initial import Begun
 from esper.runs.record import Record
 from esper.runs.resume.point import Resume
 from esper.runs.resume.rules import changes
+from esper.runs.videos import Videos
 from esper.settings.options import ConfigError
 from esper.simic.rates import Rates
 from esper.simic.vectorized import Training, TrainResult
@@ -53,6 +54,7 @@ class Session:
         self._config, self._training, self._folder, self._stop = config, training, folder, stop
         record.emit = callbacks.around(record.emit)
         self._emit, self._evaluation, self._callbacks = record.emit, evaluation, callbacks
+        self._videos = Videos(config, training, folder, stop)
         self._checkpoints = Checkpointing(config, training, folder, record)
         self._started = time.perf_counter()
 
@@ -99,6 +101,8 @@ class Session:
             self._checkpoints.write()
         if in_place and self._evaluation.was_dropped():
             self._evaluation.run(self._emit)
+        if in_place and self._videos.was_dropped():
+            self._videos.record(self._emit)
 
     def _train(self) -> tuple[TrainResult, RunFinished]:
         training, stop = self._training, self._stop
@@ -130,6 +134,7 @@ class Session:
 
     def _after_update(self) -> None:
         self._evaluation.after_update(self._emit)
+        self._videos.after_update(self._emit)
         self._checkpoints.after_update()
 
     def _finish(

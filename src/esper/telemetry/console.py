@@ -22,6 +22,7 @@ from esper.telemetry.events import (
     RunStarted,
     UpdateCompleted,
     UpdateSkipped,
+    VideoRecorded,
 )
 
 _RECENT_EPISODES = 100  # at least, if so many have ended
@@ -69,6 +70,8 @@ class ConsoleSink:
                 self._say(f"update {self._position(event)}: {event.says} ({event.kind})", style="yellow")
             case EvaluationCompleted():
                 self._say(f"evaluation after update {self._position(event)}: {_evaluation(event)}")
+            case VideoRecorded():
+                self._say(f"video after update {self._position(event)}: {event.video}, {event.frames:,} frames")
             case UpdateSkipped():
                 self._say(f"update {self._position(event)} skipped: {event.cause}", style="yellow")
             case LearningStalled():
@@ -138,7 +141,9 @@ class ConsoleSink:
         elif event is self._first or self._due(_SECONDS_BETWEEN_LINES):
             self._print_line(event)
 
-    def _position(self, event: UpdateCompleted | UpdateSkipped | AnomalyDetected | EvaluationCompleted) -> str:
+    def _position(
+        self, event: UpdateCompleted | UpdateSkipped | AnomalyDetected | EvaluationCompleted | VideoRecorded
+    ) -> str:
         """How many updates have ended with that of `event`, and of how many."""
         return f"{event.update + 1}/{self._total_updates}"
 

@@ -227,6 +227,17 @@ class EvaluationCompleted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoRecorded:
+    """An episode with the most likely actions, after update `update`: `frames` in the file `video` in the folder."""
+
+    update: int
+    env_steps: int
+    video: str
+    frames: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunResumed:
     """The run goes on from `checkpoint`, before update `update`.
 
@@ -306,6 +317,7 @@ Event: TypeAlias = (
     | AnomalyDetected
     | LearningStalled
     | EvaluationCompleted
+    | VideoRecorded
     | CheckpointSaved
     | SinkFailed
     | RunFinished

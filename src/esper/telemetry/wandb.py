@@ -19,6 +19,7 @@ from esper.telemetry.events import (
     RunResumed,
     RunStarted,
     UpdateCompleted,
+    VideoRecorded,
 )
 from esper.telemetry.records import to_record
 
@@ -47,6 +48,9 @@ class WandbSink:
                 self._run.summary["diagnosis"] = event.says
             case RunFinished():
                 self._run.summary["status"] = event.status
+            case VideoRecorded():
+                video = wandb.Video(str(self._folder / event.video))
+                self._run.log({"video": video}, step=event.env_steps)
             # Without checkpoints, which are complete some updates after their env_steps: wandb needs increasing steps.
             case UpdateCompleted() | AnalyticsSnapshot() | EvaluationCompleted():
                 numbers = {name: value for name, value in to_record(event).items() if isinstance(value, int | float)}

@@ -114,6 +114,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         },
     },
     "evaluation": {"none": {}, "best policy": {"eval_every": 2, "eval_episodes": 2}},
+    "videos": {"none": {}, "every second": {"record_every": 2}},
     "draws": {name: {"_env": {"draws": name}} for name in ("own", "global")},
     "fault": {"none": {}, **{name: {"_env": {"fault": name}} for name in ("reward", "observation")}},
     "resume": {"plain": {}, "continue": {}, "extend": {}, "restart": {}},
@@ -324,6 +325,8 @@ def _compare(disturbed: Path, alone: Path, updates: int) -> None:
         assert recorded in (list(range(updates)), skipped)
     found = differences(disturbed, alone)
     assert found == [], f"different: {found}"
+    videos = [{path.name: path.read_bytes() for path in folder.glob("videos/*")} for folder in (disturbed, alone)]
+    assert videos[0] == videos[1], "other videos"
     best = [(folder / "best" / "policy.safetensors") for folder in (disturbed, alone)]
     assert best[0].exists() == best[1].exists()
     assert not best[0].exists() or best[0].read_bytes() == best[1].read_bytes(), "another best policy"

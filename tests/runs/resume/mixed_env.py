@@ -37,6 +37,8 @@ class Mixed(gymnasium.Env[Any, Any]):
     With `draws` "global" it also draws from the global generators and those of its spaces, which it does not seed.
     """
 
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+
     def __init__(
         self,
         observations: str = "vector",
@@ -45,7 +47,9 @@ class Mixed(gymnasium.Env[Any, Any]):
         fault: str | None = None,
         draws: str = "own",
         success: bool = False,
+        render_mode: str | None = None,
     ) -> None:
+        self.render_mode = render_mode
         self.observation_space, self.action_space = OBSERVATIONS[observations], deepcopy(ACTIONS[actions])
         self._kind, self._masked, self._fault, self._draws = observations, masked, fault, draws
         self._tells = success
@@ -68,6 +72,9 @@ class Mixed(gymnasium.Env[Any, Any]):
             reward = np.nan
         over = self._age >= self._length
         return self._observe(), reward, over and self._length % 2 == 0, over and self._length % 2 == 1, self._info()
+
+    def render(self) -> Any:
+        return np.full((8, 8, 3), 20 * self._age, np.uint8)
 
     def state_dict(self) -> dict[str, Any]:
         counts = {"steps": self._steps, "age": self._age, "length": self._length}
