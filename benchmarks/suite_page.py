@@ -24,7 +24,14 @@ from esper.sweep.plan import environment_folder, read_sweep
 
 SUITE, DOCS = Path(__file__).parent / "suite", Path(__file__).parents[1] / "docs"
 PAGE, NUMBERS = DOCS / "general-settings.md", DOCS / "general-settings.json"
-SWEEPS = ("screen-continuous", "screen-discrete", "screen-memory", "decide-continuous", "decide-discrete")
+SWEEPS = (
+    "screen-continuous",
+    "screen-discrete",
+    "screen-memory",
+    "decide-continuous",
+    "decide-discrete",
+    "second-continuous",
+)
 
 # Mean return at the end of each run, by environment and arm.
 Returns = dict[str, dict[str, list[float]]]

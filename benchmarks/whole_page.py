@@ -2,6 +2,7 @@
 
     PYTHONPATH=benchmarks/suite esper sweep --config benchmarks/suite/whole-discrete.toml
     PYTHONPATH=benchmarks/suite PEERS/bin/python benchmarks/suite_sb3.py runs/suite/sb3.json --seeds 21 22 23 24 25
+    PYTHONPATH=benchmarks/suite esper sweep --config benchmarks/suite/whole-preset.toml
     python benchmarks/whole_page.py runs/suite
 
 Without a folder the pages are made from the numbers that are known. An arm that did not finish all seeds of a task is
@@ -15,6 +16,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from marked import fill
@@ -34,9 +36,12 @@ SWEEPS = {"whole-continuous": "Box actions", "whole-discrete": "discrete actions
 SYSTEMS = {
     "defaults": "defaults",
     "general": "general settings",
+    "preset": "preset",
     "cleanrl": "CleanRL's settings",
     "sb3-settings": "Stable-Baselines3's defaults",
 }
+# Those that every task has.
+EVERYWHERE = {arm: name for arm, name in SYSTEMS.items() if arm != "preset"}
 SCHEDULES = ("linear", "cosine")
 KEPT = ("final_return", "area_under_curve", "ratio_std", "approx_kl_max", "value_loss_roughness")
 
@@ -55,21 +60,33 @@ def collect(folder: Path) -> Numbers:
         plan = read_sweep(SUITE / f"{sweep}.toml")
         tasks = found.setdefault(sweep, {})
         for task in map(environment_folder, plan["environments"]):
-            arms = {
-                arm: load_arm(folder / sweep / task / arm, known).runs
+            tasks[task] = {
+                arm: _measured(folder / sweep / task / arm, known)
                 for arm in plan["arms"]
                 if any((folder / sweep / task / arm).rglob("events.jsonl"))
             }
-            tasks[task] = {
-                arm: {
-                    name: {str(seed): MEASURES[name].of(run.updates) for seed, run in sorted(runs.items())}
-                    for name in KEPT
-                }
-                for arm, runs in arms.items()
-            }
+            preset = folder / "whole-preset" / task / "preset"
+            if any(preset.rglob("events.jsonl")):
+                tasks[task]["preset"] = _measured(preset, known)
             if task in peer:
                 tasks[task]["sb3"] = {"final_return": peer[task]}
     return found
+
+
+def _measured(arm: Path, known: Mapping[str, Any]) -> Values:
+    runs = sorted(load_arm(arm, known).runs.items())
+    return {name: {str(seed): MEASURES[name].of(run.updates) for seed, run in runs} for name in KEPT}
+
+
+def merged(known: Numbers, found: Numbers) -> Numbers:
+    """What was found; of seeds whose runs are not there the known numbers stay."""
+    for sweep, tasks in found.items():
+        for task, by_arm in tasks.items():
+            for arm, values in by_arm.items():
+                before = known.setdefault(sweep, {}).setdefault(task, {}).setdefault(arm, {})
+                for name, by_seed in values.items():
+                    before[name] = dict(sorted({**before.get(name, {}), **by_seed}.items()))
+    return known
 
 
 def finals(values: Values) -> list[float]:
@@ -147,14 +164,14 @@ def schedules_table(tasks: Mapping[str, Mapping[str, Values]]) -> str:
     """A row for each task: its return with constant rates, and by pairs of a seed what schedules add to it."""
     rows = [f"| task | constant | {' | '.join(SCHEDULES)} | ratio's deviation, cosine |", "|---|---|---|---|---|"]
     for task, by_arm in tasks.items():
-        constant = by_arm["general"]
+        constant = by_arm["constant"]
         cells = [
             _difference(constant["final_return"], by_arm[arm]["final_return"]) if arm in by_arm else ""
             for arm in SCHEDULES
         ]
         ratio = ""
         if "cosine" in by_arm:
-            before, after = (np.mean(list(by_arm[arm]["ratio_std"].values())) for arm in ("general", "cosine"))
+            before, after = (np.mean(list(each["ratio_std"].values())) for each in (constant, by_arm["cosine"]))
             ratio = f"{100 * (after / before - 1):+.0f} %"
         rows.append(f"| {task} | {spread(finals(constant))} | {' | '.join(cells)} | {ratio} |")
     return "\n".join(rows)
@@ -174,19 +191,25 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="the folder of the sweeps; without it the known numbers")
     folder = parser.parse_args().folder
     if folder is not None:
-        NUMBERS.write_text(json.dumps(collect(folder), indent=1) + "\n")
+        known: Numbers = json.loads(NUMBERS.read_text())
+        NUMBERS.write_text(json.dumps(merged(known, collect(folder)), indent=1) + "\n")
     numbers: Numbers = json.loads(NUMBERS.read_text())
     ranges = tomllib.loads((SUITE / "ranges.toml").read_text())
     fill(
         DOCS / "general-settings.md",
         {sweep: returns_table(tasks, ranges) for sweep, tasks in numbers.items()}
-        | {"whole-scores": scores_table(numbers, SYSTEMS, ranges)},
+        | {"whole-scores": scores_table(numbers, EVERYWHERE, ranges)},
     )
-    arms = {"general": "constant", "linear": "warmup + linear", "cosine": "warmup + cosine"}
+    arms = {"constant": "constant", "linear": "warmup + linear", "cosine": "warmup + cosine"}
+    # Schedules were compared at the general settings; with Box actions at those of the first search.
+    compared = {
+        sweep: {task: {"constant": by_arm["general"], **by_arm} for task, by_arm in tasks.items()}
+        for sweep, tasks in numbers.items()
+    }
     fill(
         DOCS / "which-schedule.md",
-        {sweep: schedules_table(tasks) for sweep, tasks in numbers.items()}
-        | {"scores": scores_table(numbers, arms, ranges)},
+        {sweep: schedules_table(tasks) for sweep, tasks in compared.items()}
+        | {"scores": scores_table(compared, arms, ranges)},
     )
 
 
