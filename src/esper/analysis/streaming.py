@@ -16,6 +16,8 @@ from esper.telemetry.events import UpdateCompleted
 
 _PHASE = "lr_phase/"
 _NUMBERS = {int, float}
+# What an update counts. A whole number of more than 64 bits is read as a float.
+_WHOLE = ("update", "env_steps")
 
 
 class ColumnsOfUpdates:
@@ -47,6 +49,9 @@ class ColumnsOfUpdates:
                     self._column(name, "I").extend(places)
             elif name != "event":
                 _check(name, values, _NUMBERS, updates)
+                if name in _WHOLE:
+                    # One that is missing is NaN, and said elsewhere.
+                    _check(name, [0 if value != value else value for value in values], {int}, updates)
                 # The fastest way to make doubles of a tuple.
                 numbers = packed(*values)
                 found[name] = np.frombuffer(numbers)

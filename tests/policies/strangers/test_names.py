@@ -303,7 +303,8 @@ class TestTexts:
         assert status("compare", arm, other, "--html", html) == 0
         for page in (arm / "report" / "report.html", html):
             text = page.read_text()
-            assert "<script" not in text
+            # Those that draw its curves are its own.
+            assert "<script>alert" not in text
             assert "<img src=x" not in text
             assert "&lt;script&gt;" in text
 
