@@ -13,14 +13,13 @@ from typing import Any, Literal, TypeAlias
 from numpy.typing import NDArray
 
 from esper.analysis.page import asset
+from esper.analysis.panels import FEW
 from esper.storage import files
 
 Dash: TypeAlias = Literal["solid", "dash", "dot", "dashdot"]
 # As Plotly takes them.
 Trace: TypeAlias = dict[str, Any]
 _DASHES: Mapping[Dash, str] = {"solid": "none", "dash": "6 3", "dot": "2 2", "dashdot": "6 2 2 2"}
-# With fewer points they are marked: a line of one would be invisible.
-_FEW = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +81,7 @@ def line(
     """`y` over `x`; `texts` are said beside the values. A line of a `group` is switched with it."""
     trace: Trace = {"x": numbers(x), "y": numbers(y), "name": words(name), "connectgaps": True}
     trace |= {"line": {"color": colour, "dash": dash, "width": 1.5} | ({"shape": "hv"} if steps else {})}
-    trace |= {"mode": "lines" if len(x) >= _FEW else "lines+markers", "hovertemplate": "%{y:.4g}"}
+    trace |= {"mode": "lines" if len(x) >= FEW else "lines+markers", "hovertemplate": "%{y:.4g}"}
     if texts is not None:
         trace |= {"text": [words(each) for each in texts], "hovertemplate": "%{y:.4g} %{text}"}
     return trace | ({} if group is None else {"legendgroup": group, "showlegend": False})

@@ -17,6 +17,8 @@ GREY = "#7f7f7f"
 PHASE_COLOURS = {"delay": "#bfbfbf", "warmup": "#d62728", "stable": "#2ca02c", "floor": GREY}
 # Restarts by the thousand would be a colour.
 MOST_SHADES = 200
+# With fewer points they are marked: a line of one would be invisible.
+FEW = 20
 
 # File name, heading, and what is drawn side by side.
 _REPORT = {
@@ -34,7 +36,6 @@ _FAR_RATIO = 3.0
 # A curve of steps has so many points, more than a picture has pixels.
 _STEPS = 4000
 _COEFFICIENTS = ("clip_coef", "entropy_coef", "value_coef", "value_clip_coef", "target_kl")
-
 
 _READ = {
     *("update", "env_steps", "episodes", "loss", *_COEFFICIENTS),

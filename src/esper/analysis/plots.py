@@ -24,6 +24,7 @@ from esper.analysis.labels import plain
 from esper.analysis.panels import (
     ACROSS,
     COLOURS,
+    FEW,
     GREY,
     MOST_SHADES,
     PHASE_COLOURS,
@@ -120,10 +121,6 @@ def _mark(axis: Axes, anomalies: Sequence[AnomalySummary]) -> None:
         )
 
 
-# With fewer points than these they are marked, as a line of one would be invisible.
-_FEW = 20
-
-
 def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
     axis.set_title(plain(panel), fontsize=10)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
@@ -154,7 +151,7 @@ def _plot_panel(axis: Axes, panel: str, updates: Columns) -> None:
     elif panel.startswith(OWN):
         # A callback need not log at every update.
         known = np.isfinite(updates[panel])
-        few = "." if known.sum() < _FEW else ""
+        few = "." if known.sum() < FEW else ""
         _draw_curve(axis, x[known], updates[panel][known], color=COLOURS["policy"], marker=few)
     elif panel in updates:
         _draw_curve(axis, x, updates[panel], color=COLOURS["policy"])

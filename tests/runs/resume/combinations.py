@@ -327,6 +327,9 @@ def _compare(disturbed: Path, alone: Path, updates: int) -> None:
     assert found == [], f"different: {found}"
     videos = [{path.name: path.read_bytes() for path in folder.glob("videos/*")} for folder in (disturbed, alone)]
     assert videos[0] == videos[1], "other videos"
+    every = json.loads((alone / "config.json").read_text())["record_every"]
+    due = range(every, updates + 1, every) if every else ()
+    assert sorted(Path(name).stem for name in videos[0]) == [f"update-{number:05}" for number in due]
     best = [(folder / "best" / "policy.safetensors") for folder in (disturbed, alone)]
     assert best[0].exists() == best[1].exists()
     assert not best[0].exists() or best[0].read_bytes() == best[1].read_bytes(), "another best policy"
