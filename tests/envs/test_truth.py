@@ -86,10 +86,12 @@ def registered() -> Iterator[None]:
         del gymnasium.registry[f"{kind.__name__}-v0"]
 
 
-def agent_for(env: VectorEnv, num_steps: int, **changes: Any) -> PPOAgent:
+def agent_for(
+    env: VectorEnv, num_steps: int, hidden_sizes: tuple[int, ...] = (4,), engine: Any = "off", **changes: Any
+) -> PPOAgent:
     sizes: Any = {"num_envs": env.spec.num_envs, "num_steps": num_steps, "total_timesteps": 10**4}
-    network = NetworkConfig(hidden_sizes=(4,))
-    return PPOAgent(PPOConfig(**sizes, network=network, runtime=RuntimeConfig(compile="off"), **changes), env.spec)
+    network = NetworkConfig(hidden_sizes=hidden_sizes)
+    return PPOAgent(PPOConfig(**sizes, network=network, runtime=RuntimeConfig(compile=engine), **changes), env.spec)
 
 
 @pytest.mark.parametrize("vector", ["sync", "async"])
@@ -120,17 +122,21 @@ def test_copies_that_share_one_array_do_not_see_each_others() -> None:
     assert step.final_obs.ravel().tolist() == [10, 2]
 
 
+@pytest.mark.parametrize("engine", ["off", "native"])
 @pytest.mark.parametrize("vector", ["sync", "async"])
-def test_a_cut_episode_is_valued_by_its_true_last_observation(vector: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_episode_is_valued_by_its_true_last_observation(vector: Any, engine: str) -> None:
     """With V(s) = 10 s, gamma 0.9 and lambda 0 the target of t = 9 is 9 + 0.9 * 10 * 10 = 99; by a reset, 9."""
     env = make_env("Reuses-v0", num_envs=1, vector=vector)
-    agent = agent_for(env, 20, gamma=0.9, gae_lambda=0.0)
-    monkeypatch.setattr(agent.updater.engine, "value", lambda obs: 10 * obs[..., 0])
+    agent = agent_for(env, 20, hidden_sizes=(), engine=engine)
+    linear = agent.network.critic[-1]
+    with torch.no_grad():
+        linear.weight.zero_()[0, 0] = 10
+        linear.bias.zero_()
     rollout = agent.allocate_rollout()
     Collector(env, seed=0).collect(agent.network, rollout, agent.generators["actions"])
     env.close()
-    values = 10 * rollout.obs[1:, ..., 0]
-    targets = rollout.rewards + 0.9 * agent.updater.next_values(rollout, values)
+    with torch.no_grad():
+        targets = rollout.rewards + 0.9 * agent.updater.engine.evaluate_rollout(rollout)[2]
     torch.testing.assert_close(targets[9].item(), 99.0)
     torch.testing.assert_close(targets[:9].ravel(), torch.tensor([t + 9.0 * (t + 1) for t in range(9)]))
 

@@ -337,8 +337,8 @@ class TestTraining:
         setting = Setting()
         agent, (rollout,) = setting.agent, setting.rollouts(setting.device_collector(), 1)
         with torch.no_grad():
-            values = agent.network.value(agent.network.normalize(rollout.obs))
-            selected = agent.updater.next_values(rollout, values[1:])
+            rollout = rollout.normalized(agent.network.normalize)
+            selected = agent.updater.engine.evaluate_rollout(rollout)[2]
             monkeypatch.setattr("esper.simic.rollout.selects_rows", lambda tensor: False)
-            torch.testing.assert_close(agent.updater.next_values(rollout, values[1:]), selected)
-        assert not selected.equal(values[1:])
+            torch.testing.assert_close(agent.updater.engine.evaluate_rollout(rollout)[2], selected)
+        assert not selected.equal(agent.network.value(rollout.obs)[1:])

@@ -114,8 +114,8 @@ class TestRowsAtOnce:
         env = probes.EndlessReward()
         agent = agent_for(env, rnn="gru", rnn_size=4)
         rollout = collected(agent, env)
-        on_host = agent.updater.engine.evaluate_sequences(rollout)[2]
+        on_host = agent.updater.engine.evaluate_rollout(rollout)[2]
         with monkeypatch.context() as patched:
             patched.setattr("esper.simic.rollout.selects_rows", lambda tensor: False)
-            on_card = agent.updater.engine.evaluate_sequences(rollout)[2]
+            on_card = agent.updater.engine.evaluate_rollout(rollout)[2]
         torch.testing.assert_close(on_host, on_card, rtol=0, atol=1e-6)

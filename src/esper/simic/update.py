@@ -26,10 +26,10 @@ from esper.simic.losses import GIVEN, RATIO_METRICS, Coefficients, Minibatch, ra
 from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance, means_below, named_after, summarize
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.normalization import RewardScaler
-from esper.simic.optimizers import Optimizer, restore_unless
+from esper.simic.optimizers import Optimizer
 from esper.simic.precision import float32_products
 from esper.simic.rates import Rates
-from esper.simic.rollout import Rollout, at_rows
+from esper.simic.rollout import Rollout
 from esper.simic.sequences import to_sequences
 from esper.simic.threads import torch_threads
 
@@ -189,7 +189,7 @@ class Updater:
     def prepare(self, rollout: Rollout) -> Minibatch:
         """The rollout as flat rows [T * N, ...], or as a sequence for each environment, with advantages."""
         rollout = rollout.normalized(self._network.normalize)
-        log_probs, values, next_values = self._evaluate(rollout)
+        log_probs, values, next_values = self.engine.evaluate_rollout(rollout)
         rewards, terminated, truncated = rollout.rewards, rollout.terminated, rollout.truncated
         if self._config.normalize_rewards:
             rewards = self._reward_scaler(rewards, terminated | truncated, rollout.live_indices())
@@ -201,32 +201,16 @@ class Updater:
         indices = rollout.sample_indices(self._draws.ignored_rows)
         return rows if indices is None else rows.map(lambda field: field[indices])
 
-    def _evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """Log probabilities, values, and values of the states that steps led to, each [T, N]."""
-        if self._network.state_size:
-            return self.engine.evaluate_sequences(rollout)
-        shape = rollout.rewards.shape
-        masks = None if rollout.masks is None else rollout.masks.flatten(0, 1)
-        log_probs, values = self.engine.evaluate(rollout.obs[:-1].flatten(0, 1), rollout.actions.flatten(0, 1), masks)
-        values = values.view(shape)
-        next_values = torch.cat((values[1:], self.engine.value(rollout.obs[-1])[None]))
-        return log_probs.view(shape), values, self.next_values(rollout, next_values)
-
     @torch.no_grad()
     def measure_after(self, rollout: Rollout, batch: Minibatch) -> dict[str, Tensor]:
         """`ratio_metrics` of `batch`, made of `rollout`, with the policy as it is now."""
         if self._network.state_size:
-            log_probs = self._evaluate(rollout.normalized(self._network.normalize))[0].T
+            log_probs = self.engine.evaluate_rollout(rollout.normalized(self._network.normalize))[0].T
             log_probs = log_probs if batch.selected is None else log_probs.gather(1, batch.selected)
         else:
             log_probs, _ = self.engine.evaluate(batch.obs, batch.actions, batch.masks)
         log_ratio = log_probs - batch.log_probs
         return ratio_metrics(log_ratio, log_ratio.exp(), self.coefficients)
-
-    def next_values(self, rollout: Rollout, values: Tensor) -> Tensor:
-        """The value of the state each step led to; `values` [T, N] are those of the states acted on next."""
-        final = rollout.truncated & ~rollout.terminated
-        return at_rows(final, self.engine.value, rollout.final_obs, elsewhere=values)
 
     def optimize(self, batch: Minibatch, orders: Tensor, usable: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """A step on each minibatch, rows `orders` [S, B] of `batch`, in turn.
@@ -238,13 +222,7 @@ class Updater:
         """
         for tensor in self._skip:
             tensor.copy_(usable) if usable is not None else tensor.fill_(1.0)
-        before, factors = self._optimizer.backup(), [factor.clone() for factor in self.feedback.changing]
         self.engine.optimize(batch, orders, self._metrics)
-        # A step can be finite and still throw the parameters out of float32; the next loss would show it too late.
-        norms = torch.stack([torch.linalg.vector_norm(flat) for flat in self._optimizer.parameters])
-        self._skip.finite.mul_(norms.isfinite().all())
-        self._optimizer.restore_unless(self._skip.finite > 0, before)
-        restore_unless(self._skip.finite > 0, self.feedback.changing, factors)
         return self._metrics, self._skip.finite
 
     def _follow_kl(self, metrics: Tensor, finite: Tensor) -> None:

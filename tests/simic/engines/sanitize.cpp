@@ -177,7 +177,6 @@ void update(Subject& subject, int64_t rows, int64_t minibatch, int threads, bool
   act(nullptr);
   const Batch batch = made.batch();
   esper_evaluate(subject.learner, &batch, rows, made.log_probs.data(), made.values.data(), threads);
-  esper_evaluate(subject.learner, &batch, rows, nullptr, made.values.data(), threads);
   optimize(subject, batch, rows, minibatch, threads, with_nan);
 }
 
@@ -206,8 +205,8 @@ void update_sequences(Subject& subject, int64_t sequences, int64_t minibatch, in
   };
   batch.obs = either(obs, bytes);
   const Ends ends{either(final_obs, made.bytes), terminated.get(), truncated.get()};
-  esper_evaluate_sequences(subject.learner, &batch, &ends, steps, sequences, made.log_probs.data(), made.values.data(),
-                           next_values.data(), threads);
+  esper_evaluate_rollout(subject.learner, &batch, &ends, steps, sequences, made.log_probs.data(), made.values.data(),
+                         next_values.data(), threads);
   batch.obs = made.seen();
   std::fill(made.log_probs.begin(), made.log_probs.end(), 0.0f);
   optimize(subject, batch, sequences, minibatch, threads, with_nan);
@@ -248,6 +247,12 @@ void walk_through(int index, int actions, int threads, const Shape& shape = {}) 
   Floats advantages(rows), returns(rows);
   esper_advantages(rewards.data(), values.data(), values.data(), terminated.get(), truncated.get(), steps, envs, 0.99f,
                    0.95f, advantages.data(), returns.data());
+  if (shape.rnn_size) return;
+  Batch batch{};
+  batch.obs = obs.data(), batch.actions = out;
+  const Ends ends{final_obs.data(), terminated.get(), truncated.get()};
+  esper_evaluate_rollout(subject.learner, &batch, &ends, steps, envs, values.data(), advantages.data(), returns.data(),
+                         threads);
 }
 
 }  // namespace

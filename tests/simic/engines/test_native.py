@@ -22,6 +22,7 @@ from esper.simic.engines.native import layout
 from esper.simic.engines.native.library import BuildError
 from esper.simic.losses import Minibatch
 from esper.simic.ppo import PPOAgent
+from esper.simic.rollout import Rollout
 
 NUM_ENVS = 8
 
@@ -131,6 +132,21 @@ def after_an_update(agent: PPOAgent) -> tuple[Tensor, list[Tensor]]:
     return metrics, [tensor.clone() for tensor in agent.optimizer.tensors()]
 
 
+def evaluated_rollout(agent: PPOAgent) -> tuple[tuple[Tensor, ...], Rollout]:
+    """A random rollout in which episodes end, truncated or terminated or both, and what the engine says of it."""
+    generator, rollout = torch.Generator().manual_seed(4), agent.allocate_rollout()
+    rollout.obs.normal_(generator=generator)
+    rollout.final_obs.normal_(generator=generator)
+    masks = random_masks(agent, rollout.rewards.numel(), generator)
+    if rollout.masks is not None and masks is not None:
+        rollout.masks.copy_(masks.view(rollout.masks.shape))
+    policy = agent.network.policy(rollout.obs[:-1], rollout.masks)
+    rollout.actions.copy_(policy.sample(agent.network.noise(rollout.rewards.shape, generator)))
+    for ends in (rollout.terminated, rollout.truncated):
+        ends.copy_(torch.rand(ends.shape, generator=generator) < 0.2)
+    return agent.updater.engine.evaluate_rollout(rollout), rollout
+
+
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
 class TestAgainstTorch:
     def test_an_update(self, changes: dict[str, object]) -> None:
@@ -149,7 +165,18 @@ class TestAgainstTorch:
         expected = agent.network.policy(batch.obs, batch.masks).log_prob(batch.actions)
         torch.testing.assert_close(log_probs, expected)
         torch.testing.assert_close(values, agent.network.value(batch.obs), rtol=1e-5, atol=1e-6)
-        assert learner.value(batch.obs).equal(values)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_evaluation_of_a_rollout(self, changes: dict[str, object], threads: int) -> None:
+        runtime = {"runtime": RuntimeConfig(compile="native", threads=threads)}
+        (ours, rollout), (theirs, _) = (
+            evaluated_rollout(make_agent("off", **(changes | extra))) for extra in (runtime, {})
+        )
+        for mine, right in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, right, rtol=1e-5, atol=1e-5)
+        cut = rollout.truncated & ~rollout.terminated
+        assert ours[2][:-1][~cut[:-1]].equal(ours[1][1:][~cut[:-1]])
 
     @torch.no_grad()
     @pytest.mark.parametrize("normalize", [False, True])
@@ -255,7 +282,7 @@ def test_activations_to_the_last_digits(activation: str, relative: float, absolu
     agent = one_unit("native", activation)
     x = sign * torch.tensor(EDGES)[:, None]
     expected = agent.network.critic[1](x.double()).float().squeeze(1)
-    ours = agent.updater.engine.value(x)
+    _, ours = agent.updater.engine.evaluate(x, torch.zeros(len(x), dtype=torch.int64))
     torch.testing.assert_close(ours, expected, rtol=relative, atol=absolute, equal_nan=True)
 
 

@@ -101,4 +101,5 @@ def test_a_convolution_by_hand(engine: str) -> None:
     linear.bias.zero_()
     obs = torch.zeros(1, 2, 4, 4, dtype=torch.uint8)
     obs[0, 1, 0, 0] = 1
-    assert agent.updater.engine.value(obs).item() == pytest.approx(136 + 80)
+    _, value = agent.updater.engine.evaluate(obs, torch.zeros(1, dtype=torch.int64))
+    assert value.item() == pytest.approx(136 + 80)

@@ -51,7 +51,7 @@ class TestAgainstTorch:
     def test_evaluation(self, kind: str, changes: dict[str, Any], seed: int) -> None:
         agent, rollout = made(kind, "native", seed, **changes)
         seen = rollout.normalized(agent.network.normalize)
-        ours = agent.updater.engine.evaluate_sequences(seen)
+        ours = agent.updater.engine.evaluate_rollout(seen)
         for mine, right in zip(ours, evaluate_sequences(agent.network, seen, agent.config.num_envs), strict=True):
             torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-5)
 
@@ -84,7 +84,7 @@ def test_the_number_of_threads_changes_no_bit(kind: str) -> None:
         agent, rollout = made(kind, "native", seed=26, threads=threads)
         # Three blocks of sequences.
         assert agent.config.num_envs > 16
-        evaluated = agent.updater.engine.evaluate_sequences(rollout)
+        evaluated = agent.updater.engine.evaluate_rollout(rollout)
         results.append({**tensors(agent), **{str(index): tensor for index, tensor in enumerate(evaluated)}})
     for result in results[1:]:
         for name, tensor in result.items():

@@ -64,7 +64,8 @@ class Engine(Protocol):
 
         Fills `metrics` [S, columns]: `COLUMNS` of the loss, the gradient norm of each parameter group before
         clipping, whether the optimizer stepped, the given loss terms, and for debugging `RATIO_QUANTILES`. A step that
-        is skipped changes nothing but the state of skipping, and factors of the feedback by minibatch.
+        is skipped changes nothing but the state of skipping, and factors of the feedback by minibatch. If anything was
+        not finite, also of the parameters afterwards, all that the optimizer and the feedback change is put back.
         """
         ...
 
@@ -76,13 +77,10 @@ class Engine(Protocol):
         """Log probabilities of `actions` among what `masks` allow, and values, each [M], for `obs` [M, D]."""
         ...
 
-    def value(self, obs: Tensor) -> Tensor:
-        """Values [M] of `obs` [M, D]."""
-        ...
+    def evaluate_rollout(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Log probabilities of its actions, values, and values of the states that steps led to, each [T, N].
 
-    def evaluate_sequences(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """Of a recurrent network: log probabilities of the actions of `rollout`, values, and values of the states that
-        steps led to, each [T, N]. After truncation that is the final observation, with the recurrent state of the step.
+        After truncation that is the final observation, for a recurrent network with the recurrent state of the step.
         """
         ...
 

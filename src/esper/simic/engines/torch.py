@@ -21,7 +21,8 @@ from esper.simic.losses import GIVEN, Minibatch, ppo_loss
 from esper.simic.metrics import COLUMNS, RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic, Evaluation
 from esper.simic.nets.recurrent import Sequences
-from esper.simic.rollout import Rollout
+from esper.simic.optimizers import restore_unless
+from esper.simic.rollout import Rollout, at_rows
 from esper.simic.sequences import evaluate_sequences
 
 # One tensor, or none where nobody asked for them.
@@ -69,7 +70,14 @@ class TorchEngine:
             self._steps = graphs.Replayed(self._each, changed, graphs.capture)
 
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
+        optimizer, factors = self._optimizer, self._feedback.changing
+        before, factors_before = optimizer.backup(), [factor.clone() for factor in factors]
         self._steps(batch, indices, metrics)
+        # A step can be finite and still throw the parameters out of float32; the next loss would show it too late.
+        norms = torch.stack([torch.linalg.vector_norm(flat) for flat in optimizer.parameters])
+        self._skip.finite.mul_(norms.isfinite().all())
+        optimizer.restore_unless(self._skip.finite > 0, before)
+        restore_unless(self._skip.finite > 0, factors, factors_before)
 
     def whole_update(self, update: Update, rollout: Rollout, orders: Tensor) -> Tensor:
         # The host draws other rows for ignored ones, with as many of the GPU's calls as without graphs.
@@ -87,11 +95,21 @@ class TorchEngine:
         evaluations: list[Evaluation] = [self._network(*piece) for piece in pieces]
         return torch.cat([e.log_prob for e in evaluations]), torch.cat([e.value for e in evaluations])
 
-    def value(self, obs: Tensor) -> Tensor:
-        return torch.cat([self._network.value(piece) for piece in torch.split(obs, self._rows_at_once(obs))])
+    def evaluate_rollout(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        if self._network.state_size:
+            size = self._config.num_envs // self._config.num_minibatches
+            return evaluate_sequences(self._network, rollout, size)
+        shape = rollout.rewards.shape
+        masks = None if rollout.masks is None else rollout.masks.flatten(0, 1)
+        log_probs, values = self.evaluate(rollout.obs[:-1].flatten(0, 1), rollout.actions.flatten(0, 1), masks)
+        values = values.view(shape)
+        next_values = torch.cat((values[1:], self._values(rollout.obs[-1])[None]))
+        cut = rollout.truncated & ~rollout.terminated
+        next_values = at_rows(cut, self._values, rollout.final_obs, elsewhere=next_values)
+        return log_probs.view(shape), values, next_values
 
-    def evaluate_sequences(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        return evaluate_sequences(self._network, rollout, self._config.num_envs // self._config.num_minibatches)
+    def _values(self, obs: Tensor) -> Tensor:
+        return torch.cat([self._network.value(piece) for piece in torch.split(obs, self._rows_at_once(obs))])
 
     def inputs_are_finite(self, rollout: Rollout) -> Tensor:
         return inputs_are_finite(rollout)

@@ -112,18 +112,9 @@ class NativeEngine:
         return update(rollout, orders)
 
     def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_probs, values = torch.empty(len(obs)), torch.empty(len(obs))
-        self._evaluate((obs, actions, masks), log_probs, values)
-        return log_probs, values
-
-    def value(self, obs: Tensor) -> Tensor:
-        values = torch.empty(len(obs))
-        self._evaluate((obs, None, None), None, values)
-        return values
-
-    def _evaluate(self, batch: tuple[Tensor | None, ...], log_probs: Tensor | None, values: Tensor) -> None:
-        obs, actions, masks = (None if field is None else field.contiguous() for field in batch)
+        obs, actions, masks = (None if field is None else field.contiguous() for field in (obs, actions, masks))
         fields = layout.Batch(obs=_pointer(obs), actions=_pointer(actions), masks=_pointer(masks))
+        log_probs, values = torch.empty(len(obs)), torch.empty(len(obs))
         self._pack()
         self._library.esper_evaluate(
             self._handle,
@@ -133,15 +124,11 @@ class NativeEngine:
             _address(values),
             self._threads,
         )
+        return log_probs, values
 
-    def evaluate_sequences(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        fields = (
-            rollout.obs,
-            rollout.actions,
-            rollout.masks,
-            rollout.recurrent_state,
-            torch.from_numpy(rollout.begins),
-        )
+    def evaluate_rollout(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        begins = torch.from_numpy(rollout.begins)
+        fields = (rollout.obs, rollout.actions, rollout.masks, rollout.recurrent_state, begins)
         obs, actions, masks, state, begins = (None if field is None else field.contiguous() for field in fields)
         batch = layout.Batch(
             obs=_pointer(obs),
@@ -154,7 +141,7 @@ class NativeEngine:
         ends = layout.Ends(_pointer(finals), _pointer(rollout.terminated), _pointer(rollout.truncated))
         evaluated = tuple(torch.empty_like(rollout.rewards) for _ in range(3))
         self._pack()
-        self._library.esper_evaluate_sequences(
+        self._library.esper_evaluate_rollout(
             self._handle,
             ctypes.byref(batch),
             ctypes.byref(ends),

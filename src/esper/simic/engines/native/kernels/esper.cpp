@@ -26,9 +26,9 @@ void esper_optimize(Learner* learner, const Batch* batch, const State* state, co
   learner->optimize(*batch, *state, indices, steps, rows, metrics, threads);
 }
 
-void esper_evaluate_sequences(const Learner* learner, const Batch* rollout, const Ends* ends, int64_t num_steps,
-                              int64_t num_envs, float* log_probs, float* values, float* next_values, int32_t threads) {
-  evaluate_sequences(*learner, *rollout, *ends, num_steps, num_envs, {log_probs, values, next_values}, threads);
+void esper_evaluate_rollout(const Learner* learner, const Batch* rollout, const Ends* ends, int64_t num_steps,
+                            int64_t num_envs, float* log_probs, float* values, float* next_values, int32_t threads) {
+  evaluate_rollout(*learner, *rollout, *ends, num_steps, num_envs, {log_probs, values, next_values}, threads);
 }
 
 void esper_act(Learner* learner, const Normalizer* normalizer, const float* obs, int64_t rows, const float* noise,

@@ -10,6 +10,8 @@ namespace esper {
 // Rows that pass through a network together: their activations stay in the cache.
 constexpr int BLOCK = 64;
 
+inline int64_t blocks_of(int64_t rows) { return (rows + BLOCK - 1) / BLOCK; }
+
 // A layer as Python describes it: its widths, the activation of its output, and where its first parameter is in the
 // vector of its group. The others follow. An input of several `channels` is an image; convolutions have what follows.
 struct LayerConfig {

@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <string>
 
+#include "evaluation.h"
 #include "rollout.h"
-#include "sequences.h"
 
 namespace esper {
 

@@ -9,6 +9,7 @@
 #include "head.h"
 #include "places.h"
 #include "team.h"
+#include "undo.h"
 
 namespace esper {
 
@@ -35,6 +36,7 @@ class Learner {
   int observation_size() const { return networks_.input_size(); }
   const ActorCritic& networks() const { return networks_; }
   const Head& head() const { return head_; }
+  bool recurrent() const { return config_.sequence_steps > 0; }
 
   // Observation `i` of a batch into a row of the networks' input.
   void observe(const void* obs, int64_t i, float* row) const {
@@ -57,20 +59,46 @@ class Learner {
     return head_.log_prob(masked(output, batch, i), action(batch, i));
   }
 
-  // Log probabilities of the batch's actions and values, each [rows]; either may be null. It needs no more of the batch.
-  void evaluate(const Batch& batch, int64_t rows, float* log_probs, float* values, int threads) {
-    const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
+  // Log probabilities of the batch's actions and values, each [rows].
+  void evaluate(const Batch& batch, int64_t rows, float* log_probs, float* values, int threads) const {
+    const int64_t blocks = blocks_of(rows);
     Team::run(int(std::min<int64_t>(threads, blocks)), [&](Team& team, int) {
       ActorCritic::Buffers buffers(networks_);
       for (int64_t block; (block = team.take()) < blocks;) {
         const int64_t first = block * BLOCK;
         const int count = int(std::min<int64_t>(BLOCK, rows - first));
-        evaluate_block(batch, first, count, log_probs, values, buffers);
+        const float* seen = features(batch.obs, first, count, nullptr, buffers);
+        each_value(seen, count, buffers, [&](int64_t r, float value) { values[first + r] = value; });
+        write_log_probs(seen, batch, first, count, buffers, log_probs);
       }
     });
   }
 
-  // A PPO step on each minibatch of `indices` [steps, rows], or of sequences; a row of `metrics` for each.
+  // What the heads read of observations `first` to `first + count`, or of those that `index` has.
+  const float* features(const void* obs, int64_t first, int count, const int64_t* index,
+                        ActorCritic::Buffers& buffers) const {
+    for (int r = 0; r < count; ++r)
+      observe(obs, index ? index[r] : first + r, &buffers.rows[r * networks_.input_stride()]);
+    return networks_.features(buffers, count);
+  }
+
+  // Calls `use(r, value)` for each of `count` rows of features.
+  template <class Use>
+  void each_value(const float* features, int count, ActorCritic::Buffers& buffers, Use use) const {
+    const float* output = networks_.output(VALUE, features, buffers, count);
+    for (int r = 0; r < count; ++r) use(r, output[r * networks_.output_stride(VALUE)]);
+  }
+
+  // Log probabilities of the batch's actions `first` to `first + count`, from their features.
+  void write_log_probs(const float* features, const Batch& batch, int64_t first, int count,
+                       ActorCritic::Buffers& buffers, float* log_probs) const {
+    float* output = networks_.output(POLICY, features, buffers, count);
+    for (int64_t i = first; i < first + count; ++i, output += networks_.output_stride(POLICY))
+      log_probs[i] = log_prob(output, batch, i);
+  }
+
+  // A PPO step on each minibatch of `indices` [steps, rows], or of sequences; a row of `metrics` for each. All is as it
+  // was unless all stays finite.
   void optimize(const Batch& batch, const State& state, const int64_t* indices, int64_t steps, int64_t rows,
                 float* metrics, int threads) {
     // A fixed number of partial sums, however many threads add them up: the result is the same to the last bit.
@@ -81,6 +109,7 @@ class Learner {
     const size_t columns = named + quantiles_.size();
     if (!quantiles_.empty()) ratios_.resize(rows * length());
     pack(state.parameters);
+    undo_.keep(state, config_);
     Team::run(std::min(threads, lanes), [&](Team& team, int member) {
       float stepping = *state.stepping, finite = *state.finite, step = *state.step;
       float factors[GROUPS];
@@ -121,6 +150,10 @@ class Learner {
         for (int g = 0; g < config_.groups; ++g) *state.factors[g] = factors[g];
       }
     });
+    // A step can be finite and still throw the parameters out of float32; the next loss would show it too late.
+    for (int g = 0; g < config_.groups; ++g)
+      if (!std::isfinite(in_float(sum_of_squares(state.parameters[g], config_.parameters[g])))) *state.finite = 0;
+    if (!*state.finite) undo_.restore(state, config_);
   }
 
   // For one caller that acts at a time.
@@ -135,7 +168,6 @@ class Learner {
     return config.sequence_steps ? std::max(BLOCK, SEQUENCES * (config.sequence_steps + 1)) : BLOCK;
   }
 
-  bool recurrent() const { return config_.sequence_steps > 0; }
   // Rows of the batch for each index of a minibatch.
   int64_t length() const { return std::max(1, config_.sequence_steps); }
 
@@ -175,20 +207,6 @@ class Learner {
   float* masked(float* output, const Batch& batch, int64_t row) const {
     if (batch.masks) head_.mask(output, batch.masks + row * head_.outputs());
     return output;
-  }
-
-  void evaluate_block(const Batch& batch, int64_t first, int count, float* log_probs, float* values,
-                      ActorCritic::Buffers& buffers) const {
-    for (int r = 0; r < count; ++r) observe(batch.obs, first + r, &buffers.rows[r * networks_.input_stride()]);
-    const float* features = networks_.features(buffers, count);
-    if (values) {
-      const float* out = networks_.output(VALUE, features, buffers, count);
-      for (int r = 0; r < count; ++r) values[first + r] = out[r * networks_.output_stride(VALUE)];
-    }
-    if (!log_probs) return;
-    float* output = networks_.output(POLICY, features, buffers, count);
-    for (int64_t i = first; i < first + count; ++i, output += networks_.output_stride(POLICY))
-      log_probs[i] = log_prob(output, batch, i);
   }
 
   Scale advantage_scale(const Batch& batch, const int64_t* rows_of_step, int64_t rows) const {
@@ -315,6 +333,7 @@ class Learner {
   std::vector<double> part_norms_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::unique_ptr<ActorCritic::Buffers> acting_;
+  Undo undo_;
 };
 
 }  // namespace esper

@@ -157,7 +157,7 @@ constexpr Environment ENVIRONMENTS[] = {
 
 inline void roll_out(const Learner& learner, const Normalizer& normalizer, Walk walk, const Rollout& out,
                      const Span& span, int threads) {
-  const int64_t blocks = (span.num_envs + BLOCK - 1) / BLOCK;
+  const int64_t blocks = blocks_of(span.num_envs);
   Team::run(int(std::min<int64_t>(threads, blocks)), [&](Team& team, int) {
     ActorCritic::Buffers buffers(learner.networks());
     Actor actor(learner, normalizer, buffers);

@@ -1,4 +1,4 @@
-// Evaluation of whole rollouts by a recurrent network, as esper.simic.sequences.
+// Evaluation of whole rollouts, as esper.simic.engines.torch and esper.simic.sequences.
 #pragma once
 #include <vector>
 
@@ -80,7 +80,7 @@ class SequenceEvaluation {
   std::unique_ptr<bool[]> begins_;
 };
 
-// The actions of a rollout and its states; `rollout.obs` and `rollout.begins` have num_steps + 1 steps.
+// By a recurrent network.
 inline void evaluate_sequences(const Learner& learner, const Batch& rollout, const Ends& ends, int64_t num_steps,
                                int64_t num_envs, const Evaluation& to, int threads) {
   const int64_t blocks = (num_envs + SEQUENCES - 1) / SEQUENCES;
@@ -91,6 +91,43 @@ inline void evaluate_sequences(const Learner& learner, const Batch& rollout, con
       evaluation.evaluate(rollout, ends, first, int(last - first), to);
     }
   });
+}
+
+// By a network of rows: first all observations, then the last ones of truncated episodes.
+inline void evaluate_rows(const Learner& learner, const Batch& rollout, const Ends& ends, int64_t num_steps,
+                          int64_t num_envs, const Evaluation& to, int threads) {
+  const int64_t rows = num_steps * num_envs, all = rows + num_envs;
+  std::vector<int64_t> cut;
+  for (int64_t i = 0; i < rows; ++i)
+    if (ends.truncated[i] && !ends.terminated[i]) cut.push_back(i);
+  Team::run(int(std::min<int64_t>(threads, blocks_of(all))), [&](Team& team, int) {
+    ActorCritic::Buffers buffers(learner.networks());
+    for (int64_t block; (block = team.take()) < blocks_of(all);) {
+      const int64_t first = block * BLOCK, last = std::min(first + BLOCK, all);
+      const float* features = learner.features(rollout.obs, first, int(last - first), nullptr, buffers);
+      learner.each_value(features, int(last - first), buffers, [&](int64_t r, float value) {
+        const int64_t i = first + r;
+        if (i < rows) to.values[i] = value;
+        if (i >= num_envs) to.next_values[i - num_envs] = value;
+      });
+      if (first < rows)
+        learner.write_log_probs(features, rollout, first, int(std::min(last, rows) - first), buffers, to.log_probs);
+    }
+    team.wait();
+    for (int64_t block; (block = team.take()) < blocks_of(cut.size());) {
+      const int64_t first = block * BLOCK;
+      const int count = int(std::min<int64_t>(BLOCK, cut.size() - first));
+      const float* features = learner.features(ends.final_obs, 0, count, &cut[first], buffers);
+      learner.each_value(features, count, buffers, [&](int64_t r, float value) { to.next_values[cut[first + r]] = value; });
+    }
+  });
+}
+
+// The actions of a rollout and its states; `rollout.obs` and `rollout.begins` have num_steps + 1 steps.
+inline void evaluate_rollout(const Learner& learner, const Batch& rollout, const Ends& ends, int64_t num_steps,
+                             int64_t num_envs, const Evaluation& to, int threads) {
+  const auto evaluate = learner.recurrent() ? evaluate_sequences : evaluate_rows;
+  evaluate(learner, rollout, ends, num_steps, num_envs, to, threads);
 }
 
 }  // namespace esper
