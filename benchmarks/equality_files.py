@@ -161,10 +161,18 @@ def _read_output(path: Path) -> list[Any]:
     ]
 
 
-def _read_page(path: Path) -> list[str]:
-    """The texts of an HTML page, without pictures, which are compared as files, and without versions."""
+def _read_page(path: Path) -> list[Any]:
+    """The texts and curves of an HTML page, without pictures, which are compared as files, and without versions."""
     page = re.sub(r"<h2>Versions</h2>.*?</table>", "", path.read_text())
-    return [_without_times(html.unescape(text)) for text in re.split(r"<[^>]*>", page) if text.strip()]
+    return [
+        _without_speeds(json.loads(text)) if text.startswith('[{"title"') else _without_times(html.unescape(text))
+        for text in re.split(r"<[^>]*>", page)
+        if text.strip()
+    ]
+
+
+def _without_speeds(panels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [panel for panel in panels if "per_second" not in panel["title"]]
 
 
 def _read_scalars(path: Path) -> dict[str, list[Any]]:

@@ -128,7 +128,7 @@ def test_a_cut_episode_is_valued_by_its_true_last_observation(vector: Any, engin
     """With V(s) = 10 s, gamma 0.9 and lambda 0 the target of t = 9 is 9 + 0.9 * 10 * 10 = 99; by a reset, 9."""
     env = make_env("Reuses-v0", num_envs=1, vector=vector)
     agent = agent_for(env, 20, hidden_sizes=(), engine=engine)
-    linear = agent.network.critic[-1]
+    linear: Any = agent.network.critic[-1]
     with torch.no_grad():
         linear.weight.zero_()[0, 0] = 10
         linear.bias.zero_()

@@ -94,8 +94,7 @@ class NativeEngine:
         return _CAPABILITIES.missing(workload) or irregular(workload.network)
 
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
-        batch = batch.map(Tensor.contiguous)
-        fields = layout.Batch(*(_pointer(getattr(batch, name)) for name, *_ in layout.Batch._fields_))
+        fields = _batch(**batch._asdict())
         steps, rows = indices.shape
         self._library.esper_optimize(
             self._handle,
@@ -112,13 +111,12 @@ class NativeEngine:
         return update(rollout, orders)
 
     def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        obs, actions, masks = (None if field is None else field.contiguous() for field in (obs, actions, masks))
-        fields = layout.Batch(obs=_pointer(obs), actions=_pointer(actions), masks=_pointer(masks))
+        batch = _batch(obs=obs, actions=actions, masks=masks)
         log_probs, values = torch.empty(len(obs)), torch.empty(len(obs))
         self._pack()
         self._library.esper_evaluate(
             self._handle,
-            ctypes.byref(fields),
+            ctypes.byref(batch),
             c_int64(len(values)),
             _address(log_probs),
             _address(values),
@@ -127,15 +125,12 @@ class NativeEngine:
         return log_probs, values
 
     def evaluate_rollout(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        begins = torch.from_numpy(rollout.begins)
-        fields = (rollout.obs, rollout.actions, rollout.masks, rollout.recurrent_state, begins)
-        obs, actions, masks, state, begins = (None if field is None else field.contiguous() for field in fields)
-        batch = layout.Batch(
-            obs=_pointer(obs),
-            actions=_pointer(actions),
-            masks=_pointer(masks),
-            recurrent_state=_pointer(state),
-            begins=_pointer(begins),
+        batch = _batch(
+            obs=rollout.obs,
+            actions=rollout.actions,
+            masks=rollout.masks,
+            recurrent_state=rollout.recurrent_state,
+            begins=torch.from_numpy(rollout.begins),
         )
         finals = rollout.final_obs.contiguous()
         ends = layout.Ends(_pointer(finals), _pointer(rollout.terminated), _pointer(rollout.truncated))
@@ -320,6 +315,14 @@ def _feedback(config: FeedbackConfig) -> layout.Feedback:
 
 def _limit(value: float | None) -> float:
     return -1.0 if value is None else value
+
+
+def _batch(**fields: Tensor | None) -> layout.Batch:
+    """The fields of a batch, which it keeps."""
+    kept = {name: field.contiguous() for name, field in fields.items() if field is not None}
+    batch = layout.Batch(**{name: field.data_ptr() for name, field in kept.items()})
+    batch.keep = kept
+    return batch
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
