@@ -59,7 +59,7 @@ PARTS = {
         ],
         full=[
             *("--systems", "esper-torch", "rejax", "purejax", "--baseline", "purejax"),
-            *("--workloads", *throughput.CARTPOLES, *throughput.MINATARS),
+            *("--workloads", "cartpole", *throughput.MINATARS),
         ],
     ),
     "scaling": Part(script="scaling", quick=["--quick", "--rounds", "3"]),

@@ -55,10 +55,10 @@ TIMESTEPS = {"cartpole": 300_000, "cartpole-64": 1_000_000, "cartpole-512": 2_00
     "masks": 200_000,
     "discrete-20": 200_000,
     "multidiscrete": 200_000,
-    "minatar-breakout": 1_000_000,
-    "minatar-space-invaders": 1_000_000,
-    "minatar-breakout-conv": 300_000,
-    "minatar-space-invaders-conv": 300_000,
+    "minatar-breakout": 500_000,
+    "minatar-space-invaders": 500_000,
+    "minatar-breakout-conv": 200_000,
+    "minatar-space-invaders-conv": 200_000,
 }
 
 
