@@ -23,6 +23,10 @@ TITLES = {
     "masks": "20 actions with masks, 8 environments",
     "discrete-20": "20 actions, 8 environments",
     "multidiscrete": "Three choices of 3, 4 and 5, 8 environments",
+    "minatar-breakout": "MinAtar Breakout, MLP, 64 environments",
+    "minatar-space-invaders": "MinAtar SpaceInvaders, MLP, 64 environments",
+    "minatar-breakout-conv": "MinAtar Breakout, convolutions, 64 environments",
+    "minatar-space-invaders-conv": "MinAtar SpaceInvaders, convolutions, 64 environments",
 }
 
 
@@ -30,28 +34,40 @@ def policies(results: dict[str, Any]) -> str:
     """Of a run of `throughput.py` by itself, with other kinds of policies."""
     if "policies" not in results:
         return "Not measured yet."
-    sections = []
-    for workload, rounds in results["policies"]["results"].items():
-        baseline = "sb3-contrib" if workload in throughput.CONTRIB else "sb3"
-        table = throughput.table(rounds, baseline)
-        sections.append(f"**{TITLES[workload]}** (`{throughput.WORKLOADS[workload]}`)\n\n{table}\n")
-    return "\n".join(sections)
+    measured = results["policies"]["results"].items()
+    return "\n".join(
+        _section(workload, rounds, "sb3-contrib" if workload in throughput.CONTRIB else "sb3")
+        for workload, rounds in measured
+    )
 
 
 def peers(results: dict[str, Any]) -> str:
-    sections = []
-    for workload, rounds in results["throughput"]["results"].items():
-        table = throughput.table(rounds, "sb3")
-        sections.append(f"**{TITLES[workload]}** (`{throughput.WORKLOADS[workload]}`)\n\n{table}\n")
-        ratios = [
-            entry["esper-torch"]["steady_steps_per_second"] / entry["rejax"]["steady_steps_per_second"]
-            for entry in rounds
-            if all("steady_steps_per_second" in entry.get(name, {}) for name in ("esper-torch", "rejax"))
-        ]
-        if ratios:
-            middle = statistics.median(ratios)
-            sections.append(f"esper-torch to rejax: {middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})\n")
-    return "\n".join(sections)
+    measured = results["throughput"]["results"].items()
+    return "\n".join(_section(workload, rounds, "sb3") + _ratio_to_rejax(rounds) for workload, rounds in measured)
+
+
+def jax(results: dict[str, Any]) -> str:
+    """Of a run of `throughput.py` by itself, beside programs in JAX."""
+    if "jax" not in results:
+        return "Not measured yet."
+    measured = results["jax"]["results"].items()
+    return "\n".join(_section(workload, rounds, "purejax") + _ratio_to_rejax(rounds) for workload, rounds in measured)
+
+
+def _section(workload: str, rounds: list[dict[str, Any]], baseline: str) -> str:
+    table = throughput.table(rounds, baseline)
+    return f"**{TITLES[workload]}** (`{throughput.WORKLOADS[workload]}`)\n\n{table}\n"
+
+
+def _ratio_to_rejax(rounds: list[dict[str, Any]]) -> str:
+    ratios = [
+        entry["esper-torch"]["steady_steps_per_second"] / entry["rejax"]["steady_steps_per_second"]
+        for entry in rounds
+        if all("steady_steps_per_second" in entry.get(name, {}) for name in ("esper-torch", "rejax"))
+    ]
+    if not ratios:
+        return ""
+    return f"\nesper-torch to rejax: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})\n"
 
 
 def grid(header: str, rows: Iterable[Iterable[str]]) -> str:
@@ -199,6 +215,7 @@ def gpu(found: dict[str, Any] | None) -> str:
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": peers,
     "policies": policies,
+    "jax": jax,
     "limits": limits,
     "widths": widths,
     "engines": engines,

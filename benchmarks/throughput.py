@@ -27,6 +27,13 @@ from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parent / "systems"
 CARTPOLE = "--env CartPole-v1 --num-steps 128 --update-epochs 4 --num-minibatches 4 --lr 2.5e-4"
+# PureJaxRL's examples/brax_minatar.ipynb, but for the rate, which decays there from 5e-3.
+MINATAR = (
+    "--num-envs 64 --num-steps 128 --update-epochs 4 --num-minibatches 8 --lr 1e-3 --activation relu "
+    "--entropy-coef 0.01 --encoder flatten"
+)
+# Those of MinAtar's authors (Young and Tian 2019, arXiv 1903.03176).
+CONVOLUTIONS = "--encoder small --hidden 128"
 WORKLOADS = {
     "cartpole": f"{CARTPOLE} --num-envs 8",
     "cartpole-64": f"{CARTPOLE} --num-envs 64",
@@ -38,16 +45,25 @@ WORKLOADS = {
     "masks": f"{CARTPOLE} --num-envs 8 --env MaskedChoices-v0",
     "discrete-20": f"{CARTPOLE} --num-envs 8 --env Choices-v0",
     "multidiscrete": f"{CARTPOLE} --num-envs 8 --env MultiChoices-v0",
+    "minatar-breakout": f"{MINATAR} --env MinAtar/Breakout",
+    "minatar-space-invaders": f"{MINATAR} --env MinAtar/SpaceInvaders",
+    "minatar-breakout-conv": f"{MINATAR} --env MinAtar/Breakout {CONVOLUTIONS}",
+    "minatar-space-invaders-conv": f"{MINATAR} --env MinAtar/SpaceInvaders {CONVOLUTIONS}",
 }
 TIMESTEPS = {"cartpole": 300_000, "cartpole-64": 1_000_000, "cartpole-512": 2_000_000, "halfcheetah": 100_000} | {
     "lstm": 60_000,
     "masks": 200_000,
     "discrete-20": 200_000,
     "multidiscrete": 200_000,
+    "minatar-breakout": 500_000,
+    "minatar-space-invaders": 500_000,
+    "minatar-breakout-conv": 200_000,
+    "minatar-space-invaders-conv": 200_000,
 }
 
 
 CARTPOLES = ("cartpole", "cartpole-64", "cartpole-512")
+MINATARS = tuple(name for name in WORKLOADS if name.startswith("minatar"))
 # What Stable-Baselines3 has in another package.
 CONTRIB = ("lstm", "masks")
 
@@ -68,15 +84,15 @@ class System:
 
 SYSTEMS = {
     "esper": System(script="esper.py"),
-    "esper-torch": System(script="esper.py", arguments="--env torch/CartPole-v1", workloads=CARTPOLES),
-    "esper-shared": System(script="esper.py", arguments="--env torch/CartPole-v1 --shared-trunk", workloads=CARTPOLES),
+    "esper-torch": System(script="esper.py", arguments="--torch", workloads=CARTPOLES + MINATARS),
+    "esper-shared": System(script="esper.py", arguments="--torch --shared-trunk", workloads=CARTPOLES),
     # One thread is faster than two for both, at these sizes.
     "sb3": System(
         script="sb3.py",
         python="python_peers",
         arguments="--threads 1",
         share=0.2,
-        workloads=tuple(name for name in WORKLOADS if name not in CONTRIB),
+        workloads=tuple(name for name in WORKLOADS if name not in CONTRIB + MINATARS),
     ),
     "sb3-contrib": System(
         script="sb3_contrib.py", python="python_peers", arguments="--threads 1", share=0.2, workloads=CONTRIB
@@ -89,7 +105,8 @@ SYSTEMS = {
         share=0.1,
         workloads=(*CARTPOLES, "halfcheetah"),
     ),
-    "rejax": System(script="rejax.py", python="python_rejax", workloads=CARTPOLES),
+    "rejax": System(script="rejax.py", python="python_rejax", workloads=CARTPOLES + MINATARS[:2]),
+    "purejax": System(script="purejax.py", python="python_rejax", workloads=CARTPOLES + MINATARS),
 }
 
 
@@ -201,7 +218,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one process")
     parser.add_argument("--python", default=sys.executable, help="interpreter with this project")
     parser.add_argument("--python-peers", default=sys.executable, help="interpreter with sb3, sbx and tianshou")
-    parser.add_argument("--python-rejax", default=sys.executable, help="interpreter with rejax")
+    parser.add_argument("--python-rejax", default=sys.executable, help="interpreter with rejax, jax and gymnax")
     parser.add_argument(
         "--arguments",
         action="append",

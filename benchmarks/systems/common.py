@@ -106,6 +106,14 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def network_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """`parser` with what few scripts vary; the others have tanh, no bonus for entropy, and no convolutions."""
+    parser.add_argument("--activation", choices=("tanh", "relu"), default="tanh")
+    parser.add_argument("--entropy-coef", type=float, default=ENTROPY_COEF)
+    parser.add_argument("--encoder", default="flatten", help="what is before the hidden layers: flatten, small")
+    return parser
+
+
 def main(
     train: Callable[[Arguments, Clock], Outcome],
     *,

@@ -1,7 +1,7 @@
 """PPO of this project, through its Python interface.
 
-`--env torch/CartPole-v1` is its own CartPole, all copies in one tensor; `CartPole-v1` is Gymnasium's, whose own vector
-version `--vector auto` takes.
+`--env CartPole-v1` is Gymnasium's, whose own vector version `--vector auto` takes; with `--torch` it is Esper's own,
+all copies in one tensor.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import choices  # noqa: F401  (registers its environments)
 from common import (
     ADAM_EPS,
     CLIP_COEF,
-    ENTROPY_COEF,
     GAE_LAMBDA,
     GAMMA,
     MAX_GRAD_NORM,
@@ -22,6 +21,7 @@ from common import (
     Outcome,
     argument_parser,
     main,
+    network_options,
 )
 
 if TYPE_CHECKING:
@@ -59,17 +59,19 @@ def train(args: Arguments, clock: Clock) -> Outcome:
         policy_lr=ScheduleConfig(peak=args.lr),
         value_lr=ScheduleConfig(peak=args.lr),
         clip_coef=CoefficientConfig(peak=CLIP_COEF),
-        entropy_coef=CoefficientConfig(peak=ENTROPY_COEF),
+        entropy_coef=CoefficientConfig(peak=args.entropy_coef),
         network=NetworkConfig(
             hidden_sizes=() if args.rnn_size else tuple(args.hidden),
             shared_trunk=args.shared_trunk,
             rnn="lstm" if args.rnn_size else None,
             rnn_size=args.rnn_size or None,
             encoder=args.encoder,
+            activation=args.activation,
         ),
         runtime=RuntimeConfig(compile=args.compile, threads=args.threads),
     )
-    env = make_env(args.env, num_envs=args.num_envs, vector=args.vector)
+    name = f"torch/{args.env}" if args.torch else args.env
+    env = make_env(name, num_envs=args.num_envs, vector=args.vector)
     agent = PPOAgent(config, env.spec, seed=args.seed)
     events: list[Event] = []
 
@@ -80,7 +82,7 @@ def train(args: Arguments, clock: Clock) -> Outcome:
     train_ppo_vectorized(agent, env, env_seed=args.seed, on_event=on_event)
     env.close()
     return Outcome(
-        env_implementation="torch" if args.env.startswith("torch/") else "gymnasium",
+        env_implementation="torch" if name.startswith("torch/") else "gymnasium",
         score=last_episodes([event for event in events if isinstance(event, UpdateCompleted)]),
         # Events tell the mean of the episodes of a rollout.
         score_of="last 100 training episodes, rounded up to whole rollouts",
@@ -101,11 +103,11 @@ def last_episodes(updates: list[UpdateCompleted]) -> float | None:
 
 
 if __name__ == "__main__":
-    parser = argument_parser()
+    parser = network_options(argument_parser())
     parser.add_argument("--vector", choices=("auto", "native", "sync", "async", "envpool"), default="auto")
+    parser.add_argument("--torch", action="store_true", help="the environment of this id in tensors")
     parser.add_argument("--rnn-size", type=int, default=0, help="an LSTM of this size in place of the hidden layers")
     parser.add_argument("--shared-trunk", action="store_true")
-    parser.add_argument("--encoder", default="auto")
     parser.add_argument("--compile", choices=("auto", "native", "torch", "off"), default="auto", help="what computes")
     main(
         train,

@@ -1,4 +1,4 @@
-"""PPO of rejax: environment, rollouts and updates of the whole run as one XLA program, on gymnax's CartPole.
+"""PPO of rejax: environment, rollouts and updates of the whole run as one XLA program, on gymnax's environments.
 
 The program is compiled ahead of time, and the evaluations inside it, one every `eval_freq` steps and one at the start,
 are left out by the settings that it has for this, so that it does nothing but train. What an update took cannot be
@@ -11,7 +11,8 @@ What differs from Esper, in rejax 0.1.3:
 - the value loss is clipped by `clip_eps`, always, and halved as Esper's;
 - `max_grad_norm` limits each element of a gradient (`optax.clip`), not its norm, for actor and critic apart;
 - Adam's epsilon is Optax's 1e-8, without an option, as for the initial weights, Flax's default (LeCun normal);
-- gymnax steps CartPole in float32, where Gymnasium's takes float64.
+- gymnax steps CartPole in float32, where Gymnasium's takes float64;
+- gymnax's MinAtar differs from the package, as written in purejax.py.
 
 MuJoCo environments have no equal here: Brax's HalfCheetah is another one.
 """
@@ -22,7 +23,6 @@ import sys
 
 from common import (
     CLIP_COEF,
-    ENTROPY_COEF,
     GAE_LAMBDA,
     GAMMA,
     MAX_GRAD_NORM,
@@ -30,8 +30,10 @@ from common import (
     Arguments,
     Clock,
     Outcome,
+    argument_parser,
     keep_to_cores,
     main,
+    network_options,
 )
 
 
@@ -41,12 +43,16 @@ def train(args: Arguments, clock: Clock) -> Outcome:
     import jax
     from rejax import PPO
 
-    if args.env not in gymnax.registered_envs:
-        sys.exit(f"rejax: gymnax has no {args.env}")
+    game = args.env.removeprefix("MinAtar/")
+    env = args.env if game == args.env else f"{game}-MinAtar"
+    if env not in gymnax.registered_envs:
+        sys.exit(f"rejax: gymnax has no {env}")
+    if args.encoder != "flatten":
+        sys.exit(f"rejax: has no encoder {args.encoder}")
     timesteps = args.updates * args.batch_size
     algorithm = PPO.create(
-        env=args.env,
-        agent_kwargs={"hidden_layer_sizes": tuple(args.hidden), "activation": "tanh"},
+        env=env,
+        agent_kwargs={"hidden_layer_sizes": tuple(args.hidden), "activation": args.activation},
         num_envs=args.num_envs,
         num_steps=args.num_steps,
         num_epochs=args.update_epochs,
@@ -57,7 +63,7 @@ def train(args: Arguments, clock: Clock) -> Outcome:
         gae_lambda=GAE_LAMBDA,
         clip_eps=CLIP_COEF,
         vf_coef=VALUE_COEF,
-        ent_coef=ENTROPY_COEF,
+        ent_coef=args.entropy_coef,
         total_timesteps=timesteps,
         eval_freq=timesteps,
         skip_initial_evaluation=True,
@@ -86,4 +92,5 @@ if __name__ == "__main__":
         system="rejax",
         packages=("rejax", "jax", "flax", "optax", "numpy", "gymnax"),
         install="-r benchmarks/requirements-rejax.txt",
+        parser=network_options(argument_parser()),
     )
