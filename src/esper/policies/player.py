@@ -12,6 +12,7 @@ from esper.envs.base import BoolArray, ObsArray, Step, VectorEnv
 from esper.settings.options import ConfigError
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.system.seeding import GlobalGenerators, integer_seed
+from esper.system.torch_defaults import torch_defaults
 
 # The use of the generator from which actions are sampled.
 SAMPLING = "evaluation actions"
@@ -22,6 +23,7 @@ def evaluation_generators(seed: int) -> GlobalGenerators:
     return GlobalGenerators(integer_seed(seed, "evaluation"))
 
 
+@torch_defaults()
 def act(
     network: ActorCritic,
     obs: ObsArray,
@@ -40,6 +42,7 @@ def act(
     return actions
 
 
+@torch_defaults()
 def first_state(network: ActorCritic, count: int) -> torch.Tensor | None:
     """The recurrent state [N, S] of `count` beginning episodes; None without recurrent layers."""
     device = next(network.parameters()).device

@@ -54,6 +54,7 @@ from esper.storage import files
 from esper.storage.store import StoreError, load_pair, save_pair
 from esper.storage.tree import TreeError, check_form
 from esper.system.seeding import device_generator
+from esper.system.torch_defaults import torch_defaults
 
 POLICY = "policy"  # of its files, without their endings
 _FORMAT = 2
@@ -303,6 +304,7 @@ def _read(
         raise StoreError(f"{file}: {type(error).__name__}: {error!s:.300}") from error
 
 
+@torch_defaults()
 def _network(
     metadata: Mapping[str, Any],
     modules: Mapping[str, Any],

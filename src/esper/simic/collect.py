@@ -14,6 +14,7 @@ from esper.envs.base import BoolArray, Images, StateTree, VectorEnv
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout, on_device
 from esper.simic.state import StateForm, array
+from esper.system.torch_defaults import torch_defaults
 
 
 class Act(Protocol):
@@ -38,6 +39,7 @@ class Act(Protocol):
 def act_in_torch(network: ActorCritic) -> Act:
     """The policy of `network` with its current parameters."""
 
+    @torch_defaults()
     def act(
         obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None, recurrent_state: Tensor | None = None
     ) -> None:
@@ -150,7 +152,7 @@ class Collector:
         self._obs = np.array(state["obs"])
         self._masks = np.array(state["action_masks"]) if self._env.spec.masked else None
         if self._recurrent_state is not None:
-            self._recurrent_state.copy_(torch.as_tensor(state["memory"]))
+            self._recurrent_state.copy_(torch.as_tensor(state["memory"], device="cpu"))
             self._begins = np.array(state["begins"])
 
     def _on_host(self, rollout: Rollout) -> Rollout:

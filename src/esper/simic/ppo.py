@@ -25,6 +25,7 @@ from esper.simic.state import StateForm, form_of
 from esper.simic.threads import torch_threads
 from esper.simic.update import Draws, Learner, Updater, UpdateResult
 from esper.system.seeding import device_generator, host_generator, integer_seed
+from esper.system.torch_defaults import torch_defaults
 
 
 class PPOAgent:
@@ -51,6 +52,7 @@ class PPOAgent:
 
     # LAPACK rounds initial weights differently with another number of threads.
     @torch_threads(1)
+    @torch_defaults()
     def __init__(
         self,
         config: PPOConfig,
@@ -110,7 +112,7 @@ class PPOAgent:
 
         It calls `meanwhile`, which must not change the rollout, before it waits.
         """
-        with self.updater.torch_settings():
+        with self.updater.torch_settings(), torch_defaults():
             rates = self.schedules.at(self.train_steps)
             result = self.updater.run(self.train_steps, rollout, rates, meanwhile)
         self.train_steps += 1

@@ -21,6 +21,7 @@ from esper.simic.ppo import PPOAgent
 from esper.simic.state import StateForm
 from esper.simic.update import UpdateResult
 from esper.system.seeding import GlobalGenerators
+from esper.system.torch_defaults import torch_defaults
 from esper.telemetry.episodes import episode_fields, fraction
 from esper.telemetry.events import DebugSnapshot, Event, UpdateCompleted, UpdateSkipped
 
@@ -78,7 +79,8 @@ def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | De
     """The collector of rollouts of `agent` in `env`, from the reset with `seed`."""
     engine = agent.updater.engine
     size = agent.network.state_size
-    recurrent_state = torch.zeros((env.spec.num_envs, size), device=agent.device) if size else None
+    with torch_defaults():
+        recurrent_state = torch.zeros((env.spec.num_envs, size), device=agent.device) if size else None
     if isinstance(env, DeviceEnv) and (fill := engine.fill(env)) is not None:
         return DeviceCollector(env, seed, agent.device, fill, recurrent_state=recurrent_state)
     return Collector(env, seed, engine.actor, recurrent_state=recurrent_state)
