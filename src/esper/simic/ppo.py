@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,6 +78,7 @@ class PPOAgent:
         self.train_steps = 0
         init = device_generator(seed, "init", torch.device("cpu"))
         self.network_factory = network
+        self._parts = {"network": network, "loss_terms": loss_terms, "optimizer": optimizer, "debug": debug}
         layers = None if network is None else make_layers(network, spec, config.network, init)
         self.network = ActorCritic(spec.observations, spec.actions, config.network, init, layers).to(self.device)
         self.network.autocast = autocast_dtype(config.runtime.precision)
@@ -95,6 +97,15 @@ class PPOAgent:
             debug=debug,
         )
         self.set_horizon(Horizon(updates=self.config.total_updates))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles: made anew, with the same state. Parameters are views, which a copy would not share."""
+        make = functools.partial(type(self), seed=self.seed, **self._parts)
+        return make, (self.config, self.spec), {"horizon": self.schedules.horizon, "agent": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.set_horizon(state["horizon"])
+        self.load_state_dict(state["agent"])
 
     def set_horizon(self, horizon: Horizon) -> None:
         """Let all schedules span `horizon`.
