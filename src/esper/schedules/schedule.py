@@ -10,6 +10,7 @@ All arithmetic is Python float (float64). Standard library only.
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Schedule:
 
     def __call__(self, update: int) -> float:
         """The rate of update `update` (0-based), defined for every update from 0 on."""
-        if update < 0:
+        if not update >= 0:  # nor NaN
             raise ValueError(f"update = {update}: must be at least 0")
         clock = update - self.config.delay
         if clock < 0:
@@ -148,6 +149,8 @@ def make_schedule(config: ScheduleConfig | float | Rate, total_updates: int, bat
         config = ScheduleConfig.of(config)
     except TypeError as error:
         raise ConfigError("config", config, str(error)) from None
+    if isinstance(total_updates, bool) or not isinstance(total_updates, numbers.Integral):
+        raise ConfigError("total_updates", total_updates, "must be a whole number, at least 1")
     if total_updates < 1:
         raise ConfigError("total_updates", total_updates, "must be at least 1")
     warmup = config.warmup_steps or 0
