@@ -13,6 +13,7 @@ from torch import nn
 
 import probes
 from esper.schedules import ScheduleConfig
+from esper.settings.options import ConfigError
 from esper.simic import NetworkConfig, PPOAgent, PPOConfig, RuntimeConfig
 from esper.simic.rates import Horizon
 from esper.simic.vectorized import Training
@@ -87,3 +88,12 @@ def test_parameters_may_be_written_in_place() -> None:
         for parameter in ours.network.parameters():
             parameter.mul_(2)
     assert ours.update(ours.allocate_rollout()).fault is None
+
+
+@pytest.mark.parametrize("seed", [-1, "a", 1.5, None, True])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    ours = agent()
+    with pytest.raises(ConfigError, match=r"^seed = "):
+        PPOAgent(ours.config, ours.spec, seed=seed)
+    with pytest.raises(ConfigError, match=r"^env_seed = "):
+        Training(ours, probes.RewardByObservation(), env_seed=seed)

@@ -37,7 +37,7 @@ class Given:
         return self._reset
 
     def step(self, actions: NDArray[np.generic]) -> Any:
-        actions[:] = 0  # type: ignore[call-overload]
+        actions[:] = 0
         return self._outcome
 
     def state_dict(self) -> None:

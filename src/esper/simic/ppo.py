@@ -12,6 +12,7 @@ from torch import Tensor
 from esper.envs.base import EnvSpec
 from esper.schedules import schedules_enabled
 from esper.settings.options import ConfigError
+from esper.settings.values import Bounds, checked
 from esper.simic.config import PPOConfig
 from esper.simic.given_optimizer import GivenOptimizer, OptimizerFactory
 from esper.simic.given_terms import GivenTerm, GivenTerms
@@ -70,6 +71,7 @@ class PPOAgent:
         if spec.resets_in_a_step and config.num_steps < 2:
             allowed = "must be at least 2 where environments use a step to reset, which they do not with --vector sync"
             raise ConfigError("num_steps", config.num_steps, allowed)
+        seed = checked("seed", seed, int, Bounds(minimum=0))
         self.lr_schedules_on = schedules_enabled()
         self.config = config if self.lr_schedules_on else config.without_lr_schedules()
         self.device = resolve_device(config.runtime.device)
@@ -78,7 +80,8 @@ class PPOAgent:
         self.train_steps = 0
         init = device_generator(seed, "init", torch.device("cpu"))
         self.network_factory = network
-        self._parts = {"network": network, "loss_terms": loss_terms, "optimizer": optimizer, "debug": debug}
+        parts = {"network": network, "loss_terms": loss_terms, "optimizer": optimizer, "debug": debug}
+        self._parts: dict[str, Any] = parts
         layers = None if network is None else make_layers(network, spec, config.network, init)
         self.network = ActorCritic(spec.observations, spec.actions, config.network, init, layers).to(self.device)
         self.network.autocast = autocast_dtype(config.runtime.precision)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
+from esper.settings.values import Bounds, checked
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector
 from esper.simic.episodes import EpisodeLog, Outcomes
@@ -95,6 +96,7 @@ class Training:
     """
 
     def __init__(self, agent: PPOAgent, env: VectorEnv, *, env_seed: int) -> None:
+        env_seed = checked("env_seed", env_seed, int, Bounds(minimum=0))
         self.agent, self._env = agent, env
         self._generators = GlobalGenerators(env_seed)
         with self._generators.in_place():
