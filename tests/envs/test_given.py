@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from typing import Any
 
@@ -344,6 +345,16 @@ def of_space(space: Any) -> Any:
     return env
 
 
+def two_in_turn() -> Any:
+    environments = itertools.cycle([Walk(), Walk()])
+    return lambda: next(environments)
+
+
+def one_in_two_places(wrap: Any = lambda env: env) -> Any:
+    env = Walk()
+    return wrap(SyncVectorEnv([lambda: env] * 2, autoreset_mode=SAME))
+
+
 def the_same_one() -> Any:
     env = Walk()
     return lambda: env
@@ -355,6 +366,9 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (lambda: None, {"num_envs": 2}, "<lambda>: must make a gymnasium.Env, and made None"),
     (walks, {}, "env = walks: must make a gymnasium.Env, and made a vector environment; pass that its"),
     (the_same_one(), {"num_envs": 2}, "must make a new environment at each call, not one twice"),
+    (two_in_turn(), {"num_envs": 4}, "must make a new environment at each call, not one twice"),
+    (one_in_two_places(), {}, "env = SyncVectorEnv: must have an environment of its own in each place, not one twice"),
+    (one_in_two_places(wrappers.RecordEpisodeStatistics), {}, "must have an environment of its own in each place"),
     (lambda: 1 / 0, {"num_envs": 2}, "<lambda>: raised in its constructor: ZeroDivisionError: division by zero"),
     (Walk, {"env_kwargs": {"size": 3}}, 'env_kwargs = {"size": 3}: Walk refuses them: TypeError'),
     (Walk, {"vector": "native"}, "vector = native: must be auto, sync or async, as Walk makes one at a time"),

@@ -274,3 +274,23 @@ def test_actions_that_cannot_be_chosen_are_refused_when_it_is_made(space: Any, m
     with pytest.raises(ConfigError, match=message) as error:
         make_env("Draws-v0", num_envs=2, vector=vector, env_kwargs=kwargs)
     assert str(error.value).startswith("env = Draws-v0: ")
+
+
+class Far(gymnasium.Env[Any, Any]):
+    """Sees a number that float32 does not hold."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return np.array([1e300, 0.0]), {}
+
+    def step(self, action: Any) -> Any:
+        return np.array([-1e300, 0.0]), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_numbers_beyond_float32_are_infinite_without_a_warning(mode: Any) -> None:
+    env = make_env(SyncVectorEnv([Far, Far], autoreset_mode=mode))
+    assert env.reset(1)[:, 0].tolist() == [np.inf, np.inf]
+    assert env.step(np.zeros(2, np.int64)).obs[:, 0].tolist() == [-np.inf, -np.inf]

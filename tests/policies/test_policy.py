@@ -239,6 +239,8 @@ class TestPredict:
         assert [sampled(), sampled()] == [first, second]
         policy.seed(1)
         assert sampled() != first
+        with pytest.raises(ConfigError, match=r"^seed = -1: "):
+            policy.seed(-1)
 
 
 class TestEnvironments:

@@ -243,3 +243,22 @@ assert [line.ratio(update) for update in range(4)] == [1.0, 0.75, 0.5, 0.25]
 assert not {"torch", "numpy", "gymnasium"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: scale(1.0, 10**400), "factor"),
+        (lambda: join([10**400], []), "schedules"),
+        (lambda: clamp(1.0, 0, 10**400), "maximum"),
+    ],
+)
+def test_integers_beyond_floats_are_refused(make: Any, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} = .*: must be a number, at least 0"):
+        make()
+
+
+@pytest.mark.parametrize("total", [0, 2.5, True])
+def test_progress_needs_a_number_of_updates(total: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^total_updates = .*at least 1$"):
+        as_progress_callable(1e-3, total)

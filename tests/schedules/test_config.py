@@ -1,5 +1,7 @@
 """What is said of a schedule that cannot be: the setting, what was given, what is allowed."""
 
+from typing import Any
+
 import pytest
 
 from esper.schedules import CoefficientConfig, ScheduleConfig, make_schedule, schedules_enabled
@@ -9,6 +11,11 @@ PIECEWISE = "decay 'piecewise' has no warmup: put it into points"
 
 DECLARATIONS = [
     ({"peak": -1.0}, "peak = -1: must be finite and greater than 0"),
+    ({"peak": 1e39}, "peak = 1e+39: must be finite and greater than 0, at most 3.4e+38, float32's largest number"),
+    (
+        {"decay": "piecewise", "points": ((0, 3e-4), (5, 1e39))},
+        "points = 0:0.0003,5:1e+39: rates must be finite, the first greater than 0 and none negative",
+    ),
     (
         {"warmup_steps": 5, "warmup_frac": 0.1},
         "warmup_frac = 0.1: give warmup_steps or warmup_frac, not both",
@@ -201,3 +208,20 @@ class TestWarmup:
     def test_a_fraction_is_of_the_whole_run_and_rounds_up(self) -> None:
         for total, warmup in ((10, 3), (11, 3), (12, 3), (13, 4), (100, 25)):
             assert make_schedule(ScheduleConfig(warmup_frac=0.25, delay=2), total).warmup == warmup
+
+
+@pytest.mark.parametrize("total", [10.5, "10", True, None, float("inf")])
+def test_a_number_of_updates_is_whole(total: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^total_updates = .*: must be a whole number, at least 1$"):
+        make_schedule(ScheduleConfig(decay="linear"), total)
+
+
+@pytest.mark.parametrize("schedule", [ScheduleConfig(decay="linear"), lambda update: 1e-3])
+def test_no_update_has_the_number_nan(schedule: Any) -> None:
+    with pytest.raises(ValueError, match="update = nan"):
+        make_schedule(schedule, 10)(float("nan"))  # type: ignore[arg-type]
+
+
+def test_a_function_must_give_what_float32_holds() -> None:
+    with pytest.raises(ConfigError, match=r"gives 1e\+39 for update 0; .*, at most 3\.4e\+38"):
+        make_schedule(lambda update: 1e39, 10)

@@ -203,3 +203,14 @@ def test_one_that_needs_a_closure_is_refused() -> None:
         agent(Closing)
     with pytest.raises(ConfigError, match="adam_eps = 1e-07: has no effect on an optimizer from Python"):
         agent(torch.optim.SGD, adam_eps=1e-7)
+
+
+def test_a_loaded_state_stays_as_it_is() -> None:
+    """Torch's optimizers keep the tensors that they load, and write into them."""
+    run = training(OPTIMIZERS["adam"])
+    run.update()
+    state = run.agent.state_dict()
+    counts = [float(each["step"]) for each in state["optimizer"]["state"].values()]
+    run.agent.load_state_dict(state)
+    run.update()
+    assert [float(each["step"]) for each in state["optimizer"]["state"].values()] == counts

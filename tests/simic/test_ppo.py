@@ -112,6 +112,8 @@ class TestExplainedVariance:
     def test_of_what_is_not_finite_is_not_finite(self, value: float) -> None:
         assert not explained_variance(torch.tensor([1.0, value]), torch.tensor([1.0, 2.0])).isfinite()
 
+    assert explained_variance(torch.tensor([1.0]), torch.tensor([2.0])).isnan()
+
     def test_is_absent_and_no_anomaly_where_the_reward_is_nearly_always_the_same(self) -> None:
         """Values that learn much too fast, and jump about by more than the reward does."""
 

@@ -173,6 +173,9 @@ def _check_made(config: EnvConfig, num_envs: int | None, own: int, *, own_limit:
 
 def _together(env: gymnasium.vector.VectorEnv[Any, Any, Any], config: EnvConfig) -> GymnasiumVectorEnv:
     resets_in_a_step(env)  # raises if it is not supported
+    base = env.unwrapped
+    if isinstance(base, SyncVectorEnv) and len({id(each.unwrapped) for each in base.envs}) < env.num_envs:
+        raise ConfigError("env", config.env, "must have an environment of its own in each place, not one twice")
     if type(env) is SyncVectorEnv and env.observation_mode == "same":
         # Wrapped one by one, its environments can also be saved, and their masks found.
         return make_from(config, [functools.partial(_itself, each) for each in env.envs])
@@ -191,7 +194,7 @@ class _Maker:
 
     def __init__(self, make: Callable[..., gymnasium.Env[Any, Any]], config: EnvConfig) -> None:
         self._make, self._config = make, config
-        self._last: Any = None
+        self._made: dict[int, Any] = {}
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """A new environment.
@@ -204,7 +207,7 @@ class _Maker:
             together = isinstance(env, gymnasium.vector.VectorEnv)
             what = "a vector environment; pass that itself" if together else shown(env)
             raise ConfigError("env", self._config.env, f"must make a gymnasium.Env, and made {what}")
-        if env.unwrapped is self._last:
+        if id(env.unwrapped) in self._made:
             raise ConfigError("env", self._config.env, "must make a new environment at each call, not one twice")
-        self._last = env.unwrapped
+        self._made[id(env.unwrapped)] = env.unwrapped
         return env

@@ -61,7 +61,13 @@ def to_learner(space: Space[Any], *, copy: bool = False) -> Callable[[NDArray[An
     """The function from observations of N environments, images or flat, to the learner's; with `copy` to new arrays."""
     if not is_image(space):
         flat = not isinstance(space, Box) or len(space.shape) == 1
-        return lambda obs: (obs if flat else obs.reshape(len(obs), -1)).astype(np.float32, copy=copy)
+
+        def vectors(obs: NDArray[Any]) -> NDArray[np.float32]:
+            # Infinities are found by the learner.
+            with np.errstate(over="ignore"):
+                return (obs if flat else obs.reshape(len(obs), -1)).astype(np.float32, copy=copy)
+
+        return vectors
     if channels_first(space):
         return lambda obs: obs.astype(np.uint8, copy=copy)
     return lambda obs: np.moveaxis(obs, -1, 1).astype(np.uint8, copy=copy)

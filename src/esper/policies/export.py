@@ -18,6 +18,7 @@ from esper.envs.base import ActionBounds, Images, scaled_to
 from esper.policies.policy import Policy
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.storage import files
+from esper.system.torch_defaults import torch_defaults
 
 SUFFIXES = (".pt2", ".onnx")
 _ONNX_PACKAGES = ("onnx", "onnxscript")
@@ -27,6 +28,7 @@ class ExportError(Exception):
     """A policy cannot be exported; the message says why."""
 
 
+@torch_defaults()
 def export_policy(policy: Policy, path: str | Path) -> None:
     """Write `policy` to `path`, for `torch.export.load` or ONNX according to its suffix, with its normalization.
 

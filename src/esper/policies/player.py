@@ -11,7 +11,9 @@ from esper.envs.actions import same_actions
 from esper.envs.base import BoolArray, ObsArray, Step, VectorEnv
 from esper.settings.options import ConfigError
 from esper.simic.nets.actor_critic import ActorCritic
+from esper.simic.steps import checked_obs, checked_step
 from esper.system.seeding import GlobalGenerators, integer_seed
+from esper.system.torch_defaults import torch_defaults
 
 # The use of the generator from which actions are sampled.
 SAMPLING = "evaluation actions"
@@ -22,6 +24,7 @@ def evaluation_generators(seed: int) -> GlobalGenerators:
     return GlobalGenerators(integer_seed(seed, "evaluation"))
 
 
+@torch_defaults()
 def act(
     network: ActorCritic,
     obs: ObsArray,
@@ -40,6 +43,7 @@ def act(
     return actions
 
 
+@torch_defaults()
 def first_state(network: ActorCritic, count: int) -> torch.Tensor | None:
     """The recurrent state [N, S] of `count` beginning episodes; None without recurrent layers."""
     device = next(network.parameters()).device
@@ -57,12 +61,13 @@ class Player:
         if not same_actions(network.actions, env.spec.actions):
             raise ConfigError("actions", network.actions, f"the policy's; the environment takes {env.spec.actions}")
         self._network, self._env = network, env
-        self._obs = env.reset(integer_seed(seed, start))
+        self._obs = checked_obs(env.spec, env.reset(integer_seed(seed, start)))
         self._state = first_state(network, env.spec.num_envs)
 
     def step(self, noise: torch.Tensor | None = None) -> Step:
         """Act and step; actions are sampled if there is `noise`."""
-        step = self._env.step(act(self._network, self._obs, self._env.action_masks, self._state, noise))
+        actions = act(self._network, self._obs, self._env.action_masks, self._state, noise)
+        step = checked_step(self._env.spec, self._env.step(actions))
         self._obs = step.obs
         if self._state is not None:
             self._state[torch.from_numpy(step.begins).to(self._state.device)] = 0.0

@@ -46,7 +46,7 @@ from esper.policies.schema import (
     wrong_factory,
 )
 from esper.settings.options import ConfigError
-from esper.settings.values import as_path, checked, spelled
+from esper.settings.values import Bounds, as_path, checked, spelled
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.given import NetworkFactory, make_layers
 from esper.simic.ppo import PPOAgent
@@ -54,6 +54,7 @@ from esper.storage import files
 from esper.storage.store import StoreError, load_pair, save_pair
 from esper.storage.tree import TreeError, check_form
 from esper.system.seeding import device_generator
+from esper.system.torch_defaults import torch_defaults
 
 POLICY = "policy"  # of its files, without their endings
 _FORMAT = 2
@@ -123,7 +124,12 @@ class Policy:
         return (actions, after) if many else (actions[0], None if after is None else after[0])
 
     def seed(self, seed: int) -> None:
-        """Seed the generator of sampled actions, which begins with seed 0; those of `evaluate` are the same."""
+        """Seed the generator of sampled actions, which begins with seed 0; those of `evaluate` are the same.
+
+        Raises:
+            ConfigError: for a seed that is no whole number of at least 0.
+        """
+        seed = checked("seed", seed, int, Bounds(minimum=0))
         self._generator.manual_seed(_generator(seed).initial_seed())
 
     def save(self, folder: str | Path) -> None:
@@ -303,6 +309,7 @@ def _read(
         raise StoreError(f"{file}: {type(error).__name__}: {error!s:.300}") from error
 
 
+@torch_defaults()
 def _network(
     metadata: Mapping[str, Any],
     modules: Mapping[str, Any],

@@ -28,7 +28,9 @@ def capture_run(config: RunConfig, training: Training, events_bytes: int) -> dic
     updates, schedules = training.agent.train_steps, training.agent.schedules
     schedule = schedules.state(updates)
     if given := tables(config.ppo, schedules.horizon):
-        schedule["tables"] = {name: torch.tensor(rates, dtype=torch.float64) for name, rates in given.items()}
+        schedule["tables"] = {
+            name: torch.tensor(rates, dtype=torch.float64, device="cpu") for name, rates in given.items()
+        }
     captured = {
         "config": recorded(config),
         "lr_schedule_switch": schedule_switch(training.agent),

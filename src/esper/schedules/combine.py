@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import math
 import numbers
@@ -83,10 +84,13 @@ def as_rate(name: str, schedule: Any) -> Rate:
 
 
 def _number(name: str, value: Any, maximum: float = sys.float_info.max) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= maximum:
+    number = math.nan
+    with contextlib.suppress(OverflowError):  # of an integer that is too large for a float
+        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else number
+    if not 0 <= number <= maximum:
         limit = {math.inf: "", sys.float_info.max: ", and finite"}.get(maximum, f", and at most {maximum:g}")
         raise ConfigError(name, value, f"must be a number, at least 0{limit}")
-    return float(value)
+    return number
 
 
 def _whole(name: str, value: Any) -> int:

@@ -10,6 +10,7 @@ All arithmetic is Python float (float64). Standard library only.
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Schedule:
 
     def __call__(self, update: int) -> float:
         """The rate of update `update` (0-based), defined for every update from 0 on."""
-        if update < 0:
+        if not update >= 0:  # nor NaN
             raise ValueError(f"update = {update}: must be at least 0")
         clock = update - self.config.delay
         if clock < 0:
@@ -148,8 +149,7 @@ def make_schedule(config: ScheduleConfig | float | Rate, total_updates: int, bat
         config = ScheduleConfig.of(config)
     except TypeError as error:
         raise ConfigError("config", config, str(error)) from None
-    if total_updates < 1:
-        raise ConfigError("total_updates", total_updates, "must be at least 1")
+    _check_updates(total_updates)
     warmup = config.warmup_steps or 0
     if config.warmup_frac is not None:
         warmup = math.ceil(config.warmup_frac * total_updates)
@@ -169,13 +169,24 @@ def make_schedule(config: ScheduleConfig | float | Rate, total_updates: int, bat
     return Schedule(config=config, run=run, curve=curve, floor=floor)
 
 
+def _check_updates(total_updates: object) -> None:
+    if isinstance(total_updates, bool) or not isinstance(total_updates, numbers.Integral):
+        raise ConfigError("total_updates", total_updates, "must be a whole number, at least 1")
+    if total_updates < 1:
+        raise ConfigError("total_updates", total_updates, "must be at least 1")
+
+
 def as_progress_callable(schedule: float | Rate, total_updates: int) -> Callable[[float], float]:
     """`schedule`, any function of the update index, as a Stable-Baselines3 `learning_rate`.
 
     Stable-Baselines3 counts the rollout just collected as done before it optimises on it: its n-th update (0-based)
     sees a remaining progress of `1 - (n + 1) / total_updates`, and the constructor asks for `1.0`.
+
+    Raises:
+        ConfigError: naming the argument that is none.
     """
     rate = as_rate("schedule", schedule)
+    _check_updates(total_updates)
 
     def learning_rate(progress_remaining: float) -> float:
         # The small term absorbs the rounding of `1 - progress_remaining`.

@@ -13,6 +13,8 @@ Rate: TypeAlias = Callable[[int], float]
 Phase: TypeAlias = Literal["delay", "warmup", "stable", "decay", "floor", "constant", "custom"]
 
 DEFAULT_PEAK = 3e-4
+# Rates are computed in float64, and used in float32.
+LARGEST = float.fromhex("0x1.fffffep+127")
 # The default of a parameter that a shape cannot do without.
 NEEDED = dataclasses.MISSING
 

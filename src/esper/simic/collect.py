@@ -14,6 +14,8 @@ from esper.envs.base import BoolArray, Images, StateTree, VectorEnv
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout, on_device
 from esper.simic.state import StateForm, array
+from esper.simic.steps import checked_obs, checked_step
+from esper.system.torch_defaults import torch_defaults
 
 
 class Act(Protocol):
@@ -38,6 +40,7 @@ class Act(Protocol):
 def act_in_torch(network: ActorCritic) -> Act:
     """The policy of `network` with its current parameters."""
 
+    @torch_defaults()
     def act(
         obs: Tensor, noise: Tensor, actions: Tensor, masks: Tensor | None = None, recurrent_state: Tensor | None = None
     ) -> None:
@@ -69,7 +72,8 @@ class Collector:
 
     def reset(self, seed: int) -> None:
         """Reset every environment."""
-        self._obs, self._masks = self._env.reset(seed), self._env.action_masks
+        self._obs = checked_obs(self._env.spec, self._env.reset(seed))
+        self._masks = self._env.action_masks
         if self._recurrent_state is not None:
             self._recurrent_state.zero_()
         self._begins = np.ones(self._env.spec.num_envs, dtype=np.bool_)
@@ -79,7 +83,7 @@ class Collector:
     def collect(self, network: ActorCritic, rollout: Rollout, generator: torch.Generator) -> None:
         """Fill `rollout`. Steps are written through NumPy, several times faster than torch operations."""
         host, act = self._on_host(rollout), self._actor(network)
-        num_steps = len(rollout.rewards)
+        num_steps, spec = len(rollout.rewards), self._env.spec
         noise = network.noise(rollout.rewards.shape, generator)
         obs, actions, rewards, terminated, truncated, final_obs, *masks = (field.numpy() for field in host.tensors())
         rollout.ignored.fill(False)
@@ -96,7 +100,8 @@ class Collector:
                 rollout.begins[step] = self._begins
                 recurrent_state.masked_fill_(on_device(self._begins, recurrent_state.device)[:, None], 0.0)
             act(*row, recurrent_state)
-            outcome = self._env.step(actions[step])
+            # A copy: an environment may write into it.
+            outcome = checked_step(spec, self._env.step(actions[step].copy()))
             self._obs, given[step], terminated[step], truncated[step], last, ignored, success = outcome
             self._masks = self._env.action_masks
             if last is not None:
@@ -150,7 +155,7 @@ class Collector:
         self._obs = np.array(state["obs"])
         self._masks = np.array(state["action_masks"]) if self._env.spec.masked else None
         if self._recurrent_state is not None:
-            self._recurrent_state.copy_(torch.as_tensor(state["memory"]))
+            self._recurrent_state.copy_(torch.as_tensor(state["memory"], device="cpu"))
             self._begins = np.array(state["begins"])
 
     def _on_host(self, rollout: Rollout) -> Rollout:

@@ -207,7 +207,9 @@ class PPOConfig:
             target = getattr(self, name).target
             if target is None or target_kl is None:
                 continue
-            if (lowest := min(limit for _, limit, _ in target_kl.table())) < target:
+            # A constant one would take long over a billion updates.
+            updates = range(1 if target_kl.phase(0) == "constant" else target_kl.total_updates)
+            if (lowest := min(map(target_kl, updates))) < target:
                 raise ConfigError(
                     f"{name}_target",
                     target,

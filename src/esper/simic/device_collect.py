@@ -14,6 +14,7 @@ from esper.simic.compiling import as_one_graph, largest_part
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm, array
+from esper.system.torch_defaults import torch_defaults
 
 # On two cores compiling took 10 s, and 1.5 s for each further step; 8 steps a call instead of 4 save 25 us a step of 8
 # environments, which pays off only after millions of steps.
@@ -70,6 +71,7 @@ class DeviceCollector:
         self._begins = np.ones(self._env.spec.num_envs, dtype=np.bool_)
 
     @torch.no_grad()
+    @torch_defaults()
     def collect(self, network: ActorCritic, rollout: Rollout, generator: torch.Generator) -> None:
         """Fill `rollout`."""
         noise = network.noise(rollout.rewards.shape, generator)
@@ -103,7 +105,7 @@ class DeviceCollector:
 
     def load_state_dict(self, state: StateTree) -> None:
         if self._recurrent_state is not None:
-            self._recurrent_state.copy_(torch.as_tensor(state["memory"]))
+            self._recurrent_state.copy_(torch.as_tensor(state["memory"], device="cpu"))
             self._begins = np.array(state["begins"])
 
 

@@ -175,9 +175,9 @@ class GivenOptimizer(Optimizer):
 
     def _load(self, state: dict[str, Any]) -> None:
         """Load, and check that nothing was lost: torch casts what it loads to the type of the parameters."""
-        expected = copy.deepcopy(state)
-        self._made.load_state_dict(state)
-        if not _same(self._made.state_dict(), expected):
+        # Torch keeps the tensors that it gets, and steps write into them.
+        self._made.load_state_dict(copy.deepcopy(state))
+        if not _same(self._made.state_dict(), state):
             raise ValueError("optimizer: its load_state_dict() does not restore what its state_dict() returned")
 
 

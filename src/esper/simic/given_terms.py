@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from esper.schedules.shape import LARGEST
 from esper.settings.options import ConfigError
 from esper.simic.losses import LOSS_TERMS, Inputs, LossTerm
 
@@ -40,7 +40,7 @@ class GivenTerms:
         """Write the weights of update number `update` into their tensors."""
         for name, (weight, tensor) in self._weights.items():
             value = weight(update) if callable(weight) else weight
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
                 at = f" in update {update}" if callable(weight) else ""
                 raise ConfigError("loss_terms", f"{name}: {value!r}", f"must have a finite number as its weight{at}")
             tensor.fill_(value)

@@ -25,6 +25,8 @@ def explained_variance(returns: Tensor, values: Tensor) -> Tensor:
     That is where their standard deviation is at most 0.02 of their root mean square: then the smallest error of the
     values is large beside what there is to explain.
     """
+    if returns.numel() < 2:
+        return returns.new_full((), math.nan)
     variance = returns.var()
     explained = 1 - (returns - values).var() / variance
     return explained.masked_fill(variance <= LEAST_DEVIATION**2 * returns.square().mean(), math.nan)

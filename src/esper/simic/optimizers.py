@@ -57,8 +57,20 @@ class Optimizer(ABC):
         self.parameters = tuple(_flatten_in_place(group) for group in groups.values())
         self.device = self.parameters[0].device
         self.learning_rates = tuple(torch.zeros((), device=self.device) for _ in groups)
+        self._places = [(*_place(module, name), name) for group in groups.values() for name in group]
         self._shares: tuple[Tensor, ...] = ()
         self._held: tuple[tuple[Tensor, slice], ...] = ()
+
+    def check_parameters(self) -> None:
+        """Check that the module's parameters are still views of the flat vectors.
+
+        Raises:
+            ValueError: naming one that is not: it would not learn.
+        """
+        for owner, leaf, address, name in self._places:
+            if owner._parameters[leaf].data_ptr() != address:  # type: ignore[union-attr]
+                how = "with torch.no_grad(): parameter.copy_(values), or load_state_dict without assign"
+                raise ValueError(f"parameter {name} was replaced by another tensor; write into it: {how}")
 
     @abstractmethod
     def step(self, gradients: tuple[Tensor, ...], rates: tuple[Tensor, ...], enabled: Tensor) -> None:
@@ -237,6 +249,13 @@ def _check_membership(module: nn.Module, groups: Mapping[str, Mapping[str, nn.Pa
         if len(groups_of_it) != 1:
             where = " and ".join(groups_of_it) or "no group"
             raise ValueError(f"parameter {name} is in {where}; every trainable parameter must be in exactly one group")
+
+
+def _place(module: nn.Module, name: str) -> tuple[nn.Module, str, int]:
+    """The module that has the parameter `name`, its name there, and where its numbers are."""
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    return owner, leaf, owner.get_parameter(leaf).data_ptr()
 
 
 def _copy_same_shape(target: Tensor, source: Tensor, what: str) -> None:

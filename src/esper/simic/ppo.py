@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from esper.envs.base import EnvSpec
 from esper.schedules import schedules_enabled
 from esper.settings.options import ConfigError
+from esper.settings.values import Bounds, checked
 from esper.simic.config import PPOConfig
 from esper.simic.given_optimizer import GivenOptimizer, OptimizerFactory
 from esper.simic.given_terms import GivenTerm, GivenTerms
@@ -25,6 +27,7 @@ from esper.simic.state import StateForm, form_of
 from esper.simic.threads import torch_threads
 from esper.simic.update import Draws, Learner, Updater, UpdateResult
 from esper.system.seeding import device_generator, host_generator, integer_seed
+from esper.system.torch_defaults import torch_defaults
 
 
 class PPOAgent:
@@ -51,6 +54,7 @@ class PPOAgent:
 
     # LAPACK rounds initial weights differently with another number of threads.
     @torch_threads(1)
+    @torch_defaults()
     def __init__(
         self,
         config: PPOConfig,
@@ -67,6 +71,7 @@ class PPOAgent:
         if spec.resets_in_a_step and config.num_steps < 2:
             allowed = "must be at least 2 where environments use a step to reset, which they do not with --vector sync"
             raise ConfigError("num_steps", config.num_steps, allowed)
+        seed = checked("seed", seed, int, Bounds(minimum=0))
         self.lr_schedules_on = schedules_enabled()
         self.config = config if self.lr_schedules_on else config.without_lr_schedules()
         self.device = resolve_device(config.runtime.device)
@@ -75,6 +80,8 @@ class PPOAgent:
         self.train_steps = 0
         init = device_generator(seed, "init", torch.device("cpu"))
         self.network_factory = network
+        parts = {"network": network, "loss_terms": loss_terms, "optimizer": optimizer, "debug": debug}
+        self._parts: dict[str, Any] = parts
         layers = None if network is None else make_layers(network, spec, config.network, init)
         self.network = ActorCritic(spec.observations, spec.actions, config.network, init, layers).to(self.device)
         self.network.autocast = autocast_dtype(config.runtime.precision)
@@ -94,6 +101,15 @@ class PPOAgent:
         )
         self.set_horizon(Horizon(updates=self.config.total_updates))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles: made anew, with the same state. Parameters are views, which a copy would not share."""
+        make = functools.partial(type(self), seed=self.seed, **self._parts)
+        return make, (self.config, self.spec), {"horizon": self.schedules.horizon, "agent": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.set_horizon(state["horizon"])
+        self.load_state_dict(state["agent"])
+
     def set_horizon(self, horizon: Horizon) -> None:
         """Let all schedules span `horizon`.
 
@@ -110,7 +126,7 @@ class PPOAgent:
 
         It calls `meanwhile`, which must not change the rollout, before it waits.
         """
-        with self.updater.torch_settings():
+        with self.updater.torch_settings(), torch_defaults():
             rates = self.schedules.at(self.train_steps)
             result = self.updater.run(self.train_steps, rollout, rates, meanwhile)
         self.train_steps += 1

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from esper.envs.base import BoolArray, ContinuousActions, EnvSpec, Images, MultiDiscreteActions
 from esper.settings.options import ConfigError
+from esper.system.torch_defaults import torch_defaults
 
 
 @dataclass(kw_only=True)
@@ -47,6 +48,7 @@ class Rollout:
     successes: list[float]
 
     @staticmethod
+    @torch_defaults()
     def allocate(
         spec: EnvSpec, num_steps: int, device: torch.device, *, state_size: int = 0, pinned: bool = False
     ) -> Rollout:

@@ -129,6 +129,7 @@ class Updater:
 
     def run(self, update: int, rollout: Rollout, rates: Rates, meanwhile: Callable[[], None]) -> UpdateResult:
         """Update number `update`, at `rates`. The host calls `meanwhile` before it waits for the device."""
+        self._optimizer.check_parameters()
         self.set_rates(rates)
         self._optimizer.freeze(update < self._config.freeze_encoder)
         self._terms.set_weights(update)

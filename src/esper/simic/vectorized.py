@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from esper.envs.base import DeviceEnv, EnvError, StateTree, VectorEnv
+from esper.settings.values import Bounds, checked
 from esper.simic.collect import Collector
 from esper.simic.device_collect import DeviceCollector
 from esper.simic.episodes import EpisodeLog, Outcomes
@@ -21,6 +22,7 @@ from esper.simic.ppo import PPOAgent
 from esper.simic.state import StateForm
 from esper.simic.update import UpdateResult
 from esper.system.seeding import GlobalGenerators
+from esper.system.torch_defaults import torch_defaults
 from esper.telemetry.episodes import episode_fields, fraction
 from esper.telemetry.events import DebugSnapshot, Event, UpdateCompleted, UpdateSkipped
 
@@ -78,7 +80,8 @@ def make_collector(agent: PPOAgent, env: VectorEnv, seed: int) -> Collector | De
     """The collector of rollouts of `agent` in `env`, from the reset with `seed`."""
     engine = agent.updater.engine
     size = agent.network.state_size
-    recurrent_state = torch.zeros((env.spec.num_envs, size), device=agent.device) if size else None
+    with torch_defaults():
+        recurrent_state = torch.zeros((env.spec.num_envs, size), device=agent.device) if size else None
     if isinstance(env, DeviceEnv) and (fill := engine.fill(env)) is not None:
         return DeviceCollector(env, seed, agent.device, fill, recurrent_state=recurrent_state)
     return Collector(env, seed, engine.actor, recurrent_state=recurrent_state)
@@ -93,6 +96,7 @@ class Training:
     """
 
     def __init__(self, agent: PPOAgent, env: VectorEnv, *, env_seed: int) -> None:
+        env_seed = checked("env_seed", env_seed, int, Bounds(minimum=0))
         self.agent, self._env = agent, env
         self._generators = GlobalGenerators(env_seed)
         with self._generators.in_place():

@@ -49,7 +49,7 @@ def split(tree: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
             elif isinstance(value, np.generic):  # before float, as np.float64 is one, too
                 tensors[here + _NUMPY] = _as_tensor(np.asarray(value), here)
             elif isinstance(value, float) and not math.isfinite(value):
-                tensors[here + _PYTHON] = torch.tensor(value, dtype=torch.float64)
+                tensors[here + _PYTHON] = torch.tensor(value, dtype=torch.float64, device="cpu")
             else:
                 _check_json(value, here)
                 rest[name] = value
@@ -68,7 +68,7 @@ def _as_tensor(value: Tensor | np.ndarray, here: str) -> Tensor:
         # torch has no other byte order, no negative strides, and no read-only arrays.
         native = value.dtype.newbyteorder("=")
         plain = value.dtype == native and value.flags.writeable and all(step >= 0 for step in value.strides)
-        return torch.as_tensor(value if plain else np.array(value, dtype=native, order="C"))
+        return torch.as_tensor(value if plain else np.array(value, dtype=native, order="C"), device="cpu")
     if value.layout != torch.strided or value.is_quantized or value.dtype not in _DTYPES:
         raise TreeError(f"{here} is a {value.layout} tensor of {value.dtype}; it must be of numbers that NumPy has")
     return value
@@ -155,7 +155,7 @@ def check_form(tree: Any, form: Any, *, finite: bool = False, path: str = "") ->
             check_form(tree[name], value, finite=finite, path=f"{path}{_SEPARATOR}{name}".strip(_SEPARATOR))
     elif isinstance(form, Tensor):
         _check_tensor(tree, form, here)
-        if finite and not torch.as_tensor(tree).isfinite().all():
+        if finite and not torch.as_tensor(tree, device="cpu").isfinite().all():
             raise TreeError(f"{here} has values that are not finite")
     elif form is not object and type(tree) is not form:
         raise TreeError(f"{here} is {_kind(tree)}, not of type {form.__name__}")
@@ -175,7 +175,7 @@ def differences(stored: Any, now: Any, path: str = "") -> Iterator[str]:
 def _check_tensor(value: Any, form: Tensor, here: str) -> None:
     if not isinstance(value, Tensor | np.ndarray):
         raise TreeError(f"{here} is {_kind(value)}, not a tensor")
-    tensor = torch.as_tensor(value)
+    tensor = torch.as_tensor(value, device="cpu")
     for what, found, expected in (("dtype", tensor.dtype, form.dtype), ("shape", tensor.shape, form.shape)):
         if found != expected:
             shown = [list(x) if isinstance(x, torch.Size) else x for x in (found, expected)]

@@ -99,7 +99,7 @@ def set_global_state(state: Mapping[str, Any]) -> None:
     words = tuple(np.asarray(state["random"]["words"]).tolist())
     random.setstate((3, words, None if gauss is None else float(gauss)))
     np.random.set_state(checked_twister(state["numpy"]))  # noqa: NPY002 - environments may draw from it
-    torch.default_generator.set_state(torch.as_tensor(state["torch"]))
+    torch.default_generator.set_state(torch.as_tensor(state["torch"], device="cpu"))
 
 
 def checked_twister(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from esper.envs.config import ScaleActions
 from esper.envs.device.dynamics import Dynamics
 from esper.envs.device.registry import DYNAMICS, PREFIX
 from esper.envs.scaling import bounds_to_scale_to, cannot_scale, clipping_bounds
+from esper.system.torch_defaults import torch_defaults
 
 
 def begin(dynamics: Dynamics, uniform: Tensor) -> EnvStates:
@@ -96,13 +97,14 @@ class DeviceVectorEnv:
         )
         self.to(torch.device("cpu"))
 
+    @torch_defaults()
     def to(self, device: torch.device) -> None:
         self._generator = torch.Generator(device)
         self.states = begin(self.dynamics, self.draw(1)[0])
 
     def draw(self, num_steps: int) -> Tensor:
         shape = (num_steps, self.spec.num_envs, self.dynamics.step_draws + self.dynamics.begin_draws)
-        return torch.rand(shape, generator=self._generator, device=self._generator.device)
+        return torch.rand(shape, dtype=torch.float32, generator=self._generator, device=self._generator.device)
 
     def observe(self, states: EnvStates) -> Tensor:
         return observe(self.dynamics, states.state)
@@ -111,11 +113,13 @@ class DeviceVectorEnv:
         actions = actions if self._factor is None else actions * self._factor
         return step(self.dynamics, states, actions, uniform, max_episode_steps=self.max_episode_steps)
 
+    @torch_defaults()
     def reset(self, seed: int) -> ObsArray:
         self._generator.manual_seed(seed)
         self.states = begin(self.dynamics, self.draw(1)[0])
         return self.observe(self.states).cpu().numpy()
 
+    @torch_defaults()
     def step(self, actions: NDArray[np.generic]) -> Step:
         on_device = torch.from_numpy(actions).to(self._generator.device)
         self.states, *outcome = self.advance(self.states, on_device, self.draw(1)[0])
@@ -128,6 +132,7 @@ class DeviceVectorEnv:
         arrays = {name: field.cpu().numpy().copy() for name, field in self.states._asdict().items()}
         return {**arrays, "generator": self._generator.get_state().numpy(), "device": self._generator.device.type}
 
+    @torch_defaults()
     def load_state_dict(self, state: StateTree) -> None:
         """Restore `state`.
 

@@ -19,6 +19,7 @@ from esper.envs.growth.masks import action_mask, effective
 from esper.envs.growth.observation import names, observation
 from esper.envs.growth.reward import Reward, reward_of
 from esper.envs.growth.stages import Action, Host, Operation, Slot, act, advance, measured
+from esper.system.torch_defaults import torch_defaults
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class GrowthVectorEnv:
     numbers are drawn on the host by a generator for each environment, so that devices see the same ones.
     """
 
+    @torch_defaults()
     def __init__(self, config: GrowthConfig, num_envs: int, max_episode_steps: int | None = None) -> None:
         self.config = config
         self._limit = max_episode_steps or config.epochs
@@ -65,6 +67,7 @@ class GrowthVectorEnv:
     def action_masks(self) -> BoolArray:
         return np.stack([action_mask(host, self.config) for host in self.hosts])
 
+    @torch_defaults()
     def reset(self, seed: int) -> FloatArray:
         seeds = np.random.SeedSequence(seed).spawn(self.spec.num_envs)
         self._generators = [np.random.default_rng(each) for each in seeds]
@@ -98,6 +101,7 @@ class GrowthVectorEnv:
         ]
         self.hosts = tuple(new[i] if i in indices else self.hosts[i] for i in range(self.spec.num_envs))
 
+    @torch_defaults()
     def step(self, actions: NDArray[np.generic]) -> Step:
         self.epochs = self._advance([Action.of(tuple(row)) for row in actions.tolist()])
         after = tuple(epoch.after for epoch in self.epochs)

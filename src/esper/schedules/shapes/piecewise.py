@@ -2,11 +2,10 @@
 
 import bisect
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from esper.schedules.shape import NEEDED, Curve, Part, Phase, Run, Shape, shape
+from esper.schedules.shape import LARGEST, NEEDED, Curve, Part, Phase, Run, Shape, shape
 from esper.settings.options import ConfigError, option
 
 
@@ -29,7 +28,7 @@ class Piecewise(Shape):
             raise ConfigError("points", points, "must begin at update 0")
         if any(left >= right for (left, _), (right, _) in itertools.pairwise(points)):
             raise ConfigError("points", points, "updates must be strictly increasing")
-        if points[0][1] <= 0 or not all(math.isfinite(rate) and rate >= 0 for _, rate in points):
+        if points[0][1] <= 0 or not all(0 <= rate <= LARGEST for _, rate in points):
             raise ConfigError("points", points, "rates must be finite, the first greater than 0 and none negative")
 
     def base_rate(self, given: float | None) -> float:

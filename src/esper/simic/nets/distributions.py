@@ -36,7 +36,7 @@ class Categorical(NamedTuple):
     @staticmethod
     def noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Standard Gumbel variates: the argmax of logits + noise is a sample (the Gumbel-max trick)."""
-        exponential = torch.empty(shape, device=generator.device).exponential_(generator=generator)
+        exponential = torch.empty(shape, dtype=torch.float32, device=generator.device).exponential_(generator=generator)
         return -exponential.log()
 
     def sample(self, noise: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class DiagGaussian(NamedTuple):
 
     @staticmethod
     def noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        return torch.empty(shape, device=generator.device).normal_(generator=generator)
+        return torch.empty(shape, dtype=torch.float32, device=generator.device).normal_(generator=generator)
 
     def sample(self, noise: Tensor) -> Tensor:
         return self.mean + self.log_std.exp() * noise
