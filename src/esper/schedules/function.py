@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from esper.schedules.shape import Curve, Phase, Rate, Run, Shape
+from esper.schedules.shape import LARGEST, Curve, Phase, Rate, Run, Shape
 from esper.settings.options import ConfigError
 from esper.settings.values import Convertible
 
@@ -106,9 +106,11 @@ class Function(Convertible):
     def _checked(self, update: int, rate: Any) -> float:
         # A number that is too large for a float is as bad as infinity.
         with contextlib.suppress(OverflowError):
-            if isinstance(rate, numbers.Real) and not isinstance(rate, bool) and 0 <= float(rate) < math.inf:
+            if isinstance(rate, numbers.Real) and not isinstance(rate, bool) and 0 <= float(rate) <= LARGEST:
                 return float(rate)
         allowed = f"gives {rate!r:.60} for update {update}; a rate must be a number, finite and at least 0"
+        if isinstance(rate, float) and LARGEST < rate < math.inf:
+            allowed += f", and at most {LARGEST:.3g}, the largest in float32"
         raise ConfigError("decay", self.name, allowed)
 
 

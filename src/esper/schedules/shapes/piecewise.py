@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from esper.schedules.shape import NEEDED, Curve, Part, Phase, Run, Shape, shape
+from esper.schedules.shape import LARGEST, NEEDED, SMALLEST, Curve, Part, Phase, Run, Shape, shape
 from esper.settings.options import ConfigError, option
 
 
@@ -31,6 +31,9 @@ class Piecewise(Shape):
             raise ConfigError("points", points, "updates must be strictly increasing")
         if points[0][1] <= 0 or not all(math.isfinite(rate) and rate >= 0 for _, rate in points):
             raise ConfigError("points", points, "rates must be finite, the first greater than 0 and none negative")
+        if points[0][1] < SMALLEST or max(rate for _, rate in points) > LARGEST:
+            allowed = f"rates must be numbers in float32: up to {LARGEST:.3g}, the first at least {SMALLEST:.2g}"
+            raise ConfigError("points", points, allowed)
 
     def base_rate(self, given: float | None) -> float:
         first = self.points[0][1]
