@@ -47,6 +47,13 @@ def test_curves_of_one_update_can_be_drawn() -> None:
     assert "policy" in draw_curves({"policy": [1e-3], "value": [1e-3]}, [0], width=60, colour=False)
 
 
+@pytest.mark.parametrize(("rate", "unit"), [(2e-40, "1e-40"), (3e38, "1e+38")])
+def test_rates_that_are_no_usual_numbers_leave_room_for_the_curve(rate: float, unit: str) -> None:
+    text = draw_curves({"policy": [rate, rate / 2]}, [0, 1], width=60, colour=False)
+    assert f"times {unit}" in text
+    assert max(len(line.split("┤")[0]) for line in text.splitlines() if "┤" in line) < 10
+
+
 class TestThinning:
     def test_few_points_stay_as_they_are(self) -> None:
         values = np.array([3.0, np.nan, 1.0])

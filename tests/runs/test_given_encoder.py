@@ -112,12 +112,25 @@ def test_its_name() -> None:
     assert spelled("none") == "none"
 
 
+class Careful(nn.Module):
+    """An encoder with a check of its own."""
+
+    def forward(self, observations: Any) -> Any:
+        assert observations.ndim == 4, "images alone"
+
+
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
         (nn.Linear(4, 3), "must be what makes a module: a callable that gets an observation's shape"),
         (lambda shape: None, "must return a torch.nn.Module, not NoneType"),
         (lambda shape: nn.Linear(5, 3), r"fails on observations \[4\]: mat1"),
+        (
+            lambda shape: nn.Conv2d(*shape),
+            r"raises when it is called with \(4,\): TypeError: Conv2d.__init__.*test_given_encoder.py, line",
+        ),
+        (lambda: nn.Linear(4, 3), r"raises when it is called with \(4,\): TypeError: .*takes 0 positional arguments"),
+        (lambda shape: Careful(), r"fails on observations \[4\]: images alone"),
         (3, "encoder = 3: must be text or a callable"),
     ],
 )

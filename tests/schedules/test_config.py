@@ -11,7 +11,7 @@ PIECEWISE = "decay 'piecewise' has no warmup: put it into points"
 
 DECLARATIONS = [
     ({"peak": -1.0}, "peak = -1: must be finite and greater than 0"),
-    ({"peak": 1e39}, "peak = 1e+39: must be finite and greater than 0, at most 3.4e+38, float32's largest number"),
+    ({"peak": 1e39}, "peak = 1e+39: must be a number in float32: from 1.4e-45 to 3.4e+38"),
     (
         {"decay": "piecewise", "points": ((0, 3e-4), (5, 1e39))},
         "points = 0:0.0003,5:1e+39: rates must be finite, the first greater than 0 and none negative",

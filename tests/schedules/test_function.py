@@ -103,6 +103,7 @@ class TestRates:
         (float("nan"), "nan"),
         (float("inf"), "inf"),
         (10**400, "1000"),
+        (1e39, "1e.39"),
         (None, "None"),
         (1j, "1j"),
         (True, "True"),

@@ -559,6 +559,11 @@ BAD = [
     ({"peak": 5e-4, "decay": "piecewise", "points": ((0, 1e-3), (5, 1e-4))}, "peak", "the first 0.001; give no base"),
     ({"peak": 3e-4, "decay": "piecewise", "points": ((0, 1e-3), (5, 1e-4))}, "peak", "the first 0.001; give no base"),
     ({"peak": math.nan, "decay": "piecewise", "points": ((0, 1e-3), (5, 1e-4))}, "peak", "finite"),
+    # Rates are float32 where they are used: the largest is 3.4e38, half of the smallest, 1.4e-45, rounds to 0.
+    ({"peak": 1e39}, "peak", "a number in float32: from 1.4e-45 to 3.4e+38"),
+    ({"peak": 1e-46}, "peak", "a number in float32"),
+    ({"decay": "piecewise", "points": ((0, 1e-3), (5, 1e39))}, "points", "in float32: up to 3.4e+38"),
+    ({"decay": "piecewise", "points": ((0, 1e-46), (5, 1e-3))}, "points", "the first at least 1.4e-45"),
     ({"warmup_steps": "5"}, "warmup_steps", "is text"),
 ]
 

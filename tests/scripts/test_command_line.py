@@ -212,6 +212,12 @@ class TestBeyondTheEnd:
             assert (status, err) == (0, "")
             assert [line for line in out.splitlines() if "not reached" in line] == expected
 
+    def test_is_said_of_a_trunk_that_stays_frozen(self, capsys: pytest.CaptureFixture[str]) -> None:
+        flags = [*SMALL, "--shared-trunk", "--freeze-encoder"]
+        notice = "\n--freeze-encoder 10: nothing that it freezes learns: the run ends with update 9\n"
+        assert notice in esper(capsys, "schedule", *flags, "10")[1]
+        assert "freezes" not in esper(capsys, "schedule", *flags, "9")[1]
+
     def test_names_the_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "mine.toml"
         path.write_text('lr_decay = "step"\nlr_gamma = 0.5\nlr_step_size = 10\n')
@@ -530,6 +536,14 @@ BAD = [
     (["--config", "no.toml"], "--config no.toml: No such file or directory"),
     (["--device", "cuda:99"], "--device cuda:99: is not available here"),
     (["--lr"], "argument --lr: expected one argument"),
+    (["--checkpoint-every", "-3m"], "--checkpoint-every -3m: must be updates, at least 1, or minutes"),
+    (["--env", "-v1"], "--env -v1: is no Gymnasium environment here"),
+    (["--hidden-sizes", "64,,64"], "--hidden-sizes 64,,64: must be a whole number"),
+    (["--lr-decay", "multistep", "--lr-gamma", "0.5", "--lr-milestones", "2,"], "--lr-milestones 2,: must be"),
+    (["--lr", "1e39"], "--lr 1e+39: must be a number in float32"),
+    (["--lr", "1e-320"], "--lr 9.999888672e-321: must be a number in float32"),
+    (["--log-std-init", "1e60"], "--log-std-init 1e+60: must be at least -40 and at most 40"),
+    (["--encoder", "os:getcwd"], "--encoder os:getcwd: raises when it is called with (4,): TypeError"),
     (["--stop-at-return", "10"], "--stop-at-return 10: needs evaluations: give eval_every too"),
     (["--stop-at-return", "nan", "--eval-every", "1"], "--stop-at-return nan: must be finite"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotext
@@ -23,13 +24,18 @@ def draw_curves(
     plotext.clear_figure()
     plotext.plotsize(width, height)
     plotext.xlabel("update")
+    highest = max(map(max, names))
+    # plotext writes all digits of a number on its axis.
+    unit = 1.0 if not highest or 1e-8 <= highest < 1e6 else 10.0 ** math.floor(math.log10(highest))
+    if unit != 1:
+        plotext.ylabel(f"times {unit:g}")
     marked = list(zip(names, _MARKS, strict=False))
     for values, (marker, _) in reversed(marked):
         # Of many points as many as a line has dots.
         step = max(1, len(values) // (4 * width)) if marker == "braille" else max(1, len(values) // (width // 3))
         plot = plotext.plot if marker == "braille" else plotext.scatter
-        plot(list(updates[::step]), list(values[::step]), marker=marker)
-    plotext.ylim(0, max(map(max, names)) or 1.0)
+        plot(list(updates[::step]), [value / unit for value in values[::step]], marker=marker)
+    plotext.ylim(0, highest / unit or 1.0)
     text = str(plotext.build())
     key = "   ".join(f"{mark} {', '.join(names[values])}" for values, (_, mark) in marked)
     return f"{text if colour else plotext.uncolorize(text)}\n{key}"

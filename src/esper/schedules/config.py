@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from esper.schedules.function import CUSTOM, Custom, Function, is_function
-from esper.schedules.shape import DEFAULT_PEAK, LARGEST, NEEDED, Rate, Shape
+from esper.schedules.shape import DEFAULT_PEAK, LARGEST, NEEDED, SMALLEST, Rate, Shape
 from esper.schedules.shapes import SHAPES
 from esper.settings.options import Bounds, ConfigError, Merging, check_options, option
 from esper.settings.values import format_value
@@ -217,11 +217,10 @@ class ScheduleConfig(_Parameters, Merging):
 
     def _check_peak(self) -> None:
         peak = self.peak
-        if peak is not None and (not abs(peak) <= LARGEST or peak < 0 or (peak == 0 and not self.zero_peak)):
-            limit = f", at most {LARGEST:.2g}, float32's largest number" if LARGEST < abs(peak) < math.inf else ""
-            raise ConfigError(
-                "peak", peak, f"must be finite and {'at least' if self.zero_peak else 'greater than'} 0{limit}"
-            )
+        if peak is not None and (not math.isfinite(peak) or peak < 0 or (peak == 0 and not self.zero_peak)):
+            raise ConfigError("peak", peak, f"must be finite and {'at least' if self.zero_peak else 'greater than'} 0")
+        if peak and not SMALLEST <= peak <= LARGEST:
+            raise ConfigError("peak", peak, f"must be a number in float32: from {SMALLEST:.2g} to {LARGEST:.3g}")
 
     def _check_warmup(self) -> None:
         shape, length = Custom if is_function(self.decay) else SHAPES[str(self.decay)], self.warmup_length

@@ -110,7 +110,7 @@ class Function(Convertible):
                 return float(rate)
         allowed = f"gives {rate!r:.60} for update {update}; a rate must be a number, finite and at least 0"
         if isinstance(rate, float) and LARGEST < rate < math.inf:
-            allowed += f", at most {LARGEST:.2g}, float32's largest number"
+            allowed += f", and at most {LARGEST:.3g}, the largest in float32"
         raise ConfigError("decay", self.name, allowed)
 
 

@@ -13,10 +13,12 @@ Rate: TypeAlias = Callable[[int], float]
 Phase: TypeAlias = Literal["delay", "warmup", "stable", "decay", "floor", "constant", "custom"]
 
 DEFAULT_PEAK = 3e-4
-# Rates are computed in float64, and used in float32.
-LARGEST = float.fromhex("0x1.fffffep+127")
 # The default of a parameter that a shape cannot do without.
 NEEDED = dataclasses.MISSING
+
+# Rates are written into float32, in which larger numbers are infinite, and smaller ones 0.
+LARGEST = (2 - 2**-23) * 2.0**127
+SMALLEST = 2.0**-149
 
 LENGTH = Bounds(minimum=1)
 UNIT = Bounds(minimum=0, maximum=1)

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import sys
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -43,6 +43,22 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         fail(message, self.prog)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        # By itself argparse says of `--lr-points -1:3` no more than that a value is missing.
+        return super().parse_known_args(self._joined(sys.argv[1:] if args is None else args), namespace)
+
+    def _joined(self, given: Sequence[str]) -> list[str]:
+        """`given`, with a value that begins with a dash, and is no flag, joined to its flag by "="."""
+        joined: list[str] = []
+        for text in given:
+            before = self._option_string_actions.get(joined[-1]) if joined else None
+            is_value = text.startswith("-") and not text.startswith("--") and text not in self._option_string_actions
+            if is_value and before is not None and before.nargs is None and text != "-":
+                joined[-1] += f"={text}"
+            else:
+                joined.append(text)
+        return joined
 
 
 class _Printable(logging.Formatter):
@@ -193,6 +209,9 @@ def beyond_end(ppo: PPOConfig, origins: Mapping[str, Origin]) -> list[str]:
         for prefix, schedule in ppo.make_schedules(ppo.total_updates).items()
         for beyond in schedule.beyond_end()
     ]
+    if ppo.freeze_encoder >= ppo.total_updates:
+        says = f"nothing that it freezes learns: the run ends with update {ppo.total_updates - 1}"
+        lines.append(_notice("freeze_encoder", ppo.freeze_encoder, says, origins))
     # A common flag is named once for both components.
     return list(dict.fromkeys(lines))
 

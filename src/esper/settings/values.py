@@ -133,7 +133,7 @@ def parse(name: str, text: Any, expected: Any) -> Any:
         return None
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
-        parts = [part.strip() for part in text.split(",") if part.strip()]
+        parts = [part.strip() for part in text.split(",")] if text.strip() else []
         pairs = typing.get_origin(item) is tuple
         return coerce(name, [tuple(part.split(":")) for part in parts] if pairs else parts, expected)
     if kind is dict or typing.get_origin(kind) is dict:

@@ -2,10 +2,11 @@
 
 import bisect
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from esper.schedules.shape import LARGEST, NEEDED, Curve, Part, Phase, Run, Shape, shape
+from esper.schedules.shape import LARGEST, NEEDED, SMALLEST, Curve, Part, Phase, Run, Shape, shape
 from esper.settings.options import ConfigError, option
 
 
@@ -28,8 +29,11 @@ class Piecewise(Shape):
             raise ConfigError("points", points, "must begin at update 0")
         if any(left >= right for (left, _), (right, _) in itertools.pairwise(points)):
             raise ConfigError("points", points, "updates must be strictly increasing")
-        if points[0][1] <= 0 or not all(0 <= rate <= LARGEST for _, rate in points):
+        if points[0][1] <= 0 or not all(math.isfinite(rate) and rate >= 0 for _, rate in points):
             raise ConfigError("points", points, "rates must be finite, the first greater than 0 and none negative")
+        if points[0][1] < SMALLEST or max(rate for _, rate in points) > LARGEST:
+            allowed = f"rates must be numbers in float32: up to {LARGEST:.3g}, the first at least {SMALLEST:.2g}"
+            raise ConfigError("points", points, allowed)
 
     def base_rate(self, given: float | None) -> float:
         first = self.points[0][1]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 else:
     Activation = Literal[tuple(ACTIVATIONS)] | GivenActivation
 
+# Beyond it a standard deviation, or its inverse squared, is infinite or 0 in float32.
+_LOG_STD = Bounds(minimum=-40, maximum=40)
 _COUNT = Bounds(minimum=1)
 RNN_SIZE = 64
 
@@ -63,7 +65,7 @@ class NetworkConfig:
     )
     rnn_size: int | None = option(None, f"units of the recurrent layer (default: {RNN_SIZE} with rnn)", bounds=_COUNT)
     shared_trunk: bool = option(False, "one trunk for policy and value; its rate is set by shared_lr")
-    log_std_init: float = option(0.0, "initial log standard deviation of continuous actions", bounds=Bounds())
+    log_std_init: float = option(0.0, "initial log standard deviation of continuous actions", bounds=_LOG_STD)
     normalize_observations: bool = option(False, "scale observations by their running mean and deviation")
     lstm_size: InitVar[int | None] = None
 

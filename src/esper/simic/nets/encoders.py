@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from esper.envs.base import Images, Observations
 from esper.settings.options import ConfigError
+from esper.system.errors import describe_with_place
 
 # Smaller images leave no input for the Nature network's last convolution.
 _SMALLEST_NATURE = 36
@@ -85,8 +86,8 @@ def _load(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     try:
         factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError("encoder", name, f"cannot be loaded: {error}") from None
+    except Exception as error:
+        raise ConfigError("encoder", name, f"cannot be loaded: {error or type(error).__name__}") from error
     return factory
 
 
@@ -97,14 +98,19 @@ def _custom(
     if isinstance(factory, nn.Module):
         raise ConfigError("encoder", name, "must be what makes a module: a callable that gets an observation's shape")
     with drawn_from(generator):
-        made = factory(observations.shape)
+        try:
+            made = factory(observations.shape)
+        except Exception as error:
+            allowed = f"raises when it is called with {observations.shape}: {describe_with_place(error)}"
+            raise ConfigError("encoder", name, allowed) from error
     if not isinstance(made, nn.Module):
         raise ConfigError("encoder", name, f"must return a torch.nn.Module, not {type(made).__name__}")
     encoder = Encoder(made, observations, custom=True)
     try:
         encoder.count_features()
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError("encoder", name, f"fails on observations {list(observations.shape)}: {error}") from None
+    except Exception as error:
+        allowed = f"fails on observations {list(observations.shape)}: {error or type(error).__name__}"
+        raise ConfigError("encoder", name, allowed) from error
     return encoder
 
 
