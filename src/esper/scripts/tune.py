@@ -98,7 +98,7 @@ def _tuning(args: argparse.Namespace, workers: int) -> Tuning:
         quiet = {"tensorboard": False, "picture": False, "quiet": True, "telemetry": "minimal"}
         defaults = Layer(source="tune", values={"threads": max(1, usable_cores() // workers), **quiet})
         tuning = make_tuning(tables, args.output, defaults, flag_layer(args), source)
-        files.make_folder(args.output)
+        files.make_named_folder(args.output)
         check_same(tuning)
     except (TuneError, SweepError) as error:
         fail(str(error), _PROG)

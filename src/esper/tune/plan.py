@@ -85,7 +85,7 @@ class Tuning:
 def make_folders(jobs: Sequence[Job]) -> None:
     """Make the folders that the runs of `jobs` go to."""
     for job in jobs:
-        job.run_dir.parent.mkdir(parents=True, exist_ok=True)
+        files.make_named_folder(job.run_dir.parent)
 
 
 def read_tables(path: Path) -> dict[str, Any]:
