@@ -1,4 +1,4 @@
-"""Report, compare, watch and the page of a search in a browser: their scripts run without an error, and curves are there."""
+"""Report, compare, watch and searches in a browser: their scripts run without an error, and curves are there."""
 
 from __future__ import annotations
 
