@@ -1,4 +1,4 @@
-"""Report, compare and watch in a browser: their scripts run without an error, and curves are there."""
+"""Report, compare, watch and searches in a browser: their scripts run without an error, and curves are there."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ class Opened(NamedTuple):
         return self.dom.count('class="js-line"') - self.dom.count('class="legendlines"><path class="js-line"')
 
 
-def opened(url: str, folder: Path) -> Opened:
+def opened(url: str, folder: Path, *, dark: bool = False) -> Opened:
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=6000"]
+    flags += ["--blink-settings=preferredColorScheme=0"] * dark
     command = [str(CHROMIUM), *flags, "--window-size=400,900", f"--user-data-dir={folder}", "--dump-dom", url]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return Opened(ended.stdout, [line for line in ended.stderr.splitlines() if "CONSOLE" in line])
@@ -138,3 +139,30 @@ def test_watch_once(trained: Path, tmp_path: Path) -> None:
     page = opened(f"{(tmp_path / 'page.html').as_uri()}#{name}", tmp_path / "profile")
     assert page.console == []
     assert page.charts == 8
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_tune(tmp_path: Path, dark: bool) -> None:
+    optuna = pytest.importorskip("optuna")
+    from esper.runs.layers import Layer
+    from esper.tune.page import write_page
+    from esper.tune.plan import make_tuning
+    from esper.tune.search import open_study
+
+    space = {"lr": {"low": 1e-4, "high": 1e-2, "log": True}, "lr_decay": ["linear", "cosine"]}
+    given = Layer(source="flag", values={"env": "torch/CartPole-v1", "total_timesteps": 20_480})
+    tuning = make_tuning({"space": space}, tmp_path, Layer(source="tune", values={}), given, "x.toml")
+    study = open_study(tuning)
+    for number in range(6):
+        trial = study.ask()
+        lr = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+        trial.suggest_categorical("lr_decay", ["linear", "cosine"])
+        trial.report(lr, 0)
+        study.tell(trial, lr if number else None, state=None if number else optuna.trial.TrialState.PRUNED)
+    write_page(tuning, study, {"best": {7: 30.0, 8: 50.0}, "start": {7: 10.0, 8: 20.0}})
+    page = opened((tmp_path / "tune.html").as_uri(), tmp_path / "profile", dark=dark)
+    assert page.console == []
+    # History, evaluations, importance, parallel coordinates, and the score by each of two settings.
+    assert page.charts == 4 + 2
+    # Texts have the page's colour, --text.
+    assert ("fill: rgb(221, 221, 221)" in page.dom, "fill: rgb(34, 34, 34)" in page.dom) == (dark, not dark)

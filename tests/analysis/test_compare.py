@@ -624,7 +624,7 @@ class TestCommand:
         with pytest.raises(SystemExit) as stop:
             main(["compare", str(arm), "--html", str(tmp_path)])
         assert stop.value.code == 2
-        assert f"--html {tmp_path}: cannot be written: not a file, but a folder" in capsys.readouterr().err
+        assert f"--html {tmp_path}: cannot be written: {tmp_path}: not a file, but a folder" in capsys.readouterr().err
 
 
 def test_two_hundred_arms_have_few_notes_and_pictures_that_can_be_read(

@@ -116,7 +116,8 @@ class TestRoundTrip:
     def test_one_revision_of_it(self, run: Path, hub: LocalHub, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["push", "run", REPO]) == 0
         hub.revisions.add("v1")
-        assert main(["pull", f"{REPO}@v1", "old"]) == 0
+        assert main(["pull", f"{REPO}@v1", "old/runs/cart"]) == 0
+        assert names_in(Path("old/runs/cart")) == {"README.md", *SHARED}
         assert "GET /api/models/me/cart/revision/v1" in hub.asked
         # What was listed is what is downloaded, though the tag may move.
         assert f"GET /me/cart/resolve/{SHA}/policy.json" in hub.asked

@@ -163,7 +163,7 @@ class TestCommand:
         ("output", "message"),
         [
             ("a.pt", "a.pt: must end in .pt2 or .onnx"),
-            ("no/a.pt2", "no/a.pt2: cannot be written: No such file or directory"),
+            ("policy.json/a.pt2", "policy.json: is no folder"),
         ],
     )
     def test_an_output_that_cannot_be(

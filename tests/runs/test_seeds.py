@@ -174,7 +174,7 @@ def test_what_is_no_seeds(seeds: Any, said: str, tmp_path: Path) -> None:
 def test_seeds_exclude_a_seed_and_an_environment_that_exists(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"seed = 3: seeds = 2 has the seeds; give one of them"):
         esper.train("torch/CartPole-v1", seeds=2, seed=3, **SMALL, run_dir=tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"need environments of their own, and <CartPole-v1> exists already"):
+    with pytest.raises(ConfigError, match=r"needs environments of its own, and <CartPole-v1> exists already"):
         esper.train(gymnasium.make("CartPole-v1"), seeds=2, **{**SMALL, "num_envs": 1}, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

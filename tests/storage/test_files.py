@@ -11,6 +11,7 @@ import pytest
 
 import esper
 from esper.storage import files
+from esper.storage.trust import unnamed_import
 
 SOURCE = Path(esper.__file__).parent
 
@@ -65,13 +66,9 @@ ALLOWED = {
     "esper.scripts.output": {"os.open": "/dev/null"},
     "esper.sweep.local": {"os.open": "/dev/null"},
     # Folders as the user named them; what is in one is opened below it, by esper.storage.files.
-    "esper.runs.folder": dict.fromkeys(("path.mkdir", "path.exists", "there.is_dir"), "--run-dir"),
-    "esper.policies.policy": {"folder.mkdir": "as the user named it"},
+    "esper.runs.folder": dict.fromkeys(("path.exists", "there.is_dir"), "--run-dir"),
     "esper.simic.compiling": {"function.__code__.replace": "no file"},
-    "esper.analysis.report": {"folder.mkdir": "--output"},
     "esper.runs.train": {"(self.folder / BEST).exists": "for the error that names what is missing"},
-    "esper.scripts.sweep": {"job.run_dir.parent.mkdir": "--output, and names that the sweep has"},
-    "esper.tune.plan": {"job.run_dir.parent.mkdir": "--output, and names that the search gives"},
     "esper.sweep.away": dict.fromkeys(
         ("tempfile.TemporaryDirectory", "run_dir.parent.mkdir", "run_dir.mkdir", "run_dir.is_dir"),
         "new, and its name cannot be guessed",
@@ -280,7 +277,7 @@ class TestNames:
         ],
     )
     def test_may_be_used(self, found: dict[str, object], given: dict[str, object]) -> None:
-        assert files.unnamed_import(found, given) is None
+        assert unnamed_import(found, given) is None
 
     @pytest.mark.parametrize(
         ("found", "given", "reason"),
@@ -297,4 +294,4 @@ class TestNames:
         ],
     )
     def test_must_be_named_again(self, found: dict[str, object], given: dict[str, object], reason: str) -> None:
-        assert reason in str(files.unnamed_import(found, given))
+        assert reason in str(unnamed_import(found, given))

@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pytest
 from tensorboardX.proto.event_pb2 import Event as FileEvent
 from test_sinks import update
 
-from esper.telemetry.events import EvaluationCompleted
+from esper.policies.movies import write_movie
+from esper.telemetry.events import EvaluationCompleted, VideoRecorded
 from esper.telemetry.tensorboard import TensorBoardSink
 
 
-def tags(folder: Path) -> set[str]:
+def events(folder: Path) -> Iterator[FileEvent]:
     (path,) = folder.iterdir()
-    data, found = path.read_bytes(), set()
+    data = path.read_bytes()
     while data:
         # A length with its checksum, and as many bytes with theirs.
         (length,) = struct.unpack("<Q", data[:8])
-        event = FileEvent.FromString(data[12 : 12 + length])
-        found |= {value.tag for value in event.summary.value}
+        yield FileEvent.FromString(data[12 : 12 + length])
         data = data[12 + length + 4 :]
-    return found
+
+
+def tags(folder: Path) -> set[str]:
+    return {value.tag for event in events(folder) for value in event.summary.value}
+
+
+def test_a_gif_is_an_image_as_it_is_and_an_mp4_is_not(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    write_movie(tmp_path / "videos" / "a.gif", [np.full((8, 16, 3), 60 * k, np.uint8) for k in range(3)], fps=5)
+    (tmp_path / "videos" / "b.mp4").write_bytes(b"mp4")
+    sink = TensorBoardSink(tmp_path / "tensorboard")
+    for step, name in ((10, "a.gif"), (20, "b.mp4")):
+        sink.emit(VideoRecorded(update=1, env_steps=step, video=f"videos/{name}", frames=3, seconds=0.1))
+    sink.close()
+    (event,) = [event for event in events(tmp_path / "tensorboard") if event.summary.value]
+    (value,) = event.summary.value
+    assert (event.step, value.tag, value.image.width, value.image.height) == (10, "video", 16, 8)
+    assert value.image.encoded_image_string == (tmp_path / "videos" / "a.gif").read_bytes()
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    shown = reader.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    (image,) = shown.Images("video")
+    assert (image.step, image.width, image.height) == (10, 16, 8)
+    assert image.encoded_image_string == value.image.encoded_image_string
 
 
 def test_tags_are_in_groups(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from esper.runs.layers import Layer, SettingsError, file_layer, resolve
 from esper.scripts.train import main
 from esper.sweep.job import Outcome
 from esper.sweep.plan import Job
+from esper.tune.page import write_page
 from esper.tune.plan import Tuning, check_same, make_tuning, read_tables
-from esper.tune.search import Search, best_of, evaluations, score, values_of
+from esper.tune.search import Search, best_of, evaluations, open_study, score, values_of
 from esper.tune.space import TuneError
 
 LR = {"lr": {"low": 1e-4, "high": 1e-2, "log": True}}
@@ -241,6 +242,27 @@ class TestGoingOn:
 def test_the_score_is_of_the_last_three_evaluations() -> None:
     assert score([100.0, 1.0, 2.0, 6.0]) == 3.0
     assert score([5.0]) == 5.0
+
+
+def test_the_page_begins_with_the_difference_on_fresh_seeds(tmp_path: Path) -> None:
+    def answer(final: dict[str, dict[int, float]]) -> str:
+        write_page(tuning, study, final)
+        return (tmp_path / "tune.html").read_text().partition('<p class="answer">')[2].partition("</p>")[0]
+
+    tuning = make(tmp_path, trials=3)
+    study = open_study(tuning)
+    assert answer({}) == "No trial is complete yet."
+    study = search(tuning, Recorded()).study
+    best = best_of(study)
+    assert best is not None
+    assert answer({}).startswith(f"Best so far: trial {best.number} with ")
+    # In pairs: 20 and 30, whose mean is 25. Their deviation is 7.07, its error 7.07 / 2 ** 0.5 = 5, and Student's
+    # quantile for two values 12.706: 25 - 63.5 = -38.5 and 25 + 63.5 = 88.5. Unpaired the error would be 11.2.
+    line = answer({"best": {1001: 30.0, 1002: 50.0}, "start": {1001: 10.0, 1002: 20.0}})
+    assert line.startswith(f"Trial {best.number} scores 40 [")
+    assert line.endswith("The interval of the difference, 25 [-38.5, 88.5], contains 0.")
+    line = answer({"best": {1001: 30.0, 1002: 41.0}, "start": {1001: 10.0, 1002: 20.0}})
+    assert line.endswith("does not contain 0.")
 
 
 @pytest.mark.slow

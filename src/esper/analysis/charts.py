@@ -20,6 +20,8 @@ Dash: TypeAlias = Literal["solid", "dash", "dot", "dashdot"]
 # As Plotly takes them.
 Trace: TypeAlias = dict[str, Any]
 _DASHES: Mapping[Dash, str] = {"solid": "none", "dash": "6 3", "dot": "2 2", "dashdot": "6 2 2 2"}
+# What a page does not take from the layouts of other libraries.
+_OF_PAGE = ("template", "title", "plot_bgcolor", "paper_bgcolor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,15 @@ class Panel:
     traces: Sequence[Trace]
     log: bool | None = False
     layout: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """A figure of another library that draws with Plotly, as its JSON; `width` is the least, in pixels."""
+
+    title: str
+    figure: str
+    width: int | None = None
 
 
 def available() -> bool:
@@ -49,12 +60,25 @@ def scripts() -> tuple[str, ...]:
     return library(), asset("charts.js")
 
 
-def figures(panels: Iterable[Panel]) -> str:
+def figures(panels: Iterable[Panel | Whole]) -> str:
     """Figures side by side, as HTML."""
-    each = [{"title": files.printable(p.title), "log": p.log, "traces": p.traces, "layout": p.layout} for p in panels]
+    each = [{"title": files.printable(p.title), **(_whole(p) if isinstance(p, Whole) else _panel(p))} for p in panels]
     # No text in it can end the element.
     data = json.dumps(each, allow_nan=False).replace("<", "\\u003c")
     return f'<div class="plots"><script type="application/json">{data}</script></div>'
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    return {"log": panel.log, "traces": panel.traces, "layout": panel.layout}
+
+
+def _whole(panel: Whole) -> dict[str, Any]:
+    """Its background, its texts' colour and its title are those of the page."""
+    found = json.loads(panel.figure)
+    layout = {name: value for name, value in found["layout"].items() if name not in _OF_PAGE}
+    for note in layout.get("annotations", ()):
+        note.get("font", {}).pop("color", None)
+    return {"log": None, "whole": True, "width": panel.width, "traces": found["data"], "layout": layout}
 
 
 def switches(groups: Iterable[tuple[str, str, Dash]]) -> str:

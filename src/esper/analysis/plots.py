@@ -214,7 +214,7 @@ def plot_schedules(
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     _draw_rates(axis, np.arange(len(phases)) if updates is None else np.asarray(updates), curves, phases)
     axis.set(title=title, xlabel="update")
-    files.write(path, _png(figure, dpi=110))
+    files.write_named(path, _png(figure, dpi=110))
 
 
 def _draw_rates(

@@ -45,7 +45,7 @@ def write_report(run_dir: Path, folder: Path | None, in_two: InTwo) -> list[Path
         files.make_folder(folder)
     else:
         root = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_named_folder(folder)
     for name, data in written.items():
         files.write(folder / name, data, root=root)
     return [folder / name for name in written]

@@ -43,7 +43,7 @@ def write_csv(columns: Mapping[str, NDArray[Any]], path: Path) -> None:
     Raises:
         OSError: when it cannot be written.
     """
-    files.write(path, _lines_of(columns))
+    files.write_named(path, _lines_of(columns))
 
 
 def _lines_of(columns: Mapping[str, NDArray[Any]]) -> Iterator[bytes]:
@@ -83,4 +83,4 @@ def write_parquet(columns: Mapping[str, NDArray[Any]], path: Path) -> None:
 
     data = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table({name: array(column) for name, column in columns.items()}), data)
-    files.write(path, data.getvalue())
+    files.write_named(path, data.getvalue())

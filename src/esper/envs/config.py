@@ -78,6 +78,16 @@ class EnvConfig:
 
         return self.given is not None and exists(self.given)
 
+    def check_more_can_be_made(self, name: str, value: object) -> None:
+        """Refuse the `value` of setting `name`, which makes environments beside that of training, if none can be.
+
+        Raises:
+            ConfigError: when it exists already.
+        """
+        if self.exists:
+            allowed = f"needs environments of its own, and {self.env} exists already: pass a callable that makes it"
+            raise ConfigError(name, value, allowed)
+
     def limited(self, max_episode_steps: int | None) -> EnvConfig:
         """The same config with this time limit; None changes nothing."""
         if max_episode_steps is None:

@@ -19,6 +19,7 @@ from esper.runs.layers import RECORD, SettingsError, as_recorded, changed_settin
 from esper.settings.options import settings_of
 from esper.settings.values import format_value
 from esper.storage import files
+from esper.storage.trust import unnamed_import
 
 _PACKAGE = "esper-simic"
 _TASK = "reinforcement-learning"
@@ -98,7 +99,7 @@ def _use(values: Mapping[str, Any], repo: str, *, best: bool) -> list[str]:
     named = {name: str(values[name]) for name in ("env", "encoder") if ":" in str(values[name])}
     flags = "".join(f" --{name} {shlex.quote(each)}" for name, each in named.items())
     arguments = "".join(f", {name}={each!r}" for name, each in named.items())
-    if files.unnamed_import({"env_kwargs": values["env_kwargs"]}, {}) is not None:
+    if unnamed_import({"env_kwargs": values["env_kwargs"]}, {}) is not None:
         flags, arguments = " --trust", ", trust=True"
     shell = [f"pip install '{_PACKAGE}[hub]'", f"esper pull {repo}", f"esper evaluate {folder}{flags}"]
     if str(values["env"]).startswith("<"):

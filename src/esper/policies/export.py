@@ -49,11 +49,11 @@ def export_policy(policy: Policy, path: str | Path) -> None:
         missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
             raise ExportError(f"{path}: ONNX needs {' and '.join(missing)}: pip install 'esper-simic[onnx]'")
-        files.write(path, _onnx(policy))
+        files.write_named(path, _onnx(policy))
     else:
         file = io.BytesIO()
         torch.export.save(_program(policy), file)
-        files.write(path, file.getvalue())
+        files.write_named(path, file.getvalue())
 
 
 class _Player(nn.Module):

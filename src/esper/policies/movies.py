@@ -40,7 +40,7 @@ def write_movie(path: str | Path, frames: Sequence[NDArray[np.uint8]], *, fps: f
     """
     path = Path(path)
     check_movie("path", path)
-    files.write(path, _gif(frames, fps) if path.suffix == ".gif" else _mp4(frames, fps))
+    files.write_named(path, _gif(frames, fps) if path.suffix == ".gif" else _mp4(frames, fps))
 
 
 def _gif(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:

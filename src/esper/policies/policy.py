@@ -139,7 +139,7 @@ class Policy:
             OSError: when it cannot be written.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_named_folder(folder)
         _save(folder, self)
 
     @functools.cached_property

@@ -21,7 +21,7 @@ from esper.envs.config import EnvConfig
 from esper.settings.options import ConfigError
 from esper.simic.config import NetworkConfig
 from esper.simic.nets.activations import ACTIVATIONS
-from esper.storage import files
+from esper.storage.trust import unnamed_import
 
 # Above any real policy: larger sizes, or more layers, would only cost time before the tensors do not fit.
 MAX_SIZE = 2**24
@@ -133,7 +133,7 @@ def refused_name(metadata: Mapping[str, Any], given: Mapping[str, Any], *, trust
     for name, value in given.items():
         if isinstance(value, str) and found.get(name) != value:
             return f"its {name} is {_short(found.get(name))}, not {value!r}"
-    return None if trust else files.unnamed_import(found, given)
+    return None if trust else unnamed_import(found, given)
 
 
 def wrong_factory(metadata: Mapping[str, Any], factory: object) -> str | None:

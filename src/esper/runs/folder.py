@@ -22,6 +22,7 @@ from esper.settings.values import spelled
 from esper.simic.config import SCHEDULES
 from esper.simic.nets.activations import ACTIVATIONS
 from esper.storage import files
+from esper.storage.trust import unnamed_import
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def create_run_folder(config: RunConfig) -> RunFolder:
 def create_folder(path: Path, settings: Mapping[str, Any]) -> RunFolder:
     """The folder `path`, as `create_run_folder`, with `settings` in it."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        files.make_named_folder(path)
         folder = open_run_folder(path)
         try:
             _check_empty(path)
@@ -209,7 +210,7 @@ def named_again(config: RunConfig) -> str:
     """The flags, after a space, that permit a command to import the modules that this run's files name."""
     names = {"env": config.environment.env, "encoder": spelled(config.ppo.network.encoder)}
     flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value and value[0] != "<"]
-    trust = files.unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
+    trust = unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
     return " --trust" if trust else "".join(flags)
 
 

@@ -57,9 +57,7 @@ def configs_of(config: RunConfig, seeds: Sequence[int]) -> list[RunConfig]:
         ConfigError: when an environment is to be shared, or a folder has a run of other settings.
     """
     environment = config.environment
-    if environment.exists:
-        allowed = f"need environments of their own, and {environment.env} exists already: pass a callable that makes it"
-        raise ConfigError("seeds", list(seeds), allowed)
+    environment.check_more_can_be_made("seeds", list(seeds))
     folder = path_of_run(config.run_dir, environment.env, "seeds")
     configs = [dataclasses.replace(config, seed=seed, run_dir=str(folder / f"seed-{seed}")) for seed in seeds]
     for each in configs:

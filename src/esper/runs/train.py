@@ -114,9 +114,8 @@ def _config(env: str | Given | None, preset: str, config: str | Path | None, set
     except SettingsError as error:
         raise error.error from None
     environment = dataclasses.replace(made.environment, given=given)
-    if made.eval_every is not None and environment.exists:
-        allowed = f"needs environments of its own, and {environment.env} exists already: pass a callable that makes it"
-        raise ConfigError("eval_every", made.eval_every, allowed)
+    if made.eval_every is not None:
+        environment.check_more_can_be_made("eval_every", made.eval_every)
     initial = dataclasses.replace(made.initial, given=policy)
     return dataclasses.replace(made, environment=environment, initial=initial)
 

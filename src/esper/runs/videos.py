@@ -32,9 +32,7 @@ def check_videos(config: RunConfig) -> None:
     if config.record_every is None:
         return
     environment = config.environment
-    if environment.exists:
-        allowed = f"needs environments of its own, and {environment.env} exists already: pass a callable that makes it"
-        raise ConfigError("record_every", config.record_every, allowed)
+    environment.check_more_can_be_made("record_every", config.record_every)
     try:
         check_can_be_recorded(environment, config.seed)
     except ConfigError as error:

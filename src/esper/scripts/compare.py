@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
         try:
             page = comparison_page(arms, results, measures, notes)
-            files.write(args.html, page.encode(errors="backslashreplace"))
+            files.write_named(args.html, page.encode(errors="backslashreplace"))
         except OSError as error:
-            fail(f"--html {args.html}: cannot be written: {error.strerror}", "esper compare")
+            fail(f"--html {args.html}: cannot be written: {files.why(error)}", "esper compare")
     if args.json:
         runs = {arm.name: len(arm.runs) for arm in arms}
         print(json.dumps(_plain({"arms": runs, "measures": results, "notes": notes})))

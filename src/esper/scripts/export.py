@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from esper.scripts.flags import add_trust, fail, trusted
+from esper.storage import files
 
 USAGE = "esper export RUN [--output FILE.pt2 or FILE.onnx]"
 
@@ -31,6 +32,6 @@ def run(args: argparse.Namespace) -> int:
     except ExportError as error:
         fail(f"--output {error}", "esper export")
     except OSError as error:
-        fail(f"--output {path}: cannot be written: {error.strerror}", "esper export")
+        fail(f"--output {path}: cannot be written: {files.why(error)}", "esper export")
     print(f"policy {path}")
     return 0

@@ -111,7 +111,7 @@ def _draw(result: ControlResult, path: Path) -> None:
     if path.suffix == ".png":
         from esper.analysis.plots_growth import plot_episode
 
-        files.write(path, plot_episode(record))
+        files.write_named(path, plot_episode(record))
         return
     from esper.analysis.plots_growth import episode_frames
     from esper.policies.movies import write_movie

@@ -35,7 +35,7 @@ from esper.scripts.flags import (
 from esper.scripts.output import lost_output
 from esper.settings.options import flatten
 from esper.simic.config import SCHEDULES
-from esper.storage import files
+from esper.storage.trust import unnamed_import
 
 if TYPE_CHECKING:
     from esper.runs.run import RunResult
@@ -95,7 +95,7 @@ def _check_named(args: argparse.Namespace) -> None:
         found = file_layer(args.config).values
     except SettingsError as error:
         fail(explain(error), "esper ppo")
-    if reason := files.unnamed_import(found, flag_layer(args).values):
+    if reason := unnamed_import(found, flag_layer(args).values):
         fail(f"--config {args.config}: {reason}", "esper ppo")
 
 

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         folder = args.folder or Path(repo.partition("/")[2])
         if not folder.name or files.is_there(folder):
             fail(f"{folder}: exists; name a new folder", "esper pull")
+        files.make_named_folder(folder.parent)
         left_out = pull(repo, revision or None, folder)
     except HubError as error:
         fail(str(error), "esper pull")

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         if args.output is None:
             say(f"pushed   {push(args.run, args.repo, names, card, private=args.private)}")
         else:
+            files.make_named_folder(args.output.parent)
             copy_shared(args.run, names, card, args.output)
             say(f"card     {args.output / CARD}\nfiles    {', '.join(names)}")
     except HubError as error:

@@ -21,6 +21,7 @@ from esper.scripts.flags import (
     resolved_lengths,
     settings_from,
 )
+from esper.storage import files
 
 # More than these are sampled: a picture has fewer pixels.
 _MOST_UPDATES = 10_000
@@ -117,5 +118,5 @@ def _draw(path: Path, curves: dict[str, list[float]], updates: Sequence[int], po
     try:
         plot_schedules(curves, list(map(policy.phase, updates)), path, updates=updates, title="learning rates")
     except OSError as error:
-        fail(f"--output {path}: cannot be written: {error.strerror}", "esper schedule")
+        fail(f"--output {path}: cannot be written: {files.why(error)}", "esper schedule")
     print(f"picture {path}")

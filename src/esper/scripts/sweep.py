@@ -99,7 +99,7 @@ def _train(jobs: Sequence[Job], launcher: Launcher, retries: int, *, quiet: bool
     _check(launcher, jobs)
     for job in jobs:
         try:
-            job.run_dir.parent.mkdir(parents=True, exist_ok=True)
+            files.make_named_folder(job.run_dir.parent)
         except OSError as error:
             fail(f"--output {job.run_dir.parents[2]}: cannot be written: {files.why(error)}", _PROG)
     queue = JobQueue(_waiting(jobs))

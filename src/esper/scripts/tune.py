@@ -98,7 +98,7 @@ def _tuning(args: argparse.Namespace, workers: int) -> Tuning:
         quiet = {"tensorboard": False, "picture": False, "quiet": True, "telemetry": "minimal"}
         defaults = Layer(source="tune", values={"threads": max(1, usable_cores() // workers), **quiet})
         tuning = make_tuning(tables, args.output, defaults, flag_layer(args), source)
-        files.make_folder(args.output)
+        files.make_named_folder(args.output)
         check_same(tuning)
     except (TuneError, SweepError) as error:
         fail(str(error), _PROG)
@@ -137,8 +137,8 @@ def _announce(*, quiet: bool) -> Callable[[Search, str], None]:
     return announce
 
 
-def _final(search: Search, launcher: Launcher, should_stop: Callable[[], bool]) -> dict[str, list[float]]:
-    """The scores of what was found, and of what the search began with, over seeds that no trial saw."""
+def _final(search: Search, launcher: Launcher, should_stop: Callable[[], bool]) -> dict[str, dict[int, float]]:
+    """The scores of what was found, and of what the search began with, by seeds that no trial saw."""
     from esper.sweep.launch import JobQueue, run_all
     from esper.sweep.progress import progress_of
     from esper.tune.search import best_of, evaluations, score, values_of
@@ -154,11 +154,11 @@ def _final(search: Search, launcher: Launcher, should_stop: Callable[[], bool]) 
     make_folders(jobs)
     queue = JobQueue([job for job in jobs if progress_of(job).status in ("new", "begun")])
     run_all(queue, launcher, retries=1, should_stop=should_stop, on_change=lambda queue, job: None)
-    curves = {name: [evaluations(job.run_dir) for job in group] for name, group in groups.items()}
-    return {name: [score(curve) for curve in each if curve] for name, each in curves.items()}
+    curves = {name: {job.config.seed: evaluations(job.run_dir) for job in group} for name, group in groups.items()}
+    return {name: {seed: score(curve) for seed, curve in each.items() if curve} for name, each in curves.items()}
 
 
-def _conclude(search: Search, final: Mapping[str, list[float]], stopped_by: str | None) -> int:
+def _conclude(search: Search, final: Mapping[str, Mapping[int, float]], stopped_by: str | None) -> int:
     from esper.tune.page import write_page
     from esper.tune.search import best_of
 
@@ -174,7 +174,8 @@ def _conclude(search: Search, final: Mapping[str, list[float]], stopped_by: str 
     found = tuning.folder / "best.toml"
     files.write(found, best_file(search).encode())
     for name, scores in final.items():
-        say(f"{name:6} {statistics.fmean(scores):.5g} over seeds {', '.join(map(str, tuning.final_seeds))}")
+        if scores:
+            say(f"{name:6} {statistics.fmean(scores.values()):.5g} over seeds {', '.join(map(str, scores))}")
     say(f"page   {tuning.folder / 'tune.html'}\nnext   esper ppo --config {found} --preset none")
     return 0
 

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     runs = FollowedRuns(roots)
     if args.once is not None:
         try:
-            files.write(args.once, page_of(runs).encode(errors="replace"))
+            files.write_named(args.once, page_of(runs).encode(errors="replace"))
         except OSError as error:
             fail(f"--once {args.once}: cannot be written: {files.why(error)}", _PROG)
         say(f"page     {args.once}")

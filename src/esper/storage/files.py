@@ -16,7 +16,6 @@ import math
 import os
 import re
 import secrets
-import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -93,6 +92,12 @@ def write(path: Path, data: bytes | Iterable[bytes], *, root: Path | None = None
         os.fsync(folder)
 
 
+def write_named(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """The same for a file that the user named: the folders above it are made."""
+    make_named_folder(path.parent)
+    write(path, data)
+
+
 def temporary_name(name: str) -> str:
     """A random name, for a file that is renamed to `name` when it is complete."""
     beginning = os.fsdecode(os.fsencode(name)[:100])
@@ -113,6 +118,15 @@ def make_folder(path: Path, *, new: bool = False, root: Path | None = None) -> N
             if new:
                 raise
             os.close(_enter(folder, path.name, path))
+
+
+def make_named_folder(path: Path) -> None:
+    """Make the folder `path`, which the user named, and those above it; it may exist."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        raise NotADirectoryError(errno.ENOTDIR, "is no folder", str(there)) from None
 
 
 def flush_folder(path: Path, *, root: Path | None = None) -> None:
@@ -243,41 +257,6 @@ def printable(text: object) -> str:
             character if character.isprintable() or character in "\n\t" else repr(character)[1:-1] for character in text
         )
     )
-
-
-def unnamed_import(found: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
-    """Why a file's `env`, `encoder`, `env_kwargs`, `init_from` and schedules must not be used; None if they may.
-
-    A name with a colon imports a module, an argument of an environment may open a file, and `init_from` reads one. A
-    file from someone else could run any code, so the user must repeat the values in `given`.
-    """
-    for name, value in found.items():
-        kind = "decay" if name.endswith("_decay") else name
-        if kind not in ("env", "encoder", "decay") or not isinstance(value, str) or ":" not in value:
-            continue
-        # One function may be given for several schedules.
-        again = [each for key, each in given.items() if key == name or (kind == "decay" and key.endswith("_decay"))]
-        if value not in again:
-            module, what = value.partition(":")[0], {"env": "environment"}.get(name, name)
-            say = f"--{name.replace('_', '-')} {shlex.quote(printable(value))} or --trust"
-            return f"its {what} imports {module!r}; if that is right, add {say}"
-    policy = found.get("init_from")
-    if policy is not None and given.get("init_from") != policy:
-        say = f"--init-from {shlex.quote(printable(policy))} or --trust"
-        return f"its init_from reads another folder, {printable(policy)!r:.100}; if that is right, add {say}"
-    arguments = found.get("env_kwargs")
-    names = sorted(_named_in(arguments))
-    if names and given.get("env_kwargs") != arguments:
-        return f"its env_kwargs have {names[0]!r:.100}, maybe a file or a module; if that is right, add --trust"
-    return None
-
-
-def _named_in(value: Any) -> Iterator[str]:
-    """Text in `value` that may be the name of a file or a module."""
-    if isinstance(value, str) and set(value) & set("/\\:~"):
-        yield value
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _named_in(each)
 
 
 def _refuse_constant(name: str) -> NoReturn:

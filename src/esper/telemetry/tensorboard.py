@@ -15,13 +15,15 @@ from tensorboardX.proto.event_pb2 import SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
 from esper.storage import files
-from esper.telemetry.events import EvaluationCompleted, Event, UpdateCompleted
+from esper.telemetry.events import EvaluationCompleted, Event, UpdateCompleted, VideoRecorded
 from esper.telemetry.metrics import metrics_of
 from esper.telemetry.records import to_record
 from esper.telemetry.rounds import RoundCompleted
 
 _ON_THE_AXIS = ("update", "env_steps")
 _SECONDS_BETWEEN_FLUSHES = 10.0
+# TensorBoard keeps the images that it shows in memory.
+_MAX_GIF_BYTES = 4 * 2**20
 
 
 _SECTIONS = {metric.name: metric.section for metric in metrics_of(UpdateCompleted)}
@@ -31,7 +33,8 @@ _OF_EVALUATIONS = frozenset(field.name for field in dataclasses.fields(Evaluatio
 class TensorBoardSink:
     """Writes every number of an update or an evaluation, over `env_steps`.
 
-    Its tag is its name in the record, in a group: TensorBoard groups what is before a slash.
+    Its tag is its name in the record, in a group: TensorBoard groups what is before a slash. A GIF of `record_every` is
+    an image, which moves there; an MP4 has no place in these files.
 
     A run that resumes after `env_steps` hides existing points of later steps. Written without SummaryWriter: its queue
     and thread cost a fast run more than the writing, and it hides errors of a full disk.
@@ -45,6 +48,8 @@ class TensorBoardSink:
     def emit(self, event: Event) -> None:
         # Opened late: only the record may keep a run from starting.
         file = self._file = self._file or self._open()
+        if isinstance(event, VideoRecorded):
+            self._add_video(file, event)
         if not isinstance(event, UpdateCompleted | RoundCompleted | EvaluationCompleted):
             return
         # One summary for all numbers: one for each would double the cost.
@@ -57,6 +62,18 @@ class TensorBoardSink:
         if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
             file.flush()
             self._flushed = time.monotonic()
+
+    def _add_video(self, file: BinaryIO, event: VideoRecorded) -> None:
+        path = self._folder.parent / event.video
+        if path.suffix != ".gif" or files.size_of(path, root=self._folder.parent) > _MAX_GIF_BYTES:
+            return
+        gif = files.read(path, _MAX_GIF_BYTES, root=self._folder.parent)
+        # The header of a GIF has these behind its six letters.
+        width, height = struct.unpack("<HH", gif[6:10])
+        image = {"width": width, "height": height, "colorspace": 3, "encoded_image_string": gif}
+        file_event = FileEvent(wall_time=time.time(), step=event.env_steps)
+        file_event.summary.value.add(tag="video", image=image)
+        self._write(file, file_event)
 
     def close(self) -> None:
         if self._file is not None:

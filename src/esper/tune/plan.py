@@ -71,21 +71,25 @@ class Tuning:
         ]
         return [Job(environment=environment, arm=name, config=each) for each in configs]
 
-    def start(self) -> dict[str, Any]:
-        """The values of the settings before the search, where the space has them all; else nothing."""
+    def before(self) -> dict[str, Any]:
+        """The values of what is searched in the settings before the search."""
         flat = flatten(self.settings({}).config)
         # What stands for several settings has the value of the first.
         first = {name: names[0] for name, names in common_names(settings_of(RunConfig)).items()}
         found = {name: flat[name if name in flat else first[name]] for name in self.space}
         # A schedule without warmup has none, which is a fraction of 0.
-        found |= {name: 0.0 for name, value in found.items() if value is None and self.space[name].contain(0.0)}
+        return found | {name: 0.0 for name, value in found.items() if value is None and self.space[name].contain(0.0)}
+
+    def start(self) -> dict[str, Any]:
+        """The same, where the space has them all; else nothing."""
+        found = self.before()
         return found if all(self.space[name].contain(value) for name, value in found.items()) else {}
 
 
 def make_folders(jobs: Sequence[Job]) -> None:
     """Make the folders that the runs of `jobs` go to."""
     for job in jobs:
-        job.run_dir.parent.mkdir(parents=True, exist_ok=True)
+        files.make_named_folder(job.run_dir.parent)
 
 
 def read_tables(path: Path) -> dict[str, Any]:

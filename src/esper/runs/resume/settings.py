@@ -14,7 +14,7 @@ from esper.runs.resume.rules import Mode, changes, may_change
 from esper.settings.layers import with_common_names
 from esper.settings.options import flatten, settings_of
 from esper.settings.values import format_value, spelled
-from esper.storage import files
+from esper.storage.trust import unnamed_import
 
 _HINT = "\nschedules may change with --resume-schedule extend or restart"
 
@@ -37,7 +37,7 @@ def settings_to_resume(point: ResumePoint, layers: Sequence[Layer], mode: Mode, 
     if point.state is not None:
         used["init_from"] = None  # was read when the run began
     given = ChainMap(*({name: spelled(value) for name, value in each.values.items()} for each in layers[::-1]))
-    reason = None if trust else files.unnamed_import(used, given)
+    reason = None if trust else unnamed_import(used, given)
     if reason:
         raise ResumeError(f"{point.source}: {reason}")
     changed = changes(point.config, settings.config)
