@@ -44,7 +44,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         fail(message, self.prog)
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         # By itself argparse says of `--lr-points -1:3` no more than that a value is missing.
         return super().parse_known_args(self._joined(sys.argv[1:] if args is None else args), namespace)
 
