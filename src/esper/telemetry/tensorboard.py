@@ -58,6 +58,10 @@ class TensorBoardSink:
             file.flush()
             self._flushed = time.monotonic()
 
+    def flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()

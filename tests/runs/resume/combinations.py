@@ -22,6 +22,7 @@ import mixed_env
 from covering import Row
 from factors import MORE_UPDATES, UPDATES, named_again, rows, settings_of
 from harness import differences
+from received import check_received, files_of_mlflow
 
 from esper.analysis.runs import read_events
 from esper.runs.checkpoint.folder import checkpoints_in
@@ -50,7 +51,7 @@ class EndAt:
                 while self._newest() <= self._updates and time.monotonic() < deadline:
                     time.sleep(0.01)
                 # A checkpoint that is being written has a name of its own until it is whole.
-                shutil.copytree(self._run_dir, self._kept, ignore=shutil.ignore_patterns(".*"))
+                shutil.copytree(self._run_dir, self._kept, ignore=shutil.ignore_patterns(".*.tmp", ".lock"))
             else:
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -73,7 +74,8 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
     """
     settings = settings_of(row) | {"checkpoint_every": rng.randint(1, 3)}
     alone, disturbed = folder / "alone", folder / "disturbed"
-    run(_config(settings, alone))
+    with files_of_mlflow(alone):
+        run(_config(settings, alone))
     _end_and_resume(lambda sinks: run(_config(settings, disturbed), sinks), disturbed, range(UPDATES), row, rng)
     _compare(disturbed, alone, UPDATES)
     if row["resume"] != "plain":
@@ -89,7 +91,8 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
         more = [Layer(source="more", values=values)]
         # Only its newest state: what is before it has been compared.
         given = _given(settings["env"])
-        resume_run(alone, more, mode=mode, given=given)
+        with files_of_mlflow(alone):
+            resume_run(alone, more, mode=mode, given=given)
         _end_and_resume(
             lambda sinks: resume_run(disturbed, more, mode=mode, given=given, sinks=lambda config: sinks),
             disturbed,
@@ -116,14 +119,16 @@ def _end_and_resume(start: Any, run_dir: Path, span: range, row: Row, rng: rando
     end = rng.randrange(span.start + 3, span.stop - 1) if span.stop - span.start > 4 else span.start + 2
     before = _events(run_dir, "run_resumed") if (run_dir / "events.jsonl").exists() else []
     ending = EndAt(end, row["end"], run_dir, span.start)
-    start([ending])
+    with files_of_mlflow(run_dir):
+        start([ending])
     ending.put_back()
     newest = checkpoints_in(run_dir / "checkpoints")[0]
     if row["end"] == "signal":
         assert int(newest.name[:8]) == end + 1, f"stopped after update {end}, the newest checkpoint is {newest.name}"
     env = str(json.loads((run_dir / "config.json").read_text())["env"])
     again = [Layer(source="again", values={"quiet": True, **named_again(row)})]
-    resume_run(run_dir, again, given=_given(env))
+    with files_of_mlflow(run_dir):
+        resume_run(run_dir, again, given=_given(env))
     resumed = _events(run_dir, "run_resumed")[len(before) :][-1]
     assert resumed["update"] == int(newest.name[:8]) > span.start, f"resumed at {resumed['update']}, not {newest.name}"
     assert resumed["checkpoint"] == str(newest)
@@ -134,6 +139,7 @@ def _end_and_resume(start: Any, run_dir: Path, span: range, row: Row, rng: rando
 def _compare(disturbed: Path, alone: Path, updates: int) -> None:
     assert not list(disturbed.rglob("*.broken")), "a checkpoint was set aside"
     for run_dir in (disturbed, alone):
+        check_received(run_dir)
         names = [event["event"] for event in read_events(run_dir)]
         assert names.count("run_started") == 1
         assert (names[0], names[-1]) == ("run_started", "run_finished")
