@@ -14,13 +14,13 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mixed_env
 from covering import Row
-from factors import MORE_UPDATES, UPDATES, named_again, rows, settings_of
+from factors import MORE_UPDATES, UPDATES, named_again, rows, settings_of, to_begin_with
 from harness import differences
 from received import check_received, files_of_mlflow
 
@@ -30,7 +30,7 @@ from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, resolve
 from esper.runs.resume.rules import Mode
 from esper.runs.run import resume_run, run
-from esper.telemetry.events import Event, UpdateCompleted, UpdateSkipped
+from esper.telemetry.events import Event, Sink, UpdateCompleted, UpdateSkipped
 
 
 class EndAt:
@@ -74,9 +74,16 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
     """
     settings = settings_of(row) | {"checkpoint_every": rng.randint(1, 3)}
     alone, disturbed = folder / "alone", folder / "disturbed"
+    settings |= _begun_with(row, folder / "other")
     with files_of_mlflow(alone):
         run(_config(settings, alone))
-    _end_and_resume(lambda sinks: run(_config(settings, disturbed), sinks), disturbed, range(UPDATES), row, rng)
+
+    def begin(sinks: Sequence[Sink]) -> None:
+        run(_config(settings, disturbed), sinks)
+        # A resume reads it no more.
+        shutil.rmtree(folder / "other", ignore_errors=True)
+
+    _end_and_resume(begin, disturbed, range(UPDATES), row, rng)
     _compare(disturbed, alone, UPDATES)
     if row["resume"] != "plain":
         mode: Mode = row["resume"]  # type: ignore[assignment]
@@ -101,6 +108,18 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
             rng,
         )
         _compare(disturbed, alone, MORE_UPDATES)
+
+
+def _begun_with(row: Row, other: Path) -> dict[str, Any]:
+    """The setting that names what a run of `row` begins with, which is trained in `other` for two updates."""
+    if row["begun with"] == "random weights":
+        return {}
+    settings = settings_of(to_begin_with(row))
+    steps = 2 * settings["num_envs"] * settings["num_steps"]
+    run(_config({**settings, "total_timesteps": steps, "seed": 7}, other))
+    if row["begun with"] == "policy":
+        shutil.rmtree(other / "checkpoints")
+    return {"init_from": str(other)}
 
 
 def _config(settings: Mapping[str, Any], run_dir: Path) -> RunConfig:

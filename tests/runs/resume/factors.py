@@ -52,6 +52,12 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "frozen": {"nothing": {}, "3 updates": {"freeze_encoder": 3}},
     "passed": {"id": {}, "class": {"env": "<Mixed>"}},
     "part": PARTS,
+    # `check` trains what is begun with, and takes it away before the resume.
+    "begun with": {
+        "random weights": {},
+        "policy": {"init_what": "normalizers"},
+        "run": {"init_what": "optimizer"},
+    },
     "vector": {
         **{name: {"vector": name} for name in ("sync", "native")},
         **{f"async, {number}": {"vector": "async", "env_workers": number} for number in (2, 4)},
@@ -173,6 +179,8 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"decay": ("piecewise", "triangular", "function"), "warmup": ("steps", "timesteps", "fraction")},
     # A trunk that follows the lower of two rates has one factor.
     {"trunk": ("shared, min",), "feedback": ("by minibatch, policy",)},
+    # It would be compiled once more for what it begins with.
+    {"engine": ("torch",), "begun with": ("policy", "run")},
     # A restart leaves 4 updates, of which delay and warmup take 3.
     {"decay": ("cosine_restarts", "wsd"), "warmup": ("steps",), "resume": ("restart",)},
 )
@@ -228,6 +236,13 @@ def named_again(row: Row) -> dict[str, Any]:
     """What a resume of `row` is told again: parts from Python, and arguments that import a module."""
     growing = {"env_kwargs": _GROWTH[row["vector"]]} if row["vector"] in _GROWTH else {}
     return {**PARTS[row["part"]], **growing}
+
+
+def to_begin_with(row: Row) -> Row:
+    """Of what a run of `row` can begin: the same network and environment, with nothing that needs many updates."""
+    plain = ("frozen", "begun with", "telemetry", "sinks", "decay", "warmup", "feedback", "coefficients", "limits")
+    left_out = {name: next(iter(FACTORS[name])) for name in (*plain, "evaluation", "videos", "fault")}
+    return {**row, **left_out}
 
 
 def _in_tensors(row: Row) -> str:
