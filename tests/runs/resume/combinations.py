@@ -30,22 +30,27 @@ from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, resolve
 from esper.runs.resume.rules import Mode
 from esper.runs.run import resume_run, run
+from esper.runs.seeds import configs_of, run_each
 from esper.telemetry.events import Event, Sink, UpdateCompleted, UpdateSkipped
 
 
 class EndAt:
-    """A sink that ends the run in `run_dir` at the event of update `update`.
+    """A sink that ends the run in `run_dir` at the event of update `update`, in the `run`-th run that has one.
 
     By a signal, or as if it were killed: the folder is kept as it is when there is a checkpoint of more than `updates`,
     which a busy machine may still be writing, and `put_back` later.
     """
 
-    def __init__(self, update: int, how: str, run_dir: Path, updates: int) -> None:
+    def __init__(self, update: int, how: str, run_dir: Path, updates: int, *, run: int = 1) -> None:
         self._update, self._how, self._run_dir, self._updates = update, how, run_dir, updates
+        self._run, self._seen = run, 0
         self._kept = run_dir.with_name(f"{run_dir.name}, as killed")
 
     def emit(self, event: Event) -> None:
         if isinstance(event, UpdateCompleted | UpdateSkipped) and event.update == self._update:
+            self._seen += 1
+            if self._seen != self._run:
+                return
             if self._how == "killed":
                 deadline = time.monotonic() + 60
                 while self._newest() <= self._updates and time.monotonic() < deadline:
@@ -108,6 +113,26 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
             rng,
         )
         _compare(disturbed, alone, MORE_UPDATES)
+
+
+def check_seeds(row: Row, folder: Path, rng: random.Random) -> None:
+    """Hold two seeds in one call, which a signal ends in the second and the same call completes, to a run of each.
+
+    Raises:
+        AssertionError: naming what is different.
+    """
+    settings = settings_of(row) | {"checkpoint_every": rng.randint(1, 3)} | _begun_with(row, folder / "other")
+    together = configs_of(_config(settings, folder / "together"), (1, 2))
+    ending = EndAt(rng.randrange(UPDATES - 1), "signal", folder, 0, run=2)
+    begun = list(run_each(together, sinks=[ending]))
+    assert [result.cause for _, result in begun] == [None, "SIGTERM"]
+    ended = list(run_each(together))
+    assert [result.train.status for _, result in ended] == ["completed", "completed"]
+    for config in together:
+        alone = folder / f"alone-{config.seed}"
+        run(_config(settings | {"seed": config.seed}, alone))
+        found = differences(Path(str(config.run_dir)), alone)
+        assert found == [], f"seed {config.seed} is different: {found}"
 
 
 def _begun_with(row: Row, other: Path) -> dict[str, Any]:
@@ -189,14 +214,18 @@ def main() -> None:
     parser.add_argument("--strength", type=int, default=2, help="so many factors meet with all of their levels")
     parser.add_argument("--seed", type=int, default=0, help="of the updates at which runs are ended")
     parser.add_argument("--rows", type=int, help="only the first rows")
+    parser.add_argument("--seeds", action="store_true", help="two seeds in one program in place of one run")
     parser.add_argument("--compiled", action="store_true", help="torch.compile too, half a minute a row")
     args = parser.parse_args()
-    every = rows(args.strength, without={} if args.compiled else {"engine": ("torch",)})[: args.rows]
+    without = {} if args.compiled else {"engine": ("torch",)}
+    # Each run of the program would need a place of its own.
+    without |= {"sinks": ("MLflow",)} if args.seeds else {}
+    every = rows(args.strength, without=without)[: args.rows]
     started, failed = time.monotonic(), 0
     for index, row in enumerate(every):
         folder = Path(tempfile.mkdtemp())
         try:
-            check(row, folder, random.Random(f"{args.seed} {index}"))
+            (check_seeds if args.seeds else check)(row, folder, random.Random(f"{args.seed} {index}"))
         except Exception as error:
             failed += 1
             print(f"row {index}: {dict(row)}: {type(error).__name__}: {error}", flush=True)

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from combinations import check
+from combinations import check, check_seeds
 from covering import Row, cells, cover
 from factors import FACTORS, allowed, rows
 
@@ -32,6 +32,13 @@ def test_a_run_that_is_ended_and_resumed_ends_as_one_left_alone(index: int, row:
     if row["sinks"] == "MLflow":
         pytest.importorskip("mlflow")
     check(row, tmp_path, random.Random(index))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_two_seeds_in_one_program_end_as_each_alone(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    check_seeds(rng.choice(rows(without={"engine": ("torch",), "sinks": ("MLflow",)})), tmp_path, rng)
 
 
 def test_every_level_is_in_a_quick_row() -> None:
