@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert (resumed.data.params["total_timesteps"], resumed.data.tags["changed/total_timesteps"]) == ("2048", "4096")
     steps = [point.step for point in client.get_metric_history(resumed.info.run_id, "value_loss")]
     assert steps == [1024, 2048, 3072, 4096]
+
+
+def test_what_was_written_after_the_last_checkpoint_is_not_written_again(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    train(tmp_path / "run", checkpoint_every=1, keep_checkpoints=9, eval_every=2, eval_episodes=1)
+    for newer in ("00000003", "00000004"):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / newer)
+    resume_run(tmp_path / "run")
+    client, (found,) = logged(f"sqlite:///{tmp_path}/run/mlflow/mlflow.db")
+    for name, steps in (("value_loss", [1024, 2048, 3072, 4096]), ("eval_return_mean", [2048, 4096])):
+        assert [point.step for point in client.get_metric_history(found.info.run_id, name)] == steps
 
 
 def test_a_run_that_begins_anew_in_its_folder_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,8 @@ class Checkpointing:
         Raises:
             StoreError: when the previous one could not be written.
         """
+        # A run that resumes from this checkpoint emits again only what comes after it.
+        self._record.flush_writers()
         try:
             state = capture_run(self._config, self._training, self._record.position)
         except GivenUp as error:

@@ -29,6 +29,7 @@ class Record:
         self._jsonl = jsonl
         self.emit: Callable[[Event], None] = telemetry.emit
         self.flush: Callable[[], None] = jsonl.flush
+        self.flush_writers: Callable[[], None] = telemetry.flush
 
     @property
     def position(self) -> int:

@@ -338,3 +338,9 @@ class Sink(Protocol):
     def emit(self, event: Event) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Writer(Sink, Protocol):
+    """A sink that may keep back what it is given; `flush` writes it. A checkpoint is captured after that."""
+
+    def flush(self) -> None: ...

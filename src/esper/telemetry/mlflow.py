@@ -29,7 +29,7 @@ from esper.telemetry.events import (
 from esper.telemetry.records import to_record
 from esper.telemetry.rounds import RoundCompleted
 
-_FOLDER = "esper.folder"
+_FOLDER, _LAST_STEP = "esper.folder", "esper.last_step"
 _DATABASE = "mlflow.db"
 _STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "diverged": "FAILED", "failed": "FAILED"}
 _SECONDS_BETWEEN_WRITES = 10.0
@@ -43,7 +43,7 @@ class MlflowSink:
     """A run of `experiment`, named as the run's folder; numbers have their names in the record, over `env_steps`.
 
     MLflow's own settings, as MLFLOW_TRACKING_URI, decide where it is; without one it is a database in the folder. A
-    run that resumes in its folder resumes here, too.
+    run that resumes in its folder resumes here, too, and does not write again what the run that was killed has written.
     """
 
     def __init__(self, experiment: str, run_dir: Path) -> None:
@@ -53,6 +53,8 @@ class MlflowSink:
         # One for each name and step: a snapshot repeats what its update has.
         self._waiting: dict[tuple[str, int], Metric] = {}
         self._written = time.monotonic()
+        # The steps whose numbers another process has written already.
+        self._there = range(0)
 
     def emit(self, event: Event) -> None:
         match event:
@@ -63,6 +65,8 @@ class MlflowSink:
                     self._client.log_batch(self._run_id, params=some)
             case RunResumed():
                 self._begin(again=True)
+                if event.exact_resume and not event.changed:
+                    self._there = range(event.env_steps + 1, self._last_step() + 1)
                 self._tag({f"changed/{name}": values[-1] for name, values in event.changed.items()})
             case AnomalyDetected():
                 self._tag({f"anomaly/{event.kind}": event.update})
@@ -75,26 +79,40 @@ class MlflowSink:
             case UpdateCompleted() | RoundCompleted() | AnalyticsSnapshot() | EvaluationCompleted():
                 self._keep(to_record(event))
 
+    def flush(self) -> None:
+        self._write()
+
     def close(self) -> None:
         self._write()
 
     def _keep(self, record: Mapping[str, Any]) -> None:
         """Keep the numbers of `record` until it is worth writing them: a transaction costs as much as an update."""
         step, now = record["env_steps"], round(time.time() * 1000)
+        if step in self._there:
+            return
+        # Only whole steps are written: an evaluation comes later than its update.
+        is_new = bool(self._waiting) and step != next(reversed(self._waiting))[1]
+        if is_new and time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
+            self._write()
         for name, value in record.items():
             if isinstance(value, int | float) and name != "env_steps":
                 self._waiting[name, step] = Metric(name, float(value), now, step)
-        if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
-            self._write()
 
     def _write(self) -> None:
         metrics, self._waiting = list(self._waiting.values()), {}
         for some in _batches(metrics, _MOST_METRICS):
             self._client.log_batch(self._run_id, metrics=some)
+        if metrics:
+            self._tag({_LAST_STEP: metrics[-1].step})
         self._written = time.monotonic()
 
     def _tag(self, tags: Mapping[str, Any]) -> None:
         self._client.log_batch(self._run_id, tags=[RunTag(name, format_value(value)) for name, value in tags.items()])
+
+    def _last_step(self) -> int:
+        """The last step whose numbers are written; 0 if there is none."""
+        last = self._client.get_run(self._run_id).data.tags.get(_LAST_STEP, "")
+        return int(last) if last.isdecimal() else 0
 
     def _begin(self, *, again: bool) -> None:
         # Its messages would be between the console's lines.

@@ -21,6 +21,7 @@ from esper.telemetry.events import (
     Sink,
     SinkFailed,
     UpdateCompleted,
+    Writer,
 )
 from esper.telemetry.jsonl import JsonlRecord
 from esper.telemetry.records import to_record
@@ -49,7 +50,7 @@ class Telemetry:
         config: TelemetryConfig,
         record: JsonlRecord,
         *,
-        writers: Iterable[Sink] = (),
+        writers: Iterable[Writer] = (),
         watchers: Iterable[Sink] = (),
         before: Iterable[Mapping[str, Any]] = (),
         limit: Callable[[Callable[[], None]], None] = lambda close: close(),
@@ -82,11 +83,16 @@ class Telemetry:
             for derived in self._analytics.see(record):
                 self._pass_on(derived, to_record(derived))
 
+    def flush(self) -> None:
+        """Have the writers write what they keep back."""
+        for writer in list(self._writers):
+            self._try(writer, writer.flush)
+
     def close(self) -> None:
         """Close all sinks."""
         for sinks in (self._writers, self._watchers):
             while sinks:
-                sink = sinks.pop(0)
+                sink: Sink = sinks.pop(0)
                 self._try(sink, lambda sink=sink: self._limit(sink.close))  # type: ignore[misc]
 
     def _pass_on(self, event: Event, record: Mapping[str, Any]) -> None:
@@ -109,7 +115,8 @@ class Telemetry:
             self._switch_off(sink, error)
 
     def _switch_off(self, sink: Sink, error: BaseException) -> None:
-        for sinks in (self._writers, self._watchers):
+        everyone: tuple[list[Any], ...] = (self._writers, self._watchers)
+        for sinks in everyone:
             if sink in sinks:
                 sinks.remove(sink)
                 # It may hold files, or the terminal. A second failure is not reported.

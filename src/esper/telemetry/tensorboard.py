@@ -75,6 +75,10 @@ class TensorBoardSink:
         file_event.summary.value.add(tag="video", image=image)
         self._write(file, file_event)
 
+    def flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()

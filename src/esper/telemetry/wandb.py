@@ -56,6 +56,9 @@ class WandbSink:
                 numbers = {name: value for name, value in to_record(event).items() if isinstance(value, int | float)}
                 self._run.log(numbers, step=numbers.pop("env_steps"))
 
+    # Its own process has what was logged.
+    def flush(self) -> None: ...
+
     def close(self) -> None:
         if self._run is not None:
             self._run.finish()

@@ -10,7 +10,7 @@ from pathlib import Path
 from esper.settings.options import ConfigError
 from esper.system.errors import describe
 from esper.telemetry.config import TelemetryConfig
-from esper.telemetry.events import Sink
+from esper.telemetry.events import Sink, Writer
 
 
 def check_writers(config: TelemetryConfig) -> None:
@@ -45,7 +45,7 @@ def check_sinks(sinks: Sequence[Sink]) -> None:
             raise ConfigError("sinks", repr(sink), allowed)
 
 
-def make_writers(config: TelemetryConfig, run_dir: Path, env_steps: int) -> Iterator[Sink]:
+def make_writers(config: TelemetryConfig, run_dir: Path, env_steps: int) -> Iterator[Writer]:
     """The writers of `config`, made one at a time, for a run that has done `env_steps`."""
     if config.tensorboard:
         from esper.telemetry.tensorboard import TensorBoardSink

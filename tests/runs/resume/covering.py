@@ -45,6 +45,16 @@ def cover(factors: Mapping[str, Sequence[str]], allowed: Rule, strength: int = 2
     return rows
 
 
+def levels_first(rows: Sequence[Row]) -> list[Row]:
+    """`rows`, those first that together have every level of every factor."""
+    first: list[Row] = []
+    missing = set().union(*(row.items() for row in rows))
+    while missing:
+        first.append(max(rows, key=lambda row: len(missing & row.items())))
+        missing -= first[-1].items()
+    return [*first, *(row for row in rows if row not in first)]
+
+
 def cells(row: Row, strength: int) -> set[Cell]:
     """The combinations of levels of `strength` factors in `row`."""
     return set(map(frozenset, itertools.combinations(row.items(), strength)))

@@ -17,6 +17,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
 
 OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "vector": spaces.Box(-1, 1, (3,)),
@@ -100,6 +101,21 @@ class Mixed(gymnasium.Env[Any, Any]):
         (kind,) = (name for name, space in ACTIONS.items() if space == self.action_space)
         # In every choice one value is not allowed, another one in the next step.
         return {**success, "action_mask": np.concatenate([np.arange(n) != self._age % n for n in choices[kind]])}
+
+
+def images() -> tuple[NDArray[Any], ...]:
+    """Data for hosts that grow: 4x4 images of noise, brighter in the second class."""
+    generator = np.random.default_rng(0)
+    classes = generator.integers(0, 2, 48)
+    pictures = generator.standard_normal((48, 1, 4, 4)) + classes[:, None, None, None]
+    return pictures[16:], classes[16:], pictures[:16], classes[:16]
+
+
+def odd_images() -> tuple[NDArray[Any], ...]:
+    """The same with one image of training that no host survives."""
+    first, *others = images()
+    first[0] = 1e30
+    return first, *others
 
 
 def halving(total: int) -> Callable[[int], float]:

@@ -7,8 +7,9 @@ import random
 from pathlib import Path
 
 import pytest
-from combinations import FACTORS, allowed, check, rows
+from combinations import check, check_seeds
 from covering import Row, cells, cover
+from factors import FACTORS, allowed, rows
 
 # Compiling takes half a minute a row: one of them is enough here.
 FEW, COMPILED = 20, 1
@@ -24,9 +25,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("index", "row"), list(enumerate(chosen)), ids=[str(index) for index in range(len(chosen))])
 
 
+# MLflow's, and those of what it imports.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.slow
 def test_a_run_that_is_ended_and_resumed_ends_as_one_left_alone(index: int, row: Row, tmp_path: Path) -> None:
+    if row["sinks"] == "MLflow":
+        pytest.importorskip("mlflow")
     check(row, tmp_path, random.Random(index))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_two_seeds_in_one_program_end_as_each_alone(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    check_seeds(rng.choice(rows(without={"engine": ("torch",), "sinks": ("MLflow",)})), tmp_path, rng)
+
+
+def test_every_level_is_in_a_quick_row() -> None:
+    found = set().union(*(row.items() for row in rows(without={"engine": ("torch",)})[:FEW]))
+    every = {(name, level) for name, levels in FACTORS.items() for level in levels}
+    assert every - found == {("engine", "torch")}
 
 
 def test_every_pair_that_can_be_is_in_a_row() -> None:

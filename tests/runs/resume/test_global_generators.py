@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from combinations import FACTORS, check, settings_of
+from combinations import check
+from factors import FACTORS, settings_of
 from harness import differences
 
 from esper.analysis.runs import read_events
