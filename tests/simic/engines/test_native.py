@@ -272,6 +272,27 @@ def one_unit(engine: str, activation: str) -> PPOAgent:
     return agent
 
 
+@pytest.mark.parametrize("shared_trunk", [False, True])
+def test_observations_that_are_mostly_zero(shared_trunk: bool) -> None:
+    """Every third row has ten numbers of 130, every third all, the others none: kernels pass over what is 0."""
+    network = NetworkConfig(hidden_sizes=(70, 9), shared_trunk=shared_trunk)
+    ours, theirs = (make_agent(engine, observation_size=130, network=network) for engine in ("native", "off"))
+    batch = random_batch(ours)
+    rows, columns = torch.arange(len(batch.obs))[:, None], torch.arange(130)
+    kept = (rows % 3 == 1) | ((rows % 3 == 0) & ((columns + rows) % 13 == 0))
+    batch = batch._replace(obs=torch.where(kept, batch.obs, 0.0))
+    with torch.no_grad():
+        evaluated = [agent.updater.engine.evaluate(batch.obs, batch.actions) for agent in (ours, theirs)]
+    batch = batch._replace(log_probs=evaluated[1][0].clone())
+    orders = ours.updater.draw_orders(torch.Generator().manual_seed(5))
+    metrics = [agent.updater.optimize(batch, orders)[0] for agent in (ours, theirs)]
+    torch.testing.assert_close(*metrics, rtol=2e-4, atol=2e-5)
+    for mine, right in zip(evaluated[0], evaluated[1], strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-5, atol=1e-5)
+    for mine, right in zip(ours.optimizer.tensors(), theirs.optimizer.tensors(), strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-5)
+
+
 # How far from torch's own, in double precision: torch's erf in float32 is as far.
 @pytest.mark.parametrize(
     ("activation", "relative", "absolute"),

@@ -18,13 +18,16 @@ struct NetworkConfig {
 enum LayerKind : int32_t { LINEAR, LAYER_NORM, LSTM, GRU, CONVOLUTION };
 constexpr const char* LAYER_NAMES[] = {"linear", "layer_norm", "lstm", "gru", "convolution"};
 
-inline std::unique_ptr<const Layer> make_layer(const LayerConfig& config, Rooms& rooms) {
+// Inputs of a first layer from which on they are looked through for numbers that are 0.
+constexpr int MANY_INPUTS = 64;
+
+inline std::unique_ptr<const Layer> make_layer(const LayerConfig& config, Rooms& rooms, bool is_first) {
   switch (config.kind) {
     case LAYER_NORM: return std::make_unique<LayerNorm>(config, rooms);
     case LSTM: return std::make_unique<Recurrent<Lstm>>(config, rooms);
     case CONVOLUTION: return std::make_unique<Convolution>(config, rooms);
     case GRU: return std::make_unique<Recurrent<Gru>>(config, rooms);
-    default: return std::make_unique<Linear>(config, rooms);
+    default: return std::make_unique<Linear>(config, rooms, is_first && config.inputs >= MANY_INPUTS);
   }
 }
 
@@ -36,7 +39,7 @@ class Network {
   // For blocks of so many `rows`.
   Network(const NetworkConfig& config, int rows) {
     rooms.rows = rows;
-    for (int l = 0; l < config.count; ++l) layers.push_back(make_layer(config.layers[l], rooms));
+    for (int l = 0; l < config.count; ++l) layers.push_back(make_layer(config.layers[l], rooms, l == 0));
   }
 
   bool empty() const { return layers.empty(); }
