@@ -356,7 +356,10 @@ class TestStrangers:
         assert hub.asked == []
 
     def test_a_folder_in_a_folder_that_is_missing(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert refused(capsys, "pull", REPO, "a/b") == "a: No such file or directory"
+        assert main(["pull", REPO, "a/b"]) == 0
+        assert Path("a/b/policy.safetensors").is_file()
+        Path("file").touch()
+        assert refused(capsys, "pull", REPO, "file/b") == "file: is no folder"
 
 
 class TestNoNetwork:
