@@ -248,9 +248,11 @@ void walk_through(int index, int actions, int threads, const Shape& shape = {}) 
   esper_advantages(rewards.data(), values.data(), values.data(), terminated.get(), truncated.get(), steps, envs, 0.99f,
                    0.95f, advantages.data(), returns.data());
   if (shape.rnn_size) return;
+  // As the learner reads them.
+  const Floats seen(obs.begin(), obs.end()), last(final_obs.begin(), final_obs.end());
   Batch batch{};
-  batch.obs = obs.data(), batch.actions = out;
-  const Ends ends{final_obs.data(), terminated.get(), truncated.get()};
+  batch.obs = seen.data(), batch.actions = out;
+  const Ends ends{last.data(), terminated.get(), truncated.get()};
   esper_evaluate_rollout(subject.learner, &batch, &ends, steps, envs, values.data(), advantages.data(), returns.data(),
                          threads);
 }
