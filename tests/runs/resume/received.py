@@ -53,7 +53,7 @@ def check_received(run_dir: Path) -> None:
                 for name, number in _numbers(event).items():
                     points[name][event["env_steps"]] = number
         # A resumed run measures times anew that the killed one has written.
-        measured = {*TIME_FIELDS, "env_steps"}
+        measured = {*TIME_FIELDS, *_ON_THE_AXIS}
         expected = {name: list(steps.items()) for name, steps in points.items() if name not in measured}
         found = {name: steps for name, steps in _in_mlflow(run_dir / "mlflow").items() if name not in measured}
         assert found == expected, f"MLflow: {[n for n in {**found, **expected} if found.get(n) != expected.get(n)]}"
