@@ -18,6 +18,8 @@ SCHEMA_VERSION = 3
 
 # Fields, and events, that differ between two runs with the same seed.
 TIME_FIELDS = frozenset({"time", "seconds", "steps_per_second"})
+# Numbers over which sinks show others. An evaluation has the step of its update, and another number of the update.
+ON_THE_AXIS = frozenset({"update", "env_steps"})
 TIMED_EVENTS = frozenset({"checkpoint_saved"})
 
 

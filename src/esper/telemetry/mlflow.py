@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from esper.settings.values import format_value
 from esper.storage import files
 from esper.telemetry.events import (
+    ON_THE_AXIS,
     AnalyticsSnapshot,
     AnomalyDetected,
     EvaluationCompleted,
@@ -33,8 +34,6 @@ _FOLDER, _LAST_STEP = "esper.folder", "esper.last_step"
 _DATABASE = "mlflow.db"
 _STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "diverged": "FAILED", "failed": "FAILED"}
 _SECONDS_BETWEEN_WRITES = 10.0
-# An update and the evaluation after it have the same step, and other numbers of the update.
-_ON_THE_AXIS = ("update", "env_steps")
 # What MLflow takes at once.
 _MOST_METRICS, _MOST_PARAMS = 1000, 100
 
@@ -97,7 +96,7 @@ class MlflowSink:
         if is_new and time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
             self._write()
         for name, value in record.items():
-            if isinstance(value, int | float) and name not in _ON_THE_AXIS:
+            if isinstance(value, int | float) and name not in ON_THE_AXIS:
                 self._waiting[name, step] = Metric(name, float(value), now, step)
 
     def _write(self) -> None:

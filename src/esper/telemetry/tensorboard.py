@@ -15,12 +15,11 @@ from tensorboardX.proto.event_pb2 import SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
 from esper.storage import files
-from esper.telemetry.events import EvaluationCompleted, Event, UpdateCompleted, VideoRecorded
+from esper.telemetry.events import ON_THE_AXIS, EvaluationCompleted, Event, UpdateCompleted, VideoRecorded
 from esper.telemetry.metrics import metrics_of
 from esper.telemetry.records import to_record
 from esper.telemetry.rounds import RoundCompleted
 
-_ON_THE_AXIS = ("update", "env_steps")
 _SECONDS_BETWEEN_FLUSHES = 10.0
 # TensorBoard keeps the images that it shows in memory.
 _MAX_GIF_BYTES = 4 * 2**20
@@ -56,7 +55,7 @@ class TensorBoardSink:
         file_event = FileEvent(wall_time=time.time(), step=event.env_steps)
         add = file_event.summary.value.add
         for name, value in to_record(event).items():
-            if isinstance(value, int | float) and name not in _ON_THE_AXIS:
+            if isinstance(value, int | float) and name not in ON_THE_AXIS:
                 add(tag=_tag(name), simple_value=value)
         self._write(file, file_event)
         if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:

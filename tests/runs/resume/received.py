@@ -17,7 +17,7 @@ from tensorboardX.proto.event_pb2 import Event as FileEvent
 from tensorboardX.proto.event_pb2 import SessionLog
 
 from esper.analysis.runs import read_events
-from esper.telemetry.events import TIME_FIELDS
+from esper.telemetry.events import ON_THE_AXIS, TIME_FIELDS
 
 UPDATES, EVALUATIONS = "update_completed", "evaluation_completed"
 
@@ -43,7 +43,7 @@ def check_received(run_dir: Path) -> None:
     if (run_dir / "tensorboard").exists():
         recorded = [_numbers(event) for event in events if event["event"] in (UPDATES, EVALUATIONS)]
         assert _in_tensorboard(run_dir / "tensorboard") == [
-            (numbers["env_steps"], [float(np.float32(numbers[name])) for name in numbers if name not in _ON_THE_AXIS])
+            (numbers["env_steps"], [float(np.float32(numbers[name])) for name in numbers if name not in ON_THE_AXIS])
             for numbers in recorded
         ], "TensorBoard"
     if (run_dir / "mlflow").exists():
@@ -53,13 +53,10 @@ def check_received(run_dir: Path) -> None:
                 for name, number in _numbers(event).items():
                     points[name][event["env_steps"]] = number
         # A resumed run measures times anew that the killed one has written.
-        measured = {*TIME_FIELDS, *_ON_THE_AXIS}
+        measured = {*TIME_FIELDS, *ON_THE_AXIS}
         expected = {name: list(steps.items()) for name, steps in points.items() if name not in measured}
         found = {name: steps for name, steps in _in_mlflow(run_dir / "mlflow").items() if name not in measured}
         assert found == expected, f"MLflow: {[n for n in {**found, **expected} if found.get(n) != expected.get(n)]}"
-
-
-_ON_THE_AXIS = ("update", "env_steps")
 
 
 def _numbers(event: Mapping[str, Any]) -> dict[str, float]:
