@@ -140,6 +140,10 @@ RUNS: Mapping[str, Run] = {
     "MuJoCo": _run("--env HalfCheetah-v4 --normalize-observations --normalize-rewards", package="mujoco"),
     "Box2D": _run("--env LunarLander-v3", package="Box2D"),
     "MinAtar": _run("--env MinAtar/Breakout-v1", _EVALUATE, package="minatar"),
+    "torch/MinAtar/Breakout, convolutions": _run("--env torch/MinAtar/Breakout --encoder small", _EVALUATE),
+    "torch/MinAtar/SpaceInvaders, in a row": _run(
+        "--env torch/MinAtar/SpaceInvaders --encoder flatten --activation relu", _EVALUATE
+    ),
     "MiniGrid": _run("--env MiniGrid-Empty-5x5-v0", _EVALUATE, package="minigrid"),
     "POPGym": _run("--env popgym-RepeatPreviousEasy-v0 --lstm-size 4", package="popgym"),
     "Atari": _run(

@@ -189,7 +189,7 @@ class Updater:
     @torch.no_grad()
     def prepare(self, rollout: Rollout) -> Minibatch:
         """The rollout as flat rows [T * N, ...], or as a sequence for each environment, with advantages."""
-        rollout = rollout.normalized(self._network.normalize)
+        rollout = self.engine.normalize(rollout)
         log_probs, values, next_values = self.engine.evaluate_rollout(rollout)
         rewards, terminated, truncated = rollout.rewards, rollout.terminated, rollout.truncated
         if self._config.normalize_rewards:
@@ -206,7 +206,7 @@ class Updater:
     def measure_after(self, rollout: Rollout, batch: Minibatch) -> dict[str, Tensor]:
         """`ratio_metrics` of `batch`, made of `rollout`, with the policy as it is now."""
         if self._network.state_size:
-            log_probs = self.engine.evaluate_rollout(rollout.normalized(self._network.normalize))[0].T
+            log_probs = self.engine.evaluate_rollout(self.engine.normalize(rollout))[0].T
             log_probs = log_probs if batch.selected is None else log_probs.gather(1, batch.selected)
         else:
             log_probs, _ = self.engine.evaluate(batch.obs, batch.actions, batch.masks)

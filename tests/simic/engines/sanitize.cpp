@@ -24,6 +24,12 @@ Floats uniform(size_t count) {
   return values;
 }
 
+Floats byte_values_below(float highest) {
+  Floats values(256);
+  for (int i = 0; i < 256; ++i) values[i] = i / highest;
+  return values;
+}
+
 // Long pieces of them are mostly 0.
 std::vector<uint8_t> pixels(size_t count, float highest) {
   std::vector<uint8_t> values(count);
@@ -98,7 +104,7 @@ struct Subject {
       config.networks[g] = {int32_t(layers[g].size()), layers[g].data()};
     }
     config.groups = groups, config.choices = int32_t(choices.size()), config.choice_sizes = choices.data();
-    config.sequence_steps = shape.steps, config.highest = shape.highest;
+    config.sequence_steps = shape.steps;
     config.normalize_advantages = 1, config.adam_eps = 1e-5f, config.max_grad_norm = 0.5f;
     config.quantile_count = int32_t(quantiles.size()), config.quantiles = quantiles.data();
     learner = esper_learner(&config);
@@ -115,7 +121,7 @@ struct Subject {
 
 // Rows of a batch, or sequences, and what was allowed in them.
 struct Rows {
-  Floats obs, noise, log_probs, values, advantages, returns, real;
+  Floats obs, noise, log_probs, values, advantages, returns, real, values_of_bytes;
   std::vector<int64_t> chosen;
   std::unique_ptr<bool[]> allowed;
   void* actions;
@@ -135,13 +141,22 @@ struct Rows {
         }
     }
     if (with_nan) obs[rows / 2] = advantages[rows / 3] = NAN;
-    if (subject.highest) bytes = pixels(obs.size(), subject.highest);
+    if (!subject.highest) return;
+    bytes = pixels(obs.size(), subject.highest);
+    values_of_bytes = byte_values_below(subject.highest);
   }
 
   const void* seen() const { return bytes.empty() ? static_cast<const void*>(obs.data()) : bytes.data(); }
+  const float* byte_values() const { return bytes.empty() ? nullptr : values_of_bytes.data(); }
+
+  // Actions for the first `rows`.
+  void act(const Subject& subject, int64_t rows, const float* noise, float* states) {
+    const Normalizer normalizer{nullptr, nullptr, 0.0f, byte_values()};
+    esper_act(subject.learner, &normalizer, seen(), !bytes.empty(), rows, noise, allowed.get(), actions, states);
+  }
 
   Batch batch() const {
-    return {seen(), actions, log_probs.data(), values.data(), advantages.data(), returns.data(), allowed.get(),
+    return {seen(), byte_values(), actions, log_probs.data(), values.data(), advantages.data(), returns.data(), allowed.get(),
             nullptr, nullptr, nullptr};
   }
 };
@@ -166,15 +181,10 @@ void optimize(Subject& subject, const Batch& batch, int64_t rows, int64_t miniba
   if (finite == float(with_nan)) std::printf("the update should have seen NaN: %d\n", with_nan), std::exit(1);
 }
 
-const Normalizer none{nullptr, nullptr, 0.0f};
-
 void update(Subject& subject, int64_t rows, int64_t minibatch, int threads, bool with_nan) {
   Rows made(subject, rows, with_nan);
-  const auto act = [&](const float* noise) {
-    esper_act(subject.learner, &none, made.obs.data(), rows, noise, made.allowed.get(), made.actions, nullptr);
-  };
-  act(made.noise.data());
-  act(nullptr);
+  made.act(subject, rows, made.noise.data(), nullptr);
+  made.act(subject, rows, nullptr, nullptr);
   const Batch batch = made.batch();
   esper_evaluate(subject.learner, &batch, rows, made.log_probs.data(), made.values.data(), threads);
   optimize(subject, batch, rows, minibatch, threads, with_nan);
@@ -184,8 +194,7 @@ void update_sequences(Subject& subject, int64_t sequences, int64_t minibatch, in
   const int64_t steps = subject.steps, rows = steps * sequences, state_size = subject.learner->networks().state_size();
   Rows made(subject, rows, with_nan);
   Floats states = normal(sequences * state_size), acting = states, final_obs = normal(rows * subject.observation);
-  esper_act(subject.learner, &none, made.obs.data(), sequences, made.noise.data(), made.allowed.get(), made.actions,
-            acting.data());
+  made.act(subject, sequences, made.noise.data(), acting.data());
   const auto random = [](int64_t count) {
     std::unique_ptr<bool[]> made(new bool[count]);
     for (int64_t i = 0; i < count; ++i) made[i] = generator() % 5 == 0;
@@ -224,7 +233,9 @@ void walk_through(int index, int actions, int threads, const Shape& shape = {}) 
   Subject subject(Env::OBSERVATION, {16, 9}, actions, choices_of(Env::DISCRETE, actions), TANH, shape);
   const int64_t steps = 12, envs = 3 * BLOCK + 5, rows = steps * envs;
   Floats mean = normal(Env::OBSERVATION), deviation(Env::OBSERVATION, 2.0f), state(envs * Env::STATE);
-  const Normalizer normalizer{mean.data(), deviation.data(), 10.0f};
+  constexpr bool VECTOR = std::is_same_v<typename Env::Value, float>;
+  const Floats values_of_bytes = byte_values_below(1);
+  const float* byte_values = VECTOR ? nullptr : values_of_bytes.data();
   std::vector<typename Env::Value> obs((steps + 1) * envs * Env::OBSERVATION), final_obs(rows * Env::OBSERVATION);
   Floats rewards(rows), real(rows), noise = normal(rows * actions), values = normal(rows);
   Floats draws = uniform(rows * (Env::STEP_DRAWS + Env::BEGIN_DRAWS)), starts = uniform(envs * Env::BEGIN_DRAWS);
@@ -238,8 +249,10 @@ void walk_through(int index, int actions, int threads, const Shape& shape = {}) 
   const Rollout rollout{obs.data(), out, rewards.data(), terminated.get(), truncated.get(),
                         final_obs.data(), state.data(), ages.data(), noise.data(), draws.data(),
                         shape.rnn_size ? recurrent_state.data() : nullptr, begins.get(), resets.get()};
-  esper_roll_out(subject.learner, &normalizer, index, &rollout, steps, envs, 5, threads);
-  constexpr bool VECTOR = std::is_same_v<typename Env::Value, float>;
+  for (const float* instead : {(const float*)nullptr, byte_values}) {
+    const Normalizer normalizer{mean.data(), deviation.data(), 10.0f, instead};
+    esper_roll_out(subject.learner, &normalizer, index, &rollout, steps, envs, 5, threads);
+  }
   const auto floats = [](auto& values) { return VECTOR ? reinterpret_cast<const float*>(values.data()) : nullptr; };
   const Inputs inputs{floats(obs), floats(final_obs), rewards.data(), Env::DISCRETE ? nullptr : real.data(),
                       terminated.get(), truncated.get()};
@@ -248,11 +261,9 @@ void walk_through(int index, int actions, int threads, const Shape& shape = {}) 
   esper_advantages(rewards.data(), values.data(), values.data(), terminated.get(), truncated.get(), steps, envs, 0.99f,
                    0.95f, advantages.data(), returns.data());
   if (shape.rnn_size) return;
-  // As the learner reads them.
-  const Floats seen(obs.begin(), obs.end()), last(final_obs.begin(), final_obs.end());
   Batch batch{};
-  batch.obs = seen.data(), batch.actions = out;
-  const Ends ends{last.data(), terminated.get(), truncated.get()};
+  batch.obs = obs.data(), batch.byte_values = byte_values, batch.actions = out;
+  const Ends ends{final_obs.data(), terminated.get(), truncated.get()};
   esper_evaluate_rollout(subject.learner, &batch, &ends, steps, envs, values.data(), advantages.data(), returns.data(),
                          threads);
 }

@@ -15,10 +15,10 @@ from esper.simic.rollout import Rollout
 
 NUM_ENVS = 8
 GAME = Images(shape=(4, 10, 10), highest=1)
-# Lines and columns differ, and the strides leave some at the edge.
 
 CASES: dict[str, tuple[Images, dict[str, Any]]] = {
     "in a row": (Images(shape=(2, 3, 3), highest=9), {"encoder": "flatten"}),
+    "many in a row": (GAME, {"encoder": "flatten"}),
     "one convolution": (GAME, {"encoder": "small"}),
     "one place": (Images(shape=(7, 3, 3), highest=9), {"encoder": "small"}),
     "no hidden layer": (GAME, {"encoder": "small", "hidden_sizes": ()}),
@@ -76,8 +76,27 @@ def test_acting_and_updates(case: tuple[Images, dict[str, Any]], normalize: bool
         torch.testing.assert_close(a, b, rtol=1e-4, atol=5e-5)
 
 
-def test_the_number_of_threads_changes_no_bit() -> None:
-    made = (make_agent("native", GAME, NetworkConfig(encoder="small"), threads) for threads in (1, 2, 5))
+@pytest.mark.parametrize("place_by_place", [False, True])
+def test_images_in_a_row_scaled_by_statistics_that_stay(place_by_place: bool) -> None:
+    """A run that does not normalize may have begun with the statistics of one that did."""
+    results = []
+    for engine in ("native", "off"):
+        agent = make_agent(engine, Images(shape=(4, 5, 5), highest=255), NetworkConfig(encoder="flatten"))
+        normalizer = agent.network.normalizer
+        assert normalizer is not None
+        normalizer.var.fill_(4.0)
+        if place_by_place:
+            normalizer.mean[1, 2, 3] = 100.0
+        results.append(after_updates(agent, 0.1))
+    ours, theirs = results
+    assert ours[0].equal(theirs[0])
+    for a, b in zip(ours[1], theirs[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=5e-5)
+
+
+@pytest.mark.parametrize("encoder", ["small", "flatten"])
+def test_the_number_of_threads_changes_no_bit(encoder: str) -> None:
+    made = (make_agent("native", GAME, NetworkConfig(encoder=encoder), threads) for threads in (1, 2, 5))
     first, *others = (after_updates(agent, 0.05)[1] for agent in made)
     for parameters in others:
         assert all(a.equal(b) for a, b in zip(parameters, first, strict=True))

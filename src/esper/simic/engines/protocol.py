@@ -57,7 +57,11 @@ class Workload:
 
 
 class Engine(Protocol):
-    """The arithmetic of PPO on one network. Observations are normalized ones, but for the actor's."""
+    """The arithmetic of PPO on one network. Observations are as `normalize` has them, but for the actor's."""
+
+    def normalize(self, rollout: Rollout) -> Rollout:
+        """`rollout` with its observations as the layers read them, or as they are where that is left to the engine."""
+        ...
 
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         """A step on each minibatch, the rows `indices` [S, B] of `batch`, in turn.

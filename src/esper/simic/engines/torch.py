@@ -69,6 +69,9 @@ class TorchEngine:
         elif replayed:
             self._steps = graphs.Replayed(self._each, changed, graphs.capture)
 
+    def normalize(self, rollout: Rollout) -> Rollout:
+        return rollout.normalized(self._network.normalize)
+
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
         optimizer, factors = self._optimizer, self._feedback.changing
         before, factors_before = optimizer.backup(), [factor.clone() for factor in factors]

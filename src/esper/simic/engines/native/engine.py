@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import weakref
 from ctypes import c_float, c_int32, c_int64, c_void_p
 
@@ -28,7 +27,7 @@ from esper.simic.engines.native.networks import (
     ACTIVATIONS,
     ENCODER_LAYERS,
     LAYERS,
-    bytes_are_below,
+    byte_values,
     irregular,
     network_configs,
 )
@@ -93,8 +92,11 @@ class NativeEngine:
         """What the kernels cannot compute of `workload`, or None."""
         return _CAPABILITIES.missing(workload) or irregular(workload.network)
 
+    def normalize(self, rollout: Rollout) -> Rollout:
+        return rollout if self._byte_values() is not None else rollout.normalized(self._network.normalize)
+
     def optimize(self, batch: Minibatch, indices: Tensor, metrics: Tensor) -> None:
-        fields = _batch(**batch._asdict())
+        fields = _batch(**batch._asdict(), byte_values=self._byte_values())
         steps, rows = indices.shape
         self._library.esper_optimize(
             self._handle,
@@ -111,7 +113,7 @@ class NativeEngine:
         return update(rollout, orders)
 
     def evaluate(self, obs: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        batch = _batch(obs=obs, actions=actions, masks=masks)
+        batch = _batch(obs=obs, byte_values=self._byte_values(), actions=actions, masks=masks)
         log_probs, values = torch.empty(len(obs)), torch.empty(len(obs))
         self._pack()
         self._library.esper_evaluate(
@@ -127,6 +129,7 @@ class NativeEngine:
     def evaluate_rollout(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
         batch = _batch(
             obs=rollout.obs,
+            byte_values=self._byte_values(),
             actions=rollout.actions,
             masks=rollout.masks,
             recurrent_state=rollout.recurrent_state,
@@ -193,12 +196,15 @@ class NativeEngine:
             masks: Tensor | None = None,
             recurrent_state: Tensor | None = None,
         ) -> None:
-            obs = obs.float()  # as the kernels read images in a row
+            are_bytes = obs.dtype == torch.uint8
+            if not are_bytes:
+                obs = obs.float()
             # Bare integers are C ints to ctypes, too short for an address.
             call(
                 handle,
                 ctypes.byref(normalizer),
                 c_void_p(obs.data_ptr()),
+                c_int32(are_bytes),
                 c_int64(len(obs)),
                 c_void_p(noise.data_ptr()),
                 c_void_p(None if masks is None else masks.data_ptr()),
@@ -256,18 +262,17 @@ class NativeEngine:
         """Let C++ see the parameters as they are: its own layout of them holds until someone else writes them."""
         self._library.esper_pack(self._handle, self._parameters)
 
+    def _byte_values(self) -> Tensor | None:
+        return byte_values(self._network)
+
     def _normalizer(self) -> layout.Normalizer:
-        normalizer, highest = self._network.normalizer, bytes_are_below(self._network)
-        if normalizer is not None:
-            mean, deviation, limit = normalizer.mean.float(), normalizer.deviation(), normalizer.limit
-        elif highest:
-            shape = self._network.observations.shape
-            mean, deviation, limit = torch.zeros(shape), torch.full(shape, highest), math.inf
-        else:
-            return layout.Normalizer(None, None, 0.0)
-        described = layout.Normalizer(mean.data_ptr(), deviation.data_ptr(), limit)
-        described.keep = mean, deviation
-        return described
+        values, normalizer = self._byte_values(), self._network.normalizer
+        if values is not None:
+            return layout.Normalizer(byte_values=values.data_ptr(), keep=values)
+        if normalizer is None:
+            return layout.Normalizer()
+        mean, deviation = normalizer.mean.float(), normalizer.deviation()
+        return layout.Normalizer(mean.data_ptr(), deviation.data_ptr(), normalizer.limit, keep=(mean, deviation))
 
 
 def _describe(workload: Workload) -> layout.LearnerConfig:
@@ -286,7 +291,6 @@ def _describe(workload: Workload) -> layout.LearnerConfig:
         max_grad_norm=_limit(config.max_grad_norm),
         max_grad_norm_over_group=config.max_grad_norm_over == "group",
         adam_eps=config.adam_eps,
-        highest=bytes_are_below(network),
         feedback=(layout.Feedback * groups)(*map(_feedback, workload.feedback.configs)),
         quantile_count=len(RATIO_QUANTILES) if workload.debug else 0,
         quantiles=(c_float * len(RATIO_QUANTILES))(*RATIO_QUANTILES.values()),

@@ -76,7 +76,6 @@ class LearnerConfig(Structure):
         ("max_grad_norm", c_float),
         ("max_grad_norm_over_group", c_int32),
         ("adam_eps", c_float),
-        ("highest", c_float),
         ("feedback", Feedback * len(GROUPS)),
         ("quantile_count", c_int32),
         ("quantiles", POINTER(c_float)),
@@ -89,7 +88,7 @@ class Batch(Structure):
     _fields_ = tuple(
         (name, c_void_p)
         for name in (
-            *("obs", "actions", "log_probs", "values", "advantages", "returns", "masks"),
+            *("obs", "byte_values", "actions", "log_probs", "values", "advantages", "returns", "masks"),
             *("recurrent_state", "begins", "selected"),
         )
     )
@@ -122,9 +121,9 @@ class State(Structure):
 
 
 class Normalizer(Structure):
-    """Scales observations; without a mean it leaves them alone."""
+    """Scales observations; without a mean it leaves them alone, unless bytes have values."""
 
-    _fields_ = (("mean", c_void_p), ("deviation", c_void_p), ("limit", c_float))
+    _fields_ = (("mean", c_void_p), ("deviation", c_void_p), ("limit", c_float), ("byte_values", c_void_p))
 
 
 class Rollout(Structure):

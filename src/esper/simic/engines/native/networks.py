@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from esper.envs.base import Images
 from esper.simic.engines.native import layout
@@ -75,10 +76,18 @@ def network_configs(network: ActorCritic, offsets: Mapping[str, int]) -> tuple[l
     return actor, critic, trunk
 
 
-def bytes_are_below(network: ActorCritic) -> float:
-    """The highest value of the bytes that observations are and that are divided by it; 0 where they are floats."""
-    observations = network.observations
-    return float(observations.highest) if isinstance(observations, Images) and network.normalizer is None else 0.0
+def byte_values(network: ActorCritic) -> Tensor | None:
+    """What each byte of an observation counts as, [256]; None where they are floats, or normalized place by place."""
+    observations, normalizer = network.observations, network.normalizer
+    if not isinstance(observations, Images) or network.config.normalize_observations:
+        return None
+    values = torch.arange(256, dtype=torch.float32)
+    if normalizer is None:
+        return values / observations.highest
+    # Statistics of another run, which this one began with, may be of each place.
+    if normalizer.mean.any() or (normalizer.var != normalizer.var.flatten()[0]).any():
+        return None
+    return (values / normalizer.deviation().flatten()[0]).clamp(-normalizer.limit, normalizer.limit)
 
 
 def _begins_with_images(network: ActorCritic) -> bool:

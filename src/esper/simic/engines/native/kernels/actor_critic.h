@@ -3,17 +3,20 @@
 #include <cstring>
 #include <vector>
 
+#include "observations.h"
 #include "settings.h"
 
 namespace esper {
 
 class ActorCritic {
  public:
-  // What a block of rows [rows, input_stride] becomes, and the gradients of actor and critic by the trunk's output.
+  // A block of rows and what they become, and the gradients of actor and critic by the trunk's output.
   struct Buffers {
-    AlignedFloats rows, outputs[GROUPS], by_features[2];
+    Observations observations;
+    AlignedFloats outputs[GROUPS], by_features[2];
 
-    explicit Buffers(const ActorCritic& networks) : rows(networks.rows * networks.input_stride(), 0.0f) {
+    explicit Buffers(const ActorCritic& networks)
+        : observations(networks.first(), networks.rows, networks.most_dots()) {
       for (int g = 0; g < GROUPS; ++g) outputs[g].resize(networks[g].rooms.outputs.size, 0.0f);
       if (networks.shares())
         for (auto& by : by_features) by.resize(networks.rows * networks[SHARED].back().out_stride, 0.0f);
@@ -35,7 +38,7 @@ class ActorCritic {
 
   ActorCritic(const NetworkConfig* configs, int rows) : rows(rows) {
     for (int g = 0; g < GROUPS; ++g) {
-      networks_.emplace_back(configs[g], rows);
+      networks_.emplace_back(configs[g], rows, g == SHARED || !configs[SHARED].count);
       packed_.emplace_back(networks_[g].rooms.packed.size, 0.0f);
     }
   }
@@ -44,7 +47,6 @@ class ActorCritic {
   bool shares() const { return !networks_[SHARED].empty(); }
   const Layer& first() const { return networks_[shares() ? SHARED : POLICY].front(); }
   int input_size() const { return first().in; }
-  int input_stride() const { return first().in_stride; }
   int output_stride(Group group) const { return networks_[group].back().out_stride; }
 
   // Lets what follows see these parameters, of all layers or of one.
@@ -78,19 +80,19 @@ class ActorCritic {
     }
   }
 
-  // What actor and critic read, of the rows in `buffers`.
-  const float* features(Buffers& buffers, int count) const {
-    return forward(SHARED, buffers.rows.data(), buffers, count);
+  // What actor and critic read, of the observations in `buffers`.
+  Input features(Buffers& buffers, int count) const {
+    return forward(SHARED, buffers.observations.input(), buffers, count);
   }
 
   // The output [count, output_stride] of actor or critic for `features`; gradients by it may replace it.
-  float* output(Group group, const float* features, Buffers& buffers, int count) const {
+  float* output(Group group, Input features, Buffers& buffers, int count) const {
     forward(group, features, buffers, count);
     return networks_[group].back().output(buffers.outputs[group].data());
   }
 
   // Adds the gradients of actor or critic, of which the buffers hold those by its output.
-  void backward(Group group, const float* features, Buffers& buffers, int count, Gradients& gradients) const {
+  void backward(Group group, Input features, Buffers& buffers, int count, Gradients& gradients) const {
     const Target target = buffers.target(group);
     backward(group, features, buffers, count, gradients, shares() ? &target : nullptr);
   }
@@ -106,18 +108,22 @@ class ActorCritic {
         for (int n = 0; n < stride; n += LANES)
           end(r, n, load(by_actor + r * stride + n) + load(by_critic + r * stride + n));
     });
-    backward(SHARED, buffers.rows.data(), buffers, count, gradients, nullptr);
+    backward(SHARED, buffers.observations.input(), buffers, count, gradients, nullptr);
   }
 
  private:
   static constexpr Group STATES[] = {SHARED, POLICY, VALUE};
 
-  const float* forward(int group, const float* x, Buffers& buffers, int count) const {
+  // In a row, of which all first layers can read them.
+  int most_dots() const {
+    return shares() ? first().most_dots() : std::min(first().most_dots(), networks_[VALUE].front().most_dots());
+  }
+
+  Input forward(int group, Input x, Buffers& buffers, int count) const {
     return networks_[group].forward(packed_[group].data(), x, count, buffers.outputs[group].data());
   }
 
-  void backward(int group, const float* x, Buffers& buffers, int count, Gradients& gradients,
-                const Target* target) const {
+  void backward(int group, Input x, Buffers& buffers, int count, Gradients& gradients, const Target* target) const {
     networks_[group].backward(packed_[group].data(), x, count, buffers.outputs[group].data(),
                               gradients.sums[group].data(), target);
   }

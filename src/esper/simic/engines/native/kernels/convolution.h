@@ -12,7 +12,8 @@ namespace esper {
 
 class Convolution : public Layer {
  public:
-  Convolution(const LayerConfig& config, Rooms& rooms) : Convolution(config, Shape(config), rooms) {}
+  Convolution(const LayerConfig& config, Rooms& rooms, bool reads_observations)
+      : Convolution(config, Shape(config), rooms, reads_observations) {}
 
   void pack(const float* weight, float* packed) const override {
     for (int f = 0; f < filters_; ++f)
@@ -26,34 +27,33 @@ class Convolution : public Layer {
 
   void forward(const float* packed, const float* input, int rows, float* outputs) const override {
     finish(outputs, [&](auto end) {
-      for (int r = 0; r < rows; ++r) {
-        const float* image = input + r * in_stride;
-        float* dots = outputs + dots_ + r * dots_stride_;
-        const auto end_of_row = [=](int n, vec v) { end(r, n, v); };
-        if (most_dots_ && find_dots(image, dots))
-          add_dots(packed, image, dots, outputs + frame_, end_of_row);
-        else
-          slide(packed, image, end_of_row);
-      }
+      for (int r = 0; r < rows; ++r) slide(packed, input + r * in_stride, [=](int n, vec v) { end(r, n, v); });
     });
   }
 
   void backward(const float* packed, const float* input, int rows, const float* outputs, float* gradients,
                 const Target* target) const override {
-    float *by_weight = gradients + weight_gradient_, *by_bias = gradients + bias_gradient_;
     for (int r = 0; r < rows; ++r) {
-      const float *image = input + r * in_stride, *by_output = output(outputs) + r * out_stride;
-      const float* dots = outputs + dots_ + r * dots_stride_;
-      if (most_dots_ && *dots >= 0)
-        add_dots_back(image, dots, by_output, const_cast<float*>(outputs) + frame_back_, gradients + mirrored_gradient_);
-      else
-        slide_back(image, by_output, by_weight);
-      for (int f = 0; f < filters_; f += LANES) {
-        vec sum = load(by_bias + f);
-        for (int place = 0; place < places_; ++place) sum += load(by_output + place * filters_ + f);
-        store(by_bias + f, sum);
-      }
+      const float* by_output = output(outputs) + r * out_stride;
+      slide_back(input + r * in_stride, by_output, gradients + weight_gradient_);
+      add_bias_gradient(by_output, gradients);
       if (target) pass_on(packed, r, by_output, const_cast<float*>(outputs) + image_, *target);
+    }
+  }
+
+  int most_dots() const override { return most_dots_; }
+
+  void forward_dots(const float* packed, const Dots& dots, int rows, float* outputs) const override {
+    finish(outputs, [&](auto end) {
+      for (int r = 0; r < rows; ++r) add_dots(packed, dots[r], outputs + frame_, [=](int n, vec v) { end(r, n, v); });
+    });
+  }
+
+  void backward_dots(const Dots& dots, int rows, const float* outputs, float* gradients) const override {
+    for (int r = 0; r < rows; ++r) {
+      const float* by_output = output(outputs) + r * out_stride;
+      add_dots_back(dots[r], by_output, const_cast<float*>(outputs) + frame_back_, gradients + mirrored_gradient_);
+      add_bias_gradient(by_output, gradients);
     }
   }
 
@@ -77,16 +77,16 @@ class Convolution : public Layer {
     static int after(int length, const LayerConfig& config) { return (length - config.kernel) / config.stride + 1; }
   };
 
-  Convolution(const LayerConfig& config, const Shape& shape, Rooms& rooms)
+  Convolution(const LayerConfig& config, const Shape& shape, Rooms& rooms, bool reads_observations)
       : Layer(config, ptrdiff_t(shape.filters) * (config.kernel * config.kernel * config.channels + 1), rooms),
         in_width_(config.width), kernel_(config.kernel), stride_(config.stride), out_height_(shape.height),
         out_width_(shape.width), places_(shape.places), filters_(shape.filters), line_(in_width_ * channels),
         framed_width_(in_width_ + kernel_ - 1), framed_((in / line_ + kernel_ - 1) * framed_width_ * filters_),
-        most_dots_(stride_ == 1 ? places_ * channels / 3 : 0), dots_stride_(most_dots_ ? most_dots_ + CHUNK + 2 : 0),
+        most_dots_(reads_observations && stride_ == 1 ? places_ * channels / 3 : 0),
         weight_(rooms.packed.take(size)), transposed_(rooms.packed.take(size)), mirrored_(rooms.packed.take(size)),
         bias_(rooms.packed.take(filters_)), weight_gradient_(rooms.gradients.take(size)),
         mirrored_gradient_(rooms.gradients.take(size)), bias_gradient_(rooms.gradients.take(filters_)),
-        dots_(rooms.outputs.take(rooms.rows * dots_stride_)), frame_(rooms.outputs.take(most_dots_ ? framed_ : 0)),
+        frame_(rooms.outputs.take(most_dots_ ? framed_ : 0)),
         frame_back_(rooms.outputs.take(most_dots_ ? framed_ : 0)), image_(rooms.outputs.take(in)) {
     for (int i = 0; i < (most_dots_ ? in : 0); ++i) {
       const int place = i / channels, y = place / in_width_, x = place % in_width_;
@@ -123,31 +123,26 @@ class Convolution : public Layer {
               [=, this](int tap, int f, vec v) { store(by_weight + tap * filters_ + f, v); });
   }
 
-  // Where an image is mostly 0, as those of MinAtar are, only its dots count: each adds to the places whose kernels cover
-  // it. `dots` become their number, or -1 where there are too many, and which of the image's numbers they are.
-  bool find_dots(const float* image, float* dots) const {
-    float* next = dots + 1;
-    *dots = -1;
-    for (int i = 0; i < in; i += CHUNK) {
-      for (int j = i; j < std::min(in, i + CHUNK); ++j) {
-        *next = float(j);
-        next += image[j] != 0;
-      }
-      if (next - dots > most_dots_) return false;
+  void add_bias_gradient(const float* by_output, float* gradients) const {
+    float* by_bias = gradients + bias_gradient_;
+    for (int f = 0; f < filters_; f += LANES) {
+      vec sum = load(by_bias + f);
+      for (int place = 0; place < places_; ++place) sum += load(by_output + place * filters_ + f);
+      store(by_bias + f, sum);
     }
-    *dots = float(next - dots - 1);
-    return true;
   }
+
+  // Where an image is mostly 0, as those of MinAtar are, each dot adds to the places whose kernels cover it.
 
   // Calls `use(value, place, weight, n)` for each dot of the image and each vector that it adds to, offsets into a frame
   // and into mirrored weights. A frame has the output's places, and around them those where a kernel would reach over the
   // edge of the image.
   template <class Use>
-  void each_dot(const float* image, const float* dots, Use use) const {
-    const int count = int(*dots), lines = kernel_, span = kernel_ * filters_, from_line_to_line = framed_width_ * filters_;
-    for (int dot = 1; dot <= count; ++dot) {
-      const int i = int(dots[dot]);
-      const float value = image[i];
+  void each_dot(Dots::Row dots, Use use) const {
+    const int lines = kernel_, span = kernel_ * filters_, from_line_to_line = framed_width_ * filters_;
+    for (int dot = 0; dot < dots.count; ++dot) {
+      const int i = dots.places[dot];
+      const float value = dots.values[dot];
       int place = places_of_dots_[i], weight = i % channels * lines * span;
       for (int line = 0; line < lines; ++line, place += from_line_to_line, weight += span)
         for (int n = 0; n < span; n += LANES) use(value, place + n, weight + n);
@@ -160,12 +155,12 @@ class Convolution : public Layer {
   }
 
   template <class End>
-  void add_dots(const float* packed, const float* image, const float* dots, float* frame, End end) const {
+  void add_dots(const float* packed, Dots::Row dots, float* frame, End end) const {
     const float *bias = packed + bias_, *weights = packed + mirrored_;
     const int line = out_width_ * filters_;
     for (int y = 0; y < out_height_; ++y)
       for (int n = 0; n < line; n += filters_) std::copy_n(bias, filters_, middle(frame, y) + n);
-    each_dot(image, dots, [=](float value, int place, int weight) {
+    each_dot(dots, [=](float value, int place, int weight) {
       store(frame + place, load(frame + place) + load(weights + weight) * value);
     });
     for (int y = 0; y < out_height_; ++y)
@@ -173,10 +168,10 @@ class Convolution : public Layer {
   }
 
   // Around the middle of this `frame` are zeros.
-  void add_dots_back(const float* image, const float* dots, const float* by_output, float* frame, float* by_weight) const {
+  void add_dots_back(Dots::Row dots, const float* by_output, float* frame, float* by_weight) const {
     const int line = out_width_ * filters_;
     for (int y = 0; y < out_height_; ++y) std::copy_n(by_output + y * line, line, middle(frame, y));
-    each_dot(image, dots, [=](float value, int place, int weight) {
+    each_dot(dots, [=](float value, int place, int weight) {
       store(by_weight + weight, load(by_weight + weight) + load(frame + place) * value);
     });
   }
@@ -198,18 +193,16 @@ class Convolution : public Layer {
     });
   }
 
-  static constexpr int CHUNK = 64;
-
   const int in_width_, kernel_, stride_, out_height_, out_width_, places_, filters_;
   const ptrdiff_t line_;           // floats of a line of the image
   const int framed_width_;         // places of a line of a frame
   const ptrdiff_t framed_;         // floats of a frame
-  const int most_dots_, dots_stride_;  // so many that it is worth looking at them alone; floats from row to row
+  const int most_dots_;            // so many that it is worth looking at them alone
   std::vector<int> places_of_dots_;    // where each number of an image begins to count in a frame
   // [taps, channels, filters], [taps, filters, channels], [channels, taps, filters] from the last tap to the first.
   const ptrdiff_t weight_, transposed_, mirrored_, bias_;
   const ptrdiff_t weight_gradient_, mirrored_gradient_, bias_gradient_;
-  const ptrdiff_t dots_, frame_, frame_back_, image_;
+  const ptrdiff_t frame_, frame_back_, image_;
 };
 
 }  // namespace esper

@@ -31,15 +31,19 @@ void esper_evaluate_rollout(const Learner* learner, const Batch* rollout, const 
   evaluate_rollout(*learner, *rollout, *ends, num_steps, num_envs, {log_probs, values, next_values}, threads);
 }
 
-void esper_act(Learner* learner, const Normalizer* normalizer, const float* obs, int64_t rows, const float* noise,
-               const bool* masks, void* actions, float* states) {
+void esper_act(Learner* learner, const Normalizer* normalizer, const void* obs, int32_t are_bytes, int64_t rows,
+               const float* noise, const bool* masks, void* actions, float* states) {
   Actor actor(*learner, *normalizer, learner->acting());
   const Head& head = learner->head();
-  for (int64_t first = 0; first < rows; first += BLOCK)
-    actor.act(obs + first * learner->observation_size(), int(std::min<int64_t>(BLOCK, rows - first)),
-              noise ? noise + first * head.outputs() : nullptr, masks ? masks + first * head.outputs() : nullptr,
-              static_cast<char*>(actions) + first * head.action_bytes(),
-              states ? states + first * learner->networks().state_size() : nullptr);
+  for (int64_t first = 0; first < rows; first += BLOCK) {
+    const auto act = [&](const auto* obs) {
+      actor.act(obs + first * learner->observation_size(), int(std::min<int64_t>(BLOCK, rows - first)),
+                noise ? noise + first * head.outputs() : nullptr, masks ? masks + first * head.outputs() : nullptr,
+                static_cast<char*>(actions) + first * head.action_bytes(),
+                states ? states + first * learner->networks().state_size() : nullptr);
+    };
+    are_bytes ? act(static_cast<const uint8_t*>(obs)) : act(static_cast<const float*>(obs));
+  }
 }
 
 void esper_roll_out(const Learner* learner, const Normalizer* normalizer, int32_t environment, const Rollout* rollout,

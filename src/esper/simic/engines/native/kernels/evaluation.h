@@ -26,13 +26,11 @@ class SequenceEvaluation {
 
   void evaluate(const Batch& rollout, const Ends& ends, int64_t first, int count, const Evaluation& to) {
     const int steps = int(num_steps_) + 1, state_size = networks_.state_size();
-    for (int t = 0; t < steps; ++t)
-      for (int s = 0; s < count; ++s) {
-        observe(t * count + s, rollout.obs, t * num_envs_ + first + s);
-        begins_[t * count + s] = rollout.begins[t * num_envs_ + first + s];
-      }
+    const auto index = [=, this](int row) { return row / count * num_envs_ + first + row % count; };
+    learner_.observe(rollout.obs, rollout.byte_values, steps * count, index, buffers_);
+    for (int row = 0; row < steps * count; ++row) begins_[row] = rollout.begins[index(row)];
     networks_.begin({count, steps, rollout.recurrent_state + first * state_size, state_size, begins_.get()}, buffers_);
-    const float* features = networks_.features(buffers_, steps * count);
+    const Input features = networks_.features(buffers_, steps * count);
     float* output = networks_.output(POLICY, features, buffers_, steps * count);
     const float* value = networks_.output(VALUE, features, buffers_, steps * count);
     const int stride = networks_.output_stride(POLICY), value_stride = networks_.output_stride(VALUE);
@@ -44,16 +42,12 @@ class SequenceEvaluation {
         to.values[i] = value[row * value_stride];
         to.log_probs[i] = learner_.log_prob(output + row * stride, rollout, i);
       }
-    evaluate_ends(ends, first, count, to.next_values);
+    evaluate_ends(rollout, ends, first, count, to.next_values);
   }
 
  private:
-  void observe(int row, const void* obs, int64_t i) {
-    learner_.observe(obs, i, &buffers_.rows[row * networks_.input_stride()]);
-  }
-
   // The values of the last observations of truncated episodes, after the state of their last steps.
-  void evaluate_ends(const Ends& ends, int64_t first, int count, float* next_values) {
+  void evaluate_ends(const Batch& rollout, const Ends& ends, int64_t first, int count, float* next_values) {
     const int state_size = networks_.state_size();
     std::vector<int64_t> found;
     std::vector<float> states;
@@ -67,7 +61,7 @@ class SequenceEvaluation {
       }
     const int rows = int(found.size());
     if (!rows) return;
-    for (int r = 0; r < rows; ++r) observe(r, ends.final_obs, found[r]);
+    learner_.observe(ends.final_obs, rollout.byte_values, rows, [&](int r) { return found[r]; }, buffers_);
     networks_.begin({rows, 1, states.data(), state_size, nullptr}, buffers_);
     const float* value = networks_.output(VALUE, networks_.features(buffers_, rows), buffers_, rows);
     for (int r = 0; r < rows; ++r) next_values[found[r]] = value[r * networks_.output_stride(VALUE)];
@@ -104,7 +98,8 @@ inline void evaluate_rows(const Learner& learner, const Batch& rollout, const En
     ActorCritic::Buffers buffers(learner.networks());
     for (int64_t block; (block = team.take()) < blocks_of(all);) {
       const int64_t first = block * BLOCK, last = std::min(first + BLOCK, all);
-      const float* features = learner.features(rollout.obs, first, int(last - first), nullptr, buffers);
+      learner.observe(rollout.obs, rollout.byte_values, int(last - first), [=](int r) { return first + r; }, buffers);
+      const Input features = learner.networks().features(buffers, int(last - first));
       learner.each_value(features, int(last - first), buffers, [&](int64_t r, float value) {
         const int64_t i = first + r;
         if (i < rows) to.values[i] = value;
@@ -117,7 +112,8 @@ inline void evaluate_rows(const Learner& learner, const Batch& rollout, const En
     for (int64_t block; (block = team.take()) < blocks_of(cut.size());) {
       const int64_t first = block * BLOCK;
       const int count = int(std::min<int64_t>(BLOCK, cut.size() - first));
-      const float* features = learner.features(ends.final_obs, 0, count, &cut[first], buffers);
+      learner.observe(ends.final_obs, rollout.byte_values, count, [&](int r) { return cut[first + r]; }, buffers);
+      const Input features = learner.networks().features(buffers, count);
       learner.each_value(features, count, buffers, [&](int64_t r, float value) { to.next_values[cut[first + r]] = value; });
     }
   });

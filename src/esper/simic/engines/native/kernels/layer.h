@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "activations.h"
+#include "dots.h"
 
 namespace esper {
 
@@ -37,6 +38,12 @@ struct Rooms {
   int rows = BLOCK;  // of a block
   int state = 0;     // floats of the recurrent state so far
   Room packed, gradients, outputs;
+};
+
+// A block of rows [rows, in_stride] that a network reads; of observations that are mostly 0 their `dots` instead.
+struct Input {
+  const float* rows;
+  const Dots* dots;  // null: rows
 };
 
 // A block of rows that are sequences, ordered by time: those of step t follow those of step t - 1. `states` [count,
@@ -90,6 +97,11 @@ class Layer {
   virtual void backward(const float* packed, const float* input, int rows, const float* outputs, float* gradients,
                         const Target* target) const = 0;
 
+  // The same of observations that are `dots`, by a layer that can read them; so many in a row that it is worth it.
+  virtual int most_dots() const { return 0; }
+  virtual void forward_dots(const float*, const Dots&, int, float*) const {}
+  virtual void backward_dots(const Dots&, int, const float*, float*) const {}
+
   // Adds `gradients` to `sum` [size], in the order of the parameters.
   virtual void add_up(const float* gradients, float* sum) const = 0;
 
@@ -107,12 +119,17 @@ class Layer {
   // Where the gradients by its output belong.
   Target target(float* outputs) const { return {output(outputs), activation, kept(outputs)}; }
 
-  // Copies what there is for each input, in PyTorch's order, into a row in the order here.
-  template <class Value>
-  void arrange(const Value* values, float* row) const {
+  // Copies what `as` makes of what there is for each input, in PyTorch's order, into a row in the order here.
+  template <class From, class To, class As>
+  void arrange(const From* values, To* row, As as) const {
     const int places = in / channels;
     for (int channel = 0; channel < channels; ++channel)
-      for (int place = 0; place < places; ++place) row[place * channels + channel] = *values++;
+      for (int place = 0; place < places; ++place) row[place * channels + channel] = as(*values++);
+  }
+
+  template <class Value>
+  void arrange(const Value* values, Value* row) const {
+    arrange(values, row, [](Value value) { return value; });
   }
 
   // The way back: adds a row to what there is for each input.

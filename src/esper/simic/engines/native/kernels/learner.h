@@ -27,9 +27,13 @@ class Learner {
         quantiles_(config.quantiles, config.quantiles + config.quantile_count) {
     for (int g = 0; g < GROUPS; ++g) {
       gradients_.emplace_back(config.parameters[g], 0.0f);
-      for (const auto& layer : networks_[g].layers) parts_.push_back({g, layer.get(), layer->first, layer->size});
+      const Network& network = networks_[g];
+      for (size_t l = 0; l < network.layers.size(); ++l) {
+        const Layer& layer = *network.layers[l];
+        parts_.push_back({g, &layer, layer.first, layer.size, network.gradients[l], network.gradients[l + 1]});
+      }
     }
-    if (!head_.discrete()) parts_.push_back({POLICY, nullptr, ptrdiff_t(config.log_std), head_.outputs()});
+    if (!head_.discrete()) parts_.push_back({POLICY, nullptr, ptrdiff_t(config.log_std), head_.outputs(), 0, 0});
     part_norms_.resize(parts_.size());
   }
 
@@ -38,14 +42,14 @@ class Learner {
   const Head& head() const { return head_; }
   bool recurrent() const { return config_.sequence_steps > 0; }
 
-  // Observation `i` of a batch into a row of the networks' input.
-  void observe(const void* obs, int64_t i, float* row) const {
-    const int size = observation_size();
-    const Layer& first = networks_.first();
-    if (!config_.highest) return first.arrange(static_cast<const float*>(obs) + i * size, row);
-    first.arrange(static_cast<const uint8_t*>(obs) + i * size, row);
-    if (config_.highest == 1) return;
-    for (int j = 0; j < size; ++j) row[j] /= config_.highest;
+  // Observations `index(0)` to `index(count - 1)` of a batch into the networks' input.
+  template <class Index>
+  void observe(const void* obs, const float* byte_values, int count, Index index, ActorCritic::Buffers& buffers) const {
+    const int64_t size = observation_size();
+    if (byte_values)
+      buffers.observations.take(count, [&](int r) { return static_cast<const uint8_t*>(obs) + index(r) * size; }, byte_values);
+    else
+      buffers.observations.take(count, [&](int r) { return static_cast<const float*>(obs) + index(r) * size; });
   }
 
   // Lets what follows see these parameters.
@@ -67,31 +71,24 @@ class Learner {
       for (int64_t block; (block = team.take()) < blocks;) {
         const int64_t first = block * BLOCK;
         const int count = int(std::min<int64_t>(BLOCK, rows - first));
-        const float* seen = features(batch.obs, first, count, nullptr, buffers);
+        observe(batch.obs, batch.byte_values, count, [=](int r) { return first + r; }, buffers);
+        const Input seen = networks_.features(buffers, count);
         each_value(seen, count, buffers, [&](int64_t r, float value) { values[first + r] = value; });
         write_log_probs(seen, batch, first, count, buffers, log_probs);
       }
     });
   }
 
-  // What the heads read of observations `first` to `first + count`, or of those that `index` has.
-  const float* features(const void* obs, int64_t first, int count, const int64_t* index,
-                        ActorCritic::Buffers& buffers) const {
-    for (int r = 0; r < count; ++r)
-      observe(obs, index ? index[r] : first + r, &buffers.rows[r * networks_.input_stride()]);
-    return networks_.features(buffers, count);
-  }
-
   // Calls `use(r, value)` for each of `count` rows of features.
   template <class Use>
-  void each_value(const float* features, int count, ActorCritic::Buffers& buffers, Use use) const {
+  void each_value(Input features, int count, ActorCritic::Buffers& buffers, Use use) const {
     const float* output = networks_.output(VALUE, features, buffers, count);
     for (int r = 0; r < count; ++r) use(r, output[r * networks_.output_stride(VALUE)]);
   }
 
   // Log probabilities of the batch's actions `first` to `first + count`, from their features.
-  void write_log_probs(const float* features, const Batch& batch, int64_t first, int count,
-                       ActorCritic::Buffers& buffers, float* log_probs) const {
+  void write_log_probs(Input features, const Batch& batch, int64_t first, int count, ActorCritic::Buffers& buffers,
+                       float* log_probs) const {
     float* output = networks_.output(POLICY, features, buffers, count);
     for (int64_t i = first; i < first + count; ++i, output += networks_.output_stride(POLICY))
       log_probs[i] = log_prob(output, batch, i);
@@ -171,12 +168,12 @@ class Learner {
   // Rows of the batch for each index of a minibatch.
   int64_t length() const { return std::max(1, config_.sequence_steps); }
 
-  // A layer of a group, or without one the standard deviations: where its parameters begin in the group's vector, and how
-  // many there are.
+  // A layer of a group, or without one the standard deviations: where its parameters begin in the group's vector, how
+  // many there are, and from where to where its sums of gradients are.
   struct Part {
     int group;
     const Layer* layer;
-    ptrdiff_t first, size;
+    ptrdiff_t first, size, from, to;
   };
 
   // Partial sums over some rows of a minibatch.
@@ -241,8 +238,8 @@ class Learner {
   void accumulate_block(Lane& lane, const Batch& batch, const State& state, Scale scale, const int64_t* index,
                         int count, float rows, float* ratios) const {
     const float clip = *state.clip_coef, entropy_coef = *state.entropy_coef;
-    for (int r = 0; r < count; ++r) observe(batch.obs, index[r], &lane.buffers.rows[r * networks_.input_stride()]);
-    const float* features = networks_.features(lane.buffers, count);
+    observe(batch.obs, batch.byte_values, count, [=](int r) { return index[r]; }, lane.buffers);
+    const Input features = networks_.features(lane.buffers, count);
     float* output = networks_.output(POLICY, features, lane.buffers, count);
     lane.places.each(output, networks_.output_stride(POLICY), count, [&](float* row, int r, int about) {
       const int64_t i = index[r], seen = index[about];
@@ -266,12 +263,17 @@ class Learner {
     const Part& part = parts_[index];
     float* gradient = gradients_[part.group].data() + part.first;
     std::fill(gradient, gradient + part.size, 0.0f);
-    for (int lane = 0; lane < lanes; ++lane) {
-      const Lane& from = *lanes_[lane];
-      if (part.layer)
-        part.layer->add_up(from.gradients.sums[part.group].data(), gradient);
-      else
-        for (int j = 0; j < part.size; ++j) gradient[j] += from.head.by_log_std[j];
+    if (part.layer) {
+      float* sums = lanes_[0]->gradients.sums[part.group].data();
+      for (ptrdiff_t i = part.from; i < part.to; i += LANES) {
+        vec sum = load(sums + i);
+        for (int lane = 1; lane < lanes; ++lane) sum += load(&lanes_[lane]->gradients.sums[part.group][i]);
+        store(sums + i, sum);
+      }
+      part.layer->add_up(sums, gradient);
+    } else {
+      for (int lane = 0; lane < lanes; ++lane)
+        for (int j = 0; j < part.size; ++j) gradient[j] += lanes_[lane]->head.by_log_std[j];
     }
     part_norms_[index] = sum_of_squares(gradient, part.size);
   }

@@ -5,12 +5,10 @@
 #include <vector>
 
 #include "layer.h"
-#include "nonzeros.h"
 
 namespace esper {
 
-// A `wide` one may have rows of input that are mostly 0, as observations are: it passes over these numbers, whose products
-// are 0.
+// A `wide` one reads dots.
 class Linear : public Layer {
  public:
   Linear(const LayerConfig& config, Rooms& rooms, bool wide)
@@ -21,29 +19,16 @@ class Linear : public Layer {
 
   void pack(const float* weight, float* packed) const override {
     for (int o = 0; o < out; ++o) arrange(weight + o * in, packed + weight_ + o * in_stride);
-    // A cache line of the transposed weight at a time.
-    for (int from = 0; from < out; from += 16)
-      for (int i = 0; i < in; ++i)
-        for (int o = from; o < std::min(from + 16, out); ++o)
-          packed[transposed_ + i * out_stride + o] = packed[weight_ + o * in_stride + i];
+    transpose(packed + weight_, out, in, in_stride, [=, this](int i, int o, const float* values, int count) {
+      std::copy_n(values, count, packed + transposed_ + i * out_stride + o);
+    });
     std::memcpy(packed + bias_, weight + out * in, out * sizeof(float));
   }
 
   void forward(const float* packed, const float* input, int rows, float* outputs) const override {
     const auto begin = [bias = packed + bias_](int, int n) { return load(bias + n); };
-    const float* weight = packed + transposed_;
     finish(outputs, [&](auto end) {
-      Nonzeros nonzeros;
-      if (!wide_ || !nonzeros.find(input, padded(in)))
-        return product(rows, padded(out), in, input, in_stride, 1, weight, out_stride, begin, end);
-      for (int m = 0; m < rows; ++m) {
-        const float* row = input + m * in_stride;
-        const auto end_row = [&](int, int n, vec v) { end(m, n, v); };
-        if (nonzeros.find(row, padded(in)))
-          sparse_product(nonzeros, padded(out), row, weight, out_stride, begin, end_row);
-        else
-          product(1, padded(out), in, row, in_stride, 1, weight, out_stride, begin, end_row);
-      }
+      product(rows, padded(out), in, input, in_stride, 1, packed + transposed_, out_stride, begin, end);
     });
   }
 
@@ -51,79 +36,93 @@ class Linear : public Layer {
                 const Target* target) const override {
     const float* dy = output(outputs);
     float* dw = gradients + weight_gradient_;
-    const int stride = in_stride;
-    float* db = gradients + bias_gradient_;
     // In pieces that stay in the cache.
     for (int row = 0; row < rows; row += BLOCK) {
       const int piece = std::min(BLOCK, rows - row);
+      const float *x = input + row * in_stride, *y = dy + row * out_stride;
       if (wide_)
-        by_transposed_weight(input + row * stride, piece, dy + row * out_stride, dw);
+        add_products(in, piece, x, in_stride, y, out_stride, padded(out), dw);
       else
-        product(out, padded(in), piece, dy + row * out_stride, 1, out_stride, input + row * stride, stride,
-                [=](int m, int n) { return load(dw + m * stride + n); },
-                [=](int m, int n, vec v) { store(dw + m * stride + n, v); });
-      for (int n = 0; n < padded(out); n += LANES) {
-        vec sum = load(db + n);
-        for (int r = row; r < row + piece; ++r) sum += load(dy + r * out_stride + n);
-        store(db + n, sum);
-      }
+        add_products(out, piece, y, out_stride, x, in_stride, padded(in), dw);
+      add_bias_gradient(y, piece, gradients);
     }
     if (target)
-      target->with(stride, [&](auto end) {
+      target->with(in_stride, [&](auto end) {
         const auto zero = [](int, int) { return vec{}; };
-        product(rows, padded(in), out, dy, out_stride, 1, packed + weight_, stride, zero, end);
+        product(rows, padded(in), out, dy, out_stride, 1, packed + weight_, in_stride, zero, end);
       });
+  }
+
+  // Of more, a product of all is faster.
+  int most_dots() const override { return wide_ ? std::min(128, padded(in) / 4) : 0; }
+
+  void forward_dots(const float* packed, const Dots& dots, int rows, float* outputs) const override {
+    finish(outputs, [&](auto end) {
+      for (int r = 0; r < rows; ++r)
+        each_column([&](auto width, int n) { forward_columns<width>(packed, dots[r], n, [=](int j, vec v) { end(r, j, v); }); });
+    });
+  }
+
+  void backward_dots(const Dots& dots, int rows, const float* outputs, float* gradients) const override {
+    const float* dy = output(outputs);
+    for (int r = 0; r < rows; ++r)
+      each_column([&](auto width, int n) { backward_columns<width>(dots[r], dy + r * out_stride, n, gradients + weight_gradient_); });
+    for (int row = 0; row < rows; row += BLOCK) add_bias_gradient(dy + row * out_stride, std::min(BLOCK, rows - row), gradients);
   }
 
   void add_up(const float* gradients, float* sum) const override {
     const float* dw = gradients + weight_gradient_;
-    if (wide_) {
-      std::vector<float> row(in);
-      for (int o = 0; o < out; ++o) {
-        for (int i = 0; i < in; ++i) row[i] = dw[i * out_stride + o];
-        add_arranged(row.data(), sum + o * in);
-      }
-    } else {
+    if (wide_)
+      transpose(dw, in, out, out_stride, [=, this](int o, int i, const float* values, int count) {
+        for (int j = 0; j < count; ++j) sum[o * in + i + j] += values[j];
+      });
+    else
       for (int o = 0; o < out; ++o) add_arranged(dw + o * in_stride, sum + o * in);
-    }
     for (int o = 0; o < out; ++o) sum[out * in + o] += gradients[bias_gradient_ + o];
   }
 
  private:
-  // A row of C = A * B, from what is not 0 in the row of A; as `product`.
-  template <class Begin, class End>
-  static void sparse_product(const Nonzeros& nonzeros, int N, const float* a, const float* b, ptrdiff_t ldb,
-                             Begin begin, End end) {
+  // Adds to C [M, ldb] the sum of the products of `rows` of A, as its columns, and of B.
+  static void add_products(int M, int rows, const float* a, int lda, const float* b, int ldb, int N, float* c) {
+    product(M, N, rows, a, 1, lda, b, ldb, [=](int m, int n) { return load(c + m * ldb + n); },
+            [=](int m, int n, vec v) { store(c + m * ldb + n, v); });
+  }
+
+  void add_bias_gradient(const float* dy, int rows, float* gradients) const {
+    float* db = gradients + bias_gradient_;
+    for (int n = 0; n < padded(out); n += LANES) {
+      vec sum = load(db + n);
+      for (int r = 0; r < rows; ++r) sum += load(dy + r * out_stride + n);
+      store(db + n, sum);
+    }
+  }
+
+  // Calls `use(width, n)` for pieces of `width` vectors of an output, from `n` on.
+  template <class Use>
+  void each_column(Use use) const {
     int n = 0;
-    for (; n + 4 * LANES <= N; n += 4 * LANES) sparse_columns<4>(nonzeros, n, a, b, ldb, begin, end);
-    for (; n < N; n += LANES) sparse_columns<1>(nonzeros, n, a, b, ldb, begin, end);
+    for (; n + 4 * LANES <= padded(out); n += 4 * LANES) use(std::integral_constant<int, 4>(), n);
+    for (; n < padded(out); n += LANES) use(std::integral_constant<int, 1>(), n);
   }
 
-  template <int WIDTH, class Begin, class End>
-  static void sparse_columns(const Nonzeros& nonzeros, int n, const float* a, const float* b, ptrdiff_t ldb,
-                             Begin begin, End end) {
+  template <int WIDTH, class End>
+  void forward_columns(const float* packed, Dots::Row dots, int n, End end) const {
+    const float* weight = packed + transposed_ + n;
     vec sum[WIDTH];
-    for (int j = 0; j < WIDTH; ++j) sum[j] = begin(0, n + j * LANES);
-    for (const int k : nonzeros)
-      for (int j = 0; j < WIDTH; ++j) sum[j] += load(b + k * ldb + n + j * LANES) * a[k];
-    for (int j = 0; j < WIDTH; ++j) end(0, n + j * LANES, sum[j]);
+    for (int j = 0; j < WIDTH; ++j) sum[j] = load(packed + bias_ + n + j * LANES);
+    for (int dot = 0; dot < dots.count; ++dot)
+      for (int j = 0; j < WIDTH; ++j)
+        sum[j] += load(weight + ptrdiff_t(dots.places[dot]) * out_stride + j * LANES) * dots.values[dot];
+    for (int j = 0; j < WIDTH; ++j) end(n + j * LANES, sum[j]);
   }
 
-  // Adds to `dw` [in, out_stride] the gradients of some rows.
-  void by_transposed_weight(const float* input, int rows, const float* dy, float* dw) const {
-    const auto begin = [=, stride = out_stride](int m, int n) { return load(dw + m * stride + n); };
-    const auto end = [=, stride = out_stride](int m, int n, vec v) { store(dw + m * stride + n, v); };
-    Nonzeros nonzeros;
-    if (!nonzeros.find(input, padded(in)))
-      return product(in, padded(out), rows, input, 1, in_stride, dy, out_stride, begin, end);
-    for (int r = 0; r < rows; ++r) {
-      const float *x = input + r * in_stride, *y = dy + r * out_stride;
-      if (!nonzeros.find(x, padded(in))) {
-        product(in, padded(out), 1, x, 1, in_stride, y, out_stride, begin, end);
-        continue;
-      }
-      for (const int k : nonzeros)
-        for (int n = 0; n < padded(out); n += LANES) end(k, n, begin(k, n) + load(y + n) * x[k]);
+  template <int WIDTH>
+  void backward_columns(Dots::Row dots, const float* dy, int n, float* dw) const {
+    vec y[WIDTH];
+    for (int j = 0; j < WIDTH; ++j) y[j] = load(dy + n + j * LANES);
+    for (int dot = 0; dot < dots.count; ++dot) {
+      float* to = dw + ptrdiff_t(dots.places[dot]) * out_stride + n;
+      for (int j = 0; j < WIDTH; ++j) store(to + j * LANES, load(to + j * LANES) + y[j] * dots.values[dot]);
     }
   }
 

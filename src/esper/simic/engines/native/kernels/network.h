@@ -18,28 +18,33 @@ struct NetworkConfig {
 enum LayerKind : int32_t { LINEAR, LAYER_NORM, LSTM, GRU, CONVOLUTION };
 constexpr const char* LAYER_NAMES[] = {"linear", "layer_norm", "lstm", "gru", "convolution"};
 
-// Inputs of a first layer from which on they are looked through for numbers that are 0.
-constexpr int MANY_INPUTS = 64;
+// Observations of so many numbers may be mostly 0.
+constexpr int MANY_NUMBERS = 64;
 
-inline std::unique_ptr<const Layer> make_layer(const LayerConfig& config, Rooms& rooms, bool is_first) {
+inline std::unique_ptr<const Layer> make_layer(const LayerConfig& config, Rooms& rooms, bool reads_observations) {
   switch (config.kind) {
     case LAYER_NORM: return std::make_unique<LayerNorm>(config, rooms);
     case LSTM: return std::make_unique<Recurrent<Lstm>>(config, rooms);
-    case CONVOLUTION: return std::make_unique<Convolution>(config, rooms);
+    case CONVOLUTION: return std::make_unique<Convolution>(config, rooms, reads_observations);
     case GRU: return std::make_unique<Recurrent<Gru>>(config, rooms);
-    default: return std::make_unique<Linear>(config, rooms, is_first && config.inputs >= MANY_INPUTS);
+    default: return std::make_unique<Linear>(config, rooms, reads_observations && config.inputs >= MANY_NUMBERS);
   }
 }
 
 class Network {
  public:
   std::vector<std::unique_ptr<const Layer>> layers;
+  std::vector<ptrdiff_t> gradients;  // where those of each layer begin, and where they end
   Rooms rooms;
 
-  // For blocks of so many `rows`.
-  Network(const NetworkConfig& config, int rows) {
+  // For blocks of so many `rows`, of observations or of features.
+  Network(const NetworkConfig& config, int rows, bool reads_observations) {
     rooms.rows = rows;
-    for (int l = 0; l < config.count; ++l) layers.push_back(make_layer(config.layers[l], rooms, l == 0));
+    for (int l = 0; l < config.count; ++l) {
+      gradients.push_back(rooms.gradients.size);
+      layers.push_back(make_layer(config.layers[l], rooms, reads_observations && l == 0));
+    }
+    gradients.push_back(rooms.gradients.size);
   }
 
   bool empty() const { return layers.empty(); }
@@ -59,25 +64,31 @@ class Network {
     for (const auto& layer : layers) layer->state_after(outputs, row, state);
   }
 
-  // Rows `x` through all layers into `outputs`; returns the last one's, or `x` without layers.
-  const float* forward(const float* packed, const float* x, int rows, float* outputs) const {
+  // Rows `x` through all layers into `outputs`, of which it returns the last one's, or `x` without layers.
+  Input forward(const float* packed, Input x, int rows, float* outputs) const {
     for (const auto& layer : layers) {
-      layer->forward(packed, x, rows, outputs);
-      x = layer->output(outputs);
+      if (x.dots)
+        layer->forward_dots(packed, *x.dots, rows, outputs);
+      else
+        layer->forward(packed, x.rows, rows, outputs);
+      x = {layer->output(outputs), nullptr};
     }
     return x;
   }
 
   // Adds to `gradients` those of the rows `x` that went `forward`; the last output holds the gradients by it. Overwrites
   // the outputs.
-  void backward(const float* packed, const float* x, int rows, float* outputs, float* gradients,
-                const Target* target) const {
+  void backward(const float* packed, Input x, int rows, float* outputs, float* gradients, const Target* target) const {
     for (size_t l = layers.size(); l-- > 1;) {
       const Layer& below = *layers[l - 1];
       const Target through = below.target(outputs);
       layers[l]->backward(packed, below.output(outputs), rows, outputs, gradients, &through);
     }
-    if (!empty()) front().backward(packed, x, rows, outputs, gradients, target);
+    if (empty()) return;
+    if (x.dots)
+      front().backward_dots(*x.dots, rows, outputs, gradients);
+    else
+      front().backward(packed, x.rows, rows, outputs, gradients, target);
   }
 };
 

@@ -19,10 +19,12 @@ inline bool all_finite(const float* x, int64_t count) {
   return largest < 0x7f800000u;
 }
 
-// Scales observations as esper.simic.nets.normalization does; without a mean it leaves them alone.
+// Scales observations as esper.simic.nets.normalization does; without a mean it leaves them alone. Bytes may count as what
+// `byte_values` [256] have for them instead.
 struct Normalizer {
   const float *mean, *deviation;
   float limit;
+  const float* byte_values;
 
   template <class Value>
   void apply(const Value* obs, int size, float* x) const {
@@ -48,13 +50,16 @@ class Actor {
   void act(const Value* obs, int rows, const float* noise, const bool* masks, void* actions, float* states) {
     const Head& head = learner_.head();
     const int size = learner_.observation_size(), n = head.outputs();
-    for (int r = 0; r < rows; ++r) {
-      normalizer_.apply(obs + r * size, size, observation_.data());
-      networks_.first().arrange(observation_.data(), &buffers_.rows[r * networks_.input_stride()]);
-    }
+    if (normalizer_.byte_values)
+      learner_.observe(obs, normalizer_.byte_values, rows, [](int r) { return r; }, buffers_);
+    else
+      buffers_.observations.take(rows, [&](int r) {
+        normalizer_.apply(obs + r * size, size, observation_.data());
+        return observation_.data();
+      });
     const int state_size = networks_.state_size();
     if (states) networks_.begin({rows, 1, states, state_size, nullptr}, buffers_);
-    const float* features = networks_.features(buffers_, rows);
+    const Input features = networks_.features(buffers_, rows);
     float* out = networks_.output(POLICY, features, buffers_, rows);
     for (int r = 0; r < rows; ++r, out += networks_.output_stride(POLICY)) {
       if (masks) head.mask(out, masks + r * n);

@@ -37,17 +37,18 @@ struct LearnerConfig {
   float max_grad_norm;  // negative: no such limit
   int32_t max_grad_norm_over_group;  // else over all parameters
   float adam_eps;
-  float highest;  // of the bytes that observations are, which are divided by it; 0: they are floats
   Feedback feedback[GROUPS];
   int32_t quantile_count;  // of the ratio, to be told of each minibatch
   const float* quantiles;
 };
 
-// Rows of a batch; `obs` are float [rows, inputs], or bytes, `actions` are int64 [rows, choices] or float [rows, outputs], `masks` [rows, outputs] or null. For a
-// recurrent network rows are sequences [sequences, steps], and one may be about a `selected` step (null: its own), as in
-// esper.simic.losses.
+// Rows of a batch; `obs` are [rows, inputs], floats or bytes, `actions` are int64 [rows, choices] or float [rows, outputs], `masks` [rows,
+// outputs] or null. For a recurrent network rows are sequences [sequences, steps], and one may be about a `selected` step
+// (null: its own), as in esper.simic.losses.
 struct Batch {
-  const void *obs, *actions;
+  const void* obs;
+  const float* byte_values;  // what each byte of the observations counts as [256]; null: they are floats
+  const void* actions;
   const float *log_probs, *values, *advantages, *returns;
   const bool* masks;
   const float* recurrent_state;

@@ -1,5 +1,6 @@
 // Short vectors, and matrix products built of them: C = A * B over small row-major blocks that stay in the cache.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -131,6 +132,21 @@ inline double sum_of_squares(const float* x, ptrdiff_t count) {
   for (int lane = 0; lane < LANES; ++lane) sum += sums[lane];
   for (; i < count; ++i) sum += double(x[i]) * x[i];
   return sum;
+}
+
+// Calls `use(row, column, values, count)` for pieces of `count` numbers of a row of the transposed of A [rows, lda], of
+// which it has `columns`: in squares that stay in the registers, or near them.
+template <class Use>
+inline void transpose(const float* a, int rows, int columns, int lda, Use use) {
+  constexpr int SIDE = 16;
+  float square[SIDE][SIDE];
+  for (int m = 0; m < rows; m += SIDE)
+    for (int n = 0; n < columns; n += SIDE) {
+      const int height = std::min(SIDE, rows - m), width = std::min(SIDE, columns - n);
+      for (int i = 0; i < height; ++i)
+        for (int j = 0; j < width; ++j) square[j][i] = a[(m + i) * lda + n + j];
+      for (int j = 0; j < width; ++j) use(n + j, m, square[j], height);
+    }
 }
 
 // What a product sums up: `groups` of `count` terms, of which each group begins `jump` floats of A after the one before.
