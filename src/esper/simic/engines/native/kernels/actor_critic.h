@@ -16,7 +16,7 @@ class ActorCritic {
     AlignedFloats outputs[GROUPS], by_features[2];
 
     explicit Buffers(const ActorCritic& networks)
-        : observations(networks.first(), networks.rows, networks.most_dots()) {
+        : observations(networks.first(), networks.rows, networks.most_dots(), networks.reads_busy()) {
       for (int g = 0; g < GROUPS; ++g) outputs[g].resize(networks[g].rooms.outputs.size, 0.0f);
       if (networks.shares())
         for (auto& by : by_features) by.resize(networks.rows * networks[SHARED].back().out_stride, 0.0f);
@@ -117,6 +117,11 @@ class ActorCritic {
   // In a row, of which all first layers can read them.
   int most_dots() const {
     return shares() ? first().most_dots() : std::min(first().most_dots(), networks_[VALUE].front().most_dots());
+  }
+
+  // Whether those that read observations read what is near dots.
+  bool reads_busy() const {
+    return shares() ? networks_[SHARED].reads_busy() : networks_[POLICY].reads_busy() && networks_[VALUE].reads_busy();
   }
 
   Input forward(int group, Input x, Buffers& buffers, int count) const {

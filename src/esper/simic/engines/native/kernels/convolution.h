@@ -42,18 +42,42 @@ class Convolution : public Layer {
   }
 
   int most_dots() const override { return most_dots_; }
+  int places() const override { return most_dots_ ? places_ : 0; }
 
-  void forward_dots(const float* packed, const Dots& dots, int rows, float* outputs) const override {
+  void mark(Dots::Row dots, uint8_t* near) const override {
+    for (int dot = 0; dot < dots.count; ++dot) {
+      const int place = dots.places[dot] / channels, y = place / in_width_, x = place % in_width_;
+      for (int line = std::max(0, y - kernel_ + 1); line <= std::min(y, out_height_ - 1); ++line)
+        for (int i = std::max(0, x - kernel_ + 1); i <= std::min(x, out_width_ - 1); ++i) near[line * out_width_ + i] = 1;
+    }
+  }
+
+  void forward_dots(const float* packed, const Dots& dots, const Busy* busy, int rows, float* outputs) const override {
     finish(outputs, [&](auto end) {
-      for (int r = 0; r < rows; ++r) add_dots(packed, dots[r], outputs + frame_, [=](int n, vec v) { end(r, n, v); });
+      const auto forward_row = [&](int r, Dots::Row row) {
+        add_dots(packed, row, outputs + frame_, [=](int n, vec v) { end(r, n, v); });
+      };
+      for (int r = 0; r < rows; ++r) forward_row(r, dots[r]);
+      if (busy) forward_row(rows, {0, nullptr, nullptr});
     });
   }
 
-  void backward_dots(const Dots& dots, int rows, const float* outputs, float* gradients) const override {
-    for (int r = 0; r < rows; ++r) {
-      const float* by_output = output(outputs) + r * out_stride;
-      add_dots_back(dots[r], by_output, const_cast<float*>(outputs) + frame_back_, gradients + mirrored_gradient_);
-      add_bias_gradient(by_output, gradients);
+  void backward_dots(const Dots& dots, const Busy* busy, int rows, const float* outputs, float* gradients) const override {
+    const float* by_outputs = output(outputs);
+    for (int r = 0; r < rows; ++r)
+      add_dots_back(dots[r], by_outputs + r * out_stride, const_cast<float*>(outputs) + frame_back_, gradients + mirrored_gradient_);
+    if (!busy) {
+      for (int r = 0; r < rows; ++r) add_bias_gradient(by_outputs + r * out_stride, gradients);
+      return;
+    }
+    float* by_bias = gradients + bias_gradient_;
+    for (int f = 0; f < filters_; f += LANES) {
+      vec sum = load(by_bias + f) + load(by_outputs + rows * out_stride + f);
+      for (int place = 0; place < places_; ++place) {
+        const Busy::Rows near = busy->near(place);
+        for (int i = 0; i < near.count; ++i) sum += load(by_outputs + near.rows[i] * out_stride + place * filters_ + f);
+      }
+      store(by_bias + f, sum);
     }
   }
 

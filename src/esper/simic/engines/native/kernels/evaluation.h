@@ -100,13 +100,15 @@ inline void evaluate_rows(const Learner& learner, const Batch& rollout, const En
       const int64_t first = block * BLOCK, last = std::min(first + BLOCK, all);
       learner.observe(rollout.obs, rollout.byte_values, int(last - first), [=](int r) { return first + r; }, buffers);
       const Input features = learner.networks().features(buffers, int(last - first));
-      learner.each_value(features, int(last - first), buffers, [&](int64_t r, float value) {
+      learner.each_output(VALUE, features, int(last - first), buffers, [&](int r, const float* value) {
         const int64_t i = first + r;
-        if (i < rows) to.values[i] = value;
-        if (i >= num_envs) to.next_values[i - num_envs] = value;
+        if (i < rows) to.values[i] = *value;
+        if (i >= num_envs) to.next_values[i - num_envs] = *value;
       });
-      if (first < rows)
-        learner.write_log_probs(features, rollout, first, int(std::min(last, rows) - first), buffers, to.log_probs);
+      if (first >= rows) continue;
+      learner.each_output(POLICY, features, int(last - first), buffers, [&](int r, float* output) {
+        if (first + r < rows) to.log_probs[first + r] = learner.log_prob(output, rollout, first + r);
+      });
     }
     team.wait();
     for (int64_t block; (block = team.take()) < blocks_of(cut.size());) {
@@ -114,7 +116,8 @@ inline void evaluate_rows(const Learner& learner, const Batch& rollout, const En
       const int count = int(std::min<int64_t>(BLOCK, cut.size() - first));
       learner.observe(ends.final_obs, rollout.byte_values, count, [&](int r) { return cut[first + r]; }, buffers);
       const Input features = learner.networks().features(buffers, count);
-      learner.each_value(features, count, buffers, [&](int64_t r, float value) { to.next_values[cut[first + r]] = value; });
+      learner.each_output(VALUE, features, count, buffers,
+                          [&](int r, const float* value) { to.next_values[cut[first + r]] = *value; });
     }
   });
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "activations.h"
+#include "busy.h"
 #include "dots.h"
 
 namespace esper {
@@ -44,6 +45,7 @@ struct Rooms {
 struct Input {
   const float* rows;
   const Dots* dots;  // null: rows
+  const Busy* busy;  // where they are near, if it is worth looking at
 };
 
 // A block of rows that are sequences, ordered by time: those of step t follow those of step t - 1. `states` [count,
@@ -97,10 +99,21 @@ class Layer {
   virtual void backward(const float* packed, const float* input, int rows, const float* outputs, float* gradients,
                         const Target* target) const = 0;
 
-  // The same of observations that are `dots`, by a layer that can read them; so many in a row that it is worth it.
+  // The same of observations that are `dots`, by a layer that can read them; so many in a row that it is worth it. Where
+  // the next layer reads what is `busy`, one more row is what becomes of an observation without dots: its first place has
+  // the gradients of all that is far from dots.
   virtual int most_dots() const { return 0; }
-  virtual void forward_dots(const float*, const Dots&, int, float*) const {}
-  virtual void backward_dots(const Dots&, int, const float*, float*) const {}
+  virtual void forward_dots(const float*, const Dots&, const Busy*, int, float*) const {}
+  virtual void backward_dots(const Dots&, const Busy*, int, const float*, float*) const {}
+
+  // The places that a convolution makes of an observation, and which of them each dot is near.
+  virtual int places() const { return 0; }
+  virtual void mark(Dots::Row, uint8_t*) const {}
+
+  // Of what a convolution made of dots: only what is `busy` is read of the rows of `input`, and of the row after them.
+  virtual bool reads_busy() const { return false; }
+  virtual void forward_busy(const float*, const Busy&, const float*, int, float*) const {}
+  virtual void backward_busy(const float*, const Busy&, const float*, int, const float*, float*, const Target&) const {}
 
   // Adds `gradients` to `sum` [size], in the order of the parameters.
   virtual void add_up(const float* gradients, float* sum) const = 0;
@@ -132,6 +145,9 @@ class Layer {
     arrange(values, row, [](Value value) { return value; });
   }
 
+  // Where, in PyTorch's order, what is `i`-th in the order here is.
+  int arranged(int i) const { return channels == 1 ? i : i % channels * (in / channels) + i / channels; }
+
   // The way back: adds a row to what there is for each input.
   void add_arranged(const float* row, float* values) const {
     const int places = in / channels;
@@ -143,9 +159,10 @@ class Layer {
   Layer(const LayerConfig& config, ptrdiff_t size, Rooms& rooms)
       : in(config.inputs), out(config.outputs), in_stride(row_stride(in)), out_stride(row_stride(out)),
         activation(config.activation), channels(config.channels), first(config.first), size(size),
-        output_(rooms.outputs.take(rooms.rows * out_stride)),
-        kept_(with_activation(activation, [](auto a) { return a.KEEPS_INPUT; }) ? rooms.outputs.take(rooms.rows * out_stride)
-                                                                               : output_) {}
+        output_(rooms.outputs.take((rooms.rows + 1) * out_stride)),
+        kept_(with_activation(activation, [](auto a) { return a.KEEPS_INPUT; })
+                  ? rooms.outputs.take((rooms.rows + 1) * out_stride)
+                  : output_) {}
 
   // Calls `use(end)`: `end(row, column, v)` applies the activation to what becomes the output.
   template <class Use>

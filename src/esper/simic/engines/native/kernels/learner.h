@@ -73,25 +73,18 @@ class Learner {
         const int count = int(std::min<int64_t>(BLOCK, rows - first));
         observe(batch.obs, batch.byte_values, count, [=](int r) { return first + r; }, buffers);
         const Input seen = networks_.features(buffers, count);
-        each_value(seen, count, buffers, [&](int64_t r, float value) { values[first + r] = value; });
-        write_log_probs(seen, batch, first, count, buffers, log_probs);
+        each_output(VALUE, seen, count, buffers, [&](int r, const float* value) { values[first + r] = *value; });
+        each_output(POLICY, seen, count, buffers,
+                    [&](int r, float* output) { log_probs[first + r] = log_prob(output, batch, first + r); });
       }
     });
   }
 
-  // Calls `use(r, value)` for each of `count` rows of features.
+  // Calls `use(r, output)` for each of `count` rows of features: of all that were observed, as layers know their number.
   template <class Use>
-  void each_value(Input features, int count, ActorCritic::Buffers& buffers, Use use) const {
-    const float* output = networks_.output(VALUE, features, buffers, count);
-    for (int r = 0; r < count; ++r) use(r, output[r * networks_.output_stride(VALUE)]);
-  }
-
-  // Log probabilities of the batch's actions `first` to `first + count`, from their features.
-  void write_log_probs(Input features, const Batch& batch, int64_t first, int count, ActorCritic::Buffers& buffers,
-                       float* log_probs) const {
-    float* output = networks_.output(POLICY, features, buffers, count);
-    for (int64_t i = first; i < first + count; ++i, output += networks_.output_stride(POLICY))
-      log_probs[i] = log_prob(output, batch, i);
+  void each_output(Group group, Input features, int count, ActorCritic::Buffers& buffers, Use use) const {
+    float* output = networks_.output(group, features, buffers, count);
+    for (int r = 0; r < count; ++r) use(r, output + r * networks_.output_stride(group));
   }
 
   // A PPO step on each minibatch of `indices` [steps, rows], or of sequences; a row of `metrics` for each. All is as it

@@ -64,14 +64,20 @@ class Network {
     for (const auto& layer : layers) layer->state_after(outputs, row, state);
   }
 
+  // Whether its second layer reads what is near the dots that its first one reads.
+  bool reads_busy() const { return layers.size() > 1 && front().places() && layers[1]->reads_busy(); }
+
   // Rows `x` through all layers into `outputs`, of which it returns the last one's, or `x` without layers.
   Input forward(const float* packed, Input x, int rows, float* outputs) const {
     for (const auto& layer : layers) {
+      const Busy* busy = reads_busy() ? x.busy : nullptr;
       if (x.dots)
-        layer->forward_dots(packed, *x.dots, rows, outputs);
+        layer->forward_dots(packed, *x.dots, busy, rows, outputs);
+      else if (busy)
+        layer->forward_busy(packed, *busy, x.rows, rows, outputs);
       else
         layer->forward(packed, x.rows, rows, outputs);
-      x = {layer->output(outputs), nullptr};
+      x = {layer->output(outputs), nullptr, x.dots ? busy : nullptr};
     }
     return x;
   }
@@ -79,14 +85,18 @@ class Network {
   // Adds to `gradients` those of the rows `x` that went `forward`; the last output holds the gradients by it. Overwrites
   // the outputs.
   void backward(const float* packed, Input x, int rows, float* outputs, float* gradients, const Target* target) const {
+    const Busy* busy = reads_busy() ? x.busy : nullptr;
     for (size_t l = layers.size(); l-- > 1;) {
       const Layer& below = *layers[l - 1];
       const Target through = below.target(outputs);
-      layers[l]->backward(packed, below.output(outputs), rows, outputs, gradients, &through);
+      if (l == 1 && busy)
+        layers[l]->backward_busy(packed, *busy, below.output(outputs), rows, outputs, gradients, through);
+      else
+        layers[l]->backward(packed, below.output(outputs), rows, outputs, gradients, &through);
     }
     if (empty()) return;
     if (x.dots)
-      front().backward_dots(*x.dots, rows, outputs, gradients);
+      front().backward_dots(*x.dots, busy, rows, outputs, gradients);
     else
       front().backward(packed, x.rows, rows, outputs, gradients, target);
   }

@@ -8,12 +8,12 @@ namespace esper {
 
 class Observations {
  public:
-  // For `first` layers that read dots, up to `most_dots` in a row, or 0.
-  Observations(const Layer& first, int rows, int most_dots)
-      : first_(first), most_dots_(most_dots), rows_(rows * first.in_stride, 0.0f), arranged_(first.in),
-        dots_(rows, most_dots) {}
+  // For `first` layers that read dots, up to `most_dots` in a row, or 0, and next ones that may read what is near them.
+  Observations(const Layer& first, int rows, int most_dots, bool reads_busy)
+      : first_(first), most_dots_(most_dots), reads_busy_(reads_busy), rows_(rows * first.in_stride, 0.0f),
+        arranged_(first.in), dots_(rows, most_dots), busy_(reads_busy ? first.places() : 0, rows) {}
 
-  Input input() const { return {rows_.data(), are_dots_ ? &dots_ : nullptr}; }
+  Input input() const { return {rows_.data(), are_dots_ ? &dots_ : nullptr, are_far_ ? &busy_ : nullptr}; }
 
   // Takes `count` rows of floats; `row(r)` is where the r-th is until the next call.
   template <class Row>
@@ -40,6 +40,7 @@ class Observations {
     dots_.clear();
     are_dots_ = most_dots_ > 0;
     for (int r = 0; are_dots_ && r < count; ++r) are_dots_ = add(r);
+    are_far_ = are_dots_ && reads_busy_ && busy_.take(count, [&](int r, uint8_t* near) { first_.mark(dots_[r], near); });
     return are_dots_;
   }
 
@@ -58,10 +59,12 @@ class Observations {
 
   const Layer& first_;
   const int most_dots_;
+  const bool reads_busy_;
   AlignedFloats rows_;
   std::vector<uint8_t> arranged_;
   Dots dots_;
-  bool are_dots_ = false;
+  Busy busy_;
+  bool are_dots_ = false, are_far_ = false;
 };
 
 }  // namespace esper

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 namespace esper {
@@ -160,8 +161,9 @@ struct Terms {
 
 // A block of ROWS x WIDTH vectors of C. A(m, k) = a[m * row + k * col]; B is row-major with `ldb` floats in a row.
 // `begin(m, n)` gives what the sum starts with, `end(m, n, v)` takes it; n counts floats.
+// Alone in a function, or there would be no registers left for its addresses.
 template <int ROWS, int WIDTH, class Begin, class End>
-inline void tile(int m, int n, Terms K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
+[[gnu::noinline]] void tile(int m, int n, Terms K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
                  Begin begin, End end) {
   vec sum[ROWS][WIDTH];
   for (int i = 0; i < ROWS; ++i)
@@ -185,27 +187,38 @@ inline void tile(int m, int n, Terms K, const float* a, ptrdiff_t row, ptrdiff_t
 // Rows of a block: as many sums as the registers hold beside a row of B.
 constexpr int ROWS = 6;
 
-template <int WIDTH, class Begin, class End>
-inline void columns(int M, int n, Terms K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
-                    Begin begin, End end) {
+template <int N>
+using Constant = std::integral_constant<int, N>;
+
+// Calls `use(rows, m)` for blocks of so many `rows` of M.
+template <class Use>
+inline void each_block(int M, Use use) {
   int m = 0;
-  for (; m + ROWS <= M; m += ROWS) tile<ROWS, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
+  for (; m + ROWS <= M; m += ROWS) use(Constant<ROWS>(), m);
   switch (M - m) {
-    case 5: return tile<5, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
-    case 4: return tile<4, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
-    case 3: return tile<3, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
-    case 2: return tile<2, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
-    case 1: return tile<1, WIDTH>(m, n, K, a, row, col, b, ldb, begin, end);
+    case 5: return use(Constant<5>(), m);
+    case 4: return use(Constant<4>(), m);
+    case 3: return use(Constant<3>(), m);
+    case 2: return use(Constant<2>(), m);
+    case 1: return use(Constant<1>(), m);
   }
+}
+
+// Calls `use(width, n)` for blocks of `width` vectors of N floats, a multiple of LANES; at most MOST vectors.
+template <int MOST, class Use>
+inline void each_width(int N, Use use) {
+  int n = 0;
+  for (; n + MOST * LANES <= N; n += MOST * LANES) use(Constant<MOST>(), n);
+  for (; n < N; n += LANES) use(Constant<1>(), n);
 }
 
 // C[M, N] for N a multiple of LANES.
 template <class Begin, class End>
 inline void product(int M, int N, Terms K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
                     Begin begin, End end) {
-  int n = 0;
-  for (; n + 2 * LANES <= N; n += 2 * LANES) columns<2>(M, n, K, a, row, col, b, ldb, begin, end);
-  if (n < N) columns<1>(M, n, K, a, row, col, b, ldb, begin, end);
+  each_width<2>(N, [&](auto width, int n) {
+    each_block(M, [&](auto rows, int m) { tile<rows, width>(m, n, K, a, row, col, b, ldb, begin, end); });
+  });
 }
 
 }  // namespace esper
