@@ -43,8 +43,15 @@ def test_interquartile_mean_is_that_of_the_middle_half() -> None:
     assert interquartile_mean([1, 2, 3, 4, 5, 6, 70, -800]) == pytest.approx((2 + 3 + 4 + 5) / 4)
 
 
-def test_curves_of_one_update_can_be_drawn() -> None:
-    assert "policy" in draw_curves({"policy": [1e-3], "value": [1e-3]}, [0], width=60, colour=False)
+def test_one_update_is_drawn_as_a_line_over_its_number() -> None:
+    *plot, axis, _, _, key = draw_curves({"policy": [1e-3], "value": [1e-3]}, [7], width=60, colour=False).splitlines()
+    assert (axis.split(), key) == (["7"], "⠒ policy, value")
+    assert len(set(plot[1].partition("┤")[2].rstrip("│"))) == 1
+
+
+def test_few_updates_have_whole_numbers_below_them() -> None:
+    text = draw_curves({"policy": [3.0, 2.0, 1.0]}, range(3), width=60, colour=False)
+    assert text.splitlines()[-4].split() == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(("rate", "unit"), [(2e-40, "1e-40"), (3e38, "1e+38")])

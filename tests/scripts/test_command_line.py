@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -386,6 +387,32 @@ class TestSchedule:
         # Without colours each curve has marks of its own, and the key is below the picture.
         assert "⠒ policy   x value" in out
         assert sum(line.count("x") for line in out.splitlines()[:16]) > 3
+
+    @pytest.mark.parametrize(
+        ("flags", "says", "last"),
+        [
+            ((), "the rate of policy", "0.0001"),
+            (("--shared-lr", "min"), "the lower rate of policy and value", "5e-05"),
+            (("--shared-lr", "value", "--freeze-encoder", "3"), "0 before update 3, then the rate of value", "5e-05"),
+        ],
+    )
+    def test_shows_the_rate_of_a_shared_trunk(
+        self, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], says: str, last: str
+    ) -> None:
+        rates = ("--policy-lr", "1e-4", "--value-lr", "5e-4", "--value-lr-decay", "linear")
+        out = esper(capsys, "schedule", *SMALL, *rates, "--shared-trunk", *flags)[1].splitlines()
+        # The last of 10 updates has 1/10 of the linear rate.
+        assert f"shared  {says}; last update 9 at {last}" in out
+        assert any("shared" in line for line in out if line.startswith("⠒"))
+
+    def test_of_one_update(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        size = ["--num-envs", "2", "--num-steps", "8", "--total-timesteps", "16"]
+        assert "\n1 update of 2 x 8 steps\n" in esper(capsys, "schedule", *size, "--output", tmp_path / "one.png")[1]
+        from matplotlib.image import imread
+
+        # The lines are one update wide, and not a mark: coloured pixels in most columns.
+        picture = imread(tmp_path / "one.png")[..., :3]
+        assert (np.ptp(picture, axis=2) > 0.3).any(axis=0).sum() > picture.shape[1] / 2
 
     def test_draws_a_function(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

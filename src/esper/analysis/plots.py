@@ -212,7 +212,11 @@ def plot_schedules(
 ) -> None:
     """Learning-rate curves by parameter group over `updates`, by default all; `phases` shades the background."""
     figure, axis = plt.subplots(figsize=size, layout="constrained")
-    _draw_rates(axis, np.arange(len(phases)) if updates is None else np.asarray(updates), curves, phases)
+    axis.locator_params(axis="x", integer=True)
+    x = np.arange(len(phases)) if updates is None else np.asarray(updates)
+    columns = {group: np.asarray(rates) for group, rates in curves.items()}
+    wide = _wide({**columns, "update": x, "phase": np.asarray(phases, dtype=object)})
+    _draw_rates(axis, wide["update"], {group: wide[group] for group in curves}, wide["phase"])
     axis.set(title=title, xlabel="update")
     files.write_named(path, _png(figure, dpi=110))
 

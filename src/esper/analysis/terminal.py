@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import plotext
 
+_INTERVALS = 4  # between the numbers below the plot
 # A curve is told by its marks where there is no colour, too.
 _MARKS = (("braille", "⠒"), ("x", "x"), ("o", "o"))
 
@@ -18,6 +19,11 @@ def draw_curves(
 
     Curves that are the same are drawn once. The first are above the others.
     """
+    ticks = sorted({updates[(len(updates) - 1) * part // _INTERVALS] for part in range(_INTERVALS + 1)})
+    x: list[float] = list(updates)
+    if len(x) == 1:
+        # As wide as the update, as one point is hardly seen.
+        x, curves = [x[0] - 0.5, x[0] + 0.5], {name: [*values, *values] for name, values in curves.items()}
     names: dict[tuple[float, ...], list[str]] = {}
     for name, values in curves.items():
         names.setdefault(tuple(values), []).append(name)
@@ -34,7 +40,8 @@ def draw_curves(
         # Of many points as many as a line has dots.
         step = max(1, len(values) // (4 * width)) if marker == "braille" else max(1, len(values) // (width // 3))
         plot = plotext.plot if marker == "braille" else plotext.scatter
-        plot(list(updates[::step]), [value / unit for value in values[::step]], marker=marker)
+        plot(x[::step], [value / unit for value in values[::step]], marker=marker)
+    plotext.xticks(ticks, list(map(str, ticks)))
     plotext.ylim(0, highest / unit or 1.0)
     text = str(plotext.build())
     key = "   ".join(f"{mark} {', '.join(names[values])}" for values, (_, mark) in marked)

@@ -21,6 +21,8 @@ from esper.scripts.flags import (
     resolved_lengths,
     settings_from,
 )
+from esper.simic.config import PPOConfig
+from esper.simic.rates import Horizon, RateSchedules
 from esper.storage import files
 
 # More than these are sampled: a picture has fewer pixels.
@@ -43,12 +45,15 @@ def run(args: argparse.Namespace) -> int:
         with placed(settings.origins):
             ppo = in_force(settings.config.ppo)
             every = ppo.make_schedules(ppo.total_updates)
+            groups = ("policy", "value", *(("shared",) if ppo.network.shared_trunk else ()))
+            rates = RateSchedules(ppo, groups, Horizon(updates=ppo.total_updates))
     except SettingsError as error:
         fail(explain(error), "esper schedule")
     schedules = {component: every.pop(f"{component}_lr") for component in ("policy", "value")}
-    feedback = ppo.feedback(schedules)
+    feedback = ppo.feedback(groups)
     updates = _sampled(ppo.total_updates)
-    curves = {name: [schedule(update) for update in updates] for name, schedule in schedules.items()}
+    at = [rates.at(update).learning_rates for update in updates]
+    curves = {group: [each[group] for each in at] for group in groups}
     from esper.analysis.terminal import draw_curves
 
     width = min(shutil.get_terminal_size().columns, 100)
@@ -57,9 +62,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"{SWITCH}=off: learning rates stay at their base rates")
     for line in [*resolved_lengths(ppo, settings.origins), *beyond_end(ppo, settings.origins)]:
         print(line)
-    print(f"{ppo.total_updates} updates of {ppo.num_envs} x {ppo.num_steps} steps")
+    print(f"{ppo.total_updates} update{'s' * (ppo.total_updates > 1)} of {ppo.num_envs} x {ppo.num_steps} steps")
     for name, schedule in schedules.items():
         print(f"{name:7} {describe(schedule)}{_feedback(feedback[name])}")
+    if "shared" in groups:
+        last = f"last update {updates[-1]} at {at[-1]['shared']:.4g}"
+        print(f"shared  {_shared(ppo)}; {last}{_feedback(feedback['shared'])}")
     for name, schedule in every.items():
         if schedule.config.decay != "constant" or schedule.phase(0) != "constant":
             print(f"{name} {describe(schedule)}")
@@ -77,6 +85,12 @@ def describe(schedule: Schedule) -> str:
     last = schedule.total_updates - 1
     base = "" if config.peak is None else f", base {config.peak:g}"
     return f"{config.decay}{base}: " + ", ".join(parts) + f"; last update {last} at {schedule(last):.4g}"
+
+
+def _shared(ppo: PPOConfig) -> str:
+    """What the rate of a shared trunk is."""
+    rate = "the lower rate of policy and value" if ppo.shared_lr == "min" else f"the rate of {ppo.shared_lr}"
+    return f"0 before update {ppo.freeze_encoder}, then {rate}" if ppo.freeze_encoder else rate
 
 
 def _feedback(config: FeedbackConfig) -> str:
