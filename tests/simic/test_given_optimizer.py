@@ -147,6 +147,34 @@ def test_a_state_of_another_optimizer_is_refused() -> None:
         sgd.agent.load_state_dict(adam.agent.state_dict())
 
 
+def damaged(state: dict[str, Any], name: str) -> dict[str, Any]:
+    """`state` with a value at `name` that is not of such an agent."""
+    key, _, below = name.partition("/")
+    broken: Any = [] if name == "generators/actions" else torch.zeros(7)
+    return {**state, key: damaged(state[key], below) if below else broken}
+
+
+def values(state: Any) -> Any:
+    """`state` with numbers in place of tensors."""
+    if isinstance(state, dict):
+        return {key: values(each) for key, each in state.items()}
+    return state.tolist() if isinstance(state, Tensor) else state
+
+
+@pytest.mark.parametrize("factory", [None, torch.optim.Adam], ids=["ours", "given"])
+@pytest.mark.parametrize(
+    "name", ["network/critic.0.bias", "optimizer/learning_rate/value", "reward_scaler/mean", "generators/actions"]
+)
+def test_a_state_that_is_refused_changes_nothing(factory: Any, name: str) -> None:
+    ours, other = training(factory, normalize_rewards=True), training(factory, normalize_rewards=True, policy_lr=1e-1)
+    after(ours, 1)
+    after(other, 2)
+    before = values(ours.agent.state_dict())
+    with pytest.raises((ValueError, RuntimeError)):
+        ours.agent.load_state_dict(damaged(other.agent.state_dict(), name))
+    assert values(ours.agent.state_dict()) == before
+
+
 class Replacing(torch.optim.SGD):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:

@@ -165,6 +165,7 @@ class PPOAgent:
         """Go on from `state`, in place: every tensor that a compiled update knows stays the same object.
 
         A generator's state means nothing to another kind of device; there a new stream begins, decided by the seed.
+        After an error everything is as it was.
 
         Raises:
             ValueError: for a state that is not of such an agent.
@@ -174,6 +175,14 @@ class PPOAgent:
         stored, ours = state.get("loss_terms", []), list(self.given_terms.names)
         if stored != ours:
             raise ValueError(f"the state was trained with loss_terms {stored}, not {ours}; give the same ones again")
+        before = self.state_dict()
+        try:
+            self._load(state)
+        except BaseException:
+            self._load(before)
+            raise
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updater.feedback.load_state_dict(state["lr_factors"])
