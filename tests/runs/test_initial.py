@@ -22,7 +22,7 @@ from esper.runs.checkpoint.folder import load_checkpoint
 from esper.runs.resume.point import ResumeError
 from esper.scripts.train import main
 from esper.settings.options import ConfigError
-from esper.storage.store import StoreError, dump_tensors
+from esper.storage.store import dump_tensors
 
 SMALL: dict[str, Any] = {
     "preset": "none",
@@ -317,23 +317,23 @@ def test_what_cannot_be_used_is_refused(
 
 
 def test_files_of_strangers_are_checked(tmp_path: Path, first: esper.Run) -> None:
-    with pytest.raises(StoreError, match="nowhere: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"init_from = .*nowhere: No such file or directory"):
         train(tmp_path / "run", 1, init_from=tmp_path / "nowhere")
     first.policy.save(tmp_path / "saved")
     file = tmp_path / "saved" / "policy.safetensors"
     tensors = dict(first.policy.network.state_dict())
     file.write_bytes(dump_tensors({**tensors, "actor.0.bias": torch.full((5,), torch.nan)}))
-    with pytest.raises(StoreError, match=r"saved: actor.0.bias has values that are not finite"):
+    with pytest.raises(ConfigError, match=r"saved: actor.0.bias has values that are not finite"):
         train(tmp_path / "run", 1, init_from=tmp_path / "saved", **NORMALIZED)
     file.write_bytes(dump_tensors({**tensors, "actor.0.bias": torch.zeros(5, dtype=torch.float64)}))
-    with pytest.raises(StoreError, match=r"saved: actor.0.bias has dtype torch.float64"):
+    with pytest.raises(ConfigError, match=r"saved: actor.0.bias has dtype torch.float64"):
         train(tmp_path / "run", 1, init_from=tmp_path / "saved", **NORMALIZED)
     file.write_bytes(b"pickle")
-    with pytest.raises(StoreError, match="not a complete safetensors file"):
+    with pytest.raises(ConfigError, match="not a complete safetensors file"):
         train(tmp_path / "run", 1, init_from=tmp_path / "saved", **NORMALIZED)
     file.unlink()
     file.symlink_to(first.folder / "policy.safetensors")
-    with pytest.raises(StoreError, match="link"):
+    with pytest.raises(ConfigError, match="link"):
         train(tmp_path / "run", 1, init_from=tmp_path / "saved", **NORMALIZED)
     assert not (tmp_path / "run").exists()
 
@@ -351,6 +351,9 @@ def test_the_command_line_has_a_line_for_each_tensor(
         main(again)
     assert "--init-from" in (err := capsys.readouterr().err)
     assert "\n  actor.0.weight: [5, 4] there, [5, 6] here" in err
+    with pytest.raises(SystemExit, match="2"):
+        main(["ppo", "--env=Acrobot-v1", "--init-from=nowhere"])
+    assert capsys.readouterr().err == "esper ppo: error: --init-from nowhere: No such file or directory\n"
     again[1] = "--env=CartPole-v1"
     capsys.readouterr()
     with caplog.at_level("INFO", "esper"):

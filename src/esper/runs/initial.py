@@ -15,7 +15,7 @@ from esper.runs.checkpoint.folder import checkpoints_in
 from esper.runs.config import RunConfig
 from esper.runs.folder import CHECKPOINTS
 from esper.runs.initial_config import InitialConfig
-from esper.runs.resume.point import find_resume_point, is_checkpoint
+from esper.runs.resume.point import ResumeError, find_resume_point, is_checkpoint
 from esper.settings.options import ConfigError
 from esper.settings.values import spelled
 from esper.simic.nets.actor_critic import ActorCritic
@@ -75,8 +75,8 @@ def begin_with(config: RunConfig, agent: PPOAgent) -> Begun | None:
     """Write what `config.initial` names into the new `agent`, in place, and log it; None where it names nothing.
 
     Raises:
-        ConfigError: for what does not fit, with each tensor.
-        StoreError: for files that cannot be read; nothing in them is executed.
+        ConfigError: for files that cannot be read, nothing in which is executed, and for what does not fit, with each
+            tensor.
     """
     initial = config.initial
     if initial.init_from is None:
@@ -104,8 +104,11 @@ def _read(initial: InitialConfig) -> Source:
     path = Path(str(initial.init_from))
     if initial.was_given:
         raise ConfigError("init_from", str(path), "was passed from Python, where it must be passed again")
-    has_checkpoints = is_checkpoint(path) or checkpoints_in(path / CHECKPOINTS)
-    return _of_run(path) if has_checkpoints or not files.is_there(path / f"{POLICY}.json") else _of_files(path)
+    try:
+        has_checkpoints = is_checkpoint(path) or checkpoints_in(path / CHECKPOINTS)
+        return _of_run(path) if has_checkpoints or not files.is_there(path / f"{POLICY}.json") else _of_files(path)
+    except (StoreError, ResumeError) as error:
+        raise ConfigError("init_from", str(path), str(error).removeprefix(f"{path}: ")) from None
 
 
 def _of_policy(policy: Policy) -> Source:
@@ -223,4 +226,4 @@ def _check(source: Source, tensors: Mapping[str, Tensor], ours: Mapping[str, Ten
     try:
         check_form(tensors, {name: ours[name] for name in tensors}, finite=True)
     except TreeError as error:
-        raise StoreError(f"{source.name}: {error}") from None
+        raise ConfigError("init_from", source.name, str(error)) from None
