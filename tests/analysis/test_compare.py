@@ -276,6 +276,12 @@ class TestArms:
         assert "stopped: is not complete (interrupted)" in notes[2]
         assert "too few seeds to tell arms apart (1)" in notes[3]
 
+    def test_a_run_that_was_cut_within_its_first_line_is_said_to_be(self, tmp_path: Path) -> None:
+        arm = write_arm(tmp_path / "arm", {6: 1.0, 7: 1.0})
+        record = arm / "seed-7" / "events.jsonl"
+        record.write_text(record.read_text()[:30])
+        assert load_arm(arm).left_out == [f"{arm / 'seed-7'}: events.jsonl is cut within its first line"]
+
     @pytest.mark.parametrize(
         ("old", "new", "reason"),
         [

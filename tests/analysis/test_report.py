@@ -254,10 +254,10 @@ class TestReport:
         ("record", "message"),
         [
             (None, "cannot be read"),
-            ("", "does not begin"),
+            ("", "events.jsonl is empty"),
             ("{\n", "line 1 is not JSON"),
             ('{"event": "run_started", "schema": 3, "config": {"env": "X"}}\n{\n', "line 2 is not JSON"),
-            ("{", "does not begin"),
+            ('{"event": "run_sta', "events.jsonl is cut within its first line"),
             ('{"event": "x"}\n', "not begin"),
             ('{"event": "run_started"}\n', "its run_started has schema 1; schemas 2 and 3 are read"),
             (

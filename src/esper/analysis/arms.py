@@ -15,6 +15,7 @@ from esper.analysis.runs import OWN, ROWS, Columns, read_events
 from esper.settings.options import Setting, complete
 from esper.storage import files
 from esper.telemetry.declared import unreadable_schema
+from esper.telemetry.jsonl import why_no_event
 
 # The maximum number of differences that are named.
 _NAMED = 5
@@ -115,7 +116,9 @@ def _load(folder: Path, known: Mapping[str, Setting]) -> Run:
         events, columns = _read(folder)
     except (OSError, ValueError) as error:
         raise ArmError(f"{folder}: cannot be read: {files.why(error)}") from None
-    if not events or events[0]["event"] != "run_started":
+    if not events:
+        raise ArmError(f"{folder}: {why_no_event(folder / 'events.jsonl')}")
+    if events[0]["event"] != "run_started":
         raise ArmError(f"{folder}: its record has no run_started")
     last = events[-1]
     if last["event"] != "run_finished" or last.get("status") != "completed":

@@ -19,7 +19,7 @@ from esper.storage import files
 from esper.telemetry.declared import missing_field, unreadable_schema, wrong_field
 from esper.telemetry.diagnosis import Diagnosis
 from esper.telemetry.events import LearningStalled
-from esper.telemetry.jsonl import CutError, read_batches
+from esper.telemetry.jsonl import CutError, read_batches, why_no_event
 
 # A report computes these itself.
 _NOT_READ = frozenset(("analytics_snapshot", "anomaly_detected"))
@@ -68,6 +68,8 @@ def read_record(run_dir: Path, wanted: Callable[[str], bool] = lambda name: True
         if not isinstance(error, CutError) or not reading.updates.count:
             raise ReportError(f"{run_dir / 'events.jsonl'}: cannot be read: {files.why(error)}") from None
         cut = str(error)
+    if reading.first is None:
+        raise ReportError(f"{run_dir}: {why_no_event(run_dir / 'events.jsonl')}")
     if wrong := reading.wrong():
         raise ReportError(f"{run_dir}: {wrong}")
     if not reading.updates.count:

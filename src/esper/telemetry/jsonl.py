@@ -207,6 +207,11 @@ def read_record(path: Path) -> Iterator[dict[str, Any]]:
             yield event
 
 
+def why_no_event(path: Path) -> str:
+    """What is wrong with `path`, a record without an event."""
+    return f"{path.name} is cut within its first line" if files.size_of(path) else f"{path.name} is empty"
+
+
 class JsonlRecord:
     """Writes records to `path`, after its first `position` bytes.
 
