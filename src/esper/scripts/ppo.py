@@ -116,7 +116,8 @@ def resume(args: argparse.Namespace) -> int:
     from esper.runs.run import resume_run
 
     if args.preset != "auto" or args.print_config:
-        fail("--resume takes the settings of its run; it does not go with --preset and --print-config", "esper ppo")
+        given = "--print-config" if args.print_config else f"--preset {args.preset}"
+        fail(f"{given}: does not go with --resume, which takes the settings of its run", "esper ppo")
     with _failures():
         config, result = resume_run(
             args.resume,
