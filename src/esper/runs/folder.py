@@ -7,7 +7,6 @@ import fcntl
 import itertools
 import logging
 import os
-import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from esper.simic.config import SCHEDULES
 from esper.simic.nets.activations import ACTIVATIONS
 from esper.storage import files
 from esper.storage.trust import unnamed_import
+from esper.system.shell import quoted
 
 _log = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def open_run_folder(path: Path) -> RunFolder:
 def named_again(config: RunConfig) -> str:
     """The flags, after a space, that permit a command to import the modules that this run's files name."""
     names = {"env": config.environment.env, "encoder": spelled(config.ppo.network.encoder)}
-    flags = [f" --{name} {shlex.quote(value)}" for name, value in names.items() if ":" in value and value[0] != "<"]
+    flags = [f" --{name} {quoted(value)}" for name, value in names.items() if ":" in value and value[0] != "<"]
     trust = unnamed_import({"env_kwargs": config.environment.env_kwargs}, {})
     return " --trust" if trust else "".join(flags)
 
@@ -237,10 +237,10 @@ def begin_again(path: Path, config: RunConfig) -> str | None:
     named = named_again(config)
     functions = {name: str(schedule.decay) for name, schedule in schedules.items() if is_function(schedule.decay)}
     if functions and named != " --trust":
-        named += "".join(f" --{name.replace('_', '-')}-decay {shlex.quote(decay)}" for name, decay in functions.items())
+        named += "".join(f" --{name.replace('_', '-')}-decay {quoted(decay)}" for name, decay in functions.items())
     if config.initial.init_from is not None and named != " --trust":
-        named += f" --init-from {shlex.quote(str(config.initial.init_from))}"
-    return f"esper ppo --config {shlex.quote(str(path / 'config.json'))} --seed {config.seed + 1}{named}"
+        named += f" --init-from {quoted(config.initial.init_from)}"
+    return f"esper ppo --config {quoted(path / 'config.json')} --seed {config.seed + 1}{named}"
 
 
 def resume_command(path: Path, config: RunConfig) -> str:
@@ -248,4 +248,4 @@ def resume_command(path: Path, config: RunConfig) -> str:
     if given := only_in_python(config):
         trust = ["trust=True"] if named_again(config) else []
         return f"esper.resume({', '.join([repr(str(path)), *given, *trust])})"
-    return f"esper ppo --resume {shlex.quote(str(path))}{named_again(config)}"
+    return f"esper ppo --resume {quoted(path)}{named_again(config)}"

@@ -24,6 +24,7 @@ from esper.scripts.flags import (
 from esper.settings.layers import Layer, SettingsError, resolve
 from esper.settings.options import ConfigError
 from esper.storage import files
+from esper.system.shell import quoted
 
 if TYPE_CHECKING:
     from esper.policies.policy import Policy
@@ -133,4 +134,4 @@ def _summarize(result: ControlResult, record: Path | None) -> None:
     say(f"{'record':16} {result.run_dir / 'events.jsonl'}, {result.run_dir / 'config.json'}")
     if record is not None and episodes:
         say(f"{'best episode':16} {record}")
-    say(f"{'next':16} esper report {result.run_dir}")
+    say(f"{'next':16} esper report {quoted(result.run_dir)}")

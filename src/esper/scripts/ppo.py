@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from esper.scripts.output import lost_output
 from esper.settings.options import flatten
 from esper.simic.config import SCHEDULES
 from esper.storage.trust import unnamed_import
+from esper.system.shell import quoted
 
 if TYPE_CHECKING:
     from esper.runs.run import RunResult
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         given = "--fresh-episodes" if args.fresh_episodes else f"--resume-schedule {args.resume_schedule}"
         fail(f"{given}: needs --resume", "esper ppo")
     if args.seeds is not None:
-        many = f"esper sweep --seeds {shlex.quote(args.seeds)} --output FOLDER"
+        many = f"esper sweep --seeds {quoted(args.seeds)} --output FOLDER"
         fail(f"--seeds {args.seeds}: esper ppo trains one run; many:  {many}  with the other flags", "esper ppo")
     _check_named(args)
     if args.resume is not None:
@@ -209,9 +209,6 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
     how = ("finished" if done else "stopped") + (f" ({result.cause})" if result.cause else "")
     named = named_again(config)
     go_on = resume_command(folder, config) + (" --stop-at-return none" if done else "")
-
-    def quoted(path: Path) -> str:
-        return shlex.quote(str(path))
 
     undone = f" ({train.undone:,} of them undone)" if train.undone else ""
     print(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 
 from esper.runs.folder import BEST
 from esper.scripts.flags import fail, say
 from esper.storage import files
+from esper.system.shell import quoted
 
 USAGE = "esper pull OWNER/NAME[@REVISION] [FOLDER]"
 
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if left_out:
         more = f" and {len(left_out) - _MOST_NAMES:,} more" if len(left_out) > _MOST_NAMES else ""
         say(f"left out {', '.join(f'{name:.60}' for name in left_out[:_MOST_NAMES])}{more}: no files of a run")
-    quoted = shlex.quote(str(folder))
-    say(f"pulled   {folder}\nnext     esper evaluate {quoted}\n         esper report {quoted}")
+    say(f"pulled   {folder}\nnext     esper evaluate {quoted(folder)}\n         esper report {quoted(folder)}")
     if files.is_there(folder / BEST / "policy.json", root=folder):
-        say(f"         esper evaluate {shlex.quote(str(folder / BEST))}")
+        say(f"         esper evaluate {quoted(folder / BEST)}")
     return 0

@@ -30,6 +30,7 @@ from esper.sweep.plan import (
 )
 from esper.sweep.progress import check_same, progress_of
 from esper.system.machine import usable_cores
+from esper.system.shell import joined
 
 if TYPE_CHECKING:
     from esper.sweep.launch import JobQueue, Launcher
@@ -239,7 +240,7 @@ def _conclude(jobs: Sequence[Job], queue: JobQueue, stopped_by: str | None) -> i
 
 def _compare(arms: Iterable[Path], page: Path) -> None:
     arguments = [*map(str, arms), "--html", str(page)]
-    say(f"\nesper compare {shlex.join(arguments)}")
+    say(f"\nesper compare {joined(arguments)}")
     parser = Parser(prog="esper compare")
     compare.add_arguments(parser, help_all=False)
     compare.run(parser.parse_args(arguments))

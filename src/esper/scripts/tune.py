@@ -16,6 +16,7 @@ from esper.settings.options import Bounds
 from esper.storage import files
 from esper.sweep.plan import SweepError, parse_seeds
 from esper.system.machine import usable_cores
+from esper.system.shell import quoted
 from esper.tune.plan import Tuning, check_same, make_folders, make_tuning, read_tables
 from esper.tune.space import TuneError
 
@@ -176,7 +177,7 @@ def _conclude(search: Search, final: Mapping[str, Mapping[int, float]], stopped_
     for name, scores in final.items():
         if scores:
             say(f"{name:6} {statistics.fmean(scores.values()):.5g} over seeds {', '.join(map(str, scores))}")
-    say(f"page   {tuning.folder / 'tune.html'}\nnext   esper ppo --config {found} --preset none")
+    say(f"page   {tuning.folder / 'tune.html'}\nnext   esper ppo --config {quoted(found)} --preset none")
     return 0
 
 

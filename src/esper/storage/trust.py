@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from esper.storage.files import printable
+from esper.system.shell import quoted
 
 
 def unnamed_import(found: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
@@ -23,11 +23,11 @@ def unnamed_import(found: Mapping[str, Any], given: Mapping[str, Any]) -> str | 
         again = [each for key, each in given.items() if key == name or (kind == "decay" and key.endswith("_decay"))]
         if value not in again:
             module, what = value.partition(":")[0], {"env": "environment"}.get(name, name)
-            say = f"--{name.replace('_', '-')} {shlex.quote(printable(value))} or --trust"
+            say = f"--{name.replace('_', '-')} {quoted(value)} or --trust"
             return f"its {what} imports {module!r}; if that is right, add {say}"
     policy = found.get("init_from")
     if policy is not None and given.get("init_from") != policy:
-        say = f"--init-from {shlex.quote(printable(policy))} or --trust"
+        say = f"--init-from {quoted(policy)} or --trust"
         return f"its init_from reads another folder, {printable(policy)!r:.100}; if that is right, add {say}"
     arguments = found.get("env_kwargs")
     names = sorted(_named_in(arguments))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -81,7 +82,8 @@ class TestOutput:
         assert (process.returncode, process.stderr) == (status, says)
 
     def test_text_that_the_terminal_cannot_show(self, tmp_path: Path) -> None:
-        flags = ("--run-dir", str(tmp_path / "run"), "--eval-every", "100", "--eval-episodes", "1")
+        run = tmp_path / "caf\xe9 run"
+        flags = ("--run-dir", str(run), "--eval-every", "100", "--eval-episodes", "1")
         process = subprocess.run(
             [*ESPER, *TINY, *flags],
             capture_output=True,
@@ -91,6 +93,9 @@ class TestOutput:
         assert process.returncode == 0
         assert rb"\xb1 0.00 over 1 episodes" in process.stdout
         assert process.stderr == b""
+        # The printed command can be pasted.
+        (folder,) = re.findall(r"esper evaluate (.*)", process.stdout.decode("ascii"))
+        assert subprocess.check_output(["bash", "-c", f"echo {folder}"], text=True) == f"{run}\n"
 
 
 def test_under_nohup_a_hang_up_is_no_stop(tmp_path: Path) -> None:
