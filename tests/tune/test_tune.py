@@ -129,7 +129,8 @@ class TestRefused:
             ({"trials": 0}, "trials = 0: must be a whole number, 1 or more"),
             ({"sampler": "grid"}, "sampler = grid: must be one of tpe, random"),
             ({"seeds": 2, "final_seeds": "2-4"}, "final_seeds: 2 is of the search too"),
-            ({"seeds": "x"}, "seeds = x: must be a count"),
+            ({"seeds": "x"}, "^x.toml: seeds = x: must be a count"),
+            ({"final_seeds": "7,"}, "^x.toml: final_seeds = 7,: must be a count"),
             ({"settings": {"seed": 3}}, "seed: each run of a search has its own"),
         ],
     )

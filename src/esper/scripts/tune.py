@@ -93,7 +93,7 @@ def _tuning(args: argparse.Namespace, workers: int) -> Tuning:
                 tables[name] = given
         for name in ("seeds", "final_seeds"):
             if (given := getattr(args, name)) is not None:
-                tables[name] = list(parse_seeds(given))
+                tables[name] = list(parse_seeds(given, name))
         if args.trials is not None:
             tables["trials"] = number("--trials", args.trials, int, Bounds(minimum=1), _PROG)
         quiet = {"tensorboard": False, "picture": False, "quiet": True, "telemetry": "minimal"}

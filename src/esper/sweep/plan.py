@@ -187,13 +187,15 @@ def _check_own(layer: Layer, owned: Mapping[str, str]) -> None:
             raise SettingsError(ConfigError(name, value, owned[name]), Origin(source=layer.source, name=name))
 
 
-def parse_seeds(given: object) -> tuple[int, ...]:
+def parse_seeds(given: object, name: str = "seeds") -> tuple[int, ...]:
     """Seeds as a count (`10`: 1 to 10), a range (`"11-20"`), a list (`[1, 5]`, `"1,5"`), or ranges in a list.
+
+    `name` is that of the setting, for messages.
 
     Raises:
         SweepError: for anything else, and for a duplicate seed.
     """
-    wrong = SweepError(f"seeds = {given}: must be a count (10: seeds 1 to 10), a range (11-20) or a list (1,5,11-13)")
+    wrong = SweepError(f"{name} = {given}: must be a count (10: seeds 1 to 10), a range (11-20) or a list (1,5,11-13)")
     if isinstance(given, list) and all(type(seed) is int and seed >= 0 for seed in given):
         seeds = list(given)
     elif type(given) is int or (isinstance(given, str) and given.isdecimal()):

@@ -130,7 +130,7 @@ def make_tuning(tables: Mapping[str, Any], folder: Path, defaults: Layer, flags:
         raise TuneError(f"{source}: space: every setting of it is given a value, so nothing is left to search")
     try:
         seeds = parse_seeds(tables.get("seeds", 2))
-        final_seeds = parse_seeds(tables.get("final_seeds", "1001-1005"))
+        final_seeds = parse_seeds(tables.get("final_seeds", "1001-1005"), "final_seeds")
     except SweepError as error:
         raise TuneError(f"{source}: {error}") from None
     if both := set(seeds) & set(final_seeds):
