@@ -79,6 +79,31 @@ def test_a_file_where_a_folder_must_be_is_named(
     assert re.search(rf"{tmp_path}/file(: is no folder| is no folder|/\w+: Not a directory)$", says)
 
 
+@pytest.mark.parametrize("case", [case for case in WRITTEN if case[2] == "--record"], ids=lambda case: case[0])
+def test_a_place_that_cannot_be_written_is_refused_before_the_episodes(
+    case: tuple[str, Sequence[str], str, str, str],
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "folder" / case[3]
+    folder.mkdir(parents=True)
+    (tmp_path / "link.gif").symlink_to(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for place, why in ((folder, f"{folder}: not a file, but a folder"), (tmp_path / "link.gif", "is a link")):
+        with pytest.raises(SystemExit, match="2"):
+            main(command(case, run, place))
+        out, err = capsys.readouterr()
+        assert (out, f"--record {place}: cannot be written: " in err, why in err) == ("", True, True)
+    # Root may write everywhere.
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path / "mine")
+    with pytest.raises(SystemExit, match="2"):
+        main(command(case, run, tmp_path / "mine" / case[3]))
+    assert f"{tmp_path}/mine: this user may not write in it" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
 def test_no_command_is_forgotten() -> None:
     known = {(command, flag.lstrip("-").replace("-", "_")) for command, _, flag, _, _ in WRITTEN} | ELSEWHERE
     _, commands = make_parsers()

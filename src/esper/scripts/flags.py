@@ -316,9 +316,12 @@ def unknown_flags(unknown: list[str], parser: argparse.ArgumentParser) -> NoRetu
 
 
 def check_record(path: Path | None, prog: str, *others: str) -> None:
-    """End the command where `--record` names what `check_movie` refuses."""
+    """End the command where `--record` names what `check_movie` refuses, or a place that cannot be written."""
     try:
         if path is not None:
             check_movie("record", path, *others)
+            files.check_named(path)
     except ConfigError as error:
         fail(f"--record {path}: {error.allowed}", prog)
+    except OSError as error:
+        fail(f"--record {path}: cannot be written: {files.why(error)}", prog)

@@ -98,6 +98,21 @@ def write_named(path: Path, data: bytes | Iterable[bytes]) -> None:
     write(path, data)
 
 
+def check_named(path: Path) -> None:
+    """Refuse, without writing anything, most of what `write_named` refuses.
+
+    Raises:
+        OSError: naming what is in the way.
+    """
+    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is no folder", str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "this user may not write in it", str(there))
+    with contextlib.suppress(FileNotFoundError):
+        _check_file(os.stat(path, follow_symlinks=False), path)
+
+
 def temporary_name(name: str) -> str:
     """A random name, for a file that is renamed to `name` when it is complete."""
     beginning = os.fsdecode(os.fsencode(name)[:100])
