@@ -58,6 +58,13 @@ def given(decay: Any, **others: Any) -> ScheduleConfig:
 
 
 class TestRates:
+    @pytest.mark.parametrize("decay", ["curves:halves", lambda update: 1e-3], ids=["path", "function"])
+    def test_too_many_updates_are_refused_before_any_rate_is_asked_for(self, module: Any, decay: Any) -> None:
+        allowed = "gives each rate apart, for at most 4,000,000 updates; this run has 1,000,000,000"
+        with pytest.raises(ConfigError, match=allowed):
+            make_schedule(given(decay), 10**9)
+        assert not module()
+
     def test_are_what_the_function_gives_and_the_last_one_past_the_end(self) -> None:
         schedule = make_schedule(given(thirds), 3)
         assert [schedule(update) for update in (0, 1, 2, 3, 100)] == [9.0, 3.0, 1.0, 1.0, 1.0]

@@ -19,6 +19,8 @@ from esper.settings.values import Convertible
 
 # How settings record a function that was given in Python.
 CUSTOM = "custom"
+# The rates of all updates are in memory, and in every checkpoint.
+MOST_UPDATES = 4_000_000
 _PATH = re.compile(r"[^:\s]+:[^:\s]+")
 
 
@@ -73,6 +75,9 @@ class Function(Convertible):
         if self.table is not None:
             return self.table
         if total_updates not in self._tables:
+            if total_updates > MOST_UPDATES:
+                allowed = f"gives each rate apart, for at most {MOST_UPDATES:,} updates; this run has {total_updates:,}"
+                raise ConfigError("decay", self.name, allowed)
             call = self._function(total_updates)
             self._tables[total_updates] = tuple(
                 self._checked(update, self._called(call, update, f"for update {update}"))
