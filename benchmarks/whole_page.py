@@ -127,19 +127,24 @@ def scores_of(tasks: Mapping[str, Mapping[str, Values]], arm: str, ranges: Range
 def interquartile(scores: Sequence[NDArray[np.float64]]) -> tuple[float, Interval]:
     """The interquartile mean over tasks and seeds, and its interval by resampling the seeds of each task.
 
-    The stratified bootstrap of Agarwal et al. 2021 (arXiv 2108.13264).
+    The stratified bootstrap of Agarwal et al. 2021 (arXiv 2108.13264). All tasks weigh the same, however many seeds
+    they have.
     """
+    times = np.lcm.reduce([len(x) for x in scores])
+    weights = np.concatenate([np.full(len(x), times // len(x)) for x in scores])
     rng = np.random.default_rng(0)
     drawn = np.concatenate([x[rng.integers(len(x), size=(RESAMPLES, len(x)))] for x in scores], axis=1)
-    low, high = np.quantile(_middle(drawn), (0.025, 0.975))
-    return float(_middle(np.concatenate(scores)[None])[0]), Interval(float(low), float(high))
+    low, high = np.quantile(_middle(drawn, weights), (0.025, 0.975))
+    return float(_middle(np.concatenate(scores)[None], weights)[0]), Interval(float(low), float(high))
 
 
-def _middle(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of the middle half of each row."""
-    ordered = np.sort(values, axis=1)
-    cut = ordered.shape[1] // 4
-    middle: NDArray[np.float64] = ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
+def _middle(values: NDArray[np.float64], weights: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The mean of the middle half of each row, whose columns have `weights`: at most a quarter is cut at each end."""
+    order = np.argsort(values, axis=1)
+    weight = weights[order]
+    up_to, total = np.cumsum(weight, axis=1), weights.sum()
+    kept = weight * ((4 * up_to > total) & (4 * (total - up_to + weight) > total))
+    middle: NDArray[np.float64] = (np.take_along_axis(values, order, axis=1) * kept).sum(axis=1) / kept.sum(axis=1)
     return middle
 
 
