@@ -155,6 +155,27 @@ class TestRefused:
         with pytest.raises(TuneError, match="nothing is left to search"):
             make(tmp_path, {"lr": 1e-3})
 
+    def test_a_line_that_was_cut_is_dropped(self, tmp_path: Path) -> None:
+        study, file = open_study(make(tmp_path)), tmp_path / "study.log"
+        study.tell(study.ask({"lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)}), 1.0)
+        file.write_bytes(file.read_bytes() + b'{"op_code":5,"worker_id":"')
+        for _ in range(2):
+            assert [trial.value for trial in open_study(make(tmp_path)).trials] == [1.0]
+
+    @pytest.mark.parametrize("text", ["hello\n", "{}\n"])
+    def test_a_file_that_is_no_study(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "study.log").write_text(text)
+        with pytest.raises(TuneError, match=r"study\.log: is no study of Optuna"):
+            open_study(make(tmp_path))
+
+    def test_a_link_is_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").touch()
+        (folder := tmp_path / "search").mkdir()
+        (folder / "study.log").symlink_to(tmp_path / "mine")
+        with pytest.raises(TuneError, match=r"study\.log: is a link"):
+            open_study(make(folder))
+        assert (tmp_path / "mine").read_text() == ""
+
     def test_another_search_in_the_folder(self, tmp_path: Path) -> None:
         check_same(make(tmp_path))
         check_same(make(tmp_path, trials=99))

@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
             search = Search(tuning, launcher, _announce(quiet=quiet))
             search.run(lambda: bool(stop))
             final = {} if stop else _final(search, launcher, lambda: bool(stop))
+    except TuneError as error:
+        fail(str(error), _PROG)
     finally:
         launcher.close()
     return _conclude(search, final, stop.cause)

@@ -20,12 +20,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from esper.analysis.runs import read_events
 from esper.settings.layers import SettingsError
+from esper.storage import files
 from esper.sweep.job import Outcome
 from esper.sweep.launch import Launcher
 from esper.sweep.plan import Job
 from esper.sweep.progress import progress_of
 from esper.tune.plan import Tuning, make_folders
-from esper.tune.space import Choices
+from esper.tune.space import Choices, TuneError
 
 STORAGE = "study.log"
 # A look reads the whole records of the running trials.
@@ -178,8 +179,28 @@ class Search:
 
 
 def open_study(tuning: Tuning) -> optuna.Study:
-    """The study in the folder of `tuning`; a new one begins with the settings that are there without a search."""
-    storage = JournalStorage(JournalFileBackend(str(tuning.folder / STORAGE)))
+    """The study in the folder of `tuning`; a new one begins with the settings that are there without a search.
+
+    Raises:
+        TuneError: when the file of the study is none, or cannot be written.
+    """
+    path = tuning.folder / STORAGE
+    try:
+        _drop_cut_line(path)
+        return _open_study(tuning, JournalStorage(JournalFileBackend(str(path))))
+    except OSError as error:
+        raise TuneError(f"{path}: cannot be written: {files.why(error)}") from None
+    except (ValueError, LookupError, TypeError, AssertionError) as error:
+        raise TuneError(f"{path}: is no study of Optuna: {type(error).__name__}: {error!s:.200}") from None
+
+
+def _drop_cut_line(path: Path) -> None:
+    """Drop a last line that was cut, as on a full disk: Optuna would go on in it, and never read the file again."""
+    with open(files.open_in_place(path, create=True), "rb+") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _open_study(tuning: Tuning, storage: JournalStorage) -> optuna.Study:
     names = [study.study_name for study in optuna.get_all_study_summaries(storage)]
     done = len(optuna.load_study(study_name=names[0], storage=storage).trials) if names else 0
     study = optuna.create_study(
