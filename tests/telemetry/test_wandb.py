@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import struct
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from received import check_received, in_wandb
 
 from esper.analysis.runs import read_events
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, resolve
-from esper.runs.run import run
+from esper.runs.run import resume_run, run
 from esper.settings.options import ConfigError
 from esper.telemetry import writers
 from esper.telemetry.config import TelemetryConfig
@@ -35,42 +33,29 @@ def train(run_dir: Path, **settings: Any) -> list[dict[str, Any]]:
     return list(read_events(run_dir))
 
 
-def history(file: bytes) -> Iterator[dict[str, str]]:
-    """What was logged, from a file of wandb's: seven bytes, then a LevelDB log of protocol buffers."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    position, whole = 7, b""
-    while position + 7 <= len(file):
-        # A block of 32 KiB ends in zeros where no header of seven bytes fits any more.
-        if 32768 - position % 32768 < 7:
-            position += 32768 - position % 32768
-            continue
-        _, length, kind = struct.unpack_from("<IHB", file, position)
-        whole += file[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # full, last
-            record = Record()
-            record.ParseFromString(whole)
-            whole = b""
-            if record.HasField("history"):
-                yield {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
-
-
 def test_a_run_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     events = train(tmp_path / "run", snapshot_every=2)
     assert not [event for event in events if event["event"] == "sink_failed"]
-    (path,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
-    deadline = time.monotonic() + 60
-    # Its own process may be writing still when `finish` has returned.
-    while len(rows := list(history(path.read_bytes()))) < 4 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    updates = [event for event in events if event["event"] == "update_completed"]
-    assert [float(row["lr/policy"]) for row in rows] == [event["lr/policy"] for event in updates]
-    assert [int(row["_step"]) for row in rows] == [1024, 2048, 3072, 4096]
-    assert [float(row["value_loss"]) for row in rows] == [event["value_loss"] for event in updates]
-    assert "mean/value_loss" in rows[1]
+    points = in_wandb(tmp_path / "run")
+    losses = [event["value_loss"] for event in events if event["event"] == "update_completed"]
+    assert points["value_loss"] == list(zip([1024, 2048, 3072, 4096], losses, strict=True))
+    assert [step for step, _ in points["mean/value_loss"]] == [2048, 4096]
+    check_received(tmp_path / "run")
+
+
+@pytest.mark.parametrize("there", [0, 1025], ids=["a file of its own", "what was sent"])
+def test_a_resumed_run_logs_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int) -> None:
+    """In the offline mode all is: the file replaces that of the run before. Online wandb says which step is next."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train(tmp_path / "run", total_timesteps=2048, eval_every=1, eval_episodes=1)
+    monkeypatch.setattr(wandb.Run, "starting_step", property(lambda run: there))
+    resume_run(tmp_path / "run", [Layer(source="test", values={"total_timesteps": 3072, "quiet": True})])
+    steps = [step for step in (1024, 2048, 3072) if step >= there]
+    points = in_wandb(tmp_path / "run")
+    assert [[step for step, _ in points[name]] for name in ("value_loss", "eval_return_mean")] == [steps, steps]
 
 
 def test_without_an_account_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ import mixed_env
 from covering import Row
 from factors import MORE_UPDATES, UPDATES, named_again, rows, settings_of, to_begin_with
 from harness import differences
-from received import check_received, files_of_mlflow
+from received import check_received, kept_in
 
 from esper.analysis.runs import read_events
 from esper.runs.checkpoint.folder import checkpoints_in
@@ -32,6 +32,9 @@ from esper.runs.resume.rules import Mode
 from esper.runs.run import resume_run, run
 from esper.runs.seeds import configs_of, run_each
 from esper.telemetry.events import Event, Sink, UpdateCompleted, UpdateSkipped
+
+# A checkpoint that is being written has a name of its own until it is whole.
+_LEFT = shutil.ignore_patterns(".*.tmp", ".lock")
 
 
 class EndAt:
@@ -55,8 +58,7 @@ class EndAt:
                 deadline = time.monotonic() + 60
                 while self._newest() <= self._updates and time.monotonic() < deadline:
                     time.sleep(0.01)
-                # A checkpoint that is being written has a name of its own until it is whole.
-                shutil.copytree(self._run_dir, self._kept, ignore=shutil.ignore_patterns(".*.tmp", ".lock"))
+                shutil.copytree(self._run_dir, self._kept, symlinks=True, ignore=_LEFT)
             else:
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -80,7 +82,7 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
     settings = settings_of(row) | {"checkpoint_every": rng.randint(1, 3)}
     alone, disturbed = folder / "alone", folder / "disturbed"
     settings |= _begun_with(row, folder / "other")
-    with files_of_mlflow(alone):
+    with kept_in(alone):
         run(_config(settings, alone))
 
     def begin(sinks: Sequence[Sink]) -> None:
@@ -103,7 +105,7 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
         more = [Layer(source="more", values=values)]
         # Only its newest state: what is before it has been compared.
         given = _given(settings["env"])
-        with files_of_mlflow(alone):
+        with kept_in(alone):
             resume_run(alone, more, mode=mode, given=given)
         _end_and_resume(
             lambda sinks: resume_run(disturbed, more, mode=mode, given=given, sinks=lambda config: sinks),
@@ -124,13 +126,16 @@ def check_seeds(row: Row, folder: Path, rng: random.Random) -> None:
     settings = settings_of(row) | {"checkpoint_every": rng.randint(1, 3)} | _begun_with(row, folder / "other")
     together = configs_of(_config(settings, folder / "together"), (1, 2))
     ending = EndAt(rng.randrange(UPDATES - 1), "signal", folder, 0, run=2)
-    begun = list(run_each(together, sinks=[ending]))
+    with kept_in(folder):
+        begun = list(run_each(together, sinks=[ending]))
+        ended = list(run_each(together))
     assert [result.cause for _, result in begun] == [None, "SIGTERM"]
-    ended = list(run_each(together))
     assert [result.train.status for _, result in ended] == ["completed", "completed"]
     for config in together:
+        check_received(Path(str(config.run_dir)))
         alone = folder / f"alone-{config.seed}"
-        run(_config(settings | {"seed": config.seed}, alone))
+        with kept_in(folder):
+            run(_config(settings | {"seed": config.seed}, alone))
         found = differences(Path(str(config.run_dir)), alone)
         assert found == [], f"seed {config.seed} is different: {found}"
 
@@ -163,7 +168,7 @@ def _end_and_resume(start: Any, run_dir: Path, span: range, row: Row, rng: rando
     end = rng.randrange(span.start + 3, span.stop - 1) if span.stop - span.start > 4 else span.start + 2
     before = _events(run_dir, "run_resumed") if (run_dir / "events.jsonl").exists() else []
     ending = EndAt(end, row["end"], run_dir, span.start)
-    with files_of_mlflow(run_dir):
+    with kept_in(run_dir):
         start([ending])
     ending.put_back()
     newest = checkpoints_in(run_dir / "checkpoints")[0]
@@ -171,7 +176,7 @@ def _end_and_resume(start: Any, run_dir: Path, span: range, row: Row, rng: rando
         assert int(newest.name[:8]) == end + 1, f"stopped after update {end}, the newest checkpoint is {newest.name}"
     env = str(json.loads((run_dir / "config.json").read_text())["env"])
     again = [Layer(source="again", values={"quiet": True, **named_again(row)})]
-    with files_of_mlflow(run_dir):
+    with kept_in(run_dir):
         resume_run(run_dir, again, given=_given(env))
     resumed = _events(run_dir, "run_resumed")[len(before) :][-1]
     assert resumed["update"] == int(newest.name[:8]) > span.start, f"resumed at {resumed['update']}, not {newest.name}"
@@ -213,16 +218,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--strength", type=int, default=2, help="so many factors meet with all of their levels")
     parser.add_argument("--seed", type=int, default=0, help="of the updates at which runs are ended")
-    parser.add_argument("--rows", type=int, help="only the first rows")
+    parser.add_argument("--rows", type=int, help="only so many rows")
+    parser.add_argument("--from", dest="first", type=int, default=0, help="the first of these rows, counted from 0")
     parser.add_argument("--seeds", action="store_true", help="two seeds in one program in place of one run")
     parser.add_argument("--compiled", action="store_true", help="torch.compile too, half a minute a row")
     args = parser.parse_args()
     without = {} if args.compiled else {"engine": ("torch",)}
     # Each run of the program would need a place of its own.
     without |= {"sinks": ("MLflow",)} if args.seeds else {}
-    every = rows(args.strength, without=without)[: args.rows]
+    every = list(enumerate(rows(args.strength, without=without)))[args.first :][: args.rows]
     started, failed = time.monotonic(), 0
-    for index, row in enumerate(every):
+    for index, row in every:
         folder = Path(tempfile.mkdtemp())
         try:
             (check_seeds if args.seeds else check)(row, folder, random.Random(f"{args.seed} {index}"))

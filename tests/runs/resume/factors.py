@@ -69,7 +69,12 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "engine": {name: {"compile": name} for name in ("native", "off", "torch")}
     | {"off, bf16": {"compile": "off", "precision": "bf16"}},
     "telemetry": {name: {"telemetry": name} for name in ("off", "minimal", "normal", "debug")},
-    "sinks": {"none": {}, "TensorBoard": {"tensorboard": True}, "MLflow": {"mlflow": "mixed"}},
+    "sinks": {
+        "none": {},
+        "TensorBoard": {"tensorboard": True},
+        "MLflow": {"mlflow": "mixed"},
+        "W&B": {"wandb": "mixed"},
+    },
     "metrics after": {"no": {}, "yes": {"metrics_after": True}},
     "decay": {
         "constant": {},

@@ -1,15 +1,17 @@
-"""What TensorBoard and MLflow have of a run, held to its record."""
+"""What TensorBoard, Weights & Biases and MLflow have of a run, held to its record."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import struct
+import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from unittest import mock
 
 import numpy as np
@@ -19,13 +21,20 @@ from tensorboardX.proto.event_pb2 import SessionLog
 from esper.analysis.runs import read_events
 from esper.telemetry.events import ON_THE_AXIS, TIME_FIELDS
 
+# Step and number.
+Point: TypeAlias = tuple[int, float]
 UPDATES, EVALUATIONS = "update_completed", "evaluation_completed"
 
 
 @contextlib.contextmanager
-def files_of_mlflow(run_dir: Path) -> Iterator[None]:
-    """MLflow writes files in the run's folder, which are as old as it when it is put back; a database takes seconds."""
+def kept_in(run_dir: Path) -> Iterator[None]:
+    """All is in files in the run's folder, which are as old as it when it is put back.
+
+    MLflow's would be a database, which takes seconds.
+    """
     variables = {
+        "WANDB_MODE": "offline",
+        "WANDB_ERROR_REPORTING": "false",
         "MLFLOW_TRACKING_URI": f"file://{run_dir}/mlflow",
         "MLFLOW_ALLOW_FILE_STORE": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -46,17 +55,26 @@ def check_received(run_dir: Path) -> None:
             (numbers["env_steps"], [float(np.float32(numbers[name])) for name in numbers if name not in ON_THE_AXIS])
             for numbers in recorded
         ], "TensorBoard"
+    if (run_dir / "wandb").exists():
+        # Its newest file has the times of the record.
+        _check_points(events, in_wandb(run_dir), ON_THE_AXIS, "Weights & Biases")
     if (run_dir / "mlflow").exists():
-        points: dict[str, dict[int, float]] = defaultdict(dict)
-        for event in events:
-            if event["event"] in (UPDATES, EVALUATIONS, "analytics_snapshot"):
-                for name, number in _numbers(event).items():
-                    points[name][event["env_steps"]] = number
         # A resumed run measures times anew that the killed one has written.
-        measured = {*TIME_FIELDS, *ON_THE_AXIS}
-        expected = {name: list(steps.items()) for name, steps in points.items() if name not in measured}
-        found = {name: steps for name, steps in _in_mlflow(run_dir / "mlflow").items() if name not in measured}
-        assert found == expected, f"MLflow: {[n for n in {**found, **expected} if found.get(n) != expected.get(n)]}"
+        _check_points(events, _in_mlflow(run_dir / "mlflow"), TIME_FIELDS | ON_THE_AXIS, "MLflow")
+
+
+def _check_points(
+    events: Sequence[Mapping[str, Any]], found: Mapping[str, list[Point]], left_out: Set[str], sink: str
+) -> None:
+    """Hold what was `found` in `sink`, step and number of each point by name, to `events`."""
+    points: dict[str, dict[int, float]] = defaultdict(dict)
+    for event in events:
+        if event["event"] in (UPDATES, EVALUATIONS, "analytics_snapshot"):
+            for name, number in _numbers(event).items():
+                points[name][event["env_steps"]] = number
+    expected = {name: list(steps.items()) for name, steps in points.items()}
+    different = [n for n in {**found, **expected} if n not in left_out and found.get(n) != expected.get(n)]
+    assert not different, f"{sink}: {different}"
 
 
 def _numbers(event: Mapping[str, Any]) -> dict[str, float]:
@@ -80,7 +98,7 @@ def _in_tensorboard(folder: Path) -> list[tuple[int, list[float]]]:
     return shown
 
 
-def _in_mlflow(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def _in_mlflow(folder: Path) -> dict[str, list[Point]]:
     """Step and number of each point of the only run, by name, in the order in which they were written."""
     (metrics,) = folder.glob("*/*/metrics")
     found = {}
@@ -89,3 +107,47 @@ def _in_mlflow(folder: Path) -> dict[str, list[tuple[int, float]]]:
             lines = [line.split() for line in path.read_text().splitlines()]
             found[str(path.relative_to(metrics))] = [(int(step), float(value)) for _, value, step in lines]
     return found
+
+
+def in_wandb(run_dir: Path) -> dict[str, list[Point]]:
+    """Step and number of each point in wandb's newest file, by name, in the order in which they were written.
+
+    The file replaces the older ones when it is sent.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    path = max((run_dir / "wandb").glob("offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+    found: dict[str, list[Point]] = defaultdict(list)
+    deadline = time.monotonic() + 60
+    records: list[Record] = []
+    # Its own process may be writing still when the run has ended.
+    while not any(record.HasField("exit") for record in records):
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.02)
+        records = [Record.FromString(data) for data in _records(path.read_bytes())]
+    for record in records:
+        # An image or a video has several keys.
+        items = [item for item in record.history.item if len(item.nested_key) < 2]
+        row = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+        for name, value in row.items():
+            if not name.startswith("_") and isinstance(value, int | float):
+                found[name].append((row["_step"], value))
+    return found
+
+
+def _records(file: bytes) -> Iterator[bytes]:
+    """Those of a file of wandb's: seven bytes, then a LevelDB log. There is no reader that is public."""
+    position, whole = 7, b""
+    while position + 7 <= len(file):
+        # A block of 32 KiB ends in zeros where no header of seven bytes fits any more.
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        _, length, kind = struct.unpack_from("<IHB", file, position)
+        if position + 7 + length > len(file):
+            return
+        whole += file[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # full, last
+            yield whole
+            whole = b""

@@ -13,6 +13,8 @@ from factors import FACTORS, allowed, rows
 
 # Compiling takes half a minute a row: one of them is enough here.
 FEW, COMPILED = 20, 1
+# What some levels need.
+PACKAGES = {"MLflow": ("mlflow",), "W&B": ("wandb",)}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -25,12 +27,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("index", "row"), list(enumerate(chosen)), ids=[str(index) for index in range(len(chosen))])
 
 
+def skip_without_extras(row: Row) -> None:
+    for level in row.values():
+        for name in PACKAGES.get(level, ()):
+            pytest.importorskip(name)
+
+
 # MLflow's, and those of what it imports.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.slow
 def test_a_run_that_is_ended_and_resumed_ends_as_one_left_alone(index: int, row: Row, tmp_path: Path) -> None:
-    if row["sinks"] == "MLflow":
-        pytest.importorskip("mlflow")
+    skip_without_extras(row)
     check(row, tmp_path, random.Random(index))
 
 
@@ -38,7 +45,9 @@ def test_a_run_that_is_ended_and_resumed_ends_as_one_left_alone(index: int, row:
 @pytest.mark.parametrize("seed", range(2))
 def test_two_seeds_in_one_program_end_as_each_alone(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
-    check_seeds(rng.choice(rows(without={"engine": ("torch",), "sinks": ("MLflow",)})), tmp_path, rng)
+    row = rng.choice(rows(without={"engine": ("torch",), "sinks": ("MLflow",)}))
+    skip_without_extras(row)
+    check_seeds(row, tmp_path, rng)
 
 
 def test_every_level_is_in_a_quick_row() -> None:
