@@ -20,6 +20,7 @@ from typing import Any
 
 import mixed_env
 from covering import Row
+from exported import check_exported
 from factors import MORE_UPDATES, UPDATES, named_again, rows, settings_of, to_begin_with
 from harness import differences
 from received import check_received, kept_in
@@ -115,6 +116,8 @@ def check(row: Row, folder: Path, rng: random.Random) -> None:
             rng,
         )
         _compare(disturbed, alone, MORE_UPDATES)
+    if row["export"] != "none":
+        check_exported(disturbed, row, settings.get("env_kwargs", {}))
 
 
 def check_seeds(row: Row, folder: Path, rng: random.Random) -> None:

@@ -132,6 +132,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "fault": {"none": {}, **{name: {"_env": {"fault": name}} for name in ("reward", "observation")}},
     "resume": {"plain": {}, "continue": {}, "extend": {}, "restart": {}},
     "end": {"killed": {}, "signal": {}},
+    "export": {"none": {}, "pt2": {}, "onnx": {}},
 }
 
 # What cannot be, by levels of several factors.
@@ -139,8 +140,6 @@ FORBIDDEN: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"actions": ("box",), "masks": ("masked",)},
     {"actions": tuple(name for name in mixed_env.ACTIONS if name != "box"), "scaled actions": ("on",)},
     {"masks": ("masked",), "scaled actions": ("on",)},
-    {"vector": ("native",), "masks": ("masked",)},
-    {"vector": ("native",), "observations": ("dict",)},
     # A class has no vector version, and none makes environments in tensors.
     {"vector": ("native", "torch"), "passed": ("class",)},
     # Parts from Python are torch's, which compiles no optimizer; a network and an encoder are instead of others.

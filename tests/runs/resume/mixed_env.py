@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from numpy.typing import NDArray
 
 OBSERVATIONS: dict[str, spaces.Space[Any]] = {
@@ -135,8 +135,7 @@ class MixedVector(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def __init__(self, num_envs: int, max_episode_steps: float = math.inf, **arguments: Any) -> None:
         self._copies = [Mixed(**arguments) for _ in range(num_envs)]
         self._over = np.zeros(num_envs, dtype=np.bool_)
-        self._limit, self._tells = max_episode_steps, arguments.get("success")
-        self.num_envs = num_envs
+        self._limit, self.num_envs = max_episode_steps, num_envs
         first = self._copies[0]
         self.single_observation_space, self.single_action_space = first.observation_space, first.action_space
         self.observation_space, self.action_space = (
@@ -146,17 +145,26 @@ class MixedVector(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         self._over[:] = False
         first = seed if seed is not None else 0
-        return np.stack([copy.reset(seed=first + index)[0] for index, copy in enumerate(self._copies)]), {}
+        observations = [copy.reset(seed=first + index)[0] for index, copy in enumerate(self._copies)]
+        return self._batch(observations), self._info()
 
     def step(self, actions: Any) -> Any:
         rows = [
             (copy.reset()[0], 0.0, False, False) if over else self._step(copy, action)
             for copy, action, over in zip(self._copies, actions, self._over, strict=True)
         ]
-        obs, rewards, terminated, truncated = (np.stack(column) for column in zip(*rows, strict=True))
+        observations, *columns = zip(*rows, strict=True)
+        rewards, terminated, truncated = map(np.stack, columns)
         self._over = terminated | truncated
-        success = {"is_success": np.array([copy._length > 5 for copy in self._copies])} if self._tells else {}
-        return obs, rewards, terminated, truncated, success
+        return self._batch(observations), rewards, terminated, truncated, self._info()
+
+    def _batch(self, observations: Any) -> Any:
+        space = self.single_observation_space
+        return concatenate(space, observations, cast(Any, create_empty_array(space, self.num_envs)))
+
+    def _info(self) -> dict[str, Any]:
+        infos = [copy._info() for copy in self._copies]
+        return {name: np.stack([info[name] for info in infos]) for name in infos[0]}
 
     def _step(self, copy: Mixed, action: Any) -> tuple[Any, float, bool, bool]:
         obs, reward, terminated, truncated, _ = copy.step(action)

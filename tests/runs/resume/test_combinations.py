@@ -14,7 +14,7 @@ from factors import FACTORS, allowed, rows
 # Compiling takes half a minute a row: one of them is enough here.
 FEW, COMPILED = 20, 1
 # What some levels need.
-PACKAGES = {"MLflow": ("mlflow",), "W&B": ("wandb",)}
+PACKAGES = {"MLflow": ("mlflow",), "W&B": ("wandb",), "onnx": ("onnx", "onnxscript")}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
