@@ -13,6 +13,7 @@ from PIL import Image
 
 from esper.analysis.runs import repeatable_events
 from esper.envs.growth.single import GrowthEnv
+from esper.policies.policy import load_policy
 from esper.runs.config import RunConfig
 from esper.runs.layers import Layer, resolve
 from esper.runs.run import resume_run, run
@@ -92,6 +93,18 @@ def test_evaluations_draw_what_happened(tmp_path: Path, monkeypatch: pytest.Monk
     assert main(command) == 0
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 5  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("vector", ["native", "sync"])
+def test_a_policy_acts_outside_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vector: str) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    settings = config(tmp_path / "run", 2, vector=vector)
+    run(settings)
+    env = GrowthEnv(**settings.environment.env_kwargs)
+    obs, info = env.reset(seed=0)
+    action, memory = load_policy(tmp_path / "run", trust=True).predict(obs, mask=info["action_mask"])
+    assert env.action_space.contains(action)
+    assert memory is not None
 
 
 def test_the_band_of_a_slot_has_the_colours_of_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ class WandbSink:
         else:
             self._take(to_record(event))
 
+    # wandb has no way to; a resume logs what is lost.
     def flush(self) -> None: ...
 
     def close(self) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import gymnasium
 
+from esper.envs.adapter import Adapter
 from esper.envs.base import VectorEnv
 from esper.envs.config import EnvConfig
 from esper.envs.family import Family
@@ -29,6 +32,10 @@ class Growth(Family):
         return GrowthVectorEnv(config_of(config.env_kwargs), num_envs, config.max_episode_steps)
 
     make_for_scores = make_for_training
+
+    def make_adapter(self, config: EnvConfig) -> Adapter:
+        # One environment gives and takes what each of all does; Gymnasium does not know of the vector version.
+        return super().make_adapter(dataclasses.replace(config, vector="auto"))
 
 
 # Registered at import: it needs no package to be known.
