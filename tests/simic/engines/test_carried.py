@@ -1,8 +1,9 @@
-"""Kernels that a wheel carries, for machines without a compiler."""
+"""Kernels that a wheel carries: which are loaded, and that they compute."""
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from esper.runs.versions import other_arithmetic, versions_of
 from esper.settings.options import ConfigError
 from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines.native import carried, library
-from esper.simic.engines.native.levels import FLAGS, LEVELS, STATIC, file_name, levels_of
+from esper.simic.engines.native.levels import FLAGS, STATIC, file_name, levels_of
 from esper.simic.ppo import PPOAgent
 
 # /proc/cpuinfo of a Sandy Bridge and of a Haswell, shortened.
@@ -22,29 +23,38 @@ NEWER = f"{OLD} abm avx2 bmi1 bmi2 f16c fma movbe"
 
 
 def test_levels_of_processors() -> None:
-    assert levels_of(OLD.split()) == ["x86-64-v2"]
-    assert levels_of(NEWER.split()) == ["x86-64-v3", "x86-64-v2"]
+    assert levels_of("x86_64", OLD.split()) == ["x86-64-v2"]
+    assert levels_of("x86_64", NEWER.split()) == ["x86-64-v3", "x86-64-v2"]
     # Some with AVX-512 lack parts of it.
-    assert levels_of([*NEWER.split(), "avx512f"]) == ["x86-64-v3", "x86-64-v2"]
-    assert levels_of(["fpu"]) == []
+    assert levels_of("x86_64", [*NEWER.split(), "avx512f"]) == ["x86-64-v3", "x86-64-v2"]
+    assert levels_of("x86_64", ["fpu"]) == []
+    assert levels_of("aarch64", ["fp", "asimd"]) == ["armv8-a"]
+    assert levels_of("riscv64", NEWER.split()) == []
 
 
 @pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """None, and a folder of a wheel without kernels for this processor."""
-    compiler = library.find_compiler()
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Where the wheel carries kernels: none so far."""
     if not carried._levels():
-        pytest.skip("needs an x86-64 processor")
-    monkeypatch.setattr(carried, "_FOLDER", tmp_path)
+        pytest.skip("wheels carry none for this processor")
+    folder = tmp_path / "carried"
+    folder.mkdir()
+    monkeypatch.setattr(carried, "_FOLDER", folder)
     library._carried.cache_clear()
-    lowest = list(LEVELS)[-1]
-    source = Path(library.__file__).parent / "kernels" / "esper.cpp"
-    target = tmp_path / "made" / file_name(lowest)
-    target.parent.mkdir()
-    command = [*compiler, *FLAGS, f"-march={lowest}", *STATIC, str(source), "-o", str(target)]
-    subprocess.run([part if part != "-O3" else "-O1" for part in command], check=True)
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    return target
+    yield folder
+    library._carried.cache_clear()
+
+
+def test_the_variant_tells_builds_of_a_level_apart(made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = set()
+    for name in ("one", "other"):
+        monkeypatch.setattr(carried, "_FOLDER", folder / name)
+        (folder / name).mkdir()
+        (folder / name / file_name(carried._levels()[0])).write_bytes(made.read_bytes() + name.encode())
+        found = carried.load_carried()
+        assert found is not None
+        variants.add(found[1])
+    assert len(variants) == 2
 
 
 def make_agent(compile: str) -> PPOAgent:
@@ -57,18 +67,22 @@ def make_agent(compile: str) -> PPOAgent:
     return PPOAgent(config, probes.RewardByObservation().spec)
 
 
-def test_without_a_compiler_those_of_the_wheel_compute(no_compiler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_those_of_the_wheel_compute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lowest = carried._levels()[-1]
+    source = Path(library.__file__).parent / "kernels" / "esper.cpp"
+    command = [*library.find_compiler(), *FLAGS, f"-march={lowest}", *STATIC, str(source), "-o"]
+    command = [part if part != "-O3" else "-O1" for part in command]
+    monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match="is not available: a C"):
         make_agent("native")
     library._carried.cache_clear()
-    monkeypatch.setattr(carried, "_FOLDER", no_compiler.parent)
+    subprocess.run([*command, str(folder / file_name(lowest))], check=True)
     ours, theirs = make_agent("native"), make_agent("off")
-    assert versions_of(ours)["kernels"] == "x86-64-v2"
+    assert versions_of(ours)["kernels"].startswith(f"{lowest}-")
     assert "kernels" not in versions_of(theirs)
     obs, actions = torch.randn(16, 1), torch.zeros(16, dtype=torch.int64)
     for found, expected in zip(*(agent.updater.engine.evaluate(obs, actions) for agent in (ours, theirs)), strict=True):
         torch.testing.assert_close(found, expected)
-    library._carried.cache_clear()
 
 
 def test_what_rounds_differently_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import platform
 import re
 from pathlib import Path
@@ -14,7 +15,9 @@ _PROCESSOR = Path("/proc/cpuinfo")
 
 
 def load_carried() -> tuple[ctypes.CDLL, str] | None:
-    """The kernels for the highest level of this processor, and that level; None where none are carried for it.
+    """The kernels for the highest level of this processor, and their variant; None where none are carried for it.
+
+    The variant is the level, and a fingerprint of the file: wheels differ in sources and compilers.
 
     Raises:
         OSError: when they cannot be loaded.
@@ -22,12 +25,12 @@ def load_carried() -> tuple[ctypes.CDLL, str] | None:
     for level in _levels():
         path = _FOLDER / file_name(level)
         if path.is_file():
-            return ctypes.CDLL(str(path)), level
+            fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            return ctypes.CDLL(str(path)), f"{level}-{fingerprint}"
     return None
 
 
 def _levels() -> list[str]:
-    if platform.machine() != "x86_64" or not _PROCESSOR.is_file():
-        return []
-    flags = re.search(r"^flags\s*:(.*)$", _PROCESSOR.read_text(), re.MULTILINE)
-    return levels_of(flags[1].split()) if flags else []
+    text = _PROCESSOR.read_text() if _PROCESSOR.is_file() else ""
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return levels_of(platform.machine(), flags[1].split() if flags else [])

@@ -45,7 +45,7 @@ class BuildError(RuntimeError):
 
 
 class Loaded(NamedTuple):
-    """The kernels, and which they are: `native-` and what decided how they were compiled, or a level of x86-64."""
+    """The kernels, and which they are: `native` or a level of x86-64 or ARM, and a fingerprint."""
 
     library: ctypes.CDLL
     variant: str
