@@ -15,11 +15,14 @@ from esper.scripts.train import main
 ROOT = Path(__file__).parent.parent
 # tests/test_docs.py does what these have as `sh`, from the first line to the last.
 FOLLOWED = {"tutorial.md", "custom-environments.md"}
-PROGRAMS = ("esper", "python", "make", "pip", "pytest", "docker", ".")
+PROGRAMS = ("esper", "python", "python3", "make", "pip", "pytest", "docker", ".")
 
 # By how a command begins.
 NOT_RUN = {
     "pip install": "changes the environment of the tests",
+    "python3 -m venv": "makes an environment",
+    "ESPER_CARRY_KERNELS=1 pip wheel": "minutes of a compiler; tests/test_wheels.py builds with one that takes no time",
+    "CXX=aarch64-linux-gnu-g++": "needs a cross compiler; tests/test_wheels.py builds such a wheel",
     "docker": "needs a container engine; tests/test_dockerfile.py reads the file",
     ". .venv/bin/activate": "changes the shell",
     "make": "installs, or is what runs these tests; .ci/run calls it",
