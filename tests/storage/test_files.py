@@ -85,7 +85,8 @@ ALLOWED = {
     "esper.analysis.plots_comparison": {"figure.savefig": "a buffer"},
     "esper.analysis.plots_growth": {"figure.savefig": "a buffer"},
     "esper.simic.engines.native.carried": dict.fromkeys(
-        ("_PROCESSOR.is_file", "_PROCESSOR.read_text", "path.is_file"), "of the system, and of this package"
+        ("_PROCESSOR.is_file", "_PROCESSOR.read_text", "path.is_file", "path.read_bytes"),
+        "of the system, and of this package",
     ),
     "esper.policies.movies": {
         "images[0].save": "a buffer",
