@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines.native import carried, library
 from esper.simic.engines.native.levels import FLAGS, STATIC, file_name, levels_of
 from esper.simic.ppo import PPOAgent
+from kernels import Place
 
 # /proc/cpuinfo of a Sandy Bridge and of a Haswell, shortened.
 OLD = "fpu sse sse2 pni ssse3 cx16 sse4_1 sse4_2 popcnt lahf_lm avx xsave"
@@ -45,6 +47,12 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     library._carried.cache_clear()
 
 
+def test_those_of_the_wheel_are_taken_beside_a_compiler(here: Place, made: Path, folder: Path) -> None:
+    shutil.copy(made, folder / file_name(carried._levels()[0]))
+    assert library.load_library().variant.startswith(f"{carried._levels()[0]}-")
+    assert here.compilations() == 0
+
+
 def test_the_variant_tells_builds_of_a_level_apart(made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variants = set()
     for name in ("one", "other"):
@@ -55,6 +63,15 @@ def test_the_variant_tells_builds_of_a_level_apart(made: Path, folder: Path, mon
         assert found is not None
         variants.add(found[1])
     assert len(variants) == 2
+
+
+def test_without_any_that_can_be_loaded_they_are_compiled(
+    here: Place, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / file_name(carried._levels()[0])).write_text("no library")
+    assert library.load_library().variant.startswith("native-")
+    assert here.compilations() == 1
+    assert "the kernels of this wheel cannot be loaded" in caplog.text
 
 
 def make_agent(compile: str) -> PPOAgent:

@@ -1,4 +1,4 @@
-"""Compiling the C++ sources for this machine, and loading what came out."""
+"""The kernels for this machine: those of the wheel, or its C++ sources, compiled here."""
 
 from __future__ import annotations
 
@@ -52,22 +52,17 @@ class Loaded(NamedTuple):
 
 
 def load_library() -> Loaded:
-    """The kernels for this machine: those of an earlier run, or compiled now, which takes a few seconds.
-
-    Where they cannot be compiled, those that the wheel carries for this kind of processor.
+    """The kernels for this machine: those that the wheel carries; without, compiled once, which takes a few seconds.
 
     Raises:
         BuildError: without either, or where libraries cannot be loaded.
     """
-    try:
-        loaded = _load(find_compiler())
-    except BuildError as error:
-        loaded = error
-    if isinstance(loaded, BuildError):
-        carried = _carried()
-        if carried is None:
-            raise BuildError(*loaded.args)
+    carried = _carried()
+    if carried is not None:
         return carried
+    loaded = _load(find_compiler())
+    if isinstance(loaded, BuildError):
+        raise BuildError(*loaded.args)
     return loaded
 
 
