@@ -57,6 +57,13 @@ class ActorCritic {
     layer.pack(parameters + layer.first, packed_[group].data());
   }
 
+  // Floats in sums of gradients.
+  size_t gradients() const {
+    size_t size = 0;
+    for (const Network& network : networks_) size += network.rooms.gradients.size;
+    return size;
+  }
+
   // Floats of the recurrent state: of the trunk, of the actor, of the critic.
   int state_size() const {
     int size = 0;

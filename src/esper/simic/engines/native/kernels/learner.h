@@ -16,6 +16,8 @@ namespace esper {
 // What a gradient weighs in Adam's moments; 1 - 0.999f would be 1.3e-5 too small.
 constexpr float NEW_IN_AVG = 1 - 0.9, NEW_IN_AVG_SQ = 1 - 0.999;
 constexpr int MAX_LANES = 16;
+// Floats in the sums of a lane, of which a few lanes fill the cache of a core.
+constexpr size_t MANY_GRADIENTS = 1 << 16;
 // Sequences in a block: enough rows for a product, few enough for two threads to share 16.
 constexpr int SEQUENCES = 8;
 
@@ -92,7 +94,7 @@ class Learner {
   void optimize(const Batch& batch, const State& state, const int64_t* indices, int64_t steps, int64_t rows,
                 float* metrics, int threads) {
     // A fixed number of partial sums, however many threads add them up: the result is the same to the last bit.
-    const int64_t wanted = recurrent() ? (rows + SEQUENCES - 1) / SEQUENCES : rows / (2 * BLOCK);
+    const int64_t wanted = recurrent() ? (rows + SEQUENCES - 1) / SEQUENCES : rows / rows_of_lane();
     const int lanes = int(std::min<int64_t>(MAX_LANES, std::max<int64_t>(1, wanted)));
     while (int(lanes_.size()) < lanes) lanes_.emplace_back(new Lane(networks_, head_));
     const int stepped = LOSS_METRICS + config_.groups, named = stepped + 1;
@@ -157,6 +159,9 @@ class Learner {
   static int rows_of_block(const LearnerConfig& config) {
     return config.sequence_steps ? std::max(BLOCK, SEQUENCES * (config.sequence_steps + 1)) : BLOCK;
   }
+
+  // At least. Sums that do not fit into the cache are cleared, written and added up again for every lane.
+  int64_t rows_of_lane() const { return (networks_.gradients() > MANY_GRADIENTS ? 4 : 2) * BLOCK; }
 
   // Rows of the batch for each index of a minibatch.
   int64_t length() const { return std::max(1, config_.sequence_steps); }
