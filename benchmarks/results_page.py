@@ -56,7 +56,8 @@ Scores = dict[str, Any]
 def score(run: Run) -> Scores:
     """What `run` reached: the final policy by itself, and the last tenth of its training."""
     torch.set_num_threads(1)
-    scores = evaluate(load_policy(run.path), episodes=MORE_EPISODES.get(run.env, EPISODES), seed=SEED)
+    # Its own sweeps name the modules that register environments.
+    scores = evaluate(load_policy(run.path, trust=True), episodes=MORE_EPISODES.get(run.env, EPISODES), seed=SEED)
     finished = json.loads((run.path / "events.jsonl").read_text().splitlines()[-1])
     return {
         "evaluation": statistics.fmean(scores.returns),

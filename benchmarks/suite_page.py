@@ -27,9 +27,12 @@ PAGE, NUMBERS = DOCS / "general-settings.md", DOCS / "general-settings.json"
 SWEEPS = (
     "screen-continuous",
     "screen-discrete",
+    "screen-images",
     "screen-memory",
     "decide-continuous",
     "decide-discrete",
+    "decide-images",
+    "decide-memory",
     "second-continuous",
 )
 
