@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 SCRATCH_PREFIX = "esper-kernels-"
 _DIGEST_SIZE = hashlib.sha256().digest_size
-# Bytes. The kernels have about 330 thousand; what is much larger is something else, and is not read.
+# Bytes. The kernels have about 1.5 million; what is much larger is something else, and is not read.
 _LARGEST = 2**26
 # Seconds after which a temporary file belongs to a process that was killed.
 _ABANDONED = 3600.0
