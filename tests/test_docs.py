@@ -187,7 +187,8 @@ def test_the_site_searches_without_a_network() -> None:
 def test_the_flags_of_a_page_exist(page: str) -> None:
     _, commands = make_parsers(help_all=True)
     known = {name for parser in commands.values() for action in parser._actions for name in action.option_strings}
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", (ROOT / page).read_text()))
+    ours = re.sub(r"^pip .*$", "", (ROOT / page).read_text(), flags=re.MULTILINE)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", ours))
     assert len(named) > 4
     assert named <= known
 
