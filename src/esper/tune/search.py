@@ -6,6 +6,7 @@ or on Ray, and what was interrupted goes on from its checkpoints.
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -196,8 +197,12 @@ def open_study(tuning: Tuning) -> optuna.Study:
 
 def _drop_cut_line(path: Path) -> None:
     """Drop a last line that was cut, as on a full disk: Optuna would go on in it, and never read the file again."""
-    with open(files.open_in_place(path, create=True), "rb+") as file:
-        file.truncate(file.read().rfind(b"\n") + 1)
+    descriptor = files.open_in_place(path, create=True)
+    try:
+        written = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+        os.ftruncate(descriptor, written.rfind(b"\n") + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _open_study(tuning: Tuning, storage: JournalStorage) -> optuna.Study:

@@ -43,7 +43,7 @@ FACTORS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "activation": {name: {"activation": name} for name in ("tanh", "relu", "elu", "gelu", "silu")},
     "critic": {"as the actor": {}, "deeper": {"critic_hidden_sizes": [5, 3]}},
     "layer norm": {"no": {}, "yes": {"layer_norm": True}},
-    "masks": {"none": {}, "masked": {"_env": {"masked": True}}},
+    "masks": {"none": {}, "masked": {"_env": {"masked": True, "masks_of_vector": True}}},
     "success": {"none": {}, "told": {"_env": {"success": True}}},
     "time limit": {"none": {}, "4 steps": {"max_episode_steps": 4}},
     "observation statistics": {"no": {}, "yes": {"normalize_observations": True}},

@@ -48,12 +48,13 @@ class Mixed(gymnasium.Env[Any, Any]):
         fault: str | None = None,
         draws: str = "own",
         success: bool = False,
+        masks_of_vector: bool = False,  # whether the vector version hands over masks too; stored runs are without
         render_mode: str | None = None,
     ) -> None:
         self.render_mode = render_mode
         self.observation_space, self.action_space = OBSERVATIONS[observations], deepcopy(ACTIONS[actions])
         self._kind, self._masked, self._fault, self._draws = observations, masked, fault, draws
-        self._tells = success
+        self._tells, self._masks_of_vector = success, masks_of_vector
         self._steps = self._age = self._length = 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -164,7 +165,8 @@ class MixedVector(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     def _info(self) -> dict[str, Any]:
         infos = [copy._info() for copy in self._copies]
-        return {name: np.stack([info[name] for info in infos]) for name in infos[0]}
+        names = [name for name in infos[0] if name != "action_mask" or self._copies[0]._masks_of_vector]
+        return {name: np.stack([info[name] for info in infos]) for name in names}
 
     def _step(self, copy: Mixed, action: Any) -> tuple[Any, float, bool, bool]:
         obs, reward, terminated, truncated, _ = copy.step(action)
