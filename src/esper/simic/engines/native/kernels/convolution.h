@@ -64,8 +64,9 @@ class Convolution : public Layer {
 
   void backward_dots(const Dots& dots, const Busy* busy, int rows, const float* outputs, float* gradients) const override {
     const float* by_outputs = output(outputs);
+    float* frame = const_cast<float*>(outputs) + frame_back_;
     for (int r = 0; r < rows; ++r)
-      add_dots_back(dots[r], by_outputs + r * out_stride, const_cast<float*>(outputs) + frame_back_, gradients + mirrored_gradient_);
+      add_dots_back(dots[r], by_outputs + r * out_stride, frame, gradients + mirrored_gradient_);
     if (!busy) {
       for (int r = 0; r < rows; ++r) add_bias_gradient(by_outputs + r * out_stride, gradients);
       return;

@@ -48,10 +48,9 @@ class Learner {
   template <class Index>
   void observe(const void* obs, const float* byte_values, int count, Index index, ActorCritic::Buffers& buffers) const {
     const int64_t size = observation_size();
-    if (byte_values)
-      buffers.observations.take(count, [&](int r) { return static_cast<const uint8_t*>(obs) + index(r) * size; }, byte_values);
-    else
-      buffers.observations.take(count, [&](int r) { return static_cast<const float*>(obs) + index(r) * size; });
+    const auto bytes = [&](int r) { return static_cast<const uint8_t*>(obs) + index(r) * size; };
+    const auto floats = [&](int r) { return static_cast<const float*>(obs) + index(r) * size; };
+    byte_values ? buffers.observations.take(count, bytes, byte_values) : buffers.observations.take(count, floats);
   }
 
   // Lets what follows see these parameters.

@@ -8,13 +8,14 @@
 
 namespace esper {
 
-// A `wide` one reads dots.
+// A `wide` one reads dots. Sums of gradients lie by inputs where rows of them are added to, for dots or places.
 class Linear : public Layer {
  public:
   Linear(const LayerConfig& config, Rooms& rooms, bool wide)
       : Layer(config, ptrdiff_t(config.outputs) * (config.inputs + 1), rooms), wide_(wide),
-        by_inputs_(wide || reads_busy()), weight_(rooms.packed.take(out * in_stride)), transposed_(rooms.packed.take(in * out_stride)),
-        bias_(rooms.packed.take(out_stride)), weight_gradient_(rooms.gradients.take(by_inputs_ ? in * out_stride : out * in_stride)),
+        by_inputs_(wide || reads_busy()), weight_(rooms.packed.take(out * in_stride)),
+        transposed_(rooms.packed.take(in * out_stride)), bias_(rooms.packed.take(out_stride)),
+        weight_gradient_(rooms.gradients.take(by_inputs_ ? in * out_stride : out * in_stride)),
         bias_gradient_(rooms.gradients.take(out_stride)) {}
 
   void pack(const float* weight, float* packed) const override {

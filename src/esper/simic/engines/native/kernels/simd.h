@@ -163,8 +163,8 @@ struct Terms {
 // `begin(m, n)` gives what the sum starts with, `end(m, n, v)` takes it; n counts floats.
 // Alone in a function, or there would be no registers left for its addresses.
 template <int ROWS, int WIDTH, class Begin, class End>
-[[gnu::noinline]] void tile(int m, int n, Terms K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b, ptrdiff_t ldb,
-                 Begin begin, End end) {
+[[gnu::noinline]] void tile(int m, int n, Terms K, const float* a, ptrdiff_t row, ptrdiff_t col, const float* b,
+                            ptrdiff_t ldb, Begin begin, End end) {
   vec sum[ROWS][WIDTH];
   for (int i = 0; i < ROWS; ++i)
     for (int j = 0; j < WIDTH; ++j) sum[i][j] = begin(m + i, n + j * LANES);
