@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -62,7 +62,7 @@ def sources_of(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> tuple[str,
     """Where `env` reports masks, given `info` of a first reset; the first source is used."""
     actions = actions_of(env.action_space)
     places = (*(f"info['{name}']" for name in INFOS), *(f"{name}()" for name in _METHODS if _can_ask(env, name)))
-    return tuple(place for place in places if _is_mask(place, published(env, info, (place,)), actions))
+    return tuple(place for place in places if _is_mask(place, reader(env, (place,))(info), actions))
 
 
 def _is_mask(place: str, mask: Any, actions: Actions) -> bool:
@@ -75,14 +75,37 @@ def _is_mask(place: str, mask: Any, actions: Actions) -> bool:
     return True
 
 
-def published(env: gymnasium.Env[Any, Any], info: dict[str, Any], sources: tuple[str, ...]) -> Any:
-    """The mask from the first of `sources` that has one, or None."""
-    for source in sources:
-        name = source.removesuffix("()")
-        mask = info.get(source[len("info['") : -len("']")]) if name == source else env.get_wrapper_attr(name)()
-        if mask is not None:
-            return mask
-    return None
+def reader(env: gymnasium.Env[Any, Any], sources: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Any]:
+    """The function of an info that gives the mask from the first of `sources` that has one, or None.
+
+    The wrappers of `env` are searched once: at each step that took longer than many an environment.
+    """
+    reads = [_reader(env, source) for source in sources]
+
+    def read(info: Mapping[str, Any]) -> Any:
+        for each in reads:
+            if (mask := each(info)) is not None:
+                return mask
+        return None
+
+    return read
+
+
+def _reader(env: gymnasium.Env[Any, Any], source: str) -> Callable[[Mapping[str, Any]], Any]:
+    name = source.removesuffix("()")
+    if name == source:
+        key = source[len("info['") : -len("']")]
+        return lambda info: info.get(key)
+    owner = _owner(env, name)
+    # Looked up at each call: an environment may replace its method.
+    return lambda _: owner.get_wrapper_attr(name)()
+
+
+def _owner(env: Any, name: str) -> Any:
+    """The outermost of `env` and what it wraps that has an attribute `name` of its own."""
+    while isinstance(env, gymnasium.Wrapper) and not hasattr(env, name):
+        env = env.env
+    return env
 
 
 def _can_ask(env: gymnasium.Env[Any, Any], name: str) -> bool:

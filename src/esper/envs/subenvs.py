@@ -36,9 +36,19 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.env_index = 0
         self.pending_state: StateTree = {}
         self.generators = Generators(env)
-        # Where masks are found; None before `find_masks`, or if the actions cannot have masks.
-        self.masked: tuple[str, ...] | None = None
+        self.masked = None
         self._last: Any = None  # the observation object that the environment returned last
+
+    @property
+    def masked(self) -> tuple[str, ...] | None:
+        """Where masks are found; None before `find_masks`, or if the actions cannot have masks."""
+        return self._masked
+
+    @masked.setter
+    def masked(self, sources: tuple[str, ...] | None) -> None:
+        self._masked = sources
+        if sources:
+            self._mask_in, self._actions = masks.reader(self.env, sources), actions_of(self.action_space)
 
     def step(self, action: Any) -> Any:
         try:
@@ -49,7 +59,7 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
                 # The caller keeps it, or the environment may write into it again.
                 obs = obs.copy()
             used = success_of(info) if ended else {}
-            if self.masked or (self.masked is not None and "action_mask" in info):
+            if self._masked or (self._masked is not None and "action_mask" in info):
                 used = {**used, **self._mask_of(info, ended=ended)}
             return obs, reward, terminated, truncated, used
         except EnvError:
@@ -90,18 +100,18 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _mask_of(self, info: dict[str, Any], *, ended: bool) -> dict[str, Any]:
         """The part of `info` that is used for actions."""
-        if not self.masked:
-            if self.masked is not None and info.get("action_mask") is not None:
+        if not self._masked:
+            if self._masked is not None and info.get("action_mask") is not None:
                 raise EnvError(f"environment {self.env_index} gave an action mask; the first reset came without one")
             return {}
         if ended:
             # No action follows, and often none is allowed there.
             return {}
-        mask = masks.published(self.env, info, self.masked)
+        mask = self._mask_in(info)
         if mask is None:
             raise EnvError(f"environment {self.env_index} gave no action mask; the first reset came with one")
         try:
-            return {"action_mask": check_mask(mask, actions_of(self.action_space))}
+            return {"action_mask": check_mask(mask, self._actions)}
         except ValueError as error:
             raise EnvError(f"the action mask of environment {self.env_index} {error}") from None
 
