@@ -32,9 +32,13 @@ def explained_variance(returns: Tensor, values: Tensor) -> Tensor:
     return explained.masked_fill(variance <= LEAST_DEVIATION**2 * returns.square().mean(), math.nan)
 
 
-def summarize(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
-    """The metrics of an update, from rows `stepped` [minibatches, names] that the optimizer stepped on."""
-    means = dict(zip(names, stepped.mean(axis=0).tolist(), strict=True))
+def means_of(names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
+    """The mean of each column of rows `stepped` [minibatches, names]; empty without rows."""
+    return dict(zip(names, stepped.mean(axis=0).tolist(), strict=True)) if len(stepped) else {}
+
+
+def summarize(means: Mapping[str, float], names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
+    """The metrics of an update, from rows `stepped` that the optimizer stepped on, and their `means_of`."""
     summarized = {}
     for metric in METRICS:
         match metric.summary:
@@ -57,9 +61,8 @@ def named_after(means: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def means_below(prefix: str, names: tuple[str, ...], stepped: np.ndarray) -> dict[str, float]:
-    """The means of the columns whose names begin with `prefix`, by the rest of their names."""
-    means = dict(zip(names, stepped.mean(axis=0).tolist(), strict=True))
+def below(prefix: str, means: Mapping[str, float]) -> dict[str, float]:
+    """Those whose names begin with `prefix`, by the rest of their names."""
     return {name.removeprefix(prefix): mean for name, mean in means.items() if name.startswith(prefix)}
 
 

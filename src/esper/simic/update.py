@@ -23,7 +23,7 @@ from esper.simic.faults import find_fault
 from esper.simic.feedback import Feedback
 from esper.simic.given_terms import GivenTerms
 from esper.simic.losses import GIVEN, RATIO_METRICS, Coefficients, Minibatch, ratio_metrics
-from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance, means_below, named_after, summarize
+from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, below, means_of, named_after, summarize
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.nets.normalization import RewardScaler
 from esper.simic.optimizers import Optimizer
@@ -166,7 +166,7 @@ class Updater:
             # Divided by infinity all rewards are 0, which looks as good as any.
             usable &= self._reward_scaler.deviation().isfinite()
         metrics, finite = self.optimize(batch, orders, usable)
-        explained = explained_variance(batch.returns, batch.values)
+        explained = self.engine.explained_variance(batch.returns, batch.values)
         after = self.measure_after(rollout, batch).values() if self._config.metrics_after else ()
         extra = torch.stack((finite, explained, *after, *self.feedback.changing))
         self._follow_kl(metrics, finite)
@@ -247,13 +247,14 @@ class Updater:
     def _result(self, rows: np.ndarray, fault: str | None, explained_variance: float, **at_update: Any) -> UpdateResult:
         names = self.metric_names
         stepped = rows[rows[:, names.index("stepped")] > 0] if fault is None else rows[:0]
+        means = means_of(names, stepped)
         return UpdateResult(
             **at_update,
             fault=fault,
             optimizer_steps=len(stepped),
-            metrics=summarize(names, stepped) if len(stepped) else {},
-            grad_norms=means_below("grad_norm/", names, stepped) if len(stepped) else {},
-            loss_terms=means_below(GIVEN, names, stepped) if len(stepped) else {},
+            metrics=summarize(means, names, stepped) if means else {},
+            grad_norms=below("grad_norm/", means),
+            loss_terms=below(GIVEN, means),
             explained_variance=explained_variance if math.isfinite(explained_variance) else None,
             minibatches=dict(zip(names, rows.T.tolist(), strict=True)) if self._debug else None,
         )

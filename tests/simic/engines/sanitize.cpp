@@ -260,6 +260,8 @@ void walk_through(int index, int actions, int threads, const Shape& shape = {}) 
   Floats advantages(rows), returns(rows);
   esper_advantages(rewards.data(), values.data(), values.data(), terminated.get(), truncated.get(), steps, envs, 0.99f,
                    0.95f, advantages.data(), returns.data());
+  float explained;
+  esper_explained_variance(returns.data(), values.data(), rows, 0.02, &explained);
   if (shape.rnn_size) return;
   Batch batch{};
   batch.obs = obs.data(), batch.byte_values = byte_values, batch.actions = out;

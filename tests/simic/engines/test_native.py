@@ -21,6 +21,7 @@ from esper.simic.config import NetworkConfig, PPOConfig, RuntimeConfig
 from esper.simic.engines.native import layout
 from esper.simic.engines.native.library import BuildError
 from esper.simic.losses import Minibatch
+from esper.simic.metrics import explained_variance
 from esper.simic.ppo import PPOAgent
 from esper.simic.rollout import Rollout
 
@@ -231,6 +232,29 @@ def test_advantages() -> None:
     expected = compute_gae(*fields, gamma=agent.config.gamma, gae_lambda=agent.config.gae_lambda)
     for ours, theirs in zip(agent.updater.engine.advantages(*fields), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "rows"),
+    [
+        (0.0, 1.0, 1000),
+        (100.0, 1.9, 1000),
+        (100.0, 2.1, 1000),
+        (-1e6, 1e5, 17),
+        (0.0, 1e30, 9),
+        (3.0, 0.0, 5),
+        (1.0, 1.0, 1),
+    ],
+)
+def test_explained_variance(mean: float, deviation: float, rows: int) -> None:
+    """Also where returns vary too little (1.9 of 100), or by more than float32 can hold: then there is none."""
+    generator = torch.Generator().manual_seed(0)
+    returns = mean + deviation * torch.randn(rows, generator=generator)
+    values = returns + 0.3 * deviation * torch.randn(rows, generator=generator)
+    expected = explained_variance(returns, values)
+    found = make_agent("native").updater.engine.explained_variance(returns, values)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+    assert found.isnan() == (deviation in {1.9, 1e30, 0.0} or rows == 1)
 
 
 def test_rates_and_coefficients_are_read_at_every_call() -> None:

@@ -98,6 +98,10 @@ class Engine(Protocol):
         """Advantages and returns, as `compute_gae`; all [T, N]."""
         ...
 
+    def explained_variance(self, returns: Tensor, values: Tensor) -> Tensor:
+        """As in `esper.simic.metrics`, of tensors of one shape; 0-d."""
+        ...
+
     def actor(self, network: ActorCritic) -> Act:
         """The policy of its network as it is now."""
         ...

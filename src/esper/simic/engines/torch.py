@@ -18,7 +18,7 @@ from esper.simic.engines import graphs
 from esper.simic.engines.protocol import Update, Workload
 from esper.simic.faults import inputs_are_finite
 from esper.simic.losses import GIVEN, Minibatch, ppo_loss
-from esper.simic.metrics import COLUMNS, RATIO_QUANTILES
+from esper.simic.metrics import COLUMNS, RATIO_QUANTILES, explained_variance
 from esper.simic.nets.actor_critic import ActorCritic, Evaluation
 from esper.simic.nets.recurrent import Sequences
 from esper.simic.optimizers import restore_unless
@@ -122,6 +122,9 @@ class TorchEngine:
     ) -> tuple[Tensor, Tensor]:
         gamma, gae_lambda = self._config.gamma, self._config.gae_lambda
         return compute_gae(rewards, values, next_values, terminated, truncated, gamma=gamma, gae_lambda=gae_lambda)
+
+    def explained_variance(self, returns: Tensor, values: Tensor) -> Tensor:
+        return explained_variance(returns, values)
 
     def actor(self, network: ActorCritic) -> Act:
         return act_in_torch(network)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from ctypes import c_float, c_int32, c_int64, c_void_p
+from ctypes import c_double, c_float, c_int32, c_int64, c_void_p
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from esper.simic.engines.native.networks import (
 )
 from esper.simic.engines.protocol import Update, Workload
 from esper.simic.losses import Minibatch
-from esper.simic.metrics import RATIO_QUANTILES
+from esper.simic.metrics import LEAST_DEVIATION, RATIO_QUANTILES
 from esper.simic.nets.actor_critic import ActorCritic
 from esper.simic.optimizers import Adam
 from esper.simic.rollout import Rollout
@@ -184,6 +184,13 @@ class NativeEngine:
             _address(returns),
         )
         return advantages, returns
+
+    def explained_variance(self, returns: Tensor, values: Tensor) -> Tensor:
+        fields, explained = [field.contiguous() for field in (returns, values)], torch.empty(())
+        self._library.esper_explained_variance(
+            *map(_address, fields), c_int64(returns.numel()), c_double(LEAST_DEVIATION), _address(explained)
+        )
+        return explained
 
     def actor(self, network: ActorCritic) -> Act:
         self._pack()

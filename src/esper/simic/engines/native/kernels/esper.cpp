@@ -63,4 +63,9 @@ void esper_advantages(const float* rewards, const float* values, const float* ne
                       advantages, returns);
 }
 
+void esper_explained_variance(const float* returns, const float* values, int64_t rows, double least_deviation,
+                              float* explained) {
+  *explained = explained_variance(returns, values, rows, least_deviation);
+}
+
 }  // extern "C"

@@ -205,4 +205,23 @@ inline void estimate_advantages(const float* rewards, const float* values, const
     }
 }
 
+// As esper.simic.metrics.explained_variance, where returns vary too little below a share of their root mean square.
+inline float explained_variance(const float* returns, const float* values, int64_t rows, double least_deviation) {
+  double mean = 0, mean_error = 0, mean_square = 0, variance = 0, unexplained = 0;
+  const double n = double(rows);
+  for (int64_t i = 0; i < rows; ++i) {
+    mean += returns[i] / n;
+    mean_error += (double(returns[i]) - values[i]) / n;
+    mean_square += double(returns[i]) * returns[i] / n;
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    const double distance = returns[i] - mean, error = double(returns[i]) - values[i] - mean_error;
+    variance += distance * distance;
+    unexplained += error * error;
+  }
+  if (variance / (n - 1) <= least_deviation * least_deviation * mean_square) return NAN;
+  // What is beyond float32 is infinite, as in torch, and explains nothing.
+  return 1 - float(unexplained) / float(variance);
+}
+
 }  // namespace esper
