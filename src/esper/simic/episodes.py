@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from esper.envs.base import BoolArray, StateTree
+from esper.envs.base import StateTree
 from esper.simic.rollout import Rollout
 from esper.simic.state import StateForm, array
 
@@ -58,11 +58,24 @@ class EpisodeLog:
     def finished(self, outcomes: Outcomes) -> Episodes:
         """The episodes that ended in the rollout of `outcomes`, environment by environment."""
         rewards, terminated, truncated = (field.T for field in outcomes.arrived())
-        ended, counts = terminated | truncated, ~outcomes.ignored.T
-        segments = _segments(ended)
-        returns, self._returns = _sums(segments, self._returns, np.where(counts, rewards, 0.0))
-        lengths, self._lengths = _sums(segments, self._lengths, counts)
-        return Episodes(returns.tolist(), lengths.tolist(), (~terminated[ended]).tolist())
+        ended = terminated | truncated
+        num_envs, num_steps = ended.shape
+        # A row for each environment, of what it has so far, the steps, and a 0 for an episode that begins after them.
+        table = np.zeros((2, num_envs, num_steps + 2))
+        returns, lengths = table
+        returns[:, 0], returns[:, 1:-1] = self._returns, rewards
+        lengths[:, 0], lengths[:, 1:-1] = self._lengths, 1
+        if outcomes.ignored.any():
+            table[:, :, 1:-1][:, outcomes.ignored.T] = 0
+        begins = np.zeros((num_envs, num_steps + 2), dtype=np.bool_)
+        begins[:, 0], begins[:, 2:] = True, ended
+        sums = np.add.reduceat(table.reshape(2, -1), np.flatnonzero(begins), axis=1)
+        # The last episode of each row goes on.
+        finished = np.ones(sums.shape[1], dtype=np.bool_)
+        finished[begins.sum(axis=1).cumsum() - 1] = False
+        self._returns, self._lengths = sums[0, ~finished], sums[1, ~finished].astype(np.int64)
+        returns, lengths = sums[:, finished]
+        return Episodes(returns.tolist(), lengths.astype(np.int64).tolist(), (~terminated[ended]).tolist())
 
     def state_dict(self) -> StateTree:
         """The returns and lengths so far of unfinished episodes."""
@@ -75,30 +88,3 @@ class EpisodeLog:
 
     def load_state_dict(self, state: StateTree) -> None:
         self._returns, self._lengths = (np.array(state[name]) for name in ("returns", "lengths"))
-
-
-class _Segments(NamedTuple):
-    """Where episodes begin in a flat table with a row for each environment, and which of them are its current ones."""
-
-    begins: NDArray[np.intp]
-    running: NDArray[np.intp]
-
-
-def _segments(ended: BoolArray) -> _Segments:
-    """The segments of episodes that `ended` [N, T]. A row of the table is T + 2 long, as in `_sums`."""
-    num_envs, num_steps = ended.shape
-    begins = np.zeros((num_envs, num_steps + 2), dtype=np.bool_)
-    begins[:, 0], begins[:, 2:] = True, ended
-    return _Segments(np.flatnonzero(begins), np.count_nonzero(begins, axis=1).cumsum() - 1)
-
-
-def _sums(segments: _Segments, so_far: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sums of `values` [N, T] over each finished episode, and over each environment's current one [N], from `so_far`.
-
-    A row of the table that is summed is `so_far`, the values, and a 0 for an episode that begins after the last step.
-    """
-    num_envs, num_steps = values.shape
-    table = np.zeros((num_envs, num_steps + 2), dtype=so_far.dtype)
-    table[:, 0], table[:, 1:-1] = so_far, values
-    sums = np.add.reduceat(table.ravel(), segments.begins)
-    return np.delete(sums, segments.running), sums[segments.running]
