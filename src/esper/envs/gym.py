@@ -51,6 +51,8 @@ class GymnasiumVectorEnv:
         self._resetting = np.zeros(env.num_envs, dtype=np.bool_)
         self._successes = Successes()
         self.action_masks: BoolArray | None = None
+        # Filled by environments in this process: what they have in infos Gymnasium puts together more slowly.
+        self._mask_rows: BoolArray | None = None
         self._to_learner = to_learner(space, copy=self._subenvs is not None)
         actions = actions_of(env.single_action_space, scale_actions)
         self._to_space = to_space(env.single_action_space, actions)
@@ -58,7 +60,7 @@ class GymnasiumVectorEnv:
             num_envs=env.num_envs,
             observations=observations,
             actions=actions,
-            masked=not isinstance(actions, ContinuousActions) and self._find_masks(),
+            masked=not isinstance(actions, ContinuousActions) and self._find_masks(actions.outputs),
             resets_in_a_step=self._next_step,
             max_episode_steps=self._subenvs.get_attr("time_limit")[0] if self._subenvs else vector_time_limit(env),
             action_bounds=bounds_of(env.single_action_space, actions),
@@ -102,7 +104,7 @@ class GymnasiumVectorEnv:
         final_obs[done] = self._to_learner(finals)
         return final_obs
 
-    def _find_masks(self) -> bool:
+    def _find_masks(self, outputs: int) -> bool:
         """Whether the environments have action masks; from here on all resets and steps must agree with the first."""
         with self._errors("on reset"):
             if self._native:
@@ -112,6 +114,9 @@ class GymnasiumVectorEnv:
                 (found, unused), *_ = self._subenvs.call("find_masks")
                 # A list is one value for each environment.
                 self._subenvs.set_attr("masked", [found] * self._subenvs.num_envs)
+                if found and isinstance(self._subenvs, SyncVectorEnv):
+                    self._mask_rows = np.ones((self._subenvs.num_envs, outputs), dtype=np.bool_)
+                    self._subenvs.set_attr("mask_row", list(self._mask_rows))
         if unused:
             _log.warning("looks like an action mask, and is not used as one: %s", ", ".join(unused))
         return bool(found)
@@ -122,7 +127,7 @@ class GymnasiumVectorEnv:
             if self._native:
                 self.action_masks = self._native.masks(info, done if self._next_step else np.zeros_like(done))
             else:
-                self.action_masks = info["action_mask"]
+                self.action_masks = info["action_mask"] if self._mask_rows is None else self._mask_rows.copy()
         elif self._native and info:
             self._native.refuse_masks(info)
 

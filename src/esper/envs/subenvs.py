@@ -10,7 +10,7 @@ from gymnasium.spaces import Space
 
 from esper.envs import limits, masks
 from esper.envs.actions import actions_of, check_mask
-from esper.envs.base import EnvError, StateTree
+from esper.envs.base import BoolArray, EnvError, StateTree
 from esper.envs.generators import Generators
 from esper.envs.rules import BrokenRule, as_frame
 from esper.envs.snapshot import capture_all, restore_all
@@ -23,12 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """One of several environments. `env_index`, `pending_state` and `masked` are set by `VectorEnv.set_attr`.
+    """One of several environments. `env_index`, `pending_state`, `masked` and `mask_row` are set by
+    `VectorEnv.set_attr`.
 
     The caller may keep the final observation of an episode; others are valid until the next step of any environment.
     Unused infos are dropped: they need not fit those of other environments, nor travel between processes. If `masked`,
-    every info but that of an episode's end has "action_mask", as booleans; that of an end has what `success_of`
-    returns.
+    every info but that of an episode's end has "action_mask", as booleans, or `mask_row` is filled with it; that of an
+    end has what `success_of` returns.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -37,6 +38,7 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.pending_state: StateTree = {}
         self.generators = Generators(env)
         self.masked = None
+        self.mask_row: BoolArray | None = None
         self._last: Any = None  # the observation object that the environment returned last
 
     @property
@@ -111,9 +113,13 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         if mask is None:
             raise EnvError(f"environment {self.env_index} gave no action mask; the first reset came with one")
         try:
-            return {"action_mask": check_mask(mask, self._actions)}
+            checked = check_mask(mask, self._actions)
         except ValueError as error:
             raise EnvError(f"the action mask of environment {self.env_index} {error}") from None
+        if self.mask_row is None:
+            return {"action_mask": checked}
+        self.mask_row[:] = checked
+        return {}
 
     def capture_state(self) -> StateTree | None:
         try:
