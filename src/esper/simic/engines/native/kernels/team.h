@@ -4,7 +4,9 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <climits>
 #include <memory>
 #include <system_error>
 #include <thread>
@@ -23,10 +25,10 @@ inline void wait_while(const std::atomic<int>& value, int before) {
 
 class Team {
  public:
-  // Runs `work(team, member)` for member 0 (on the caller's thread) to size - 1, and waits for all. There are fewer than
-  // `wanted` where the system gives no more threads.
+  // Runs `work(team, member)` for member 0 (on the caller's thread) to size - 1, and waits for all. There are fewer
+  // than `wanted` where the system gives no more threads.
   template <class Work>
-  static void run(int wanted, Work work) {
+  static void run(int wanted, Work work) noexcept {
     Team team;
     if (wanted > 1) team.size_ = 1 + helpers().count(wanted - 1);
     if (team.size_ == 1) return work(team, 0);
@@ -53,8 +55,8 @@ class Team {
  private:
   using Call = void (*)(Team*, void*, int);
 
-  // The threads that help one calling thread. They stay, asleep between calls: to start and to end one takes longer than
-  // to evaluate a small rollout.
+  // The threads that help one calling thread. They stay, asleep between calls: to start and to end one takes longer
+  // than to evaluate a small rollout.
   class Helpers {
    public:
     ~Helpers() {
@@ -69,6 +71,7 @@ class Team {
       // Signals are the caller's to handle: what it waits for they would not interrupt here.
       sigset_t all, before;
       sigfillset(&all);
+      for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&all, fault);
       pthread_sigmask(SIG_SETMASK, &all, &before);
       try {
         while (int(helpers_.size()) < wanted) {
@@ -85,7 +88,10 @@ class Team {
     void begin(int count, Team* team, void* work, Call call) {
       team_ = team, work_ = work, call_ = call;
       working_.store(count, std::memory_order_relaxed);
-      for (int h = 0; h < count; ++h) helpers_[h]->post(helpers_[h]->job.load(std::memory_order_relaxed) + 1);
+      for (int h = 0; h < count; ++h) {
+        const int before = helpers_[h]->job.load(std::memory_order_relaxed);
+        helpers_[h]->post((before + 1) & INT_MAX);
+      }
     }
 
     void finish() {
