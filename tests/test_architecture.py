@@ -60,7 +60,7 @@ HOMES = {
     "tensorboardX": {"esper.telemetry.tensorboard"},
     "wandb": {"esper.telemetry.wandb"},
     "mlflow": {"esper.telemetry.mlflow"},
-    "matplotlib": {"esper.analysis.plots", "esper.analysis.plots_comparison", "esper.analysis.plots_growth"},
+    "matplotlib": {"esper.analysis.drawing"},
     "pyarrow": {"esper.analysis.tables"},
     "plotly": {"esper.analysis.charts"},
     "plotext": {"esper.analysis.terminal"},

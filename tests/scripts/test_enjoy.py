@@ -148,7 +148,7 @@ def test_without_a_display(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, display: str | None
 ) -> None:
     """None at all, or one that is not there."""
-    for name in ("SDL_VIDEODRIVER", "WAYLAND_DISPLAY", "DISPLAY"):
+    for name in ("SDL_VIDEODRIVER", "XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     if display is not None:
         monkeypatch.setenv("DISPLAY", display)

@@ -1,4 +1,4 @@
-"""Plots of runs and of schedules. Only this module and `plots_comparison` import matplotlib."""
+"""Plots of runs and of schedules."""
 
 from __future__ import annotations
 
@@ -8,18 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from esper.analysis.anomalies import AnomalySummary
+from esper.analysis.drawing import Axes, Figure, MaxNLocator, plt
 from esper.analysis.labels import plain
 from esper.analysis.panels import (
     ACROSS,

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from esper.analysis.arms import Arm
 from esper.analysis.comparison import Summary
 from esper.analysis.curves import curve_of, limits_of
+from esper.analysis.drawing import Axes, Figure, MaxNLocator
 from esper.analysis.labels import plain
 from esper.analysis.measures import Measure
 from esper.analysis.styles import style_of

@@ -6,18 +6,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from esper.analysis.drawing import Axes, Figure, MaxNLocator, Patch, plt
 from esper.analysis.labels import plain
 
 # Colours for the colour-blind, too (Okabe and Ito 2008); a slot without a seed is white.

@@ -15,7 +15,7 @@ from esper.envs.gym import GymnasiumVectorEnv
 from esper.envs.making import adapted, makers_of, stepped_one_by_one
 from esper.envs.registration import find_spec
 from esper.envs.rules import BrokenRule, as_frame
-from esper.envs.window import check_can_be_drawn, check_can_be_shown, paced
+from esper.envs.window import check_can_be_drawn, check_can_be_shown, drawn_offscreen, paced
 from esper.settings.options import ConfigError
 from esper.system.errors import describe, is_ctrl_c
 
@@ -34,7 +34,8 @@ class RenderedVectorEnv(GymnasiumVectorEnv):
             ConfigError: when it cannot be rendered on this machine.
         """
         try:
-            frames: Any = self._env.render()
+            with drawn_offscreen():
+                frames: Any = self._env.render()
             return as_frame(frames[0])
         except BaseException as error:  # Renderers raise their own types: mujoco.FatalError, pygame.error, ...
             if is_ctrl_c(error):

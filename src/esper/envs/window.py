@@ -1,11 +1,11 @@
-"""Environments in a window: whether one can be opened, and its speed."""
+"""Displays, and environments in a window: whether one can be opened, and its speed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gymnasium
@@ -13,6 +13,8 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from esper.settings.options import ConfigError
 
+# What names a display, to X11, Wayland or SDL itself.
+_DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "SDL_VIDEODRIVER")
 _FPS = 30  # if the environment specifies none
 
 
@@ -63,6 +65,19 @@ def check_display(env: str) -> None:
         raise ConfigError("env", env, f"cannot be shown: there is no display; {without}")
 
 
+@contextlib.contextmanager
+def drawn_offscreen() -> Iterator[None]:
+    """Keep SDL from looking for a display where nothing names one: libwayland would call that an error on stderr."""
+    if _names_display():
+        yield
+        return
+    os.environ["SDL_VIDEODRIVER"] = "offscreen"
+    try:
+        yield
+    finally:
+        del os.environ["SDL_VIDEODRIVER"]
+
+
 def check_can_be_drawn(spec: EnvSpec) -> None:
     """Refuse an environment that names render modes without rgb_array. Many that can render name none.
 
@@ -83,8 +98,14 @@ def _render_modes(spec: EnvSpec) -> Sequence[str] | None:
     return modes
 
 
+def _names_display() -> bool:
+    return any(name in os.environ for name in _DISPLAYS)
+
+
 def _has_display() -> bool:
     """Checked beforehand: without a display SDL draws invisibly, and MuJoCo's window aborts the process."""
+    if not _names_display():
+        return False
     import pygame
 
     with contextlib.suppress(pygame.error):

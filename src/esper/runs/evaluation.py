@@ -15,6 +15,7 @@ from esper.policies.evaluate import EvaluationStopped, make_evaluation_env, run_
 from esper.policies.policy import save_policy
 from esper.policies.progress import Progress
 from esper.runs.config import RunConfig
+from esper.settings.values import counted
 from esper.simic.vectorized import Training
 from esper.storage import files
 from esper.system.stopping import StopRequest
@@ -66,7 +67,7 @@ class Evaluation:
         goal = self._config.stop_at_return
         if goal is None or self._best.mean < goal:
             return None
-        done = _updates(self._best.update + 1)
+        done = counted(self._best.update + 1, "update")
         return f"stop_at_return {goal:g}: the evaluation after {done} had {self._best.mean:.2f}"
 
     def _is_due(self) -> bool:
@@ -93,7 +94,7 @@ class Evaluation:
         try:
             event = self._evaluate()
         except (EvaluationStopped, GivenUp) as error:
-            _log.warning("the evaluation after %s is dropped: %s", _updates(self._agent.train_steps), error)
+            _log.warning("the evaluation after %s is dropped: %s", counted(self._agent.train_steps, "update"), error)
             return
         better = self._best.improves(event.eval_return_mean, event.update)
         emit(event)
@@ -107,7 +108,7 @@ class Evaluation:
             self._env = make_evaluation_env(self._config.environment, episodes, self._config.seed, self._stop)
 
         def report(progress: str) -> None:
-            _log.info("evaluation after %s: %s", _updates(update + 1), progress)
+            _log.info("evaluation after %s: %s", counted(update + 1, "update"), progress)
 
         progress = Progress(report, episodes, first=SECONDS_BETWEEN_LINES, every=SECONDS_BETWEEN_LINES)
         scores = run_episodes(
@@ -133,7 +134,3 @@ class Evaluation:
     def close(self) -> None:
         if self._env is not None:
             self._env.close()
-
-
-def _updates(count: int) -> str:
-    return f"{count:,} update" + ("" if count == 1 else "s")

@@ -26,6 +26,7 @@ from esper.scripts.flags import (
     trusted,
 )
 from esper.settings.options import Bounds, ConfigError
+from esper.settings.values import counted
 from esper.storage import files
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _sentences(env: str, result: dict[str, float], scores: Scores, seed: int) ->
     success = f"success rate {result['success_rate']:.2f}, " if scores.successes else ""
     score = (
         f"{env}: return {result['mean']:.2f} ± {result['std']:.2f} (mean ± std), IQM {result['iqm']:.2f}, "
-        f"{success}over {result['episodes']} episodes, seed {seed}"
+        f"{success}over {counted(len(scores.returns), 'episode')}, seed {seed}"
     )
     if not any(scores.capped):
         return score

@@ -109,6 +109,11 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 update`, `2,000 updates`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def format_value(value: object) -> str:
     """`value` as a user would type it."""
     if isinstance(value, tuple):

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from esper.settings.values import counted
 from esper.storage import files
 from esper.telemetry.events import (
     AnomalyDetected,
@@ -207,7 +208,7 @@ def _evaluation(event: EvaluationCompleted) -> str:
     capped = "" if event.eval_capped is None else f", {event.eval_capped} of them truncated by the evaluation"
     return (
         f"return {event.eval_return_mean:.2f} ± {event.eval_return_std:.2f}"
-        f"{success} over {event.eval_episodes} episodes{capped}"
+        f"{success} over {counted(event.eval_episodes, 'episode')}{capped}"
     )
 
 
