@@ -56,7 +56,7 @@ def train_two_updates(folder: Path, env: str, *flags: str) -> list[dict[str, Any
 )
 def test_a_missing_package(env: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError, match=f"needs the extra '{extra}': run  make setup EXTRAS={extra}"):
+    with pytest.raises(ConfigError, match=f"needs the extra '{extra}': pip install 'esper-simic\\[{extra}\\]'"):
         make_env(env, num_envs=2)
 
 

@@ -358,7 +358,7 @@ class TestBadInput:
             raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
         monkeypatch.setattr(gymnasium, "make", no_box2d)
-        with pytest.raises(ConfigError, match=r"needs the extra 'box2d': run  make setup EXTRAS=box2d"):
+        with pytest.raises(ConfigError, match=r"needs the extra 'box2d': pip install 'esper-simic\[box2d\]'"):
             make_env("LunarLander-v3", num_envs=1)
 
     def test_atari_without_its_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from esper.telemetry.events import UpdateCompleted
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(ConfigError, match=r"needs the extra 'envpool': run  make setup EXTRAS=envpool"):
+    with pytest.raises(ConfigError, match=r"needs the extra 'envpool': pip install 'esper-simic\[envpool\]'"):
         make_env("CartPole-v1", num_envs=1, vector="envpool")
 
 

@@ -71,4 +71,4 @@ def missing_package(env: str, error: Exception) -> str:
 
 def how_to_install(extra: str) -> str:
     """The message of a `ConfigError` if the packages of an extra are missing."""
-    return f"needs the extra '{extra}': run  make setup EXTRAS={extra}  (or pip install '.[{extra}]')"
+    return f"needs the extra '{extra}': pip install 'esper-simic[{extra}]'"
