@@ -1,6 +1,7 @@
 # make train: set up and train. make check: lint, check types, run the quick tests, in less than a minute.
 # make test: set up, lint, check types, run the tests; make test-all: all of them.
 # make mutants: change the sources, the tests must notice. make sanitize: run the C++ kernels under sanitizers.
+# make arm: run them as on 64-bit ARM, in emulation.
 # make matrix: the core of the tests with other versions. make constraints: write constraints.txt.
 # make bench: measure. make docs: set up, build the site.
 PYTHON ?= python3
@@ -18,7 +19,7 @@ QUICK := tests/test_architecture.py tests/schedules tests/settings tests/storage
 	tests/simic/test_losses.py tests/simic/test_rates.py tests/simic/test_scan.py
 RUN_DIR ?= runs/CartPole-v1/make-train-$(shell date +%Y%m%d-%H%M%S)-$(SEED)
 
-.PHONY: train check test test-all lint matrix constraints bench sanitize docs site mutants mutate setup clean
+.PHONY: train check test test-all lint matrix constraints bench sanitize arm docs site mutants mutate setup clean
 
 train: setup
 	$(BIN)/esper ppo --env CartPole-v1 --lr-warmup-frac 0.05 --lr-decay cosine --seed $(SEED) --run-dir $(RUN_DIR)
@@ -61,6 +62,21 @@ sanitize:
 			-fsanitize=$$kind -fno-sanitize-recover=all tests/simic/engines/sanitize.cpp -o "$$folder/sanitize" && \
 		setarch -R "$$folder/sanitize" && echo "$$kind: nothing found" || exit 1; \
 	done
+
+# Some minutes, with Debian's g++-aarch64-linux-gnu and qemu-user: what the kernels compute as on 64-bit ARM is what they
+# compute on this machine, to within rounding.
+ARM := aarch64-linux-gnu
+NUMBERS := -std=c++20 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wall -Wextra -Werror -pthread \
+	tests/simic/engines/sanitize.cpp -o
+
+arm:
+	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+	$(CXX) -march=native $(NUMBERS) "$$folder/here" && $(ARM)-g++ $(NUMBERS) "$$folder/arm" && \
+	"$$folder/here" numbers > "$$folder/here.txt" && \
+	qemu-aarch64 -L /usr/$(ARM) "$$folder/arm" numbers > "$$folder/arm.txt" && \
+	paste "$$folder/here.txt" "$$folder/arm.txt" | \
+	awk '$$1 != $$4 || ($$2 - $$5)^2 + ($$3 - $$6)^2 > (1e-5 * (1 + $$2))^2 { print; off++ } \
+		END { print off + 0 " of " NR " sums differ"; exit off > 0 }'
 
 # From docs/, README.md and the sources, which also fill tables in docs/; begins at site/index.html.
 docs:

@@ -33,6 +33,7 @@ from esper.scripts.flags import (
 )
 from esper.scripts.output import lost_output
 from esper.settings.options import flatten
+from esper.settings.values import counted
 from esper.simic.config import SCHEDULES
 from esper.storage.trust import unnamed_import
 from esper.system.shell import quoted
@@ -212,8 +213,8 @@ def _summarize(config: RunConfig, result: RunResult) -> None:
 
     undone = f" ({train.undone:,} of them undone)" if train.undone else ""
     print(
-        f"\n{how} after {train.updates:,} updates{undone}, "
-        f"{train.env_steps:,} env steps, {train.episodes:,} episodes in {minutes}:{seconds:02}"
+        f"\n{how} after {counted(train.updates, 'update')}{undone}, "
+        f"{train.env_steps:,} env steps, {counted(train.episodes, 'episode')} in {minutes}:{seconds:02}"
     )
     for label, text in (
         ("picture", f"{folder / 'training.png'}" if (folder / "training.png").exists() else ""),

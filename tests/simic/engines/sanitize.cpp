@@ -1,4 +1,5 @@
-// Calls every function of the kernels with several threads; `make sanitize` builds it with sanitizers and runs it.
+// Calls every function of the kernels with several threads; `make sanitize` builds it with sanitizers and runs it,
+// `make arm` for another processor, in emulation: with an argument, it prints what was computed.
 // Arrays are exactly as long as the kernels may read and write, so that a step beyond is seen.
 #include <cstdio>
 #include <random>
@@ -9,6 +10,7 @@ namespace {
 
 using Floats = std::vector<float>;
 std::mt19937 generator(1);
+bool printing = false;
 
 Floats normal(size_t count) {
   std::normal_distribution<float> distribution;
@@ -41,6 +43,15 @@ std::vector<uint8_t> pixels(size_t count, float highest) {
 struct Filters {
   int32_t count, kernel, stride;
 };
+
+// The size of `values`, and a sum that tells their places apart. Without infinity, which NaN makes of metrics.
+void print(const char* name, const Floats& values) {
+  if (!printing) return;
+  double size = 0, sum = 0;
+  for (size_t i = 0; i < values.size(); ++i)
+    if (std::isfinite(values[i])) size += std::abs(values[i]), sum += values[i] * (int(i % 7) - 3);
+  std::printf("%s %.9g %.9g\n", name, size, sum);
+}
 
 // A network with its parameters, and an optimizer's state.
 struct Shape {
@@ -179,6 +190,8 @@ void optimize(Subject& subject, const Batch& batch, int64_t rows, int64_t miniba
   state.entropy_coef = state.value_coef = &coefficient, state.stepping = &stepping, state.finite = &finite;
   esper_optimize(subject.learner, &batch, &state, indices.data(), steps, minibatch, metrics.data(), threads);
   if (finite == float(with_nan)) std::printf("the update should have seen NaN: %d\n", with_nan), std::exit(1);
+  if (!with_nan) print("metrics", metrics);
+  for (int g = 0; g < subject.groups && !with_nan; ++g) print("parameters", subject.parameters[g]);
 }
 
 void update(Subject& subject, int64_t rows, int64_t minibatch, int threads, bool with_nan) {
@@ -187,6 +200,7 @@ void update(Subject& subject, int64_t rows, int64_t minibatch, int threads, bool
   made.act(subject, rows, nullptr, nullptr);
   const Batch batch = made.batch();
   esper_evaluate(subject.learner, &batch, rows, made.log_probs.data(), made.values.data(), threads);
+  if (!with_nan) print("log_probs", made.log_probs), print("values", made.values);
   optimize(subject, batch, rows, minibatch, threads, with_nan);
 }
 
@@ -216,6 +230,7 @@ void update_sequences(Subject& subject, int64_t sequences, int64_t minibatch, in
   const Ends ends{either(final_obs, made.bytes), terminated.get(), truncated.get()};
   esper_evaluate_rollout(subject.learner, &batch, &ends, steps, sequences, made.log_probs.data(), made.values.data(),
                          next_values.data(), threads);
+  if (!with_nan) print("log_probs", made.log_probs), print("next_values", next_values);
   batch.obs = made.seen();
   std::fill(made.log_probs.begin(), made.log_probs.end(), 0.0f);
   optimize(subject, batch, sequences, minibatch, threads, with_nan);
@@ -262,6 +277,8 @@ void walk_through(int index, int actions, int threads, const Shape& shape = {}) 
                    0.95f, advantages.data(), returns.data());
   float explained;
   esper_explained_variance(returns.data(), values.data(), rows, 0.02, &explained);
+  print("state", state), print("rewards", rewards), print("advantages", advantages), print("returns", returns);
+  print("explained_variance", {explained});
   if (shape.rnn_size) return;
   Batch batch{};
   batch.obs = obs.data(), batch.byte_values = byte_values, batch.actions = out;
@@ -272,7 +289,8 @@ void walk_through(int index, int actions, int threads, const Shape& shape = {}) 
 
 }  // namespace
 
-int main() {
+int main(int arguments, char**) {
+  printing = arguments > 1;
   if (!std::strstr(esper_layout(), "LearnerConfig.quantiles ")) std::printf("no layout\n"), std::exit(1);
   for (int threads : {1, 2, 5}) {
     for (bool discrete : {true, false})
