@@ -183,10 +183,10 @@ class PPOAgent:
             raise
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
+        _restore(self.network, state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updater.feedback.load_state_dict(state["lr_factors"])
-        self.reward_scaler.load_state_dict(state["reward_scaler"])
+        _restore(self.reward_scaler, state["reward_scaler"])
         self.ignored_rows.bit_generator.state = state["ignored_rows"]
         self.train_steps = state["train_steps"]
         for name, generator in self.generators.items():
@@ -251,6 +251,14 @@ def _set_generator(generator: torch.Generator, name: str, state: Tensor) -> None
         generator.set_state(state)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"generator {name}: {str(error).splitlines()[0]}") from None
+
+
+def _restore(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
+    for name, own in module.state_dict().items():
+        # torch 2.9 would take the first of several numbers.
+        if isinstance(stored := state.get(name), Tensor) and own.dim() == 0 and stored.dim():
+            raise ValueError(f"{name} has the shape {list(stored.shape)}, and should be one number")
+    module.load_state_dict(state)
 
 
 def _copies(module: torch.nn.Module) -> dict[str, Tensor]:
