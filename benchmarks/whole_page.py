@@ -206,7 +206,7 @@ def main() -> None:
         | {"whole-scores": scores_table(numbers, EVERYWHERE, ranges)},
     )
     arms = {"constant": "constant", "linear": "warmup + linear", "cosine": "warmup + cosine"}
-    # Schedules were compared at the general settings; with Box actions at those of the first search.
+    # Schedules were compared at the general settings.
     compared = {
         sweep: {task: {"constant": by_arm["general"], **by_arm} for task, by_arm in tasks.items()}
         for sweep, tasks in numbers.items()
