@@ -329,7 +329,7 @@ def test_bad_input_is_refused(settings: dict[str, Any], says: str) -> None:
 
 def test_without_scikit_learn_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ConfigError, match=r"pip install '\.\[growth\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'esper-simic\[growth\]'"):
         make_env("esper/Growth-v0")
 
 

@@ -13,8 +13,6 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from esper.settings.options import ConfigError
 
-# What names a display, to X11, Wayland or SDL itself.
-_DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "SDL_VIDEODRIVER")
 _FPS = 30  # if the environment specifies none
 
 
@@ -99,7 +97,9 @@ def _render_modes(spec: EnvSpec) -> Sequence[str] | None:
 
 
 def _names_display() -> bool:
-    return any(name in os.environ for name in _DISPLAYS)
+    """Whether anything names a display: to X11, to Wayland, or to SDL itself."""
+    x11_or_sdl = os.environ.get("DISPLAY") or os.environ.get("SDL_VIDEODRIVER")
+    return bool(x11_or_sdl or os.environ.get("WAYLAND_DISPLAY") or os.environ.get("XDG_RUNTIME_DIR"))
 
 
 def _has_display() -> bool:
