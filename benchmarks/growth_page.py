@@ -1,13 +1,14 @@
 """The tables of docs/growth.md; numbers are in docs/study-growth.json.
 
     esper sweep --config docs/study-growth.toml
-    esper sweep --env esper/Growth-v0 --seeds 7-16 --arm "ppo:" --output runs/growth
-    esper sweep --env esper/Growth-v0 --seeds 7-16 --arm "growth-tuned:" --preset growth-tuned --output runs/growth
+    esper sweep --env esper/Growth-v0 --seeds 7-16 --arm "ppo:" --output runs/growth-ppo
+    esper sweep --env esper/Growth-v0 --seeds 7-16 --preset growth-tuned --arm "growth-tuned:" \
+      --output runs/growth-growth-tuned
     for s in $(seq 7 16); do for name in heuristic random wait; do
       esper heuristic --controller $name --episodes 20 --seed $((1000 + s)) --run-dir runs/controllers/$name/seed-$s
     done; for name in ppo growth-tuned; do
-      esper heuristic --policy runs/growth/esper-Growth-v0/$name/seed-$s --episodes 20 --seed $((1000 + s)) \
-        --run-dir runs/controllers/$name/seed-$s
+      esper heuristic --policy runs/growth-$name/esper-Growth-v0/$name/seed-$s --episodes 20 \
+        --seed $((1000 + s)) --run-dir runs/controllers/$name/seed-$s
     done; done
     python benchmarks/growth_page.py --study runs/study-growth --controllers runs/controllers
 
@@ -18,11 +19,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from marked import fill
+from marked import fill, grid
 
 from esper.analysis.arms import load_arm
 from esper.analysis.measures import all_measures
@@ -84,11 +85,6 @@ def merged(known: Values, found: Values) -> Values:
     return known
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [" | ".join(each) for each in (head, *rows)]
-    return "\n".join([f"| {lines[0]} |", "|---" * (lines[0].count(" | ") + 1) + "|", *(f"| {x} |" for x in lines[1:])])
-
-
 def study_table(arms: Values) -> str:
     """Means, and how they differ from those of the first arm, by pairs of a seed."""
     first, *others = arms
@@ -106,7 +102,7 @@ def study_table(arms: Values) -> str:
         return [name, *cells]
 
     seeds = ["runs", *(str(len(measures[STUDY[0]])) for measures in arms.values())]
-    return table(["measure", *arms], [*map(row, STUDY), seeds])
+    return grid(" | ".join(["measure", *arms]), [*map(row, STUDY), seeds])
 
 
 def _percent(ratio: float) -> str:
@@ -121,7 +117,7 @@ def controllers_table(found: Values) -> str:
 
     names = [name for name in CONTROLLERS if name in found]
     rows = [[CONTROLLERS[x], *(cell(found[x][m], digits) for m, (_, digits) in EPISODE.items())] for x in names]
-    return table(["", *(title for title, _ in EPISODE.values())], rows)
+    return grid(" | ".join(["", *(title for title, _ in EPISODE.values())]), rows)
 
 
 def main() -> None:

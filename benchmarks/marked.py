@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -16,3 +16,9 @@ def fill(page: Path, tables: Mapping[str, str]) -> None:
             raise SystemExit(f"{page} has no place for <!-- {name} -->")
         text = marked.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)  # type: ignore[misc]
     page.write_text(text)
+
+
+def grid(header: str, rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; `header` has its columns between bars."""
+    lines = [f"| {header} |", "|---" * (header.count("|") + 1) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import throughput
-from marked import fill
+from marked import fill, grid
 from matplotlib import pyplot as plt
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -68,12 +68,6 @@ def _ratio_to_rejax(rounds: list[dict[str, Any]]) -> str:
     if not ratios:
         return ""
     return f"\nesper-torch to rejax: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})\n"
-
-
-def grid(header: str, rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; `header` has its columns between bars."""
-    lines = [f"| {header} |", "|---" * (header.count("|") + 1) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def limits(results: dict[str, Any]) -> str:

@@ -101,7 +101,7 @@ class SubEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return limits.time_limit(self.env)
 
     def _mask_of(self, info: dict[str, Any], *, ended: bool) -> dict[str, Any]:
-        """The part of `info` that is used for actions."""
+        """The part of `info` that is used for actions; `mask_row` is filled with it instead, if there is one."""
         if not self._masked:
             if self._masked is not None and info.get("action_mask") is not None:
                 raise EnvError(f"environment {self.env_index} gave an action mask; the first reset came without one")

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <climits>
 #include <memory>
@@ -30,13 +29,15 @@ class Team {
   template <class Work>
   static void run(int wanted, Work work) noexcept {
     Team team;
-    if (wanted > 1) team.size_ = 1 + helpers().count(wanted - 1);
-    if (team.size_ == 1) return work(team, 0);
-    helpers().begin(team.size_ - 1, &team, &work, [](Team* team, void* work, int member) {
+    if (wanted <= 1) return work(team, 0);
+    Helpers& helping = helpers();
+    const int count = helping.count(wanted - 1);
+    team.size_ = 1 + count;
+    helping.begin(count, &team, &work, [](Team* team, void* work, int member) {
       (*static_cast<Work*>(work))(*team, member);
     });
     work(team, 0);
-    helpers().finish();
+    helping.finish();
   }
 
   // The next piece of the work between two calls of `wait`, from 0: whoever is free takes it.
@@ -68,6 +69,7 @@ class Team {
 
     // That there are as many, or as many as there can be.
     int count(int wanted) {
+      if (int(helpers_.size()) >= wanted) return wanted;
       // Signals are the caller's to handle: what it waits for they would not interrupt here.
       sigset_t all, before;
       sigfillset(&all);
@@ -82,7 +84,7 @@ class Team {
       } catch (const std::system_error&) {
       }
       pthread_sigmask(SIG_SETMASK, &before, nullptr);
-      return std::min(wanted, int(helpers_.size()));
+      return int(helpers_.size());
     }
 
     void begin(int count, Team* team, void* work, Call call) {
